@@ -1,0 +1,1 @@
+"""What the services say to one another and to everyone else: events, envelope and topics."""

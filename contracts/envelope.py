@@ -1,0 +1,197 @@
+"""The envelope of every event on Kafka: CloudEvents 1.0, structured JSON mode."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import (
+    UUID7,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError, from_json
+
+from contracts.events import PRINTABLE, IntegrationEvent
+
+CONTENT_TYPE = "application/cloudevents+json"
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+_TEN_DIGITS = re.compile(r"[0-9]{10}")
+
+EventT = TypeVar("EventT", bound=IntegrationEvent)
+
+
+class InvalidEnvelope(ValueError):
+    """Bytes that are no event of ours. The message is one line and quotes nothing of them."""
+
+
+def _sequence_from_wire(value: object) -> int:
+    if not isinstance(value, str) or not _TEN_DIGITS.fullmatch(value):
+        raise PydanticCustomError("ten_digits", "not ten digits")
+    return int(value)
+
+
+def _instant_in_utc(value: object) -> datetime:
+    # pydantic alone would also take numbers and dates: forms that other readers refuse.
+    if isinstance(value, str) and _RFC3339.fullmatch(value):
+        value = datetime.fromisoformat(value.upper())
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise PydanticCustomError("rfc3339", "not an RFC 3339 time")
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("rfc3339", "outside the years 1 to 9999") from None
+
+
+# CloudEvents' own `sequence` extension is a string in lexicographic order.
+Sequence = Annotated[
+    int,
+    BeforeValidator(_sequence_from_wire),
+    Field(ge=1),
+    PlainSerializer(lambda number: f"{number:010d}", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]{10}$", "not": {"const": "0000000000"}}),
+]
+Instant = Annotated[AwareDatetime, BeforeValidator(_instant_in_utc)]
+EventId = Annotated[UUID7, WithJsonSchema({"type": "string", "format": "uuid"})]
+Name = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
+ShortName = Annotated[str, Field(min_length=1, max_length=128, pattern=PRINTABLE)]
+
+
+class Envelope(BaseModel):
+    """An event as it travels: who says what of which aggregate, and in which order.
+
+    Attributes that it does not name are ignored, as CloudEvents asks of a reader.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    specversion: Literal["1.0"]
+    id: Annotated[
+        EventId, Field(description="UUIDv7: of two events of one source, the later is greater.")
+    ]
+    source: Annotated[Name, Field(description="The service that says it, such as /users.")]
+    type: Annotated[Name, Field(description="What happened, and the version of its data.")]
+    subject: Annotated[Name, Field(description="The aggregate's id; the Kafka key as well.")]
+    time: Annotated[Instant, Field(description="When it happened, in UTC.")]
+    datacontenttype: Literal["application/json"]
+    dataschema: Annotated[Name, Field(description="The $id of the JSON Schema of data.")]
+    sequence: Annotated[
+        Sequence, Field(description="Counts the events of this subject: from 1, without a gap.")
+    ]
+    correlationid: Annotated[ShortName, Field(description="Shared by all that one request led to.")]
+    causationid: Annotated[
+        ShortName | None, Field(description="The event or request that led to this one.")
+    ] = None
+    traceparent: Annotated[Name | None, Field(description="W3C trace context.")] = None
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedEvent:
+    """A Kafka record: what the outbox keeps and the relay sends, byte for byte."""
+
+    key: bytes
+    payload: bytes
+    headers: list[tuple[str, bytes]]
+
+
+def encode(
+    event: IntegrationEvent,
+    *,
+    id: UUID,  # noqa: A002 - CloudEvents' own name, as are the others
+    source: str,
+    subject: str,
+    time: datetime,
+    sequence: int,
+    correlationid: str,
+    causationid: str | None = None,
+    traceparent: str | None = None,
+) -> EncodedEvent:
+    """The record of ``event``: the ``sequence``-th of its ``subject``, counted from 1.
+
+    :raises ValueError: an attribute that no reader would accept, so ours neither
+    """
+    envelope = Envelope.model_validate(
+        {
+            "specversion": "1.0",
+            "id": id,
+            "source": source,
+            "type": event.event_type,
+            "subject": subject,
+            "time": time,
+            "datacontenttype": "application/json",
+            "dataschema": event.schema_urn(),
+            "sequence": f"{sequence:010d}",
+            "correlationid": correlationid,
+            "causationid": causationid,
+            "traceparent": traceparent,
+            "data": event.model_dump(mode="json"),
+        }
+    )
+    return EncodedEvent(
+        key=subject.encode(),
+        payload=envelope.model_dump_json(exclude_none=True).encode(),
+        headers=headers_of(envelope),
+    )
+
+
+def decode(payload: bytes | None) -> Envelope:
+    """The envelope in a record's value.
+
+    :raises InvalidEnvelope: whatever is wrong with it; a record without a value too
+    """
+    if payload is None:
+        raise InvalidEnvelope("no value")
+    try:
+        # NaN and Infinity are no JSON, though Python's parsers take them.
+        attributes = from_json(payload, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidEnvelope(f"not JSON: {error}") from None
+    try:
+        return Envelope.model_validate(attributes)
+    except ValidationError as error:
+        raise InvalidEnvelope(_first_reason(error)) from None
+
+
+def event_in(envelope: Envelope, model: type[EventT]) -> EventT:
+    """The envelope's data as an event of ``model``.
+
+    :raises InvalidEnvelope: the data is not what the model's schema says
+    """
+    try:
+        return model.model_validate(envelope.data)
+    except ValidationError as error:
+        raise InvalidEnvelope(f"data.{_first_reason(error)}") from None
+
+
+def headers_of(envelope: Envelope) -> list[tuple[str, bytes]]:
+    """The Kafka headers of an event: enough to pass over it unread and still keep count.
+
+    None begins with ``ce_``: that would say binary mode, and a reader would look for the
+    event's attributes there instead of in the value.
+    """
+    headers = [
+        ("content-type", CONTENT_TYPE),
+        ("type", envelope.type),
+        ("id", str(envelope.id)),
+        ("subject", envelope.subject),
+        ("sequence", f"{envelope.sequence:010d}"),
+    ]
+    if envelope.traceparent is not None:
+        headers.append(("traceparent", envelope.traceparent))
+    return [(name, value.encode()) for name, value in headers]
+
+
+def _first_reason(error: ValidationError) -> str:
+    """Where and which rule: names and codes of ours, never a value that came in."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['type']}" if place else first["type"]

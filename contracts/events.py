@@ -1,0 +1,42 @@
+"""What every integration event has in common, whichever service publishes it."""
+
+from typing import Annotated, ClassVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# CloudEvents allows no control characters in its strings, and PostgreSQL keeps no NUL:
+# text that holds one would be refused by a consumer long after it was published.
+PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+
+URN = "urn:kafka-native-onboarding"
+
+
+class IntegrationEvent(BaseModel):
+    """One public fact. A reader ignores fields that it does not know.
+
+    A field is never removed, retyped or made required in the same version: that is the
+    next ``…V2``, published beside this one. Strings and lists are bounded.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    event_type: ClassVar[str]
+
+    @classmethod
+    def schema_urn(cls) -> str:
+        """What ``dataschema`` says of this event, and the ``$id`` of its JSON Schema."""
+        return f"{URN}:schema:{cls.event_type}"
+
+
+class EventWithheld(IntegrationEvent):
+    """An operator discarded an event before it was published; this one has its sequence.
+
+    A reader counts it and goes on. Each service has its own type of it.
+    """
+
+    withheld_id: Annotated[UUID, Field(description="The id of the event that will not come.")]
+    withheld_type: Annotated[
+        str,
+        Field(min_length=1, max_length=255, pattern=PRINTABLE, description="The type it had."),
+    ]

@@ -1,0 +1,58 @@
+"""The one catalogue: every topic, who may write to it, who reads it, and what is in it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from contracts.accounts import AccountOpenedV1, AccountsEventWithheldV1
+from contracts.events import IntegrationEvent
+from contracts.users import TaskCreatedV1, UsersEventWithheldV1, UserSignedUpV1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """One aggregate type's events. The numbers are what production asks for."""
+
+    name: str
+    key: str
+    """What the record key, the envelope's subject, identifies."""
+    owner: str
+    """The only service that publishes here."""
+    consumers: tuple[str, ...]
+    events: tuple[type[IntegrationEvent], ...]
+    partitions: int = 8
+    replication_factor: int = 3
+    min_insync_replicas: int = 2
+    retention_ms: int | None = None
+    """None keeps every record for ever."""
+    max_message_bytes: int = 1_048_576
+
+
+TOPICS: tuple[Topic, ...] = (
+    Topic(
+        name="users.user",
+        key="user id",
+        owner="users",
+        consumers=("accounts", "audit", "notification", "users"),
+        events=(UserSignedUpV1, UsersEventWithheldV1),
+    ),
+    Topic(
+        name="users.task",
+        key="task id",
+        owner="users",
+        consumers=("audit",),
+        events=(TaskCreatedV1, UsersEventWithheldV1),
+    ),
+    Topic(
+        name="accounts.account",
+        key="account id",
+        owner="accounts",
+        consumers=("audit",),
+        events=(AccountOpenedV1, AccountsEventWithheldV1),
+    ),
+)
+
+EVENTS: Mapping[str, type[IntegrationEvent]] = MappingProxyType(
+    {event.event_type: event for topic in TOPICS for event in topic.events}
+)
+"""Every event type by its name."""
