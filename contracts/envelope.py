@@ -60,7 +60,16 @@ Sequence = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^[0-9]{10}$", "not": {"const": "0000000000"}}),
 ]
 Instant = Annotated[AwareDatetime, BeforeValidator(_instant_in_utc)]
-EventId = Annotated[UUID7, WithJsonSchema({"type": "string", "format": "uuid"})]
+EventId = Annotated[
+    UUID7,
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "uuid",
+            "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$",
+        }
+    ),
+]
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
 ShortName = Annotated[str, Field(min_length=1, max_length=128, pattern=PRINTABLE)]
 
@@ -75,7 +84,7 @@ class Envelope(BaseModel):
 
     specversion: Literal["1.0"]
     id: Annotated[
-        EventId, Field(description="UUIDv7: of two events of one source, the later is greater.")
+        EventId, Field(description="A UUIDv7; a repeat has the same.")
     ]
     source: Annotated[Name, Field(description="The service that says it, such as /users.")]
     type: Annotated[Name, Field(description="What happened, and the version of its data.")]

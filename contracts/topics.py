@@ -28,29 +28,31 @@ class Topic:
     max_message_bytes: int = 1_048_576
 
 
-TOPICS: tuple[Topic, ...] = (
-    Topic(
-        name="users.user",
-        key="user id",
-        owner="users",
-        consumers=("accounts", "audit", "notification", "users"),
-        events=(UserSignedUpV1, UsersEventWithheldV1),
-    ),
-    Topic(
-        name="users.task",
-        key="task id",
-        owner="users",
-        consumers=("audit",),
-        events=(TaskCreatedV1, UsersEventWithheldV1),
-    ),
-    Topic(
-        name="accounts.account",
-        key="account id",
-        owner="accounts",
-        consumers=("audit",),
-        events=(AccountOpenedV1, AccountsEventWithheldV1),
-    ),
+USERS_USER = Topic(
+    name="users.user",
+    key="user id",
+    owner="users",
+    consumers=("accounts", "audit", "notification", "users"),
+    events=(UserSignedUpV1, UsersEventWithheldV1),
 )
+
+USERS_TASK = Topic(
+    name="users.task",
+    key="task id",
+    owner="users",
+    consumers=("audit",),
+    events=(TaskCreatedV1, UsersEventWithheldV1),
+)
+
+ACCOUNTS_ACCOUNT = Topic(
+    name="accounts.account",
+    key="account id",
+    owner="accounts",
+    consumers=("audit",),
+    events=(AccountOpenedV1, AccountsEventWithheldV1),
+)
+
+TOPICS: tuple[Topic, ...] = (USERS_USER, USERS_TASK, ACCOUNTS_ACCOUNT)
 
 EVENTS: Mapping[str, type[IntegrationEvent]] = MappingProxyType(
     {event.event_type: event for topic in TOPICS for event in topic.events}

@@ -1,0 +1,36 @@
+"""`python -m contracts generate` writes the files made from the code; `check` compares them."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from contracts.generated import HERE, breaking_changes, out_of_date, write
+
+
+def main(arguments: Sequence[str] | None = None, directory: Path = HERE) -> int:
+    """Return 1, having said why, if a reader would break or a file is not up to date.
+
+    A breaking change is never written over what it breaks.
+    """
+    parser = argparse.ArgumentParser(prog="python -m contracts", description=__doc__)
+    parser.add_argument("command", choices=["generate", "check"])
+    command = parser.parse_args(arguments).command
+
+    if breaks := breaking_changes(directory):
+        _say([*breaks, "Publish the change as a new version, beside the old one."])
+        return 1
+    if command == "generate":
+        _say(f"{name}: written" for name in write(directory))
+        return 0
+    stale = out_of_date(directory)
+    _say(f"{name}: not up to date; run python -m contracts generate" for name in stale)
+    return 1 if stale else 0
+
+
+def _say(lines: Iterable[str]) -> None:
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

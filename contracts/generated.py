@@ -1,0 +1,96 @@
+"""The files made from the catalogue and committed beside it, and what keeps them true."""
+
+import json
+import re
+from inspect import getdoc
+from pathlib import Path
+
+from contracts.asyncapi import asyncapi_document
+from contracts.compatibility import breaking_catalogue_changes, breaking_schema_changes
+from contracts.example_events import EXAMPLES
+from contracts.json_schemas import Json, json_schemas
+from contracts.topics import EVENTS, TOPICS
+
+HERE = Path(__file__).parent
+
+_TABLES = re.compile(r"(?<=<!-- generated -->\n).*?(?=<!-- end of generated -->)", re.DOTALL)
+
+
+def breaking_changes(directory: Path = HERE) -> list[str]:
+    """What the code says that breaks readers of what ``directory`` has committed."""
+    committed = {path.stem: _read(path) for path in (directory / "schemas").glob("*.json")}
+    lines = breaking_schema_changes(committed, json_schemas())
+    document = directory / "asyncapi.json"
+    if document.exists():
+        lines += breaking_catalogue_changes(_read(document), asyncapi_document())
+    return lines
+
+
+def out_of_date(directory: Path = HERE) -> list[str]:
+    """The files in ``directory``, by relative path, that are not as the code would write them."""
+    wanted = _wanted(directory)
+    return sorted(
+        str(path.relative_to(directory))
+        for path in wanted.keys() | _present(directory)
+        if not path.exists() or path.read_text(encoding="utf-8") != wanted.get(path)
+    )
+
+
+def write(directory: Path = HERE) -> list[str]:
+    """Bring the files in ``directory`` up to date, and return those that changed."""
+    wanted = _wanted(directory)
+    changed = out_of_date(directory)
+    for path in (directory / name for name in changed):
+        if path in wanted:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(wanted[path], encoding="utf-8")
+        else:
+            path.unlink()
+    return changed
+
+
+def _wanted(directory: Path) -> dict[Path, str]:
+    readme = directory / "README.md"
+    files = {
+        directory / "asyncapi.json": _text(asyncapi_document()),
+        readme: _TABLES.sub(lambda _: _catalogue_tables(), readme.read_text(encoding="utf-8")),
+    }
+    for name, schema in json_schemas().items():
+        files[directory / "schemas" / f"{name}.json"] = _text(schema)
+    for event_type, record in EXAMPLES.items():
+        files[directory / "examples" / f"{event_type}.json"] = _text(json.loads(record.payload))
+    return files
+
+
+def _present(directory: Path) -> set[Path]:
+    return {*directory.glob("schemas/*"), *directory.glob("examples/*")}
+
+
+def _read(path: Path) -> Json:
+    content: Json = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _text(content: Json) -> str:
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _catalogue_tables() -> str:
+    lines = ["", "| topic | key | published by | read by | partitions | kept | events |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for topic in TOPICS:
+        kept = "for ever" if topic.retention_ms is None else f"{topic.retention_ms} ms"
+        events = "<br>".join(f"`{event.event_type}`" for event in topic.events)
+        lines.append(
+            f"| `{topic.name}` | {topic.key} | {topic.owner} | {', '.join(topic.consumers)} "
+            f"| {topic.partitions} | {kept} | {events} |"
+        )
+    lines += ["", "| event | says | its data |", "|---|---|---|"]
+    for event_type, event in EVENTS.items():
+        says = (getdoc(event) or "").partition("\n")[0]
+        fields = ", ".join(f"`{field}`" for field in event.model_fields)
+        lines.append(
+            f"| `{event_type}` ([schema](schemas/{event_type}.json), "
+            f"[example](examples/{event_type}.json)) | {says} | {fields} |"
+        )
+    return "\n".join([*lines, "", ""])
