@@ -1,0 +1,225 @@
+"""Who is asking: access tokens of the users service, verified against its published keys."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Annotated, Any, ClassVar, Final
+from uuid import UUID
+
+import httpx
+import structlog
+from fastapi import Depends
+from fastapi.security import OAuth2PasswordBearer
+from joserfc import jwt
+from joserfc.errors import ExpiredTokenError, JoseError
+from joserfc.jwk import KeySet
+
+from chassis.domain import DomainError, Kind
+from chassis.problems import TemporarilyUnavailable
+
+# RFC 9864's name for EdDSA over Ed25519; "EdDSA" alone leaves the curve open and is deprecated.
+SIGNING_ALGORITHM: Final = "Ed25519"
+TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - RFC 9068's media type of an access token
+OPERATOR: Final = "operator"
+LEEWAY_S: Final = 5
+
+_REFRESH_S: Final = 60.0
+_RETRY_S: Final = 1.0
+_UNKNOWN_KEY_PAUSE_S: Final = 2.0
+_FETCH_TIMEOUT_S: Final = 2.0
+_MAX_TOKEN_CHARS: Final = 4096
+
+FetchKeys = Callable[[], Awaitable[Mapping[str, Any]]]
+
+_log = structlog.get_logger(__name__)
+_bearer = OAuth2PasswordBearer(tokenUrl="/auth/token", auto_error=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Someone who proved who they are."""
+
+    id: UUID
+    roles: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessToken:
+    """What an access token says, for the issuer and the verifiers alike (RFC 9068)."""
+
+    id: UUID
+    principal: Principal
+    issued_at: datetime
+    lifetime: timedelta
+
+    def claims(self, *, issuer: str, audience: str) -> dict[str, Any]:
+        """Return the claims to sign with ``SIGNING_ALGORITHM``, under ``typ`` ``TOKEN_TYPE``."""
+        return {
+            "iss": issuer,
+            "aud": audience,
+            "sub": str(self.principal.id),
+            "iat": int(self.issued_at.timestamp()),
+            "exp": int((self.issued_at + self.lifetime).timestamp()),
+            "jti": str(self.id),
+            "roles": sorted(self.principal.roles),
+        }
+
+
+class NotAuthenticated(DomainError):
+    """The request has no token, or not one that proves anything here."""
+
+    kind, code = Kind.UNAUTHENTICATED, "not-authenticated"
+
+
+class TokenExpired(NotAuthenticated):
+    code: ClassVar[str] = "token-expired"
+
+
+class OperatorsOnly(DomainError):
+    kind, code = Kind.FORBIDDEN, "operators-only"
+
+
+def keys_at(url: str) -> FetchKeys:
+    """Return a function that fetches the JSON Web Key Set published at ``url``."""
+
+    async def fetch() -> Mapping[str, Any]:
+        async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT_S) as client:
+            response = await client.get(url)
+            response.raise_for_status()
+            body: Mapping[str, Any] = response.json()
+            return body
+
+    return fetch
+
+
+@dataclass(slots=True)
+class _Keys:
+    current: KeySet | None = None
+    asked_at: float = field(default=float("-inf"))
+
+
+class TokenVerifier:
+    """Verifies access tokens; a component that keeps the issuer's keys fresh while it runs.
+
+    Keys once fetched are used while their publisher is away. A token under an unknown key
+    makes it look again, at most once in 2 s, so that a rotation needs no restart.
+    """
+
+    name = "access-token-keys"
+    gates_readiness = True
+
+    def __init__(
+        self, fetch: FetchKeys, *, issuer: str, audience: str, now: Callable[[], datetime]
+    ) -> None:
+        self._fetch = fetch
+        self._now = now
+        self._keys = _Keys()
+        self._stopped = asyncio.Event()
+        self._looking = asyncio.Lock()
+        self._claims = jwt.JWTClaimsRegistry(
+            now=lambda: int(self._now().timestamp()),
+            leeway=LEEWAY_S,
+            iss={"essential": True, "value": issuer},
+            aud={"essential": True, "value": audience},
+            sub={"essential": True},
+            iat={"essential": True},
+            exp={"essential": True},
+            jti={"essential": True},
+        )
+
+    async def run(self) -> None:
+        while not self._stopped.is_set():
+            await self._refresh()
+            pause = _RETRY_S if self._keys.current is None else _REFRESH_S
+            try:
+                async with asyncio.timeout(pause):
+                    await self._stopped.wait()
+            except TimeoutError:
+                continue
+
+    async def stop(self) -> None:
+        self._stopped.set()
+
+    def trouble(self) -> str | None:
+        return "no keys fetched yet" if self._keys.current is None else None
+
+    async def verify(self, token: str) -> Principal:
+        """Return whom the token speaks for.
+
+        :raises NotAuthenticated: it proves nothing here; TokenExpired: it did once
+        :raises TemporarilyUnavailable: no keys could be fetched yet
+        """
+        if len(token) > _MAX_TOKEN_CHARS:
+            raise NotAuthenticated("the access token is too long")
+        decoded = await self._decode(token)
+        try:
+            self._claims.validate(decoded.claims)
+            roles = decoded.claims.get("roles", [])
+            return Principal(UUID(decoded.claims["sub"]), frozenset(map(str, roles)))
+        except ExpiredTokenError as error:
+            raise TokenExpired("the access token has expired") from error
+        except (JoseError, ValueError, TypeError) as error:
+            raise NotAuthenticated("the access token is not valid here") from error
+
+    async def _decode(self, token: str) -> jwt.Token:
+        asked_at = self._keys.asked_at
+        decoded = self._try_decode(token)
+        if decoded is None:
+            await self._look_again(asked_at)
+            decoded = self._try_decode(token)
+        if decoded is None:
+            if self._keys.current is None:
+                raise TemporarilyUnavailable("access tokens cannot be verified yet")
+            raise NotAuthenticated("the access token is not valid here")
+        return decoded
+
+    def _try_decode(self, token: str) -> jwt.Token | None:
+        if self._keys.current is None:
+            return None
+        try:
+            decoded = jwt.decode(token, self._keys.current, algorithms=[SIGNING_ALGORITHM])
+        except (JoseError, ValueError):
+            return None
+        return decoded if decoded.header.get("typ") == TOKEN_TYPE else None
+
+    async def _look_again(self, asked_at: float) -> None:
+        async with self._looking:
+            too_soon = (
+                asyncio.get_running_loop().time() < self._keys.asked_at + _UNKNOWN_KEY_PAUSE_S
+            )
+            if self._keys.asked_at == asked_at and not too_soon:
+                await self._refresh()
+
+    async def _refresh(self) -> None:
+        self._keys.asked_at = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(_FETCH_TIMEOUT_S):
+                published = await self._fetch()
+            self._keys.current = KeySet.import_key_set({"keys": list(published["keys"])})
+        except Exception as error:  # noqa: BLE001 - whatever it is, the keys we have stay good
+            _log.warning("access token keys not fetched", error=type(error).__qualname__)
+
+
+def authenticated(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]]:
+    """Return a dependency that gives the principal, or answers 401."""
+
+    async def principal(token: Annotated[str | None, Depends(_bearer)]) -> Principal:
+        if token is None:
+            raise NotAuthenticated("an access token is needed")
+        return await verifier.verify(token)
+
+    return principal
+
+
+def operator(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]]:
+    """Return a dependency that gives an operator, or answers 401 or 403."""
+
+    async def principal(
+        someone: Annotated[Principal, Depends(authenticated(verifier))],
+    ) -> Principal:
+        if OPERATOR not in someone.roles:
+            raise OperatorsOnly("only operators may do this")
+        return someone
+
+    return principal

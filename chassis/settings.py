@@ -1,0 +1,132 @@
+"""What every service can be told from its environment, read once at its start."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+BAD_SETTINGS_EXIT_CODE = 2
+
+
+class Role(StrEnum):
+    """A part of a service that a process may run: its routes, its relay, its consumers."""
+
+    API = "api"
+    RELAY = "relay"
+    AGENTS = "agents"
+
+
+class ServiceSettings(BaseSettings):
+    """The settings that all services share; a service subclasses it with an ``env_prefix``."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, hide_input_in_errors=True)
+
+    environment: Literal["development", "production"] = Field(
+        default="production",
+        description="in development a topic may have less than the catalogue asks for",
+    )
+    roles: Annotated[frozenset[Role], NoDecode] = Field(
+        default=frozenset(Role),
+        min_length=1,
+        description="what this process runs, comma separated: api, relay, agents",
+    )
+    worker_name: str = Field(
+        default="1",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="stable name among the processes of this service, kept over restarts",
+    )
+    shutdown_grace_s: float = Field(
+        default=20.0, gt=0, le=600, description="time to finish what was begun; then the hard end"
+    )
+
+    http_host: str = Field(default="127.0.0.1", description="address that HTTP listens on")
+    http_port: int = Field(ge=0, le=65_535, description="port of HTTP; 0 takes a free one")
+    max_body_bytes: int = Field(default=65_536, gt=0, description="largest request body")
+    trusted_proxies: str = Field(
+        default="127.0.0.1",
+        description="addresses or networks, comma separated, whose X-Forwarded-For is believed",
+    )
+
+    database_url: SecretStr = Field(description="postgresql://login:password@host:port/database")
+    database_pool_size: int = Field(default=10, gt=0, le=200, description="connections at most")
+
+    kafka_bootstrap: str = Field(
+        default="127.0.0.1:9092", min_length=1, description="host:port of brokers, comma separated"
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ca_file: Path | None = Field(
+        default=None, description="PEM file of the authorities that sign the brokers' certificates"
+    )
+    kafka_session_timeout_s: float = Field(
+        default=6.0, gt=0, description="a worker silent for so long loses its partitions"
+    )
+    chunk_max_events: int = Field(
+        default=500, gt=0, le=10_000, description="events handled in one transaction, at most"
+    )
+    relay_idle_s: float = Field(
+        default=0.05, gt=0, description="longest sleep when the outbox is empty"
+    )
+
+    jwks_url: str = Field(
+        pattern=r"^https?://", description="where the keys that sign access tokens are published"
+    )
+    access_token_issuer: str = Field(default="users", min_length=1)
+    access_token_audience: str = Field(default="onboarding", min_length=1)
+    idempotency_secret: SecretStr = Field(
+        min_length=32, description="keys the fingerprints of request bodies, 32 characters or more"
+    )
+
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    otlp_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="OTLP/HTTP address that spans are sent to, such as http://127.0.0.1:4318",
+    )
+
+    @field_validator("roles", mode="before")
+    @classmethod
+    def _split_roles(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [role.strip() for role in value.split(",") if role.strip()]
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith("postgresql://"):
+            raise ValueError("must begin with postgresql://")
+        return value
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def read_settings(settings_class: type[S]) -> S:
+    """Read the settings from the environment, or name what is wrong with them and exit.
+
+    :raises SystemExit: with code 2, after one line on standard error for each broken setting
+    """
+    try:
+        return settings_class()
+    except ValidationError as error:
+        _exit_naming(settings_class, error.errors(include_url=False, include_input=False))
+
+
+def _exit_naming(settings_class: type[BaseSettings], errors: list[ErrorDetails]) -> NoReturn:
+    prefix = settings_class.model_config.get("env_prefix") or ""
+    broken: dict[str, str] = {}
+    for each in errors:
+        field = str(each["loc"][0]) if each["loc"] else "settings"
+        said = "is not set" if each["type"] == "missing" else each["msg"]
+        broken.setdefault(f"{prefix}{field}".upper(), said)
+    for variable, said in broken.items():
+        print(f"{variable}: {said}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+    raise SystemExit(BAD_SETTINGS_EXIT_CODE)

@@ -1,0 +1,172 @@
+"""How a process tells what it does: log lines, spans and metrics, on one trail."""
+
+import logging
+import sys
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Link, Span, SpanKind, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
+from prometheus_client import Counter, Gauge, Histogram
+
+from chassis import trail
+from chassis.settings import ServiceSettings
+
+_W3C = TraceContextTextMapPropagator()
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+http_requests = Counter("http_requests", "Requests answered.", ["method", "route", "status"])
+http_request_seconds = Histogram(
+    "http_request_seconds", "Time to answer a request.", ["method", "route"], buckets=_SECONDS
+)
+
+transaction_retries = Counter(
+    "transaction_retries", "Commands that were begun again, after a conflict or a lost connection."
+)
+
+relay_published = Counter("relay_published", "Outbox rows acknowledged by Kafka.", ["topic"])
+relay_set_aside = Counter("relay_set_aside", "Outbox rows that Kafka refuses.", ["topic"])
+relay_latency_seconds = Histogram(
+    "relay_latency_seconds", "From the outbox row's writing to Kafka's ack.", buckets=_SECONDS
+)
+relay_depth = Gauge("relay_depth", "Outbox rows not yet published.")
+relay_retries = Counter("relay_retries", "Batches that had to be sent again.")
+
+consumer_events = Counter(
+    "consumer_events", "Events by what became of them.", ["subscriber", "outcome"]
+)
+consumer_chunk_seconds = Histogram(
+    "consumer_chunk_seconds", "Time to handle one chunk.", ["topic"], buckets=_SECONDS
+)
+consumer_lag = Gauge(
+    "consumer_lag", "Events published and not yet handled.", ["subscriber", "topic", "partition"]
+)
+consumer_parked = Gauge("consumer_parked", "Events that wait for an operator.", ["subscriber"])
+consumer_retries = Counter("consumer_retries", "Tries that failed.", ["subscriber"])
+
+
+def configure_logging(service: str, settings: ServiceSettings) -> None:
+    """Send every line, the libraries' too, to standard error in one form with its trail."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _Where(service),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    last: list[structlog.typing.Processor]
+    if settings.log_format == "json":
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        last = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level)
+    # At INFO httpx writes whole URLs, and queries may hold what no log should.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+class _Where:
+    """Adds which service wrote the line, and on which trail and trace."""
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    def __call__(
+        self, _logger: object, _method: str, line: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        line["service"] = self._service
+        current = trail._current.get()  # noqa: SLF001 - current_trail() would begin one
+        line.setdefault("correlation_id", current.correlation_id if current else None)
+        context = trace.get_current_span().get_span_context()
+        line["trace_id"] = f"{context.trace_id:032x}" if context.is_valid else None
+        return line
+
+
+def configure_tracing(service: str, settings: ServiceSettings) -> TracerProvider:
+    """Make spans for this service, and send them where ``otlp_endpoint`` says, if it does."""
+    provider = TracerProvider(
+        resource=Resource.create(
+            {"service.name": service, "service.instance.id": settings.worker_name}
+        )
+    )
+    if settings.otlp_endpoint is not None:
+        endpoint = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+def tracer() -> Tracer:
+    return trace.get_tracer("chassis")
+
+
+def current_traceparent() -> str | None:
+    """Return the current span as a W3C ``traceparent``, or None outside of any."""
+    carrier: dict[str, str] = {}
+    _W3C.inject(carrier)
+    return carrier.get("traceparent")
+
+
+@contextmanager
+def span(
+    name: str,
+    kind: SpanKind = SpanKind.INTERNAL,
+    *,
+    parent: str | None = None,
+    links: Sequence[str] = (),
+    **attributes: AttributeValue,
+) -> Iterator[Span]:
+    """Do what follows in a span, under ``parent`` (a ``traceparent``) or the current one.
+
+    ``links`` are the ``traceparent`` of other work that this answers to; unusable ones are
+    passed over. Of an exception only the type is kept: its message may hold personal data.
+    """
+    context = _W3C.extract({"traceparent": parent}) if parent else None
+    with tracer().start_as_current_span(
+        name,
+        context=context,
+        kind=kind,
+        attributes=attributes,
+        links=[link for each in links if (link := _link(each))],
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as started:
+        try:
+            yield started
+        except Exception as error:
+            started.set_status(trace.StatusCode.ERROR)
+            started.set_attribute("error.type", type(error).__qualname__)
+            raise
+
+
+def _link(traceparent: str) -> Link | None:
+    context = trace.get_current_span(_W3C.extract({"traceparent": traceparent})).get_span_context()
+    return Link(context) if context.is_valid else None
