@@ -1,0 +1,82 @@
+"""Connections to a service's own PostgreSQL, none of which can hold a lock for ever."""
+
+from typing import Final
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+# A process that is frozen or cut off keeps its locks until the server ends its session, so the
+# server is told when. Idle-in-transaction stays below the consumers' session time-out (6 s):
+# a frozen worker's partitions go on elsewhere as soon as Kafka has moved them.
+SESSION_SETTINGS: Final = {
+    "idle_in_transaction_session_timeout": "4s",
+    "transaction_timeout": "60s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10s",
+    "timezone": "UTC",
+}
+
+_CONNECT_TIMEOUT_S: Final = 5.0
+_STATEMENT_TIMEOUT_S: Final = 60.0
+
+
+def create_engine(database_url: str, *, pool_size: int, application_name: str) -> AsyncEngine:
+    """Make a pool of at most ``pool_size`` connections to ``postgresql://…``.
+
+    No connection is made yet. A connection that died in the pool is replaced when it is next
+    asked for, so a restarted server costs nobody an error.
+    """
+    return create_async_engine(
+        make_url(database_url).set(drivername="postgresql+asyncpg"),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        hide_parameters=True,  # an error's text must not carry what people sent us
+        connect_args={
+            "timeout": _CONNECT_TIMEOUT_S,
+            "command_timeout": _STATEMENT_TIMEOUT_S,
+            "server_settings": SESSION_SETTINGS | {"application_name": application_name},
+        },
+    )
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return PostgreSQL's five characters for what went wrong (PostgreSQL manual, appendix A)."""
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    state = getattr(origin, "sqlstate", None)
+    return state if isinstance(state, str) else None
+
+
+def constraint_of(error: DBAPIError) -> str | None:
+    """Return the name of the constraint that was broken, if one was."""
+    cause = getattr(error.orig, "__cause__", None)
+    name = getattr(cause, "constraint_name", None)
+    return name if isinstance(name, str) else None
+
+
+# Admin shutdown, crash shutdown, cannot connect now, idle-in-transaction and transaction time-outs.
+_SESSION_ENDED: Final = frozenset({"57P01", "57P02", "57P03", "25P03", "25P04"})
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """Tell whether the session is gone (the statement may or may not have been carried out)."""
+    if isinstance(error, ConnectionError | TimeoutError | OSError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    state = sqlstate_of(error)
+    if state is None:
+        # The driver's own errors (a closed connection, a closed transport) carry no state.
+        return error.connection_invalidated or isinstance(
+            getattr(error.orig, "__cause__", None), ConnectionError | TimeoutError | OSError
+        )
+    return state.startswith("08") or state in _SESSION_ENDED
+
+
+def is_worth_retrying(error: BaseException) -> bool:
+    """Tell whether the same work may well succeed if it is begun again from the start."""
+    return sqlstate_of(error) in {"40001", "40P01"}

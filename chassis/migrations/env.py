@@ -1,0 +1,38 @@
+"""Runs revisions on one connection, one process at a time."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from chassis.migrations import MIGRATION_LOCK
+
+
+def _run(connection: Connection) -> None:
+    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
+    connection.commit()
+    context.configure(
+        connection=connection,
+        target_metadata=context.config.attributes["metadata"],
+        compare_server_default=True,
+        transaction_per_migration=False,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.commit()
+
+
+async def _connect_and_run() -> None:
+    url = make_url(context.config.attributes["database_url"])
+    engine = create_async_engine(
+        url.set(drivername="postgresql+asyncpg"), poolclass=NullPool, hide_parameters=True
+    )
+    async with engine.connect() as connection:
+        await connection.run_sync(_run)
+    await engine.dispose()
+
+
+asyncio.run(_connect_and_run())

@@ -1,0 +1,105 @@
+"""Events that could not be handled: kept whole and in sight until an operator decides."""
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chassis import telemetry
+from chassis.domain import DomainError
+from chassis.records import Label, Record
+from chassis.tables import parked
+from chassis.trail import new_id
+
+
+class Reason(StrEnum):
+    """Why an event was parked."""
+
+    FAILED = "failed"
+    BEHIND = "behind"
+    FORKED = "forked"
+    NOT_UNDERSTOOD = "not-understood"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong with an event; the message quotes nothing of what it holds."""
+
+    reason: Reason
+    code: str
+    message: str
+    tries: int = 1
+    first_tried_at: datetime | None = None
+
+    @classmethod
+    def of(cls, error: BaseException, *, tries: int, first_tried_at: datetime) -> "Failure":
+        """Say what an exception was: a domain error in its own words, another by its type."""
+        if isinstance(error, DomainError):
+            code, message = error.code, str(error)
+        else:
+            # What an unknown exception says may quote the event, and so personal data.
+            code, message = "unexpected-error", type(error).__qualname__
+        return cls(Reason.FAILED, code, message, tries, first_tried_at)
+
+
+BEHIND = Failure(Reason.BEHIND, "behind-parked", "An earlier event of this subject is parked.")
+FORKED = Failure(
+    Reason.FORKED,
+    "forked-history",
+    "This number was used before, by an older event: the producer was restored from a copy.",
+)
+
+
+def not_understood(message: str) -> Failure:
+    """Say that a record is no event that the subscriber can read."""
+    return Failure(Reason.NOT_UNDERSTOOD, "not-understood", message)
+
+
+class Parking:
+    """What one subscriber parks in one transaction."""
+
+    def __init__(self, subscriber: str, now: Callable[[], datetime]) -> None:
+        self._subscriber = subscriber
+        self._now = now
+        self._rows: list[dict[str, Any]] = []
+
+    def park(self, record: Record, label: Label | None, failure: Failure) -> None:
+        """Keep a record, with its bytes and headers as they came, for the flush."""
+        now = self._now()
+        self._rows.append(
+            {
+                "id": new_id(),
+                "subscriber": self._subscriber,
+                "topic": record.topic,
+                "partition": record.partition,
+                "offset": record.offset,
+                "key": record.key,
+                "payload": record.value,
+                "headers": [
+                    [name, base64.b64encode(value or b"").decode()]
+                    for name, value in record.headers
+                ],
+                "subject": label.subject if label else None,
+                "sequence": label.sequence if label else None,
+                "event_id": label.event_id if label else None,
+                "type": label.type if label else None,
+                "reason": failure.reason,
+                "error_code": failure.code,
+                "error_message": failure.message,
+                "tries": failure.tries,
+                "first_tried_at": failure.first_tried_at or now,
+                "last_tried_at": now,
+            }
+        )
+
+    async def flush(self, connection: AsyncConnection) -> None:
+        """Write what was parked, in one statement."""
+        rows, self._rows = self._rows, []
+        if rows:
+            await connection.execute(insert(parked).on_conflict_do_nothing(), rows)
+            telemetry.consumer_parked.labels(self._subscriber).inc(len(rows))

@@ -1,0 +1,145 @@
+"""The tables that every service has beside its own: the outbox and what a consumer remembers."""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+NAMING = {
+    "pk": "%(table_name)s_pkey",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    "ck": "%(table_name)s_%(constraint_name)s_check",
+}
+
+metadata = MetaData(naming_convention=NAMING)
+
+Moment = DateTime(timezone=True)
+
+# `id, aggregatetype, aggregateid, type, payload` are as Debezium's outbox event router expects
+# them, so that it can stand in for the relay.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("position", BigInteger, Identity(), primary_key=True),
+    Column("id", Uuid, nullable=False),
+    Column("aggregatetype", Text, nullable=False, comment="the topic's name"),
+    Column("aggregateid", Text, nullable=False, comment="the key, and the event's subject"),
+    Column("type", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("payload", LargeBinary, nullable=False, comment="the exact bytes for Kafka"),
+    Column("headers", JSONB, nullable=False, comment="Kafka headers, name to text"),
+    Column("created_at", Moment, nullable=False),
+)
+
+outbox_set_aside = Table(
+    "outbox_set_aside",
+    metadata,
+    *(Column(c.name, c.type, primary_key=c.primary_key, nullable=False) for c in outbox.columns),
+    Column("error_code", Text, nullable=False),
+    Column("error_message", Text, nullable=False),
+    Column("set_aside_at", Moment, nullable=False),
+    # The later rows of its aggregate stay in the outbox, and wait behind it.
+    Index(None, "aggregatetype", "aggregateid"),
+)
+outbox_set_aside.c.position.autoincrement = False
+
+progress = Table(
+    "progress",
+    metadata,
+    Column("subscriber", Text, primary_key=True),
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("next_offset", BigInteger, nullable=False, comment="everything before it is done"),
+    Column("updated_at", Moment, nullable=False),
+)
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("subscriber", Text, primary_key=True),
+    Column("topic", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("last_sequence", BigInteger, nullable=False),
+    Column("greatest_event_id", Uuid, nullable=False),
+)
+
+inbox_missing = Table(
+    "inbox_missing",
+    metadata,
+    Column("subscriber", Text, primary_key=True),
+    Column("topic", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("noticed_at", Moment, nullable=False),
+)
+
+# One row an event that a worker began and may not have lived to finish.
+tries = Table(
+    "tries",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("offset", BigInteger, primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("first_at", Moment, nullable=False),
+    Column("last_at", Moment, nullable=False),
+)
+
+parked = Table(
+    "parked",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("subscriber", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("key", LargeBinary),
+    Column("payload", LargeBinary, comment="the bytes as they came; null for a tombstone"),
+    Column("headers", JSONB, nullable=False, comment="[name, base64] pairs, in order"),
+    Column("subject", Text, comment="null where the bytes do not tell: it then blocks nobody"),
+    Column("sequence", BigInteger),
+    Column("event_id", Uuid),
+    Column("type", Text),
+    Column("reason", Text, nullable=False),
+    Column("error_code", Text, nullable=False),
+    Column("error_message", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("first_tried_at", Moment, nullable=False),
+    Column("last_tried_at", Moment, nullable=False),
+    Index("parked_place_key", "subscriber", "topic", "partition", "offset", unique=True),
+    Index("parked_subject_idx", "subscriber", "topic", "subject", "sequence"),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("principal", Text, primary_key=True, comment="empty: nobody"),
+    Column("route", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("body_hmac", LargeBinary, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("headers", JSONB, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Index(None, "created_at"),
+)
+
+
+def add_to(service: MetaData) -> MetaData:
+    """Copy these tables into a service's metadata, so that Alembic compares the whole schema."""
+    for table in metadata.sorted_tables:
+        table.to_metadata(service)
+    return service

@@ -1,0 +1,56 @@
+"""The trail of a command: which request or event this work answers to."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import uuid_utils.compat
+
+# What a client may send as its own id: enough for any UUID, ULID or trace id, harmless in a log.
+_ACCEPTABLE: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def new_id() -> UUID:
+    """Make a UUIDv7 (RFC 9562): ordered by the time it was made."""
+    return uuid_utils.compat.uuid7()
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """Where work came from: the first request's id, and the event that caused it, if one did."""
+
+    correlation_id: str
+    causation_id: str | None = None
+
+    @classmethod
+    def from_request(cls, correlation_id: str | None) -> "Trail":
+        """Go on with the client's id where it sent a usable one, else with a new one."""
+        if correlation_id is not None and _ACCEPTABLE.fullmatch(correlation_id):
+            return cls(correlation_id)
+        return cls(str(new_id()))
+
+
+_current: ContextVar[Trail | None] = ContextVar("trail", default=None)
+
+
+def current_trail() -> Trail:
+    """Return the trail this work is on; work that nobody asked for begins one of its own."""
+    trail = _current.get()
+    if trail is None:
+        trail = Trail(str(new_id()))
+        _current.set(trail)
+    return trail
+
+
+@contextmanager
+def on_trail(trail: Trail) -> Iterator[Trail]:
+    """Do what follows on this trail."""
+    token = _current.set(trail)
+    try:
+        yield trail
+    finally:
+        _current.reset(token)

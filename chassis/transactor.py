@@ -1,0 +1,158 @@
+"""One unit of work around one use case: done whole and once, or not at all."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, Generic, Protocol, TypeVar
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis import telemetry
+from chassis.database import is_connection_lost, is_worth_retrying
+from chassis.domain import DomainError, Kind
+
+log = structlog.get_logger(__name__)
+
+
+class StaleAggregate(Exception):
+    """Somebody else changed the aggregate since it was loaded; begin again from the start."""
+
+
+class OutcomeUnknown(DomainError):
+    """The database went away while it committed, and did not come back to say what became of it."""
+
+    kind, code = Kind.UNAVAILABLE, "outcome-unknown"
+
+
+class Work(Protocol):
+    """An open transaction with the repositories of one service.
+
+    What is saved is kept until ``flush``, which writes each table once.
+    """
+
+    async def flush(self) -> None: ...
+
+
+W = TypeVar("W", bound=Work)
+T = TypeVar("T")
+W_co = TypeVar("W_co", bound=Work, covariant=True)
+
+
+class Transact(Protocol[W_co]):
+    """Run a body in a transaction: the transactor, or a fake of it."""
+
+    async def __call__(self, body: Callable[[W_co], Awaitable[T]], /) -> T: ...
+
+
+_FIRST_PAUSE_S: Final = 0.01
+_LONGEST_PAUSE_S: Final = 0.5
+
+
+class Transactor(Generic[W]):
+    """Runs commands in SERIALIZABLE transactions, and each of them once.
+
+    A body that failed on a serialization failure, a deadlock, a stale aggregate or a connection
+    lost before COMMIT runs again from its start, so it holds no effect outside the database.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        open_work: Callable[[AsyncConnection], W],
+        *,
+        tries: int = 10,
+        ask_for_s: float = 10.0,
+    ) -> None:
+        self._engine = engine
+        self._serializable = engine.execution_options(isolation_level="SERIALIZABLE")
+        self._open_work = open_work
+        self._tries = tries
+        self._ask_for_s = ask_for_s
+
+    async def __call__(self, body: Callable[[W], Awaitable[T]], /) -> T:
+        """Run the body, write what it saved, commit, and return what the body returned.
+
+        :raises OutcomeUnknown: the connection was lost during COMMIT and the database stayed away
+        :raises Exception: whatever the body raised; nothing of it was kept
+        """
+        for attempt in range(1, self._tries + 1):
+            try:
+                done, result = await self._once(body)
+            except Exception as error:
+                if attempt == self._tries or not _may_run_again(error):
+                    raise
+                log.info("transaction-retried", attempt=attempt, error=type(error).__name__)
+                telemetry.transaction_retries.inc()
+            else:
+                if done:
+                    return result
+            await asyncio.sleep(_pause_s(attempt))
+        raise OutcomeUnknown("The database was lost during every commit; nothing was changed.")
+
+    async def _once(self, body: Callable[[W], Awaitable[T]]) -> tuple[bool, T]:
+        """Run the body once; false when its COMMIT is known not to have happened."""
+        async with self._serializable.connect() as connection:
+            work = self._open_work(connection)
+            result = await body(work)
+            await work.flush()
+            # The one thing by which a transaction can be asked after when its COMMIT got no answer.
+            transaction_id = await connection.scalar(
+                text("SELECT pg_current_xact_id_if_assigned()::text")
+            )
+            try:
+                await connection.commit()
+            except Exception as error:
+                if transaction_id is None or not is_connection_lost(error):
+                    raise
+                log.warning("commit-unanswered", transaction_id=transaction_id)
+                return await self._was_committed(str(transaction_id)), result
+        return True, result
+
+    async def _was_committed(self, transaction_id: str) -> bool:
+        """Ask what became of a transaction, for as long as it takes to be told.
+
+        :raises OutcomeUnknown: nobody answered in time
+        """
+        deadline = asyncio.get_running_loop().time() + self._ask_for_s
+        attempt = 0
+        while asyncio.get_running_loop().time() < deadline:
+            attempt += 1
+            try:
+                async with self._engine.connect() as connection:
+                    status = await connection.scalar(
+                        text("SELECT pg_xact_status(CAST(:id AS text)::xid8)"),
+                        {"id": transaction_id},
+                    )
+            except Exception as error:
+                if not is_connection_lost(error):
+                    raise
+                status = "in progress"
+            if status == "committed":
+                return True
+            if status == "aborted":
+                return False
+            await asyncio.sleep(_pause_s(attempt))
+        raise OutcomeUnknown(
+            "The database went away during the commit: the change is either whole or absent. "
+            "Ask again with the same Idempotency-Key to find out."
+        )
+
+    @asynccontextmanager
+    async def query(self) -> AsyncIterator[AsyncConnection]:
+        """Open a connection to read with: one snapshot a statement, nothing to commit."""
+        async with self._engine.connect() as connection:
+            yield connection
+
+
+def _may_run_again(error: Exception) -> bool:
+    return (
+        isinstance(error, StaleAggregate) or is_worth_retrying(error) or is_connection_lost(error)
+    )
+
+
+def _pause_s(attempt: int) -> float:
+    """Full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter")."""
+    return random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt))  # noqa: S311
