@@ -1,0 +1,1 @@
+"""Real Kafka, real PostgreSQL and the services on one machine that has nothing installed."""

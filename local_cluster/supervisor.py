@@ -1,0 +1,261 @@
+"""Keeps processes running: starts what dies again with back-off, stops all in order.
+
+A process of its own (`python -m local_cluster.supervisor DIRECTORY`), asked over a unix socket:
+one line of JSON in, one out. It ends when it is told to, on SIGTERM, or when nobody holds the
+lifeline any more. Why it is ours: docs/decisions/0003-supervision.md.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from local_cluster.processes import ProcessSpec, ProcessStatus, socket_path
+
+HEALTHY_AFTER_S = 10.0
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MOST_S = 3.0
+LOG_BYTES = 20_000_000
+# Tells, on a machine full of processes, which belong to which cluster, also when we are gone.
+MARK = "LOCAL_CLUSTER_OF"
+MARK_NAME = "LOCAL_CLUSTER_PROCESS"
+
+
+def backoff_s(quick_deaths: int) -> float:
+    """Return how long to wait after so many deaths in a row, each before it was healthy."""
+    if quick_deaths == 0:
+        return 0.0
+    return min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** min(quick_deaths - 1, 10))
+
+
+class Supervised:
+    """One process and what became of it."""
+
+    def __init__(self, spec: ProcessSpec, directory: Path) -> None:
+        self.spec = spec
+        self._directory = directory
+        self._process: asyncio.subprocess.Process | None = None
+        self._state = "stopped"
+        self._since = time.time()
+        self._restarts = 0
+        self._last_exit: str | None = None
+        self._stop = asyncio.Event()
+        self._task = asyncio.create_task(self._keep_running())
+
+    @property
+    def status(self) -> ProcessStatus:
+        pid = self._process.pid if self._process and self._state == "running" else 0
+        return ProcessStatus(
+            name=self.spec.name,
+            state=self._state,
+            pid=pid,
+            since=self._since,
+            restarts=self._restarts,
+            port=self.spec.port,
+            last_exit=self._last_exit,
+        )
+
+    async def stop(self) -> None:
+        """End the process: politely, and after its grace for certain."""
+        self._stop.set()
+        await self._task
+
+    async def _keep_running(self) -> None:
+        quick_deaths = 0
+        while not self._stop.is_set():
+            started = time.monotonic()
+            try:
+                self._last_exit = await self._run_once()
+            except OSError as error:
+                self._last_exit = f"could not be started: {error}"
+            if self._stop.is_set():
+                break
+            lived_s = time.monotonic() - started
+            quick_deaths = 0 if lived_s >= HEALTHY_AFTER_S else quick_deaths + 1
+            pause_s = backoff_s(quick_deaths)
+            self._enter("waiting")
+            print(f"{self.spec.name} ended after {lived_s:.1f} s ({self._last_exit})", flush=True)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), pause_s)
+            self._restarts += 1
+        self._enter("stopped")
+
+    async def _run_once(self) -> str:
+        process = self._process = await self._spawn()
+        self._enter("running")
+        ended = asyncio.create_task(process.wait())
+        stopped = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            _send(process.pid, self.spec.stop_signal)
+            await asyncio.wait((ended,), timeout=self.spec.stop_grace_s)
+        stopped.cancel()
+        # What it started itself goes with it, and so does it if it would not listen.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        code = await ended
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        spec = self.spec
+        identity: dict[str, Any] = {}
+        if spec.user is not None:
+            identity = {"user": spec.user, "group": _group_of(spec.user), "extra_groups": ()}
+        environment = os.environ | spec.environment
+        environment |= {MARK: str(self._directory), MARK_NAME: spec.name}
+        with _log_file(self._directory / "logs" / f"{spec.name}.log") as log:
+            return await asyncio.create_subprocess_exec(
+                *spec.argv,
+                cwd=spec.cwd,
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **identity,
+            )
+
+    def _enter(self, state: str) -> None:
+        self._state, self._since = state, time.time()
+
+
+def _group_of(user: str) -> int:
+    import pwd
+
+    return pwd.getpwnam(user).pw_gid
+
+
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+        # A frozen process would keep us waiting for its whole grace.
+        os.kill(pid, signal.SIGCONT)
+
+
+def _log_file(path: Path) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size > LOG_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    return path.open("ab")
+
+
+class Supervisor:
+    """The processes of one directory, and the socket over which they are asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._children: dict[str, Supervised] = {}
+        self._asked_to_end = asyncio.Event()
+        # One change at a time: a start amid a stop would be neither.
+        self._changing = asyncio.Lock()
+
+    async def run(self, lifeline: Path | None) -> None:
+        """Serve until told to end, then stop every process in order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked_to_end.set)
+        socket = socket_path(self._directory)
+        socket.unlink(missing_ok=True)
+        with _lifeline(lifeline, self._asked_to_end):
+            server = await asyncio.start_unix_server(self._answer, socket, limit=1 << 20)
+            await self._asked_to_end.wait()
+            await self.stop(list(self._children))
+            socket.unlink(missing_ok=True)
+            server.close()
+
+    async def start(self, specs: list[ProcessSpec]) -> None:
+        """Have these running as described; one that runs otherwise is started anew."""
+        async with self._changing:
+            for spec in specs:
+                current = self._children.get(spec.name)
+                if current and current.spec == spec and current.status.state != "stopped":
+                    continue
+                if current:
+                    await current.stop()
+                self._children[spec.name] = Supervised(spec, self._directory)
+
+    async def stop(self, names: list[str]) -> None:
+        """Stop these, the highest stage first, and all of one stage together."""
+        async with self._changing:
+            children = [self._children[name] for name in names if name in self._children]
+            for stage in sorted({child.spec.stage for child in children}, reverse=True):
+                await asyncio.gather(
+                    *(child.stop() for child in children if child.spec.stage == stage)
+                )
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            request = json.loads(await reader.readline())
+            answer = await self._do(request)
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+        writer.close()
+
+    async def _do(self, request: dict[str, Any]) -> object:
+        match request["do"]:
+            case "start":
+                await self.start([ProcessSpec.from_json(spec) for spec in request["processes"]])
+            case "stop":
+                await self.stop(request["names"])
+            case "end":
+                await self.stop(list(self._children))
+                self._asked_to_end.set()
+            case "status":
+                return [asdict(child.status) for child in self._children.values()]
+        return []
+
+
+@contextlib.contextmanager
+def _lifeline(path: Path | None, cut: asyncio.Event) -> Any:
+    """Set ``cut`` once nobody has the named pipe open for writing any more."""
+    if path is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    end = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        loop.add_reader(end, lambda: None if os.read(end, 64) else cut.set())
+        yield
+    finally:
+        loop.remove_reader(end)
+        os.close(end)
+
+
+def main() -> None:
+    """Supervise one directory; a second supervisor of the same directory ends at once."""
+    parser = argparse.ArgumentParser(description="Keeps the processes of one directory running.")
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--lifeline", type=Path, help="a named pipe: ends when nobody holds it")
+    arguments = parser.parse_args()
+    with (arguments.directory / "supervisor.lock").open("w") as lock:
+        if not _locked(lock):
+            sys.exit("another supervisor has this directory")
+        asyncio.run(_supervise(arguments.directory, arguments.lifeline))
+
+
+async def _supervise(directory: Path, lifeline: Path | None) -> None:
+    await Supervisor(directory).run(lifeline)
+
+
+def _locked(lock: TextIO) -> bool:
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)  # perhaps only somebody who looks whether we are there
+        else:
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    main()
