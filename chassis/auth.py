@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final
 from uuid import UUID
@@ -12,8 +12,9 @@ import structlog
 from fastapi import Depends
 from fastapi.security import OAuth2PasswordBearer
 from joserfc import jwt
-from joserfc.errors import ExpiredTokenError, JoseError
+from joserfc.errors import ExpiredTokenError, InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
+from pydantic import BaseModel
 
 from chassis.domain import DomainError, Kind
 from chassis.problems import TemporarilyUnavailable
@@ -93,12 +94,6 @@ def keys_at(url: str) -> FetchKeys:
     return fetch
 
 
-@dataclass(slots=True)
-class _Keys:
-    current: KeySet | None = None
-    asked_at: float = field(default=float("-inf"))
-
-
 class TokenVerifier:
     """Verifies access tokens; a component that keeps the issuer's keys fresh while it runs.
 
@@ -114,7 +109,8 @@ class TokenVerifier:
     ) -> None:
         self._fetch = fetch
         self._now = now
-        self._keys = _Keys()
+        self._keys: KeySet | None = None
+        self._asked_at = float("-inf")
         self._stopped = asyncio.Event()
         self._looking = asyncio.Lock()
         self._claims = jwt.JWTClaimsRegistry(
@@ -131,7 +127,7 @@ class TokenVerifier:
     async def run(self) -> None:
         while not self._stopped.is_set():
             await self._refresh()
-            pause = _RETRY_S if self._keys.current is None else _REFRESH_S
+            pause = _RETRY_S if self._keys is None else _REFRESH_S
             try:
                 async with asyncio.timeout(pause):
                     await self._stopped.wait()
@@ -142,7 +138,7 @@ class TokenVerifier:
         self._stopped.set()
 
     def trouble(self) -> str | None:
-        return "no keys fetched yet" if self._keys.current is None else None
+        return "no keys fetched yet" if self._keys is None else None
 
     async def verify(self, token: str) -> Principal:
         """Return whom the token speaks for.
@@ -152,53 +148,53 @@ class TokenVerifier:
         """
         if len(token) > _MAX_TOKEN_CHARS:
             raise NotAuthenticated("the access token is too long")
-        decoded = await self._decode(token)
         try:
+            decoded = await self._decode(token)
+            if decoded.header.get("typ") != TOKEN_TYPE:
+                raise NotAuthenticated("this is no access token")
             self._claims.validate(decoded.claims)
-            roles = decoded.claims.get("roles", [])
-            return Principal(UUID(decoded.claims["sub"]), frozenset(map(str, roles)))
+            return _Claims.model_validate(decoded.claims).principal()
         except ExpiredTokenError as error:
             raise TokenExpired("the access token has expired") from error
-        except (JoseError, ValueError, TypeError) as error:
+        except (JoseError, ValueError) as error:
             raise NotAuthenticated("the access token is not valid here") from error
 
     async def _decode(self, token: str) -> jwt.Token:
-        asked_at = self._keys.asked_at
-        decoded = self._try_decode(token)
-        if decoded is None:
-            await self._look_again(asked_at)
-            decoded = self._try_decode(token)
-        if decoded is None:
-            if self._keys.current is None:
-                raise TemporarilyUnavailable("access tokens cannot be verified yet")
-            raise NotAuthenticated("the access token is not valid here")
-        return decoded
-
-    def _try_decode(self, token: str) -> jwt.Token | None:
-        if self._keys.current is None:
-            return None
+        keys = self._keys
+        if keys is None:
+            raise TemporarilyUnavailable("access tokens cannot be verified yet; try again shortly")
         try:
-            decoded = jwt.decode(token, self._keys.current, algorithms=[SIGNING_ALGORITHM])
-        except (JoseError, ValueError):
-            return None
-        return decoded if decoded.header.get("typ") == TOKEN_TYPE else None
+            return jwt.decode(token, keys, algorithms=[SIGNING_ALGORITHM])
+        except InvalidKeyIdError:
+            return jwt.decode(token, await self._newer(keys), algorithms=[SIGNING_ALGORITHM])
 
-    async def _look_again(self, asked_at: float) -> None:
+    async def _newer(self, known: KeySet) -> KeySet:
+        """Look for newer keys than these, unless somebody did just now."""
         async with self._looking:
-            too_soon = (
-                asyncio.get_running_loop().time() < self._keys.asked_at + _UNKNOWN_KEY_PAUSE_S
-            )
-            if self._keys.asked_at == asked_at and not too_soon:
+            elapsed_s = asyncio.get_running_loop().time() - self._asked_at
+            if self._keys is known and elapsed_s > _UNKNOWN_KEY_PAUSE_S:
                 await self._refresh()
+        return self._keys or known
 
     async def _refresh(self) -> None:
-        self._keys.asked_at = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(_FETCH_TIMEOUT_S):
                 published = await self._fetch()
-            self._keys.current = KeySet.import_key_set({"keys": list(published["keys"])})
+            self._keys = KeySet.import_key_set({"keys": list(published["keys"])})
         except Exception as error:  # noqa: BLE001 - whatever it is, the keys we have stay good
             _log.warning("access token keys not fetched", error=type(error).__qualname__)
+        finally:
+            self._asked_at = asyncio.get_running_loop().time()
+
+
+class _Claims(BaseModel):
+    """The part of a token's claims that says who it speaks for."""
+
+    sub: UUID
+    roles: list[str]
+
+    def principal(self) -> Principal:
+        return Principal(self.sub, frozenset(self.roles))
 
 
 def authenticated(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]]:

@@ -19,11 +19,11 @@ from chassis.problems import (
     PROBLEM_JSON,
     FieldProblem,
     Problem,
+    failure,
     install_problems,
     problem,
-    unexpected_error,
 )
-from chassis.settings import Role, ServiceSettings
+from chassis.settings import ProcessSettings
 from chassis.telemetry import http_request_seconds, http_requests
 from chassis.trail import Trail, on_trail
 
@@ -44,7 +44,7 @@ def create_app(
     title: str,
     description: str,
     version: str,
-    settings: ServiceSettings,
+    settings: ProcessSettings,
     routers: Iterable[APIRouter],
     health: Health,
     lifespan: Lifespan[FastAPI] | None = None,
@@ -58,14 +58,19 @@ def create_app(
         responses=_PROBLEMS,
         docs_url=None,
         redoc_url=None,
-        # Its logs would carry exception messages; ours are in `_Edge` and `problems`.
-        telemetry={"logs": False, "metrics": False},
+        # Its logs would carry exception messages, and its metrics are ours under other names.
+        telemetry={
+            "logs": False,
+            "metrics": False,
+            "operation_spans": False,
+            "exclude": lambda scope: scope["path"] in _QUIET,
+        },
     )
     install_problems(app)
     app.add_middleware(_Edge, max_body_bytes=settings.max_body_bytes)
     app.include_router(_process_routes(health))
     _serve_docs(app)
-    if Role.API in settings.roles:
+    if settings.serves_routes:
         for router in routers:
             app.include_router(router)
     return app
@@ -95,7 +100,6 @@ def _serve_docs(app: FastAPI) -> None:
             swagger_js_url="/docs/assets/swagger-ui-bundle.js",
             swagger_css_url="/docs/assets/swagger-ui.css",
             swagger_favicon_url="/docs/assets/favicon.png",
-            swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
         )
 
 
@@ -148,7 +152,7 @@ class _Edge:
             except Exception as error:
                 # Here and not in Starlette's outermost layer, so that this answer too has its
                 # ids, its metric and its line.
-                response = unexpected_error(error)
+                response = failure(error)
                 if answer.status is not None:
                     raise  # it was half sent: only cutting the connection tells the client
                 await response(scope, receive, answer)

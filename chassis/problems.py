@@ -1,6 +1,7 @@
 """How a refusal or a failure is told over HTTP: RFC 9457 problems with stable codes."""
 
 import math
+import socket
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -9,9 +10,11 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
+from chassis.database import is_connection_lost, is_worth_retrying, sqlstate_of
 from chassis.domain import DomainError, InvalidFields, Kind
 from chassis.trail import current_trail
 
@@ -27,6 +30,21 @@ _STATUS: Final = {
     Kind.TOO_MANY: HTTPStatus.TOO_MANY_REQUESTS,
     Kind.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+
+# Not from the phrases: those differ between Python's versions.
+_CODES: Final = {
+    400: "bad-request",
+    401: "not-authenticated",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    406: "not-acceptable",
+    413: "body-too-large",
+    415: "unsupported-media-type",
+    429: "too-many-requests",
+}
+# The server says so before there is a session: too many connections, cannot connect now.
+_CANNOT_CONNECT: Final = frozenset({"53300", "57P03"})
 
 _log = structlog.get_logger(__name__)
 
@@ -83,10 +101,27 @@ def problem(
     )
 
 
-def unexpected_error(error: BaseException) -> Response:
-    """Log the error whole; tell the client only that there was one."""
+def failure(error: Exception) -> Response:
+    """Make the answer to a request that failed through no fault of its own.
+
+    What is unexpected is logged whole; the client is told only that it happened.
+    """
+    if _is_away(error):
+        _log.warning("something needed is away", error=type(error).__qualname__)
+        return _refusal(TemporarilyUnavailable("something needed is away; try again shortly"))
     _log.error("unexpected error", exc_info=error)
     return problem(500, "unexpected-error")
+
+
+def _is_away(error: Exception) -> bool:
+    # Only the network's own kinds of OSError: a missing file is a mistake of ours.
+    return (
+        isinstance(error, ConnectionError | TimeoutError | socket.gaierror | PoolTimeoutError)
+        or type(error) is OSError
+        or (isinstance(error, DBAPIError) and is_connection_lost(error))
+        or is_worth_retrying(error)
+        or sqlstate_of(error) in _CANNOT_CONNECT
+    )
 
 
 def install_problems(app: FastAPI) -> None:
@@ -94,13 +129,14 @@ def install_problems(app: FastAPI) -> None:
     app.add_exception_handler(DomainError, _domain_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_exception)
-    # asyncpg and the socket layer say "away" in these words, directly or through SQLAlchemy.
-    for away in (OperationalError, InterfaceError, OSError, TimeoutError):
-        app.add_exception_handler(away, _away)
 
 
 async def _domain_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, DomainError)  # noqa: S101 - narrows Starlette's handler type
+    assert isinstance(error, DomainError)  # noqa: S101 - narrows the handler type
+    return _refusal(error)
+
+
+def _refusal(error: DomainError) -> Response:
     status = _STATUS[error.kind]
     headers: dict[str, str] = {}
     if error.kind is Kind.UNAUTHENTICATED:
@@ -142,12 +178,7 @@ def _said(error: FieldProblem) -> str:
 
 async def _http_exception(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - narrows the handler type
-    status = HTTPStatus(error.status_code)
-    code = "-".join(status.phrase.lower().replace("'", "").split())
-    detail = error.detail if error.detail != status.phrase else None
+    status = error.status_code
+    code = _CODES.get(status, f"http-{status}")
+    detail = error.detail if error.detail != HTTPStatus(status).phrase else None
     return problem(status, code, detail, headers=error.headers)
-
-
-async def _away(request: Request, error: Exception) -> Response:
-    _log.warning("a dependency is away", error=type(error).__qualname__)
-    return await _domain_error(request, TemporarilyUnavailable("something needed is away"))

@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 import click
 import structlog
@@ -19,12 +20,12 @@ import uvloop
 from fastapi import FastAPI
 
 from chassis.health import Health
-from chassis.settings import ServiceSettings, read_settings
+from chassis.settings import ProcessSettings, ServiceSettings, read_settings, variable_of
 from chassis.telemetry import configure_logging, configure_tracing
 
 _log = structlog.get_logger(__name__)
 
-S = TypeVar("S", bound=ServiceSettings)
+S = TypeVar("S", bound=ProcessSettings)
 
 
 class Component(Protocol):
@@ -60,6 +61,7 @@ class ServiceDefinition(Generic[S]):
     """A service as its process knows it.
 
     ``build`` opens what the service needs, yields its parts, and closes it again at the end.
+    ``package`` has the service's ``migrations``, if it owns a database.
     """
 
     name: str
@@ -69,7 +71,10 @@ class ServiceDefinition(Generic[S]):
 
 
 def command_line(service: ServiceDefinition[S]) -> click.Group:
-    """Make the service's command line: alone it serves; ``migrate`` brings its database up."""
+    """Make the service's command line: alone it serves; ``migrate`` brings its database up.
+
+    The service adds commands of its own to the group.
+    """
 
     @click.group(invoke_without_command=True, help=f"The {service.name} service.")
     @click.pass_context
@@ -77,44 +82,52 @@ def command_line(service: ServiceDefinition[S]) -> click.Group:
         if context.invoked_subcommand is None:
             serve(service)
 
-    @group.command(help="Bring the database up to this version.")
-    def migrate() -> None:
-        from chassis import migrations  # noqa: PLC0415 - Alembic is of no use to a running service
-
-        settings = read_settings(service.settings)
-        configure_logging(service.name, settings)
-        url = settings.database_url.get_secret_value()
-        asyncio.run(migrations.upgrade(service.package, url))
-
+    if issubclass(service.settings, ServiceSettings):
+        group.add_command(_migrate(service.name, service.package, service.settings))
     return group
 
 
+def _migrate(name: str, package: str, settings_class: type[ServiceSettings]) -> click.Command:
+    @click.command("migrate", help="Bring the database to the newest schema.")
+    def migrate() -> None:
+        from chassis import migrations  # noqa: PLC0415 - a running service has no use for Alembic
+
+        settings = read_settings(settings_class)
+        configure_logging(name, settings)
+        asyncio.run(migrations.upgrade(package, settings.database_url.get_secret_value()))
+
+    return migrate
+
+
 def serve(service: ServiceDefinition[S]) -> NoReturn:
-    """Run the service until SIGTERM or SIGINT, or until a part of it fails, and exit."""
+    """Run the service until SIGTERM or SIGINT, or until a part of it fails, and exit.
+
+    :raises SystemExit: 0 after a stop that was asked for, 1 after a failure, 2 on bad settings
+    """
     settings = read_settings(service.settings)
     configure_logging(service.name, settings)
     tracing = configure_tracing(service.name, settings)
     listener = _listen(service.name, settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        code = runner.run(_serve(service, settings, listener))
+        failed = runner.run(_serve(service, settings, listener))
     tracing.shutdown()
-    sys.exit(code)
+    sys.exit(1 if failed else 0)
 
 
-def _listen(name: str, settings: ServiceSettings) -> socket.socket:
+def _listen(name: str, settings: ProcessSettings) -> socket.socket:
     try:
         return socket.create_server((settings.http_host, settings.http_port))
     except OSError as error:
-        prefix = type(settings).model_config.get("env_prefix") or ""
         click.echo(
-            f"{name} cannot listen on {settings.http_host}:{settings.http_port}"
-            f" ({error.strerror}); {prefix}HTTP_PORT moves it",
+            f"{name} cannot listen on {settings.http_host}:{settings.http_port}: {error.strerror}."
+            f" {variable_of(type(settings), 'http_port')} moves it.",
             err=True,
         )
         sys.exit(1)
 
 
-async def _serve(service: ServiceDefinition[S], settings: S, listener: socket.socket) -> int:
+async def _serve(service: ServiceDefinition[S], settings: S, listener: socket.socket) -> bool:
+    """Run the service until its end; return whether it failed."""
     asked_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)
@@ -129,46 +142,68 @@ async def _serve(service: ServiceDefinition[S], settings: S, listener: socket.so
                 access_log=False,
                 server_header=False,
                 forwarded_allow_ips=settings.trusted_proxies,
-                # What is still open after half of the time is cut, so that the rest can end well.
-                timeout_graceful_shutdown=max(1, int(settings.shutdown_grace_s / 2)),
+                # Cut after half of the time what is still open, so that the rest can end well.
+                timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s / 2),
             )
         )
-        failed = await _run_until(
-            asked_to_stop, server, listener, running.components, health, settings.shutdown_grace_s
+        parts = [_Part("http", server.serve([listener]), server.stop)]
+        parts += [_Part(each.name, each.run(), each.stop) for each in running.components]
+        host, port = listener.getsockname()[:2]
+        _log.info("listening", host=host, port=port)
+        asked = asyncio.create_task(asked_to_stop.wait())
+        await asyncio.wait(
+            [asked, *(part.task for part in parts)], return_when=asyncio.FIRST_COMPLETED
         )
+        asked.cancel()
+        end_hard_after(settings.shutdown_grace_s)
+        health.stopping()
+        http, *components = parts
+        ended_unasked = sum(part.ended_unasked() for part in parts)
+        # Requests in flight first: they may need the components.
+        stopped_badly = [await http.stop()]
+        stopped_badly += await asyncio.gather(*(part.stop() for part in components))
+    failed = ended_unasked > 0 or any(stopped_badly)
     _log.info("stopped", failed=failed)
-    return 1 if failed else 0
+    return failed
 
 
-async def _run_until(
-    asked_to_stop: asyncio.Event,
-    server: "_Server",
-    listener: socket.socket,
-    components: Sequence[Component],
-    health: Health,
-    grace_s: float,
-) -> bool:
-    """Run all until asked to stop or one ends, then stop all; return whether one failed."""
-    http = asyncio.create_task(server.serve(sockets=[listener]), name="http")
-    parts = [asyncio.create_task(each.run(), name=each.name) for each in components]
-    asked = asyncio.create_task(asked_to_stop.wait())
-    await asyncio.wait([http, *parts, asked], return_when=asyncio.FIRST_COMPLETED)
+class _Part:
+    """A part of the process that runs as a task until it is stopped."""
 
-    ended = [task for task in (http, *parts) if task.done()]
-    for task in ended:
-        _log.error("a part ended unasked", part=task.get_name(), exc_info=task.exception())
-    _end_hard_after(grace_s)
-    health.stopping()
-    server.should_exit = True
-    await asyncio.wait([http])
-    stops = [asyncio.create_task(each.stop(), name=f"stop {each.name}") for each in components]
-    asked.cancel()
-    await asyncio.gather(*stops, *parts, asked, return_exceptions=True)
-    return bool(ended)
+    def __init__(
+        self,
+        name: str,
+        run: Coroutine[Any, Any, None],
+        stop: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.task = asyncio.create_task(run, name=name)
+        self._stop = stop
+
+    def ended_unasked(self) -> bool:
+        """Tell, and log, whether it ended before it was stopped."""
+        if not self.task.done():
+            return False
+        error = None if self.task.cancelled() else self.task.exception()
+        _log.error("part ended unasked", part=self.task.get_name(), exc_info=error)
+        return True
+
+    async def stop(self) -> bool:
+        """Stop it and wait for its end; return whether that went wrong."""
+        if self.task.done():
+            return False
+        try:
+            await self._stop()
+            await self.task
+        except Exception:  # noqa: BLE001 - the other parts are still to be stopped
+            _log.exception("part stopped badly", part=self.task.get_name())
+            return True
+        return False
 
 
-def _end_hard_after(seconds: float) -> None:
-    # A thread of its own: whatever the event loop hangs in, this still ends the process.
+def end_hard_after(seconds: float) -> None:
+    """End the process after so long, whatever it hangs in then; return at once."""
+
+    # A thread of its own, for an event loop that hangs can end nothing.
     def end() -> None:
         os.write(2, b"the time to stop is over; ending at once\n")
         os._exit(1)
@@ -184,3 +219,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+    async def stop(self) -> None:
+        self.should_exit = True

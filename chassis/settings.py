@@ -20,10 +20,46 @@ class Role(StrEnum):
     AGENTS = "agents"
 
 
-class ServiceSettings(BaseSettings):
-    """The settings that all services share; a service subclasses it with an ``env_prefix``."""
+class ProcessSettings(BaseSettings):
+    """The settings of every process that answers HTTP; subclassed with an ``env_prefix``."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, hide_input_in_errors=True)
+
+    http_host: str = Field(default="127.0.0.1", description="address that HTTP listens on")
+    http_port: int = Field(ge=0, le=65_535, description="port of HTTP; 0 takes a free one")
+    max_body_bytes: int = Field(default=65_536, gt=0, description="largest request body")
+    trusted_proxies: str = Field(
+        default="127.0.0.1",
+        description="addresses or networks, comma separated, whose X-Forwarded-For is believed",
+    )
+    shutdown_grace_s: float = Field(
+        default=20.0, gt=0, le=600, description="time to finish what was begun; then the hard end"
+    )
+    worker_name: str = Field(
+        default="1",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="stable name among the processes of this service, kept over restarts",
+    )
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="one JSON object a line, or lines for people"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="the least that is logged"
+    )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="OTLP/HTTP address that spans are sent to, such as http://127.0.0.1:4318",
+    )
+
+    @property
+    def serves_routes(self) -> bool:
+        """Whether this process answers requests beside those about itself."""
+        return True
+
+
+class ServiceSettings(ProcessSettings):
+    """The settings of a service that owns a database and speaks over Kafka."""
 
     environment: Literal["development", "production"] = Field(
         default="production",
@@ -34,22 +70,6 @@ class ServiceSettings(BaseSettings):
         min_length=1,
         description="what this process runs, comma separated: api, relay, agents",
     )
-    worker_name: str = Field(
-        default="1",
-        pattern=r"^[A-Za-z0-9._-]{1,64}$",
-        description="stable name among the processes of this service, kept over restarts",
-    )
-    shutdown_grace_s: float = Field(
-        default=20.0, gt=0, le=600, description="time to finish what was begun; then the hard end"
-    )
-
-    http_host: str = Field(default="127.0.0.1", description="address that HTTP listens on")
-    http_port: int = Field(ge=0, le=65_535, description="port of HTTP; 0 takes a free one")
-    max_body_bytes: int = Field(default=65_536, gt=0, description="largest request body")
-    trusted_proxies: str = Field(
-        default="127.0.0.1",
-        description="addresses or networks, comma separated, whose X-Forwarded-For is believed",
-    )
 
     database_url: SecretStr = Field(description="postgresql://login:password@host:port/database")
     database_pool_size: int = Field(default=10, gt=0, le=200, description="connections at most")
@@ -57,10 +77,14 @@ class ServiceSettings(BaseSettings):
     kafka_bootstrap: str = Field(
         default="127.0.0.1:9092", min_length=1, description="host:port of brokers, comma separated"
     )
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    kafka_sasl_username: str | None = None
-    kafka_sasl_password: SecretStr | None = None
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="how the brokers are spoken to"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="how this service signs in to the brokers"
+    )
+    kafka_sasl_username: str | None = Field(default=None, description="its name there")
+    kafka_sasl_password: SecretStr | None = Field(default=None, description="its password there")
     kafka_ca_file: Path | None = Field(
         default=None, description="PEM file of the authorities that sign the brokers' certificates"
     )
@@ -77,19 +101,19 @@ class ServiceSettings(BaseSettings):
     jwks_url: str = Field(
         pattern=r"^https?://", description="where the keys that sign access tokens are published"
     )
-    access_token_issuer: str = Field(default="users", min_length=1)
-    access_token_audience: str = Field(default="onboarding", min_length=1)
+    access_token_issuer: str = Field(
+        default="users", min_length=1, description="who signs access tokens (their iss)"
+    )
+    access_token_audience: str = Field(
+        default="onboarding", min_length=1, description="whom access tokens are for (their aud)"
+    )
     idempotency_secret: SecretStr = Field(
         min_length=32, description="keys the fingerprints of request bodies, 32 characters or more"
     )
 
-    log_format: Literal["json", "console"] = "json"
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    otlp_endpoint: str | None = Field(
-        default=None,
-        pattern=r"^https?://",
-        description="OTLP/HTTP address that spans are sent to, such as http://127.0.0.1:4318",
-    )
+    @property
+    def serves_routes(self) -> bool:
+        return Role.API in self.roles
 
     @field_validator("roles", mode="before")
     @classmethod
@@ -106,7 +130,12 @@ class ServiceSettings(BaseSettings):
         return value
 
 
-S = TypeVar("S", bound=BaseSettings)
+def variable_of(settings_class: type[ProcessSettings], field: str) -> str:
+    """Return the name of the environment variable that sets this field."""
+    return f"{settings_class.model_config.get('env_prefix') or ''}{field}".upper()
+
+
+S = TypeVar("S", bound=ProcessSettings)
 
 
 def read_settings(settings_class: type[S]) -> S:
@@ -120,13 +149,11 @@ def read_settings(settings_class: type[S]) -> S:
         _exit_naming(settings_class, error.errors(include_url=False, include_input=False))
 
 
-def _exit_naming(settings_class: type[BaseSettings], errors: list[ErrorDetails]) -> NoReturn:
-    prefix = settings_class.model_config.get("env_prefix") or ""
+def _exit_naming(settings_class: type[ProcessSettings], errors: list[ErrorDetails]) -> NoReturn:
     broken: dict[str, str] = {}
     for each in errors:
-        field = str(each["loc"][0]) if each["loc"] else "settings"
         said = "is not set" if each["type"] == "missing" else each["msg"]
-        broken.setdefault(f"{prefix}{field}".upper(), said)
+        broken.setdefault(variable_of(settings_class, str(each["loc"][0])), said)
     for variable, said in broken.items():
         print(f"{variable}: {said}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
     raise SystemExit(BAD_SETTINGS_EXIT_CODE)

@@ -1,6 +1,7 @@
 """How a process tells what it does: log lines, spans and metrics, on one trail."""
 
 import logging
+import re
 import sys
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
@@ -8,9 +9,11 @@ from typing import Any
 
 import structlog
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, Span, SpanKind, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -18,7 +21,7 @@ from opentelemetry.util.types import AttributeValue
 from prometheus_client import Counter, Gauge, Histogram
 
 from chassis import trail
-from chassis.settings import ServiceSettings
+from chassis.settings import ProcessSettings
 
 _W3C = TraceContextTextMapPropagator()
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -53,7 +56,7 @@ consumer_parked = Gauge("consumer_parked", "Events that wait for an operator.", 
 consumer_retries = Counter("consumer_retries", "Tries that failed.", ["subscriber"])
 
 
-def configure_logging(service: str, settings: ServiceSettings) -> None:
+def configure_logging(service: str, settings: ProcessSettings) -> None:
     """Send every line, the libraries' too, to standard error in one form with its trail."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -70,25 +73,29 @@ def configure_logging(service: str, settings: ServiceSettings) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    last: list[structlog.typing.Processor]
-    if settings.log_format == "json":
-        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    else:
-        last = [
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
-        ]
+    last: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _without_data,
+                last,
+            ],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
+    logging.captureWarnings(capture=True)
     # At INFO httpx writes whole URLs, and queries may hold what no log should.
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
@@ -110,13 +117,34 @@ class _Where:
         return line
 
 
-def configure_tracing(service: str, settings: ServiceSettings) -> TracerProvider:
+# PostgreSQL and pydantic quote in their messages what people sent us.
+_QUOTED_DATA = re.compile(r"(?m)(?<=^DETAIL:).*$|(?<=input_value=).*(?=, input_type=)")
+
+
+def _without_data(
+    _logger: object, _method: str, line: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    if "exception" in line:
+        line["exception"] = _QUOTED_DATA.sub("…", line["exception"])
+    return line
+
+
+class _WithoutQueries(SpanProcessor):
+    """Keeps the query of a URL out of its span: anything may have been put there."""
+
+    def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's signature
+        if span.attributes and "url.query" in span.attributes:
+            span.set_attribute("url.query", "…")
+
+
+def configure_tracing(service: str, settings: ProcessSettings) -> TracerProvider:
     """Make spans for this service, and send them where ``otlp_endpoint`` says, if it does."""
     provider = TracerProvider(
         resource=Resource.create(
             {"service.name": service, "service.instance.id": settings.worker_name}
         )
     )
+    provider.add_span_processor(_WithoutQueries())
     if settings.otlp_endpoint is not None:
         endpoint = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
