@@ -120,13 +120,15 @@ class TestAsyncapi:
             schema = {**message[part], "components": document["components"]}
             assert complaints(schema, example[part]) == []
 
-    def test_a_message_refuses_the_example_of_another(self) -> None:
+    @pytest.mark.parametrize("part", ["type", "dataschema", "data"])
+    def test_a_message_refuses_what_belongs_to_another(self, part: str) -> None:
         document = committed("asyncapi.json")
-        messages = document["components"]["messages"]
-        [task] = messages["users.task-created.v1"]["examples"]
-        schema = {
-            **messages["users.user-signed-up.v1"]["payload"],
-            "components": document["components"],
-        }
+        payload = document["components"]["messages"]["users.user-signed-up.v1"]["payload"]
+        own, others = (
+            committed(f"examples/{event_type}.json")
+            for event_type in ("users.user-signed-up.v1", "users.task-created.v1")
+        )
 
-        assert complaints(schema, task["payload"]) != []
+        schema = {**payload, "components": document["components"]}
+
+        assert complaints(schema, own | {part: others[part]}) != []
