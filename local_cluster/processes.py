@@ -9,6 +9,9 @@ from typing import Any
 
 # A unix socket's whole path has to fit into 108 bytes (104 on some systems).
 _LONGEST_SOCKET_PATH = 100
+# In the environment of every process of a cluster: whose it is, and which.
+MARK = "LOCAL_CLUSTER_OF"
+MARK_NAME = "LOCAL_CLUSTER_PROCESS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +61,8 @@ def socket_path(directory: Path) -> Path:
         digest = hashlib.sha256(bytes(directory)).hexdigest()[:16]
         socket = Path(tempfile.gettempdir(), f"local-cluster-{digest}", "control.sock")
     return socket
+
+
+def mark(directory: Path, name: str) -> dict[str, str]:
+    """Return what tells, on a machine full of processes, that one is ours."""
+    return {MARK: str(directory), MARK_NAME: name}

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 import signal
 import sys
 import time
@@ -18,15 +19,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from local_cluster.processes import ProcessSpec, ProcessStatus, socket_path
+from local_cluster.processes import ProcessSpec, ProcessStatus, mark, socket_path
 
 HEALTHY_AFTER_S = 10.0
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MOST_S = 3.0
 LOG_BYTES = 20_000_000
-# Tells, on a machine full of processes, which belong to which cluster, also when we are gone.
-MARK = "LOCAL_CLUSTER_OF"
-MARK_NAME = "LOCAL_CLUSTER_PROCESS"
 
 
 def backoff_s(quick_deaths: int) -> float:
@@ -62,6 +60,10 @@ class Supervised:
             port=self.spec.port,
             last_exit=self._last_exit,
         )
+
+    @property
+    def wanted(self) -> bool:
+        return not self._stop.is_set()
 
     async def stop(self) -> None:
         """End the process: politely, and after its grace for certain."""
@@ -109,8 +111,7 @@ class Supervised:
         identity: dict[str, Any] = {}
         if spec.user is not None:
             identity = {"user": spec.user, "group": _group_of(spec.user), "extra_groups": ()}
-        environment = os.environ | spec.environment
-        environment |= {MARK: str(self._directory), MARK_NAME: spec.name}
+        environment = os.environ | spec.environment | mark(self._directory, spec.name)
         with _log_file(self._directory / "logs" / f"{spec.name}.log") as log:
             return await asyncio.create_subprocess_exec(
                 *spec.argv,
@@ -128,8 +129,6 @@ class Supervised:
 
 
 def _group_of(user: str) -> int:
-    import pwd
-
     return pwd.getpwnam(user).pw_gid
 
 
@@ -171,14 +170,18 @@ class Supervisor:
             socket.unlink(missing_ok=True)
             server.close()
 
+    def unlike(self, specs: list[ProcessSpec]) -> list[str]:
+        """Return the names of those that are not kept running as described."""
+        alike = [child.spec for child in self._children.values() if child.wanted]
+        return [spec.name for spec in specs if spec not in alike]
+
     async def start(self, specs: list[ProcessSpec]) -> None:
         """Have these running as described; one that runs otherwise is started anew."""
         async with self._changing:
             for spec in specs:
-                current = self._children.get(spec.name)
-                if current and current.spec == spec and current.status.state != "stopped":
+                if spec.name not in self.unlike([spec]):
                     continue
-                if current:
+                if current := self._children.get(spec.name):
                     await current.stop()
                 self._children[spec.name] = Supervised(spec, self._directory)
 
@@ -203,6 +206,11 @@ class Supervisor:
         match request["do"]:
             case "start":
                 await self.start([ProcessSpec.from_json(spec) for spec in request["processes"]])
+            case "unlike":
+                return self.unlike([ProcessSpec.from_json(spec) for spec in request["processes"]])
+            case "resume":
+                stopped = [child for child in self._children.values() if not child.wanted]
+                await self.start([c.spec for c in stopped if c.spec.name in request["names"]])
             case "stop":
                 await self.stop(request["names"])
             case "end":

@@ -1,12 +1,6 @@
 """Kafka and PostgreSQL as the tests have them."""
 
-import os
-import signal
-import time
-from pathlib import Path
-
 import asyncpg
-import psutil
 import pytest
 
 from local_cluster.testing import RunningInfrastructure

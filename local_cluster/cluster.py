@@ -1,0 +1,229 @@
+"""The whole cluster: up, side by side where order does not matter; down, in order."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from local_cluster.control import Control
+from local_cluster.credentials import secret
+from local_cluster.directories import cluster_directory, remove_cluster_directory
+from local_cluster.errors import ClusterError, PortTaken
+from local_cluster.java import find_java
+from local_cluster.kafka import Kafka
+from local_cluster.kafka_artifacts import kafka_jars
+from local_cluster.leftovers import reap
+from local_cluster.ports import is_free, who_listens
+from local_cluster.postgres import Postgres
+from local_cluster.processes import ProcessSpec, mark
+from local_cluster.settings import REPOSITORY, Settings
+from local_cluster.topology import OPERATOR, PORT_SETTINGS, Service, Topology
+
+_READY_WITHIN_S = 60.0
+# A process that keeps dying does not come good by waiting.
+_DEATHS_AT_MOST = 3
+
+Report = Callable[[str, str], None]
+"""Called with who and what, for each step that is worth a line."""
+
+
+class Cluster:
+    """Kafka, PostgreSQL and the services of one directory."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        report: Report,
+        *,
+        lifeline: Path | None = None,
+        postgres_settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.control = Control(settings.directory)
+        self.postgres = Postgres(
+            settings.directory, settings.postgres_port, settings.cache_directory, postgres_settings
+        )
+        self.topology = Topology(settings, self.postgres)
+        self._report = report
+        self._lifeline = lifeline
+
+    @property
+    def operator_password_file(self) -> Path:
+        return self.settings.directory / "operator-password"
+
+    async def up(self, *, kafka: bool = True, postgres: bool = True, services: bool = True) -> None:
+        """Have what is asked for up and ready; what is up as it should be stays as it is.
+
+        :raises PortTaken: somebody else listens where one of the processes has to
+        :raises ClusterError: something did not come up; the message says what and where to look
+        """
+        cluster_directory(self.settings.directory)
+        names = [service.name for service in self.topology.services] if services else []
+        self._refuse_taken_ports(["kafka"] * kafka + ["postgres"] * postgres + names)
+        if not self.control.is_up():
+            reap(self.settings.directory, self._report)
+            self.control.launch(self.topology.inherited_environment(), self._lifeline)
+        specs = [self.topology.spec(service) for service in self.topology.services]
+        changed = services and bool(self.control.unlike(specs))
+        await together(
+            *([self._start_kafka(topics=changed)] if kafka else []),
+            *([self._start_postgres(schemas=changed)] if postgres else []),
+        )
+        if services:
+            await asyncio.to_thread(self.control.start, specs)
+            await together(*map(self._wait_until_ready, self.topology.services))
+
+    def down(self) -> None:
+        """Stop the services, then Kafka, then PostgreSQL, and whatever was left of former ones."""
+        if self.control.is_up():
+            try:
+                self._stop_in_order()
+            except ClusterError as error:
+                self._report("supervisor", str(error))
+        reap(self.settings.directory, self._report)
+
+    def clean(self) -> None:
+        """Stop everything and remove the directory with all data."""
+        self.down()
+        remove_cluster_directory(self.settings.directory)
+
+    def kafka(self) -> Kafka:
+        """Return Kafka with jars that were checked just now."""
+        jars = kafka_jars(self.settings.cache_directory, lambda what: self._report("kafka", what))
+        return Kafka(
+            self.settings.directory,
+            self.settings.kafka_port,
+            self.settings.kafka_controller_port,
+            find_java(),
+            jars,
+        )
+
+    def _refuse_taken_ports(self, names: list[str]) -> None:
+        running = self.control.status() if self.control.is_up() else {}
+        taken = []
+        for name in names:
+            if name in running and running[name].state == "running":
+                continue
+            for field in PORT_SETTINGS[name]:
+                port = getattr(self.settings, field)
+                if not is_free(port):
+                    what = Settings.model_fields[field].description
+                    taken.append(
+                        f"port {port} is in use{who_listens(port)}, but is the {what}: "
+                        f"set LOCAL_{field.upper()} to another one, or free it"
+                    )
+        if taken:
+            raise PortTaken("\n".join(taken))
+
+    async def _start_kafka(self, *, topics: bool) -> None:
+        kafka = await asyncio.to_thread(self.kafka)
+        await asyncio.to_thread(kafka.prepare)
+        await self._start(kafka.spec())
+        await kafka.wait_until_up()
+        self._report("kafka", f"up on {kafka.bootstrap}")
+        if topics:
+            await self._run(
+                "topics", "chassis.kafka", "create-topics", "--bootstrap", kafka.bootstrap
+            )
+
+    async def _start_postgres(self, *, schemas: bool) -> None:
+        await asyncio.to_thread(self.postgres.prepare)
+        await self._start(self.postgres.spec())
+        await self.postgres.create_databases(self.topology.databases)
+        self._report("postgres", f"up on 127.0.0.1:{self.postgres.port}")
+        if schemas:
+            await together(*map(self._migrate, self.topology.services))
+
+    async def _start(self, spec: ProcessSpec) -> None:
+        await asyncio.to_thread(self.control.start, [spec])
+
+    async def _migrate(self, service: Service) -> None:
+        if not service.database:
+            return
+        environment = self.topology.environment(service)
+        await self._run(f"{service.name}-schema", service.module, "migrate", **environment)
+        if service.name == "users":
+            secret(self.operator_password_file)
+            if not any((self.settings.directory / "keys").glob("*")):
+                await self._run("signing-keys", service.module, "rotate-keys", **environment)
+            await self._run(
+                "operator",
+                service.module,
+                "create-operator",
+                f"--username={OPERATOR}",
+                "--email=operator@localhost.localdomain",
+                f"--password-file={self.operator_password_file}",
+                **environment,
+            )
+
+    async def _run(self, what: str, module: str, *arguments: str, **environment: str) -> None:
+        """Run a step that ends by itself; what it says is in a log of its own."""
+        log = self.settings.directory / "logs" / f"{what}.log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                module,
+                *arguments,
+                cwd=REPOSITORY,
+                env=os.environ | environment | mark(self.settings.directory, what),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+            if await process.wait() != 0:
+                said = log.read_text(errors="replace").strip().splitlines() or ["(nothing)"]
+                raise ClusterError(f"{what} failed: {said[-1]} (all of it: {log})")
+        self._report(what, "done")
+
+    async def _wait_until_ready(self, service: Service) -> None:
+        url = self.topology.url(service.name)
+        deadline = time.monotonic() + _READY_WITHIN_S
+        before = self.control.status()[service.name].restarts
+        async with httpx.AsyncClient(timeout=5) as client:
+            while (trouble := await _trouble(client, f"{url}/health/ready")) is not None:
+                deaths = self.control.status()[service.name].restarts - before
+                if deaths >= _DEATHS_AT_MOST or time.monotonic() > deadline:
+                    log = self.settings.directory / "logs" / f"{service.name}.log"
+                    raise ClusterError(f"{service.name} is not ready: {trouble} (see {log})")
+                await asyncio.sleep(0.1)
+        self._report(service.name, f"ready on {url}")
+
+    def _stop_in_order(self) -> None:
+        running = self.control.status()
+        services = [name for name in running if name not in ("kafka", "postgres")]
+        for who, names in (
+            ("services", services),
+            ("kafka", ["kafka"]),
+            ("postgres", ["postgres"]),
+        ):
+            if any(running[name].state != "stopped" for name in names if name in running):
+                self.control.stop(*names)
+                self._report(who, "stopped")
+        self.control.end()
+
+
+async def together(*works: Coroutine[Any, Any, None]) -> None:
+    """Do these side by side; the first that fails ends the others and is what is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+
+
+async def _trouble(client: httpx.AsyncClient, url: str) -> str | None:
+    """Return why a service is not ready, in its own words, or None if it is."""
+    try:
+        answer = await client.get(url)
+    except httpx.HTTPError as error:
+        return f"does not answer ({type(error).__name__})"
+    if answer.status_code == httpx.codes.OK:
+        return None
+    return answer.text[:500]

@@ -1,0 +1,132 @@
+"""Which processes make up the system, and how each is told about the others."""
+
+import os
+import sys
+from dataclasses import dataclass
+
+from local_cluster.credentials import secret
+from local_cluster.postgres import Postgres
+from local_cluster.processes import ProcessSpec
+from local_cluster.settings import REPOSITORY, Settings
+
+OPERATOR = "operator"
+SLACK_STAND_IN = "slack-stand-in"
+_STAGE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One process: its module, the prefix of its settings, and its own database if it has one."""
+
+    name: str
+    module: str
+    prefix: str
+    database: str | None = None
+
+    @property
+    def port_setting(self) -> str:
+        """The field of ``Settings`` that says where it listens."""
+        return f"{self.name.replace('-', '_')}_port"
+
+
+SERVICES = (
+    Service(SLACK_STAND_IN, "notification_service.slack_stand_in", "SLACK_STAND_IN_"),
+    Service("users", "users_service", "USERS_", "users"),
+    Service("accounts", "accounts_service", "ACCOUNTS_", "accounts"),
+    Service("audit", "audit_service", "AUDIT_", "audit"),
+    Service("notification", "notification_service", "NOTIFICATION_", "notification"),
+    Service("gateway", "gateway", "GATEWAY_"),
+)
+
+PORT_SETTINGS = {
+    "kafka": ("kafka_port", "kafka_controller_port"),
+    "postgres": ("postgres_port",),
+    **{service.name: (service.port_setting,) for service in SERVICES},
+}
+"""The ports that each process needs, by the fields of ``Settings``."""
+
+
+class Topology:
+    """The services of one cluster, wired to its ports, databases and secrets."""
+
+    def __init__(self, settings: Settings, postgres: Postgres) -> None:
+        self._settings = settings
+        self._postgres = postgres
+        self._slack_token = os.environ.get("NOTIFICATION_SLACK_TOKEN")
+        # With a token the real Slack is spoken to, and nobody stands in for it.
+        self.services = tuple(
+            service
+            for service in SERVICES
+            if service.name != SLACK_STAND_IN or not self._slack_token
+        )
+
+    @property
+    def databases(self) -> tuple[str, ...]:
+        return tuple(service.database for service in self.services if service.database)
+
+    def url(self, name: str) -> str:
+        """Return where a service answers."""
+        service = next(service for service in SERVICES if service.name == name)
+        return f"http://127.0.0.1:{getattr(self._settings, service.port_setting)}"
+
+    def spec(self, service: Service) -> ProcessSpec:
+        """Return how the supervisor runs it."""
+        return ProcessSpec(
+            name=service.name,
+            argv=(sys.executable, "-m", service.module),
+            cwd=str(REPOSITORY),
+            stage=_STAGE,
+            environment=self.environment(service),
+            # Longer than the services give themselves to finish what they began.
+            stop_grace_s=25.0,
+            port=getattr(self._settings, service.port_setting),
+        )
+
+    def environment(self, service: Service) -> dict[str, str]:
+        """Return its settings: the caller's own for it, and on top what this cluster wires."""
+        prefix = service.prefix
+        wired = {
+            "HTTP_PORT": str(getattr(self._settings, service.port_setting)),
+            "LOG_FORMAT": os.environ.get(f"{prefix}LOG_FORMAT", "json"),
+        }
+        if service.database:
+            wired |= {
+                "DATABASE_URL": self._postgres.url(service.database),
+                "KAFKA_BOOTSTRAP": f"127.0.0.1:{self._settings.kafka_port}",
+                "WORKER_NAME": f"{service.name}-1",
+                "JWKS_URL": f"{self.url('users')}/.well-known/jwks.json",
+                "IDEMPOTENCY_SECRET": self._secret(f"{service.name}-idempotency"),
+                "ENVIRONMENT": "development",
+            }
+        return _settings_of_caller(prefix) | {
+            f"{prefix}{name}": value for name, value in (wired | self._own(service.name)).items()
+        }
+
+    def inherited_environment(self) -> dict[str, str]:
+        """Return what every process has: the caller's, but nobody else's settings."""
+        prefixes = tuple(service.prefix for service in SERVICES)
+        return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+
+    def _own(self, name: str) -> dict[str, str]:
+        match name:
+            case "users":
+                return {
+                    "KEYS_DIR": str(self._settings.directory / "keys"),
+                    "GATEWAY_SECRET": self._secret("gateway-forward"),
+                }
+            case "notification" if not self._slack_token:
+                return {"SLACK_BASE_URL": f"{self.url(SLACK_STAND_IN)}/api/"}
+            case "gateway":
+                backends = ("users", "accounts", "audit", "notification")
+                return {
+                    "FORWARD_SECRET": self._secret("gateway-forward"),
+                    **{f"{backend.upper()}_URL": self.url(backend) for backend in backends},
+                }
+        return {}
+
+    def _secret(self, name: str) -> str:
+        return secret(self._settings.directory / "secrets" / name)
+
+
+def _settings_of_caller(prefix: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(prefix)}
