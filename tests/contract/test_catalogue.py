@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from contracts import topics
 from contracts.events import EventWithheld, IntegrationEvent
 from contracts.example_events import EXAMPLES
 from contracts.json_schemas import Json, json_schemas
@@ -57,6 +58,11 @@ class TestTopics:
     @every_topic
     def test_it_survives_the_loss_of_one_replica(self, topic: Topic) -> None:
         assert topic.replication_factor > topic.min_insync_replicas > 1
+
+    def test_every_topic_of_the_module_is_catalogued(self) -> None:
+        named = [value for value in vars(topics).values() if isinstance(value, Topic)]
+
+        assert named == list(TOPICS)
 
     def test_a_name_is_one_topic(self) -> None:
         assert len({topic.name for topic in TOPICS}) == len(TOPICS)
