@@ -83,9 +83,7 @@ class Envelope(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     specversion: Literal["1.0"]
-    id: Annotated[
-        EventId, Field(description="A UUIDv7; a repeat has the same.")
-    ]
+    id: Annotated[EventId, Field(description="A UUIDv7; a repeat has the same.")]
     source: Annotated[Name, Field(description="The service that says it, such as /users.")]
     type: Annotated[Name, Field(description="What happened, and the version of its data.")]
     subject: Annotated[Name, Field(description="The aggregate's id; the Kafka key as well.")]
