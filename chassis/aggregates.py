@@ -123,7 +123,7 @@ class AggregateTable(ABC, Generic[A]):
 
 
 def _update_of(table: Table) -> ReturningUpdate[Any]:
-    """Update many rows from arrays; a row whose version has moved on is not among those returned."""
+    """Update many rows from arrays; one whose version has moved on is not among those returned."""
     columns = list(table.columns)
     values = (
         func.unnest(*(bindparam(f"all_{c.name}", type_=ARRAY(c.type)) for c in columns))

@@ -21,6 +21,9 @@ from chassis.tables import inbox, inbox_missing, parked
 LARGEST_GAP: Final = 10_000
 
 
+_NO_ID: Final = UUID(int=0)
+
+
 class Verdict(StrEnum):
     """What an event is to a subscriber, given what it has seen of the subject."""
 
@@ -37,7 +40,7 @@ class Seen:
     """What one subscriber has seen of one subject; ``last`` is None before the first event."""
 
     last: int | None = None
-    greatest_id: UUID = UUID(int=0)
+    greatest_id: UUID = _NO_ID
     missing: set[int] = field(default_factory=set)
     parked: bool = False
 

@@ -60,10 +60,19 @@ def not_understood(message: str) -> Failure:
     return Failure(Reason.NOT_UNDERSTOOD, "not-understood", message)
 
 
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """An aggregate that an event of its own stopped, and the error."""
+
+    subject: str
+    code: str
+
+
 class Parking:
     """What one subscriber parks in one transaction."""
 
     def __init__(self, subscriber: str, now: Callable[[], datetime]) -> None:
+        self.stopped: list[Parked] = []
         self._subscriber = subscriber
         self._now = now
         self._rows: list[dict[str, Any]] = []
@@ -71,6 +80,8 @@ class Parking:
     def park(self, record: Record, label: Label | None, failure: Failure) -> None:
         """Keep a record, with its bytes and headers as they came, for the flush."""
         now = self._now()
+        if label is not None and failure.reason in (Reason.FAILED, Reason.NOT_UNDERSTOOD):
+            self.stopped.append(Parked(label.subject, failure.code))
         self._rows.append(
             {
                 "id": new_id(),

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import telemetry
 from chassis.inbox import Inbox, Verdict, subjects_of
-from chassis.parking import BEHIND, FORKED, Failure, Parking, not_understood
+from chassis.parking import BEHIND, FORKED, Failure, Parked, Parking, not_understood
 from chassis.records import Label, Record, label_of, open_record
 from chassis.trail import Trail, on_trail
 from contracts.envelope import Envelope, InvalidEnvelope, event_in
@@ -50,8 +50,8 @@ class Subscriber(Protocol[W_contra]):
         records: Sequence[Record],
         now: Callable[[], datetime],
         failure: Failure | None = None,
-    ) -> None:
-        """Take records, in their order, in the open transaction.
+    ) -> Sequence[Parked]:
+        """Take records, in their order, in the open transaction; return what was stopped.
 
         With ``failure`` the one record is parked for that reason, if it would be handled.
         """
@@ -86,7 +86,7 @@ class EventSubscriber(Generic[W]):
         records: Sequence[Record],
         now: Callable[[], datetime],
         failure: Failure | None = None,
-    ) -> None:
+    ) -> Sequence[Parked]:
         parking = Parking(self.name, now)
         labelled = [(record, *_try_label(record)) for record in records]
         inbox = await Inbox.lock(
@@ -104,6 +104,7 @@ class EventSubscriber(Generic[W]):
                 await self._take_one(work, record, label, inbox, parking, failure)
         await inbox.flush(connection, now)
         await parking.flush(connection)
+        return parking.stopped
 
     async def _take_one(
         self,
@@ -172,17 +173,18 @@ class RecordSubscriber(Generic[W]):
         records: Sequence[Record],
         now: Callable[[], datetime],
         failure: Failure | None = None,
-    ) -> None:
+    ) -> Sequence[Parked]:
         if failure is None:
             await self.keep(work, records)
             telemetry.consumer_events.labels(self.name, "handled").inc(len(records))
-            return
+            return ()
         parking = Parking(self.name, now)
         for record in records:
             # Without a subject: what could not be kept blocks nobody.
             parking.park(record, None, failure)
         await parking.flush(connection)
         telemetry.consumer_events.labels(self.name, "parked").inc(len(records))
+        return ()
 
 
 def _try_label(record: Record) -> tuple[Label | None, str]:

@@ -1,0 +1,306 @@
+"""The Faust side of a service: one agent a topic, each fed with chunks."""
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+import faust
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from faust.contrib.asgi import bind_to_running_loop
+from mode import CrashingSupervisor
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from yarl import URL
+
+from chassis import progress, telemetry
+from chassis.chunks import ChunkConsumer, ChunkTransport, PassThrough
+from chassis.consume import Consumer
+from chassis.database import is_connection_lost
+from chassis.kafka import KafkaSecurity, admin_client, shortcomings, topic_states
+from chassis.locks import NamedLock
+from chassis.settings import ServiceSettings
+from chassis.subscribers import Subscriber
+from chassis.transactor import Work
+
+log = structlog.get_logger(__name__)
+
+W = TypeVar("W", bound=Work)
+
+_LOOK_EVERY_S: Final = 1.0
+_ASK_AGAIN_S: Final = 0.5
+_JOIN_WITHIN_S: Final = 30.0
+_STOP_WITHIN_S: Final = 10.0
+# Beyond this aiokafka leaves the group for good when nothing is polled, as with no partition.
+_NEVER_S: Final = 2_000_000.0
+_CHUNKS_AHEAD: Final = 4
+
+
+class Stalled(RuntimeError):
+    """The Faust app no longer does its work; only a new process helps."""
+
+
+class Agents(Generic[W]):
+    """A component that runs a service's subscribers until it is stopped.
+
+    :param open_work: makes the unit of work that handlers get, on a chunk's connection
+    :param on_commit: called after each commit, to wake the relay of the same process
+    """
+
+    name = "agents"
+    # Consumers that stand still take nobody's requests away.
+    gates_readiness = False
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        *,
+        service: str,
+        engine: AsyncEngine,
+        open_work: Callable[[AsyncConnection], W],
+        subscribers: Sequence[Subscriber[W]],
+        now: Callable[[], datetime],
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._settings = settings
+        self._service = service
+        self._engine = engine
+        self._now = now
+        by_topic: dict[str, list[Subscriber[W]]] = defaultdict(list)
+        for subscriber in subscribers:
+            by_topic[subscriber.topic.name].append(subscriber)
+        self._consumers = {
+            name: Consumer(chosen[0].topic, chosen, engine, open_work, now, on_commit=on_commit)
+            for name, chosen in by_topic.items()
+        }
+        self._worker = NamedLock(settings, f"{service}-worker-{settings.worker_name}")
+        self._app: faust.App | None = None
+        self._trouble: str | None = "starting"
+        self._shorter: dict[TopicPartition, str] = {}
+        self._stopping = asyncio.Event()
+
+    def trouble(self) -> str | None:
+        """Say why events do not flow, or None when they do."""
+        halted = [each.halted for each in self._consumers.values() if each.halted]
+        shorter = list(self._shorter.values())
+        return self._trouble or "; ".join(halted + shorter) or None
+
+    async def run(self) -> None:
+        """Consume until stopped; waits for Kafka and the database by itself.
+
+        :raises Stalled: Faust crashed or does not come to work; the process must end
+        """
+        async with contextlib.AsyncExitStack() as open_:
+            if not await self._until_stopped(self._wait_for_kafka()):
+                return
+            if not await self._until_stopped(open_.enter_async_context(self._worker.held())):
+                return
+            self._trouble = "joining the consumer group"
+            app = self._app = self._make_app()
+            try:
+                started = asyncio.create_task(app.start())
+                await self._watch(app, started)
+            finally:
+                await self._end(app)
+
+    async def stop(self) -> None:
+        """Finish the chunks in hand, leave, and let ``run`` return."""
+        self._stopping.set()
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, object]) -> bool:
+        """Do the work unless asked to stop first; say whether it was done."""
+        doing = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait([doing, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not doing.done():
+            doing.cancel()
+            await asyncio.wait([doing])
+            return False
+        doing.result()
+        return True
+
+    async def _wait_for_kafka(self) -> None:
+        """Wait until Kafka answers and has what the catalogue asks for.
+
+        Faust must not be started before: it gives up at once, or looks as if it had started.
+        """
+        topics = [consumer.topic for consumer in self._consumers.values()]
+        while True:
+            try:
+                async with admin_client(
+                    self._settings.kafka_bootstrap, KafkaSecurity.of(self._settings)
+                ) as client:
+                    states = await topic_states(client, [topic.name for topic in topics])
+            except (KafkaError, OSError, TimeoutError) as error:
+                self._trouble = f"Kafka does not answer: {type(error).__name__}"
+            else:
+                missing = [name for name, state in states.items() if state is None]
+                short = [s for topic in topics for s in shortcomings(topic, states[topic.name])]
+                if not short or (self._settings.environment == "development" and not missing):
+                    return
+                self._trouble = "; ".join(short)
+            log.info("waiting", reason=self._trouble)
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    def _make_app(self) -> faust.App:
+        settings = self._settings
+        security = KafkaSecurity.of(settings)
+        servers = [URL(f"kafka://{each}") for each in settings.kafka_bootstrap.split(",")]
+        app = faust.App(
+            self._service,
+            broker=servers,
+            broker_credentials=_credentials(security),
+            broker_max_poll_records=settings.chunk_max_events,
+            broker_max_poll_interval=_NEVER_S,
+            broker_session_timeout=settings.kafka_session_timeout_s,
+            broker_heartbeat_interval=settings.kafka_session_timeout_s / 6,
+            broker_commit_interval=1.0,
+            consumer_group_instance_id=f"{self._service}-{settings.worker_name}",
+            # An automatic reset would read elsewhere than progress says, and nobody would know.
+            consumer_auto_offset_reset="none",
+            stream_buffer_maxsize=_CHUNKS_AHEAD,
+            stream_wait_empty=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            web_enabled=False,
+            datadir=Path(tempfile.gettempdir()) / f"{self._service}-{settings.worker_name}",
+            agent_supervisor=CrashingSupervisor,
+            loghandlers=[],
+        )
+        app.transport = ChunkTransport(servers, app)
+        for name, consumer in self._consumers.items():
+            topic = app.topic(name, schema=PassThrough(), acks=False)
+            app.agent(topic, name=f"{self._service}.{name}", isolated_partitions=True)(
+                _handler_of(consumer, app)
+            )
+        bind_to_running_loop(app)
+        app.finalize()
+        feed = _feed_of(app)
+        feed.positions = self._positions
+        return app
+
+    async def _positions(
+        self, partitions: frozenset[TopicPartition]
+    ) -> Mapping[TopicPartition, int]:
+        """Return where to read each partition from, as soon as the database tells."""
+        assert self._app is not None  # noqa: S101 - for the type checker
+        feed = _feed_of(self._app)
+        earliest = await feed.earliest_offsets(*partitions)
+        latest = await feed.highwaters(*partitions)
+        while True:
+            try:
+                return await self._places(partitions, earliest, latest)
+            except Exception as error:
+                if not is_connection_lost(error):
+                    raise
+                log.info("waiting", reason="the database does not answer")
+                await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _places(
+        self,
+        partitions: frozenset[TopicPartition],
+        earliest: Mapping[Any, int],
+        latest: Mapping[Any, int],
+    ) -> Mapping[TopicPartition, int]:
+        places: dict[TopicPartition, int] = {}
+        self._shorter.clear()
+        for name, consumer in self._consumers.items():
+            mine = [tp for tp in partitions if tp.topic == name]
+            async with self._engine.begin() as connection:
+                begun = await progress.begin(
+                    connection,
+                    consumer.subscribers,
+                    name,
+                    {tp.partition: earliest[tp] for tp in mine},
+                    {tp.partition: latest[tp] for tp in mine},
+                    self._now,
+                )
+            for tp in mine:
+                offsets = begun[tp.partition].values()
+                if max(offsets) > latest[tp] or min(offsets) < earliest[tp]:
+                    # A restored cluster, or a cut log. To go on would lose what is missing.
+                    self._shorter[tp] = (
+                        f"{tp.topic}[{tp.partition}] holds {earliest[tp]} to {latest[tp]}, "
+                        f"and progress is at {min(offsets)}"
+                    )
+                    log.error("topic-shorter-than-progress", topic=name, partition=tp.partition)
+                else:
+                    places[tp] = min(offsets)
+        return places
+
+    async def _watch(self, app: faust.App, started: asyncio.Task[None]) -> None:
+        """Look after the app until asked to stop.
+
+        A crash inside Faust raises nothing here, and a join that fails for good is silent too.
+        """
+        healthy_at = time.monotonic()
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _LOOK_EVERY_S)
+            if started.done():
+                started.result()
+            if app.crashed or app.should_stop:
+                raise Stalled("Faust crashed")
+            if not self._worker.is_held():
+                raise Stalled("another worker took this one's name")
+            if started.done() and not app.rebalancing:
+                healthy_at = time.monotonic()
+                self._trouble = None
+                self._report_lag(app)
+            elif time.monotonic() - healthy_at > _JOIN_WITHIN_S:
+                raise Stalled(f"not joined the consumer group within {_JOIN_WITHIN_S:g} s")
+        started.cancel()
+
+    def _report_lag(self, app: faust.App) -> None:
+        feed = _feed_of(app)
+        for tp in feed.cut_off:
+            self._shorter[tp] = f"{tp.topic}[{tp.partition}] no longer holds what comes next"
+        for tp, behind in feed.lags().items():
+            for subscriber in self._consumers[tp.topic].subscribers:
+                telemetry.consumer_lag.labels(subscriber.name, tp.topic, str(tp.partition)).set(
+                    behind
+                )
+
+    async def _end(self, app: faust.App) -> None:
+        """Stop Faust, which can hang: the process then ends hard, and nothing is lost by it."""
+        self._trouble = "stopping"
+        try:
+            async with asyncio.timeout(_STOP_WITHIN_S):
+                await app.stop()
+        except TimeoutError:
+            log.warning("faust-did-not-stop")
+
+
+def _handler_of(consumer: Consumer[Any], app: faust.App) -> Any:
+    async def take(stream: faust.StreamT[Any]) -> None:
+        assert isinstance(stream, faust.Stream)  # noqa: S101 - for the type checker
+        async for event in stream.noack().events():
+            await consumer.handle(event.value, _feed_of(app))
+
+    return take
+
+
+def _feed_of(app: faust.App) -> ChunkConsumer:
+    feed = app.consumer
+    assert isinstance(feed, ChunkConsumer)  # noqa: S101 - for the type checker
+    return feed
+
+
+def _credentials(security: KafkaSecurity) -> Any:
+    if security.protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            username=security.sasl_username,
+            password=security.sasl_password,
+            mechanism=security.sasl_mechanism,
+            ssl_context=security.ssl_context,
+        )
+    if security.ssl_context is not None:
+        return faust.SSLCredentials(security.ssl_context)
+    return None

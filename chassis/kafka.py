@@ -1,0 +1,197 @@
+"""Kafka as a service meets it: how to connect, whether it answers, and the topics it must have.
+
+``python -m chassis.kafka create-topics`` makes the topics of the catalogue.
+"""
+
+import asyncio
+import ssl
+import sys
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from chassis.settings import ServiceSettings
+from contracts.topics import TOPICS, Topic
+
+_REQUEST_TIMEOUT_MS: Final = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSecurity:
+    """How a client proves who it is and knows whom it talks to."""
+
+    protocol: str = "PLAINTEXT"
+    sasl_mechanism: str = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: str | None = None
+    ssl_context: ssl.SSLContext | None = None
+
+    @classmethod
+    def of(cls, settings: ServiceSettings) -> "KafkaSecurity":
+        password = settings.kafka_sasl_password
+        encrypted = settings.kafka_security_protocol.endswith("SSL")
+        return cls(
+            protocol=settings.kafka_security_protocol,
+            sasl_mechanism=settings.kafka_sasl_mechanism,
+            sasl_username=settings.kafka_sasl_username,
+            sasl_password=password.get_secret_value() if password else None,
+            ssl_context=ssl.create_default_context(cafile=settings.kafka_ca_file)
+            if encrypted
+            else None,
+        )
+
+    def client_arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments that every aiokafka client takes."""
+        return {
+            "security_protocol": self.protocol,
+            "sasl_mechanism": self.sasl_mechanism,
+            "sasl_plain_username": self.sasl_username,
+            "sasl_plain_password": self.sasl_password,
+            "ssl_context": self.ssl_context,
+        }
+
+
+@asynccontextmanager
+async def admin_client(
+    bootstrap: str, security: KafkaSecurity = KafkaSecurity()
+) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Open an administrative client.
+
+    :raises KafkaError: no broker answers
+    """
+    client = AIOKafkaAdminClient(
+        bootstrap_servers=bootstrap,
+        request_timeout_ms=_REQUEST_TIMEOUT_MS,
+        **security.client_arguments(),
+    )
+    try:
+        await client.start()
+        yield client
+    finally:
+        await client.close()
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as the cluster has it."""
+
+    partitions: int
+    replication_factor: int
+    config: Mapping[str, str]
+
+
+async def topic_states(
+    client: AIOKafkaAdminClient, names: Iterable[str]
+) -> dict[str, TopicState | None]:
+    """Return each topic's state, None for one that is missing."""
+    wanted = list(names)
+    found = {
+        each["topic"]: each["partitions"]
+        for each in await client.describe_topics(wanted)
+        if each["error_code"] == 0
+    }
+    configs: dict[str, Mapping[str, str]] = {}
+    if found:
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in found]
+        for response in await client.describe_configs(resources):
+            for _code, _message, _type, name, entries in response.resources:
+                configs[name] = {entry[0]: entry[1] for entry in entries}
+    return {
+        name: TopicState(
+            partitions=len(found[name]),
+            replication_factor=min(len(each["replicas"]) for each in found[name]),
+            config=configs[name],
+        )
+        if name in found
+        else None
+        for name in wanted
+    }
+
+
+def shortcomings(topic: Topic, state: TopicState | None) -> list[str]:
+    """Say in what a topic falls short of the catalogue; an empty list when it does not."""
+    if state is None:
+        return [f"topic {topic.name} is missing"]
+    short = []
+    if state.partitions < topic.partitions:
+        short.append(f"has {state.partitions} of {topic.partitions} partitions")
+    if state.replication_factor < topic.replication_factor:
+        short.append(f"has {state.replication_factor} of {topic.replication_factor} replicas")
+    if int(state.config.get("min.insync.replicas", 1)) < topic.min_insync_replicas:
+        short.append(f"has min.insync.replicas below {topic.min_insync_replicas}")
+    if int(state.config.get("max.message.bytes", 0)) < topic.max_message_bytes:
+        short.append(f"has max.message.bytes below {topic.max_message_bytes}")
+    kept_ms, asked_ms = int(state.config.get("retention.ms", -1)), topic.retention_ms
+    if kept_ms != -1 and (asked_ms is None or kept_ms < asked_ms):
+        short.append(f"keeps records for {kept_ms} ms only")
+    if "compact" in state.config.get("cleanup.policy", "delete"):
+        short.append("is compacted, which removes events")
+    return [f"topic {topic.name} {each}" for each in short]
+
+
+async def create_topics(client: AIOKafkaAdminClient, *, brokers: int) -> list[str]:
+    """Create what is missing of the catalogue; return the names of those made.
+
+    With fewer brokers than the catalogue asks replicas for, a topic gets one replica a broker.
+
+    :raises KafkaError: the cluster refuses one
+    """
+    states = await topic_states(client, [topic.name for topic in TOPICS])
+    missing = [topic for topic in TOPICS if states[topic.name] is None]
+    if not missing:
+        return []
+    response = await client.create_topics([_new(topic, brokers) for topic in missing])
+    for name, code, *_ in response.topic_errors:
+        error = for_code(code)
+        # Somebody else may have been faster; that is what was wanted.
+        if code != 0 and error is not TopicAlreadyExistsError:
+            raise error(name)
+    return [topic.name for topic in missing]
+
+
+def _new(topic: Topic, brokers: int) -> NewTopic:
+    replicas = min(topic.replication_factor, brokers)
+    return NewTopic(
+        name=topic.name,
+        num_partitions=topic.partitions,
+        replication_factor=replicas,
+        topic_configs={
+            "min.insync.replicas": str(min(topic.min_insync_replicas, replicas)),
+            "max.message.bytes": str(topic.max_message_bytes),
+            "retention.ms": str(-1 if topic.retention_ms is None else topic.retention_ms),
+            "retention.bytes": "-1",
+            "cleanup.policy": "delete",
+        },
+    )
+
+
+@click.group(help=__doc__)
+def main() -> None: ...
+
+
+@main.command("create-topics")
+@click.option("--bootstrap", required=True, help="host:port of a broker")
+def create_topics_command(bootstrap: str) -> None:
+    """Create the topics of the catalogue that are missing."""
+
+    async def create() -> list[str]:
+        async with admin_client(bootstrap) as client:
+            cluster = await client.describe_cluster()
+            return await create_topics(client, brokers=len(cluster["brokers"]))
+
+    try:
+        made = asyncio.run(create())
+    except KafkaError as error:
+        click.echo(f"{bootstrap}: {type(error).__name__}", err=True)
+        sys.exit(1)
+    click.echo(f"created {', '.join(made)}" if made else "every topic is there already")
+
+
+if __name__ == "__main__":
+    main()

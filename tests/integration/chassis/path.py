@@ -1,0 +1,219 @@
+"""A service of nothing but the path: one table of effects, to see what is handled and how often."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from sqlalchemy import BigInteger, Column, MetaData, Table, Text, Uuid, insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis import tables
+from chassis.agents import Agents
+from chassis.database import create_engine
+from chassis.settings import ServiceSettings
+from chassis.subscribers import EventSubscriber, Handler, Start, Subscriber
+from chassis.trail import new_id
+from contracts.envelope import EncodedEvent, Envelope, encode
+from contracts.events import IntegrationEvent
+from contracts.topics import Topic
+from contracts.users import TaskCreatedV1, UserSignedUpV1
+
+metadata = MetaData(naming_convention=tables.NAMING)
+effects = Table(
+    "effects",
+    metadata,
+    Column("event_id", Uuid, primary_key=True),
+    Column("subscriber", Text, primary_key=True),
+    Column("subject", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+)
+tables.add_to(metadata)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class PathWork:
+    """A unit of work whose only effect is to say that an event was handled."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+        self._rows: list[dict[str, Any]] = []
+
+    def handled(self, subscriber: str, envelope: Envelope) -> None:
+        self._rows.append(
+            {
+                "event_id": envelope.id,
+                "subscriber": subscriber,
+                "subject": envelope.subject,
+                "sequence": envelope.sequence,
+            }
+        )
+
+    async def flush(self) -> None:
+        rows, self._rows = self._rows, []
+        if rows:
+            await self.connection.execute(insert(effects), rows)
+
+
+def settings_for(database: str, kafka: str, **changes: Any) -> ServiceSettings:
+    return ServiceSettings(
+        database_url=database,
+        kafka_bootstrap=kafka,
+        http_port=0,
+        jwks_url="http://127.0.0.1:1/none",
+        idempotency_secret="x" * 32,
+        environment="development",
+        **changes,
+    )
+
+
+def topic_of_its_own(partitions: int = 2) -> Topic:
+    return Topic(
+        name=f"test.{uuid4().hex[:12]}",
+        key="subject",
+        owner="test",
+        consumers=("test",),
+        events=(UserSignedUpV1,),
+        partitions=partitions,
+    )
+
+
+async def create_topic(kafka: str, topic: Topic, **config: str) -> None:
+    client = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await client.start()
+    try:
+        await client.create_topics(
+            [NewTopic(topic.name, topic.partitions, 1, topic_configs=config)]
+        )
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def schema(database: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(database, pool_size=10, application_name="test")
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+def signed_up(subject: UUID, sequence: int, *, id_: UUID | None = None) -> EncodedEvent:
+    return encode(
+        UserSignedUpV1(user_id=subject, username="ada"),
+        id=id_ or new_id(),
+        source="/test",
+        subject=str(subject),
+        time=utc_now(),
+        sequence=sequence,
+        correlationid="c-1",
+    )
+
+
+def other_event(subject: UUID, sequence: int) -> EncodedEvent:
+    return encode(
+        TaskCreatedV1(task_id=uuid4(), assignee_id=subject, name="x"),
+        id=new_id(),
+        source="/test",
+        subject=str(subject),
+        time=utc_now(),
+        sequence=sequence,
+        correlationid="c-1",
+    )
+
+
+async def publish(kafka: str, topic: Topic, events: Sequence[EncodedEvent]) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=kafka, enable_idempotence=True)
+    await producer.start()
+    try:
+        sent = [
+            await producer.send(topic.name, value=each.payload, key=each.key, headers=each.headers)
+            for each in events
+        ]
+        await asyncio.gather(*sent)
+    finally:
+        await producer.stop()
+
+
+def subscriber(
+    name: str,
+    topic: Topic,
+    *,
+    starts: Start = Start.BEGINNING,
+    before: Callable[[IntegrationEvent, Envelope], Awaitable[None]] | None = None,
+) -> EventSubscriber[PathWork]:
+    async def handle(work: PathWork, event: IntegrationEvent, envelope: Envelope) -> None:
+        if before is not None:
+            await before(event, envelope)
+        work.handled(name, envelope)
+
+    handler: Handler[PathWork] = handle
+    return EventSubscriber(
+        name=name, topic=topic, handlers={UserSignedUpV1: handler}, starts=starts
+    )
+
+
+@dataclass
+class Worker:
+    """A running consumer of the path service."""
+
+    agents: Agents[PathWork]
+    task: asyncio.Task[None] = field(repr=False)
+
+
+@asynccontextmanager
+async def consuming(
+    settings: ServiceSettings,
+    engine: AsyncEngine,
+    subscribers: Sequence[Subscriber[PathWork]],
+    *,
+    service: str,
+) -> AsyncIterator[Worker]:
+    agents = Agents(
+        settings,
+        service=service,
+        engine=engine,
+        open_work=PathWork,
+        subscribers=subscribers,
+        now=utc_now,
+    )
+    task = asyncio.create_task(agents.run())
+    try:
+        yield Worker(agents, task)
+    finally:
+        await agents.stop()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait_for(task, 20)
+
+
+async def eventually(
+    what: Callable[[], Awaitable[bool]], *, within_s: float = 30, every_s: float = 0.05
+) -> None:
+    """Wait until it holds; fail when it does not in time."""
+    async with asyncio.timeout(within_s):
+        while not await what():
+            await asyncio.sleep(every_s)
+
+
+async def rows(database: str, query: str, *arguments: Any) -> list[Any]:
+    connection = await asyncpg.connect(database)
+    try:
+        return list(await connection.fetch(query, *arguments))
+    finally:
+        await connection.close()
+
+
+async def count(database: str, table: str = "effects") -> int:
+    found = await rows(database, f"SELECT count(*) AS n FROM {table}")  # noqa: S608
+    return int(found[0]["n"])
