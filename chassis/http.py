@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from http import HTTPMethod
 from typing import Any, Final
 
 import structlog
@@ -34,6 +35,7 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     }
     for kind, description in (("4XX", "Refused, and why"), ("5XX", "Failed"))
 }
+_METHODS: Final = frozenset(HTTPMethod)
 _QUIET: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
 
 _log = structlog.get_logger(__name__)
@@ -199,12 +201,12 @@ class _Bounded:
 
 
 def _record(scope: Scope, status: int | None, seconds: float) -> None:
-    # The template, never the path: a path has ids in it, and any client may invent others.
+    # The template, never the path, and known methods: a client could invent any number of them.
     route = getattr(scope.get("route"), "path", "unmatched")
     if route in _QUIET:
         return
-    method = scope["method"]
-    http_requests.labels(method, route, str(status or 499)).inc()
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    http_requests.labels(method, route, str(status or "cut off")).inc()
     http_request_seconds.labels(method, route).observe(seconds)
     _log.info(
         "request", method=method, route=route, status=status, duration_ms=round(seconds * 1000, 1)

@@ -26,6 +26,7 @@ from chassis.domain import DomainError, Kind
 from chassis.transactor import Transact
 
 KEEP: Final = timedelta(hours=24)
+_UNANSWERED: Final = 0
 _PURGE_EVERY_S: Final = 60.0
 _PURGE_ROWS: Final = 1_000
 
@@ -63,7 +64,7 @@ class IdempotencyKeys(Protocol):
     """The keys used lately, within one transaction."""
 
     async def claim(self, key: KeyOf, now: datetime) -> StoredAnswer | None:
-        """Take the key for this transaction, or return the answer given under it.
+        """Take the key for this transaction, or return the success answered under it.
 
         Waits for another transaction that has the key. To be called first in a transaction.
         """
@@ -85,13 +86,14 @@ class PostgresIdempotencyKeys:
         self._connection = connection
 
     async def claim(self, key: KeyOf, now: datetime) -> StoredAnswer | None:
-        unanswered = {"body_hmac": b"", "status": 0, "headers": {}, "body": b""}
+        unanswered = {"body_hmac": b"", "status": _UNANSWERED, "headers": {}, "body": b""}
         claim = insert(_table).values(**asdict(key), **unanswered, created_at=now)
         taken = await self._connection.execute(
             claim.on_conflict_do_update(
                 index_elements=_table.primary_key,
                 set_={"created_at": claim.excluded.created_at},
-                where=_table.c.created_at <= now - KEEP,
+                # Expired, or claimed for a request that was answered with no success.
+                where=(_table.c.created_at <= now - KEEP) | (_table.c.status == _UNANSWERED),
             ).returning(_table.c.key)
         )
         if taken.first() is not None:
@@ -165,7 +167,8 @@ class Once(Generic[W]):
             if known is not None:
                 return self._repeat(known)
             response = answer(await body(work))
-            await keys.remember(key, self._to_store(response), self._now)
+            if 200 <= response.status_code < 300:
+                await keys.remember(key, self._to_store(response), self._now)
             return response
 
         return await self._transact(claim_and_run)
@@ -205,6 +208,7 @@ def once_for(
         idempotency_key: Annotated[
             str | None,
             Header(
+                alias="Idempotency-Key",
                 min_length=1,
                 max_length=255,
                 pattern=r"^[\x21-\x7e]+$",

@@ -1,0 +1,252 @@
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+import structlog
+from fastapi import APIRouter
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+from pydantic import BaseModel
+
+from chassis.telemetry import configure_logging, configure_tracing, current_traceparent, span
+from chassis.trail import Trail, on_trail
+
+from .conftest import Serve, settings
+
+Written = Callable[[], str]
+
+
+@pytest.fixture
+def written(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
+    """What went to standard error; logging is as it was before once the test is over."""
+    root, httpx_log = logging.getLogger(), logging.getLogger("httpx")
+    handlers, level, httpx_level = root.handlers[:], root.level, httpx_log.level
+    before = structlog.get_config()
+    yield lambda: capsys.readouterr().err
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    httpx_log.setLevel(httpx_level)
+    logging.captureWarnings(capture=False)
+    structlog.configure(**before)
+
+
+@pytest.fixture(scope="module")
+def exporter() -> InMemorySpanExporter:
+    exporter = InMemorySpanExporter()
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        provider = configure_tracing("toys", settings())
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return exporter
+
+
+@pytest.fixture
+def spans(exporter: InMemorySpanExporter) -> InMemorySpanExporter:
+    exporter.clear()
+    return exporter
+
+
+def only(spans: InMemorySpanExporter) -> ReadableSpan:
+    (finished,) = spans.get_finished_spans()
+    return finished
+
+
+class TestLogging:
+    def test_a_line_of_ours_is_one_json_object_on_its_trail(self, written: Written) -> None:
+        configure_logging("toys", settings())
+
+        with on_trail(Trail("order-17")):
+            structlog.get_logger("shop").info("toy sold", price=3)
+
+        line = json.loads(written())
+        assert line.pop("timestamp").endswith("Z")
+        assert line == {
+            "event": "toy sold",
+            "price": 3,
+            "level": "info",
+            "logger": "shop",
+            "service": "toys",
+            "correlation_id": "order-17",
+            "trace_id": None,
+        }
+
+    def test_a_line_of_a_library_has_the_same_form(self, written: Written) -> None:
+        configure_logging("toys", settings())
+
+        logging.getLogger("aiokafka.client").warning("node %d is away", 3)
+
+        line = json.loads(written())
+        assert (line["event"], line["level"]) == ("node 3 is away", "warning")
+        assert (line["logger"], line["service"]) == ("aiokafka.client", "toys")
+
+    def test_a_line_written_on_no_trail_begins_none(self, written: Written) -> None:
+        configure_logging("toys", settings())
+        log = structlog.get_logger()
+
+        log.info("starting")
+        log.info("started")
+
+        lines = [json.loads(line) for line in written().splitlines()]
+        assert [line["correlation_id"] for line in lines] == [None, None]
+
+    @pytest.mark.usefixtures("spans")
+    def test_a_line_within_a_span_names_its_trace(self, written: Written) -> None:
+        configure_logging("toys", settings())
+
+        with span("selling") as current:
+            structlog.get_logger().info("toy sold")
+
+        line = json.loads(written())
+        assert line["trace_id"] == f"{current.get_span_context().trace_id:032x}"
+
+    @pytest.mark.parametrize("log_format", ["json", "console"])
+    def test_an_error_is_written_whole_but_for_what_people_sent(
+        self, written: Written, log_format: str
+    ) -> None:
+        class Toy(BaseModel):
+            price: int
+
+        # In pieces, for a trace back quotes the source as well.
+        address = "ann@" + "example.org"
+        configure_logging("toys", settings(log_format=log_format))
+        try:
+            try:
+                Toy(price=address)
+            except ValueError as error:
+                detail = f"Key (email)=({address}) already exists."
+                raise RuntimeError(f"duplicate key\nDETAIL:  {detail}") from error
+        except RuntimeError:
+            structlog.get_logger().exception("unexpected error")
+
+        said = written()
+        assert "test_telemetry.py" in said
+        assert "RuntimeError: duplicate key" in said
+        assert address not in said
+
+    def test_lines_for_people_have_no_colours_off_a_terminal(self, written: Written) -> None:
+        configure_logging("toys", settings(log_format="console"))
+
+        structlog.get_logger().info("toy sold")
+
+        said = written()
+        assert "toy sold" in said
+        assert "\x1b" not in said
+
+    def test_the_level_is_a_setting(self, written: Written) -> None:
+        configure_logging("toys", settings(log_level="WARNING"))
+
+        structlog.get_logger().info("toy sold")
+        logging.getLogger("faust").info("started")
+
+        assert written() == ""
+
+    def test_a_warning_is_a_line_too(self, written: Written) -> None:
+        configure_logging("toys", settings())
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            logging.captureWarnings(capture=True)
+            warnings.warn("this will go away", stacklevel=1)
+            logging.captureWarnings(capture=False)
+
+        assert "this will go away" in json.loads(written())["event"]
+
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class TestSpans:
+    def test_a_span_goes_on_with_a_traceparent(self, spans: InMemorySpanExporter) -> None:
+        with span("handle", SpanKind.CONSUMER, parent=PARENT, topic="toys.toy"):
+            inner = current_traceparent()
+
+        finished = only(spans)
+        context = finished.get_span_context()
+        assert context is not None
+        assert f"{context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
+        assert finished.parent is not None
+        assert f"{finished.parent.span_id:016x}" == "b7ad6b7169203331"
+        assert finished.kind is SpanKind.CONSUMER
+        assert dict(finished.attributes or {}) == {"topic": "toys.toy"}
+        assert inner == f"00-0af7651916cd43dd8448eb211c80319c-{context.span_id:016x}-01"
+
+    def test_spans_nest(self, spans: InMemorySpanExporter) -> None:
+        with span("outer"), span("inner"):
+            pass
+
+        inner, outer = spans.get_finished_spans()
+        assert inner.parent == outer.get_span_context()
+
+    def test_it_links_to_other_work_and_passes_over_nonsense(
+        self, spans: InMemorySpanExporter
+    ) -> None:
+        with span("chunk", links=[PARENT, "nonsense"]):
+            pass
+
+        (link,) = only(spans).links
+        assert f"{link.context.span_id:016x}" == "b7ad6b7169203331"
+
+    def test_of_an_error_it_keeps_the_type_alone(self, spans: InMemorySpanExporter) -> None:
+        with pytest.raises(ValueError, match="hunter2"), span("handle"):
+            raise ValueError("hunter2")
+
+        finished = only(spans)
+        assert not finished.status.is_ok
+        assert "hunter2" not in finished.to_json()
+        assert dict(finished.attributes or {}) == {"error.type": "ValueError"}
+
+    def test_outside_of_any_span_there_is_no_traceparent(self) -> None:
+        assert current_traceparent() is None
+
+
+class TestRequests:
+    async def test_a_request_goes_on_with_the_clients_trace(
+        self, serve: Serve, spans: InMemorySpanExporter
+    ) -> None:
+        router = APIRouter()
+
+        @router.post("/toys/{number}")
+        async def post_toy(number: int) -> str | None:
+            with span("sell"):
+                return current_traceparent()
+
+        async with serve(router) as client:
+            answer = await client.post(
+                "/toys/1?email=ann@example.org", headers={"traceparent": PARENT}
+            )
+
+        sell, request = spans.get_finished_spans()
+        assert answer.json().startswith("00-0af7651916cd43dd8448eb211c80319c-")
+        assert (request.name, request.kind) == ("POST /toys/{number}", SpanKind.SERVER)
+        assert sell.parent == request.get_span_context()
+        assert "ann@example.org" not in request.to_json()
+
+    async def test_an_unexpected_error_leaves_no_message_in_the_trace(
+        self, serve: Serve, spans: InMemorySpanExporter
+    ) -> None:
+        router = APIRouter()
+
+        @router.get("/toys")
+        async def get_toys() -> None:
+            raise RuntimeError("hunter2")
+
+        async with serve(router) as client:
+            await client.get("/toys")
+
+        finished = only(spans)
+        assert not finished.status.is_ok
+        assert "hunter2" not in finished.to_json()
+
+    async def test_looking_after_health_leaves_no_trace(
+        self, serve: Serve, spans: InMemorySpanExporter
+    ) -> None:
+        async with serve() as client:
+            await client.get("/health/ready")
+            await client.get("/metrics")
+
+        assert spans.get_finished_spans() == ()
