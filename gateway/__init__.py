@@ -1,0 +1,1 @@
+"""The one HTTP door: public paths in, the services' answers out."""

@@ -1,0 +1,53 @@
+"""What the gateway can be told from its environment."""
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from chassis.settings import ProcessSettings
+
+_ORIGIN = r"^https?://[^/?#@\s]+/?$"
+
+
+class GatewaySettings(ProcessSettings):
+    """The settings of the gateway, from ``GATEWAY_…``."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_")
+
+    http_port: int = Field(
+        default=8000, ge=0, le=65_535, description="port of HTTP; 0 takes a free one"
+    )
+    # This is where strangers come in: here nobody is believed about who they are unless told so.
+    trusted_proxies: str = Field(
+        default="",
+        description="addresses or networks, comma separated, whose X-Forwarded-For is believed",
+    )
+
+    users_url: str = Field(pattern=_ORIGIN, description="where the users service listens")
+    accounts_url: str = Field(pattern=_ORIGIN, description="where the accounts service listens")
+    audit_url: str = Field(pattern=_ORIGIN, description="where the audit service listens")
+    notification_url: str = Field(
+        pattern=_ORIGIN, description="where the notification service listens"
+    )
+    forward_secret: SecretStr = Field(
+        min_length=32,
+        description="shows the users service that it is the gateway who names a client's address",
+    )
+
+    max_connections: int = Field(
+        default=100, gt=0, le=10_000, description="connections to each service, at most"
+    )
+    queue_timeout_s: float = Field(
+        default=1.0, gt=0, description="longest wait for one of those to become free"
+    )
+    connect_timeout_s: float = Field(
+        default=2.0, gt=0, description="longest wait for a service to accept a connection"
+    )
+    # Below half of shutdown_grace_s, which is what requests in flight have at a stop.
+    answer_timeout_s: float = Field(
+        default=8.0, gt=0, description="longest silence of a service that owes an answer"
+    )
+    client_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="a client's time to send its body, and to take each part of an answer",
+    )

@@ -1,0 +1,80 @@
+"""Watching a service: whether it is ready, and what its OpenAPI document says."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Final
+
+import httpx
+import structlog
+
+from gateway.openapi import ApiDocument
+from gateway.upstream import Upstream
+
+_DOCUMENT_REFRESH_S: Final = 60.0
+_LOOK_TIMEOUT_S: Final = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+class ServiceWatch:
+    """A component that looks at one service every ``pause_s`` while the gateway runs.
+
+    A service in trouble shows in the gateway's readiness and takes nothing from it: what the
+    others answer can still be had.
+    """
+
+    gates_readiness = False
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        api: ApiDocument,
+        *,
+        pause_s: float = 2.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = str(upstream.service)
+        self._upstream = upstream
+        self._api = api
+        self._pause_s = pause_s
+        self._monotonic = monotonic
+        self._document_due = monotonic()
+        self._trouble: str | None = "not looked at yet"
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> None:
+        while not self._stopped.is_set():
+            await self._look()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_s):
+                    await self._stopped.wait()
+
+    async def stop(self) -> None:
+        self._stopped.set()
+
+    def trouble(self) -> str | None:
+        return self._trouble
+
+    async def _look(self) -> None:
+        was_away = self._trouble is not None
+        try:
+            async with asyncio.timeout(_LOOK_TIMEOUT_S):
+                ready = await self._upstream.get("/health/ready")
+            self._trouble = None if ready.status_code == httpx.codes.OK else "not ready"
+        except (httpx.TransportError, TimeoutError):
+            self._trouble = "unreachable"
+            return
+        # One that was away may be back as another version.
+        if was_away or self._monotonic() >= self._document_due:
+            await self._read_document()
+
+    async def _read_document(self) -> None:
+        try:
+            async with asyncio.timeout(_LOOK_TIMEOUT_S):
+                answer = await self._upstream.get("/openapi.json")
+            self._api.learn(self._upstream.service, answer.raise_for_status().json())
+            self._document_due = self._monotonic() + _DOCUMENT_REFRESH_S
+        except Exception as error:  # noqa: BLE001 - whatever it is, the last document stays good
+            _log.warning("document not read", of=self.name, error=type(error).__qualname__)
