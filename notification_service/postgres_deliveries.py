@@ -1,0 +1,187 @@
+"""Deliveries in PostgreSQL: planned in the agent's transaction, sent from a queue of rows."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, Table, and_, case, exists, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from notification_service import tables
+from notification_service.deliveries import ClaimedDelivery, PlannedDelivery, State
+
+_d: Final[Table] = tables.deliveries
+_p: Final[Table] = tables.pauses
+
+_OPEN: Final = _d.c.next_attempt_at.is_not(None)
+_LONGEST_ERROR: Final = 200
+
+
+class PostgresPlannedDeliveries:
+    """Deliveries planned in one transaction."""
+
+    def __init__(self) -> None:
+        self._planned: list[PlannedDelivery] = []
+
+    def plan(self, delivery: PlannedDelivery) -> None:
+        self._planned.append(delivery)
+
+    async def flush(self, connection: AsyncConnection) -> None:
+        """Write what was planned, in one statement."""
+        planned, self._planned = self._planned, []
+        if planned:
+            # Nothing is done twice even where a subscriber's progress is begun anew.
+            await connection.execute(
+                insert(_d).on_conflict_do_nothing(index_elements=["event_id", "rule"]),
+                [_columns(each) for each in planned],
+            )
+
+
+def _columns(planned: PlannedDelivery) -> dict[str, Any]:
+    return asdict(planned) | {
+        "state": State.PENDING,
+        "attempts": 0,
+        "next_attempt_at": planned.created_at,
+        "maybe_repeated": False,
+        "updated_at": planned.created_at,
+    }
+
+
+class PostgresDeliveryQueue:
+    """The deliveries of one medium."""
+
+    def __init__(self, engine: AsyncEngine, medium: str) -> None:
+        self._engine = engine
+        self._medium = medium
+
+    async def claim(
+        self, now: datetime, *, lease_until: datetime, take_up_at: datetime, limit: int
+    ) -> Sequence[ClaimedDelivery]:
+        paused = exists().where(
+            _p.c.medium == _d.c.medium,
+            _p.c.address == _d.c.address,
+            # One that begins in the future was written before the clock was set back.
+            _p.c.began_at <= now,
+            _p.c.until > now,
+        )
+        # A CTE and no IN (SELECT …): that could be run, and lock, more than once.
+        due = (
+            select(_d.c.id)
+            .where(_OPEN, _d.c.medium == self._medium, _d.c.next_attempt_at <= now, ~paused)
+            .order_by(_d.c.next_attempt_at, _d.c.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+            .cte("due")
+        )
+        left_behind = and_(_d.c.state == State.SENDING, _d.c.unsure_since.is_(None))
+        taken = (
+            update(_d)
+            .where(_d.c.id == due.c.id)
+            .values(
+                state=State.SENDING,
+                attempts=_d.c.attempts + 1,
+                unsure_since=case((left_behind, _d.c.claimed_at), else_=_d.c.unsure_since),
+                claimed_at=now,
+                updated_at=now,
+                next_attempt_at=take_up_at,
+            )
+            .returning(_d)
+        )
+        async with self._engine.begin() as connection:
+            rows = (await connection.execute(taken)).all()
+        return [_claimed(row, lease_until) for row in rows]
+
+    async def will_repeat(
+        self, claimed: ClaimedDelivery, now: datetime, *, take_up_at: datetime
+    ) -> bool:
+        return await self._mark(
+            claimed, maybe_repeated=True, updated_at=now, next_attempt_at=take_up_at
+        )
+
+    async def sent(self, claimed: ClaimedDelivery, message_id: str, now: datetime) -> bool:
+        return await self._mark(
+            claimed,
+            state=State.SENT,
+            message_id=message_id,
+            sent_at=now,
+            updated_at=now,
+            next_attempt_at=None,
+            last_error=None,
+        )
+
+    async def failed(self, claimed: ClaimedDelivery, error: str, now: datetime) -> bool:
+        return await self._mark(
+            claimed,
+            state=State.FAILED,
+            last_error=error[:_LONGEST_ERROR],
+            updated_at=now,
+            next_attempt_at=None,
+        )
+
+    async def put_back(
+        self, claimed: ClaimedDelivery, error: str, now: datetime, *, at: datetime, unsure: bool
+    ) -> bool:
+        since = func.coalesce(_d.c.unsure_since, _d.c.claimed_at) if unsure else _d.c.unsure_since
+        return await self._mark(
+            claimed,
+            state=State.PENDING,
+            last_error=error[:_LONGEST_ERROR],
+            unsure_since=since,
+            updated_at=now,
+            next_attempt_at=at,
+        )
+
+    async def _mark(self, claimed: ClaimedDelivery, **values: Any) -> bool:
+        # The number of the claim in WHERE is the lease: no row, and somebody else has it.
+        ours = (
+            (_d.c.id == claimed.id)
+            & (_d.c.state == State.SENDING)
+            & (_d.c.attempts == claimed.attempt)
+        )
+        async with self._engine.begin() as connection:
+            marked = await connection.execute(update(_d).where(ours).values(**values))
+            return marked.rowcount == 1
+
+    async def pause(self, address: str, now: datetime, *, until: datetime) -> None:
+        asked = insert(_p).values(medium=self._medium, address=address, began_at=now, until=until)
+        longer = asked.on_conflict_do_update(
+            index_elements=["medium", "address"],
+            set_={
+                "began_at": now,
+                # Of two answers at once the longer counts; an old pause never shortens a new.
+                "until": case(
+                    (_p.c.began_at <= now, func.greatest(_p.c.until, until)), else_=until
+                ),
+            },
+        )
+        async with self._engine.begin() as connection:
+            await connection.execute(longer)
+
+    async def restart_waits(self, now: datetime) -> None:
+        stepped_behind = _OPEN & (_d.c.medium == self._medium) & (_d.c.updated_at > now)
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                update(_d)
+                .where(stepped_behind)
+                .values(
+                    next_attempt_at=now + (_d.c.next_attempt_at - _d.c.updated_at), updated_at=now
+                )
+            )
+
+
+def _claimed(row: Row[Any], lease_until: datetime) -> ClaimedDelivery:
+    return ClaimedDelivery(
+        id=row.id,
+        rule=row.rule,
+        event_id=row.event_id,
+        address=row.address,
+        text=row.text,
+        correlation_id=row.correlation_id,
+        traceparent=row.traceparent,
+        created_at=row.created_at,
+        attempt=row.attempts,
+        lease_until=lease_until,
+        unsure_since=row.unsure_since,
+    )

@@ -1,0 +1,83 @@
+"""Rules: which event is told to whom, and in which words."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID
+
+from chassis.telemetry import current_traceparent
+from contracts.envelope import Envelope
+from contracts.events import IntegrationEvent
+from contracts.users import UserSignedUpV1
+from notification_service.deliveries import PlannedDeliveries, PlannedDelivery
+
+E = TypeVar("E", bound=IntegrationEvent)
+
+SLACK = "slack"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule(Generic[E]):
+    """Every ``event`` is told to one address.
+
+    :param name: it stays, for it tells which deliveries of an event are already planned
+    :param text: what is said; plain text, every character of which is shown as it is
+    """
+
+    name: str
+    event: type[E]
+    medium: str
+    address: str
+    text: Callable[[E], str]
+
+
+def rules(*, slack_channel: str) -> tuple[Rule[Any], ...]:
+    """Return every rule that there is."""
+    return (
+        Rule(
+            name="slack-growth-user-signed-up",
+            event=UserSignedUpV1,
+            medium=SLACK,
+            address=slack_channel,
+            text=lambda event: f"{event.username} signed up",
+        ),
+    )
+
+
+class NotificationWork(Protocol):
+    @property
+    def deliveries(self) -> PlannedDeliveries: ...
+
+
+class PlanDeliveries:
+    """Handles an event: plans one delivery for each of its rules. Sending is the worker's."""
+
+    def __init__(
+        self,
+        planned_by: Iterable[Rule[Any]],
+        new_id: Callable[[], UUID],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._rules = tuple(planned_by)
+        self._new_id = new_id
+        self._now = now
+
+    async def __call__(
+        self, work: NotificationWork, event: IntegrationEvent, envelope: Envelope
+    ) -> None:
+        for rule in self._rules:
+            if isinstance(event, rule.event):
+                work.deliveries.plan(
+                    PlannedDelivery(
+                        id=self._new_id(),
+                        rule=rule.name,
+                        event_id=envelope.id,
+                        medium=rule.medium,
+                        address=rule.address,
+                        text=rule.text(event),
+                        correlation_id=envelope.correlationid,
+                        traceparent=current_traceparent(),
+                        created_at=self._now(),
+                    )
+                )

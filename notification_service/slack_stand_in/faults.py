@@ -1,0 +1,53 @@
+"""Failures that the stand-in shows on demand, as Slack does by itself."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FaultKind(StrEnum):
+    """What happens to a call; ``timeout_after_post`` posts the message, and never answers."""
+
+    RATE_LIMITED = "rate_limited"
+    SERVER_ERROR = "server_error"
+    TIMEOUT_AFTER_POST = "timeout_after_post"
+    CHANNEL_NOT_FOUND = "channel_not_found"
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105 - Slack's word for it
+
+
+class Fault(BaseModel):
+    """Makes the next ``count`` calls fail; of one method only, if it is named."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: FaultKind
+    count: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    retry_after_s: Annotated[int, Field(ge=0, le=3_600, description="for rate_limited")] = 1
+    method: Annotated[str, Field(max_length=64, examples=["conversations.history"])] | None = None
+
+
+class Faults:
+    """The failures still to be shown, in the order they were asked for."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Fault] = []
+
+    def add(self, fault: Fault) -> None:
+        self._waiting.append(fault.model_copy())
+
+    def clear(self) -> None:
+        self._waiting.clear()
+
+    def take(self, method: str) -> Fault | None:
+        """Return what this call is to suffer, if anything."""
+        for fault in self._waiting:
+            if fault.method not in (None, method):
+                continue
+            if fault.kind is FaultKind.TIMEOUT_AFTER_POST and method != "chat.postMessage":
+                continue
+            fault.count -= 1
+            if fault.count == 0:
+                self._waiting.remove(fault)
+            return fault
+        return None

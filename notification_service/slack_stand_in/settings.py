@@ -1,0 +1,24 @@
+"""What the stand-in can be told from its environment."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from chassis.settings import ProcessSettings
+
+
+class StandInSettings(ProcessSettings):
+    """The settings of the stand-in, read from SLACK_STAND_IN_…."""
+
+    model_config = SettingsConfigDict(env_prefix="SLACK_STAND_IN_")
+
+    http_port: int = Field(default=28_105, ge=0, le=65_535, description="port of HTTP; 0: any")
+    channels: str = Field(
+        default="growth",
+        pattern=r"^[a-z0-9_-]{1,80}(,[a-z0-9_-]{1,80})*$",
+        description="names of the channels there are, comma separated",
+    )
+    directory: Path | None = Field(
+        default=None, description="where messages outlive the process; without it they do not"
+    )

@@ -1,0 +1,247 @@
+"""The delivery worker: sends what is due, and holds no partition while it waits for others."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+from opentelemetry.trace import SpanKind
+from prometheus_client import Counter, Histogram
+
+from chassis.telemetry import span
+from chassis.trail import Trail, on_trail
+from notification_service.chat import (
+    Chat,
+    ChatError,
+    Message,
+    OutcomeUnknown,
+    RateLimited,
+    Refused,
+)
+from notification_service.deliveries import ClaimedDelivery, DeliveryQueue
+
+_SHORTEST_IDLE_S: Final = 0.02
+_LONGEST_IDLE_S: Final = 0.5
+_FIRST_RETRY_S: Final = 0.5
+_AWAY_S: Final = 1.0
+# How far the other side's clock may differ from ours.
+_CLOCKS_APART: Final = timedelta(minutes=1)
+
+deliveries_tried = Counter(
+    "notification_deliveries", "Tries to deliver, by what became of them.", ["rule", "outcome"]
+)
+deliveries_maybe_repeated = Counter(
+    "notification_deliveries_maybe_repeated", "Deliveries that may have arrived twice.", ["rule"]
+)
+delivery_seconds = Histogram(
+    "notification_delivery_seconds",
+    "From the planning of a delivery to its arrival.",
+    ["rule"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class ClaimLost(ChatError):
+    """The lease is over, or nearly, so somebody else may have the delivery; nothing was sent."""
+
+    def __init__(self) -> None:
+        super().__init__("claim_lost")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the worker waits for what, in seconds.
+
+    :param call: for an answer of the other side; less than the lease
+    :param lease: before another worker takes a delivery for abandoned
+    :param settle: before a message that was posted is sure to be found
+    :param longest_retry: between two tries at most
+    """
+
+    call: float
+    lease: float
+    settle: float
+    longest_retry: float
+
+
+class DeliveryWorker:
+    """Sends the deliveries of one chat; any number of them may run, in any processes.
+
+    A delivery is claimed in a transaction, sent with none open, and then marked. Where a try may
+    have arrived without our knowing, it is looked for before it is sent again.
+    """
+
+    name = "delivery-worker"
+    gates_readiness = False
+
+    def __init__(
+        self,
+        queue: DeliveryQueue,
+        chat: Chat,
+        now: Callable[[], datetime],
+        patience: Patience,
+        *,
+        concurrency: int,
+    ) -> None:
+        self._queue = queue
+        self._chat = chat
+        self._now = now
+        self._patience = patience
+        self._concurrency = concurrency
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._sending: set[asyncio.Task[None]] = set()
+        self._database_trouble: str | None = None
+        self._chat_trouble: str | None = None
+
+    def wake(self) -> None:
+        """Look for work at once: deliveries were just planned in this process."""
+        self._wake.set()
+
+    def trouble(self) -> str | None:
+        return self._database_trouble or self._chat_trouble
+
+    async def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send until stopped; then finish what was begun."""
+        idle_s = _SHORTEST_IDLE_S
+        while not self._stopping:
+            self._wake.clear()
+            idle_s = await self._begin_what_is_due(idle_s)
+            try:
+                async with asyncio.timeout(idle_s):
+                    await self._wake.wait()
+                idle_s = _SHORTEST_IDLE_S
+            except TimeoutError:
+                continue
+        await asyncio.gather(*self._sending)
+
+    async def _begin_what_is_due(self, idle_s: float) -> float:
+        """Claim as much as can be sent at once; return how long to sleep then."""
+        free = self._concurrency - len(self._sending)
+        if not free:
+            return _LONGEST_IDLE_S  # whatever ends wakes us
+        now = self._now()
+        try:
+            claimed = await self._queue.claim(
+                now,
+                lease_until=self._lease_until(now),
+                take_up_at=self._take_up_at(now),
+                limit=free,
+            )
+            if not claimed:
+                await self._queue.restart_waits(now)
+        except Exception as error:  # noqa: BLE001 - the database is away; nothing is lost by waiting
+            self._database_trouble = f"the database: {type(error).__name__}"
+            _log.warning("no deliveries claimed", error=type(error).__qualname__)
+            return _AWAY_S
+        self._database_trouble = None
+        for each in claimed:
+            task = asyncio.create_task(self._deliver(each))
+            self._sending.add(task)
+            task.add_done_callback(self._done)
+        return _SHORTEST_IDLE_S if claimed else min(_LONGEST_IDLE_S, idle_s * 2)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        self._wake.set()
+
+    async def _deliver(self, claimed: ClaimedDelivery) -> None:
+        with (
+            on_trail(Trail(claimed.correlation_id, str(claimed.event_id))),
+            span(
+                f"deliver {claimed.rule}",
+                SpanKind.CLIENT,
+                parent=claimed.traceparent,
+                delivery_id=str(claimed.id),
+                attempt=claimed.attempt,
+            ) as current,
+        ):
+            outcome = "unmarked"
+            try:
+                outcome = await self._send_and_mark(claimed)
+            except Exception:  # noqa: BLE001 - the rest goes on, and this one has its lease
+                # When that is over, it is looked for before anyone sends it again.
+                _log.exception("delivery not marked", delivery_id=str(claimed.id))
+            current.set_attribute("outcome", outcome)
+            deliveries_tried.labels(claimed.rule, outcome).inc()
+            _log.info(
+                "delivery",
+                delivery_id=str(claimed.id),
+                rule=claimed.rule,
+                attempt=claimed.attempt,
+                outcome=outcome,
+            )
+
+    async def _send_and_mark(self, claimed: ClaimedDelivery) -> str:
+        try:
+            message_id = await self._send(claimed)
+        except ChatError as error:
+            self._chat_trouble = f"the chat: {error.code}"
+            _log.warning("not delivered", delivery_id=str(claimed.id), error=error.code)
+            if isinstance(error, Refused):
+                held = await self._queue.failed(claimed, error.code, self._now())
+                return "failed" if held else "claim-lost"
+            held = await self._put_back(claimed, error)
+            return "put-back" if held else "claim-lost"
+        self._chat_trouble = None
+        now = self._now()
+        held = await self._queue.sent(claimed, message_id, now)
+        delivery_seconds.labels(claimed.rule).observe((now - claimed.created_at).total_seconds())
+        return "sent" if held else "claim-lost"
+
+    async def _send(self, claimed: ClaimedDelivery) -> str:
+        """Return the id of the message, found or posted.
+
+        :raises ChatError: it says whether this try can have arrived
+        """
+        lease_until = claimed.lease_until
+        if claimed.unsure_since is not None:
+            since = claimed.unsure_since - _CLOCKS_APART
+            found = await self._chat.find(claimed.address, claimed.id, since=since)
+            if found is not None:
+                return found
+            now = self._now()
+            if not await self._queue.will_repeat(claimed, now, take_up_at=self._take_up_at(now)):
+                raise ClaimLost
+            lease_until = self._lease_until(now)
+            deliveries_maybe_repeated.labels(claimed.rule).inc()
+        # A process that was frozen since its claim must not send what another has sent by now.
+        if self._now() + timedelta(seconds=self._patience.call) > lease_until:
+            raise ClaimLost
+        return await self._chat.post(
+            Message(claimed.address, claimed.text, claimed.id, claimed.correlation_id)
+        )
+
+    async def _put_back(self, claimed: ClaimedDelivery, error: ChatError) -> bool:
+        now = self._now()
+        unsure = isinstance(error, OutcomeUnknown)
+        if isinstance(error, RateLimited):
+            wait_s = error.retry_after_s
+            until = now + timedelta(seconds=wait_s)
+            await self._queue.pause(claimed.address, now, until=until)
+        else:
+            # Full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter").
+            longest = min(
+                self._patience.longest_retry, _FIRST_RETRY_S * 2 ** min(claimed.attempt, 20)
+            )
+            wait_s = random.uniform(0, longest)  # noqa: S311
+        if unsure:
+            wait_s = max(wait_s, self._patience.settle)
+        at = now + timedelta(seconds=wait_s)
+        return await self._queue.put_back(claimed, error.code, now, at=at, unsure=unsure)
+
+    def _lease_until(self, now: datetime) -> datetime:
+        return now + timedelta(seconds=self._patience.lease)
+
+    def _take_up_at(self, now: datetime) -> datetime:
+        """Return when a delivery of which nothing more is heard can be looked for."""
+        return now + timedelta(seconds=self._patience.lease + self._patience.settle)
