@@ -1,0 +1,92 @@
+# Every command that people and CI run. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+# Two tests at a time suit two cores; more cores take more.
+TEST_WORKERS ?= 2
+PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down status logs clean test test-unit test-contract test-integration test-e2e \
+        check format lock contracts
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- run it -----------------------------------------------------------------------------------
+
+demo: $(VENV)/product ## start everything, sign someone up and watch the event's journey
+	@$(RUN) local_cluster demo
+
+up: $(VENV)/product ## start Kafka, PostgreSQL and the services
+	@$(RUN) local_cluster up
+
+down: $(VENV)/product ## stop them; the data stays
+	@$(RUN) local_cluster down
+
+status: $(VENV)/product ## show each process, each consumer's lag, each outbox's depth
+	@$(RUN) local_cluster status
+
+logs: $(VENV)/product ## show what the processes say (make logs PROCESS=users)
+	@$(RUN) local_cluster logs $(PROCESS)
+
+clean: $(VENV)/product ## stop everything and remove its data
+	@$(RUN) local_cluster clean
+
+# --- test it ----------------------------------------------------------------------------------
+
+test: $(VENV)/development check ## run every check and every test, from unit to e2e
+	$(PYTEST) tests/unit tests/contract tests/integration tests/e2e
+
+test-unit: $(VENV)/development ## run the tests that need nothing: seconds
+	$(PYTEST) tests/unit
+
+test-contract: $(VENV)/development ## check schemas, examples and compatibility: seconds
+	$(PYTEST) tests/contract
+
+test-integration: $(VENV)/development ## run the tests on real PostgreSQL and Kafka
+	$(PYTEST) tests/integration
+
+test-e2e: $(VENV)/development ## run the tests on all processes together
+	$(PYTEST) tests/e2e
+
+check: $(VENV)/development ## lint, types, import rules, generated files
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(VENV)/bin/lint-imports --no-cache
+	$(RUN) mypy
+	$(RUN) contracts check
+
+# --- keep it ----------------------------------------------------------------------------------
+
+format: $(VENV)/development ## format the code
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+
+contracts: $(VENV)/development ## write schemas, examples and AsyncAPI anew
+	$(RUN) contracts generate
+
+lock: $(VENV)/development ## pin the whole environment anew, after a change of pyproject.toml
+	$(VENV)/bin/pip install --quiet uv
+	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    pyproject.toml --extra cluster --output-file requirements.txt
+	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    pyproject.toml --all-extras --output-file requirements-dev.txt
+
+# --- the environment --------------------------------------------------------------------------
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is %d.%d; name another with make PYTHON=..." % sys.version_info[:2])'
+	@echo "making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/product: requirements.txt | $(VENV)/bin/python
+	@echo "installing what it runs on (once)"
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/development: requirements-dev.txt | $(VENV)/bin/python
+	@echo "installing what its tests need (once)"
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@ $(VENV)/product
