@@ -24,6 +24,7 @@ from chassis import trail
 from chassis.settings import ProcessSettings
 
 _W3C = TraceContextTextMapPropagator()
+_EXPORT_TIMEOUT_S = 2
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 # Each would double the series, and say only when this process began to count.
@@ -150,7 +151,9 @@ def configure_tracing(service: str, settings: ProcessSettings) -> TracerProvider
     provider.add_span_processor(_WithoutQueries())
     if settings.otlp_endpoint is not None:
         endpoint = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+        # All tries of one export together: the process waits for the last one before it ends.
+        exporter = OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_TIMEOUT_S)
+        provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     return provider
 

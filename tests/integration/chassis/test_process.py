@@ -1,0 +1,221 @@
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+DEADLINE_S = 30
+
+
+class Toys:
+    """The toy service as a process of its own."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.lines: list[dict[str, Any]] = []
+        self.said = ""
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
+            text = line.decode()
+            if text.startswith("{"):
+                self.lines.append(json.loads(text))
+            else:
+                self.said += text
+
+    async def port(self) -> int:
+        await until(lambda: "listening" in self.events())
+        return int(next(line["port"] for line in self.lines if line["event"] == "listening"))
+
+    def events(self) -> list[str]:
+        return [line["event"] for line in self.lines]
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    async def exit_code(self) -> int:
+        async with asyncio.timeout(DEADLINE_S):
+            await self._reading
+            return await self._process.wait()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110 - another process brings it about
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def toys(directory: Path | None, *arguments: str, **settings: object) -> AsyncIterator[Toys]:
+    environment = {f"TOYS_{name.upper()}": str(value) for name, value in settings.items()}
+    if directory is not None:
+        environment["TOYS_DIRECTORY"] = str(directory)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.integration.chassis.toys", *arguments),
+        env=os.environ | environment,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    running = Toys(process)
+    try:
+        yield running
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await running.exit_code()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        yield client
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class TestRunning:
+    async def test_it_is_live_at_once_and_ready_when_its_parts_are(
+        self, tmp_path: Path, client: httpx.AsyncClient
+    ) -> None:
+        async with toys(tmp_path) as process:
+            health = f"http://127.0.0.1:{await process.port()}/health"
+
+            assert (await client.get(f"{health}/live")).status_code == 200
+            before = await client.get(f"{health}/ready")
+            (tmp_path / "charged").touch()
+            after = await client.get(f"{health}/ready")
+
+        assert (before.status_code, after.status_code) == (503, 200)
+        assert before.json()["errors"][0]["message"] == "not charged yet"
+
+    async def test_a_part_that_fails_ends_the_process_and_is_logged_whole(
+        self, tmp_path: Path
+    ) -> None:
+        async with toys(tmp_path, robot="fails") as process:
+            assert await process.exit_code() == 1
+
+        (line,) = (line for line in process.lines if line["event"] == "part ended unasked")
+        assert line["part"] == "robot"
+        assert "RuntimeError: out of batteries" in line["exception"]
+        assert (tmp_path / "closed").exists()
+
+    async def test_a_part_that_ends_unasked_ends_the_process(self, tmp_path: Path) -> None:
+        async with toys(tmp_path, robot="ends") as process:
+            assert await process.exit_code() == 1
+
+        assert "part ended unasked" in process.events()
+
+
+class TestStopping:
+    async def test_a_request_in_flight_is_answered_whole(
+        self, tmp_path: Path, client: httpx.AsyncClient
+    ) -> None:
+        async with toys(tmp_path) as process:
+            port = await process.port()
+            request = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/slow"))
+            await until((tmp_path / "begun").exists)
+            process.terminate()
+            await until(lambda: not accepts(port))
+            assert not (tmp_path / "robot-ended").exists()
+            (tmp_path / "release").touch()
+
+            answer = await request
+            assert await process.exit_code() == 0
+
+        assert (answer.status_code, answer.json()) == (200, "whole " * 100)
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    async def test_its_parts_are_stopped_before_what_they_stand_on_is_closed(
+        self, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        async with toys(tmp_path) as process:
+            await process.port()
+            process._process.send_signal(number)
+            assert await process.exit_code() == 0
+
+        assert (tmp_path / "closed").read_text() == "after the robot"
+
+    async def test_a_request_that_never_ends_is_cut_off_in_time(
+        self, tmp_path: Path, client: httpx.AsyncClient
+    ) -> None:
+        async with toys(tmp_path, shutdown_grace_s=2) as process:
+            port = await process.port()
+            request = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/slow"))
+            await until((tmp_path / "begun").exists)
+            process.terminate()
+
+            assert await process.exit_code() == 0
+            assert (await request).status_code == 500
+
+    async def test_a_part_that_stops_badly_makes_it_a_failure(self, tmp_path: Path) -> None:
+        async with toys(tmp_path, robot="stops-badly") as process:
+            await process.port()
+            process.terminate()
+            assert await process.exit_code() == 1
+
+        (line,) = (line for line in process.lines if line["event"] == "part stopped badly")
+        assert "does not like to stop" in line["exception"]
+
+    async def test_it_ends_well_with_the_collector_of_its_spans_away(
+        self, tmp_path: Path, client: httpx.AsyncClient
+    ) -> None:
+        async with toys(tmp_path, otlp_endpoint="http://127.0.0.1:1") as process:
+            (tmp_path / "release").touch()
+            await client.get(f"http://127.0.0.1:{await process.port()}/slow")
+            process.terminate()
+
+            assert await process.exit_code() == 0
+
+    @pytest.mark.parametrize("robot", ["hangs", "blocks"])
+    async def test_whatever_hangs_it_ends(self, tmp_path: Path, robot: str) -> None:
+        async with toys(tmp_path, robot=robot, shutdown_grace_s=1) as process:
+            await process.port()
+            process.terminate()
+            assert await process.exit_code() == 1
+
+        assert "the time to stop is over" in process.said
+
+
+class TestCommandLine:
+    async def test_help_says_what_there_is(self, tmp_path: Path) -> None:
+        async with toys(tmp_path, "--help") as process:
+            assert process._process.stdout is not None
+            said = (await process._process.stdout.read()).decode()
+            assert await process.exit_code() == 0
+
+        assert "The toys service." in said
+        # It owns no database.
+        assert "migrate" not in said
+
+    async def test_bad_settings_are_named_in_one_line_each(self) -> None:
+        async with toys(None, robot="flies") as process:
+            assert await process.exit_code() == 2
+
+        lines = sorted(process.said.splitlines())
+        assert [line.split(":")[0] for line in lines] == ["TOYS_DIRECTORY", "TOYS_ROBOT"]
+
+    async def test_a_port_in_use_is_named_with_the_setting_that_moves_it(
+        self, tmp_path: Path
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            async with toys(tmp_path, http_port=port) as process:
+                assert await process.exit_code() == 1
+
+        (line,) = process.said.splitlines()
+        assert line.startswith(f"toys cannot listen on 127.0.0.1:{port}: Address already in use")
+        assert line.endswith("TOYS_HTTP_PORT moves it.")

@@ -1,0 +1,92 @@
+"""A small service for the tests of processes: one slow route, one component that may misbehave."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic_settings import SettingsConfigDict
+
+from chassis.health import Health
+from chassis.http import create_app
+from chassis.process import Running, ServiceDefinition, command_line
+from chassis.settings import ProcessSettings
+
+
+class ToySettings(ProcessSettings):
+    model_config = SettingsConfigDict(env_prefix="TOYS_")
+
+    http_port: int = 0
+    directory: Path
+    robot: Literal["works", "fails", "ends", "stops-badly", "hangs", "blocks"] = "works"
+
+
+class Robot:
+    name = "robot"
+    gates_readiness = True
+
+    def __init__(self, settings: ToySettings) -> None:
+        self._does = settings.robot
+        self._directory = settings.directory
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> None:
+        if self._does == "fails":
+            raise RuntimeError("out of batteries")
+        if self._does != "ends":
+            await self._stopped.wait()
+        (self._directory / "robot-ended").touch()
+
+    async def stop(self) -> None:
+        if self._does == "stops-badly":
+            self._stopped.set()
+            raise RuntimeError("does not like to stop")
+        if self._does == "blocks":
+            time.sleep(60)  # noqa: ASYNC251 - the event loop hangs, on purpose
+        if self._does != "hangs":
+            self._stopped.set()
+
+    def trouble(self) -> str | None:
+        return None if (self._directory / "charged").exists() else "not charged yet"
+
+
+def routes(directory: Path) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/slow")
+    async def get_slow() -> str:
+        (directory / "begun").touch()
+        while not (directory / "release").exists():  # noqa: ASYNC110 - another process makes it
+            await asyncio.sleep(0.01)
+        return "whole " * 100
+
+    return router
+
+
+@asynccontextmanager
+async def build(settings: ToySettings, health: Health) -> AsyncIterator[Running]:
+    app = create_app(
+        title="Toys",
+        description="Toys, for tests.",
+        version="1",
+        settings=settings,
+        routers=[routes(settings.directory)],
+        health=health,
+    )
+    yield Running(app, [Robot(settings)])
+    (settings.directory / "closed").write_text(
+        "after the robot" if (settings.directory / "robot-ended").exists() else "too soon"
+    )
+
+
+cli = command_line(
+    ServiceDefinition(
+        name="toys", package="tests.integration.chassis", settings=ToySettings, build=build
+    )
+)
+
+if __name__ == "__main__":
+    cli()
