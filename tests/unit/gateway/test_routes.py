@@ -1,0 +1,41 @@
+import pytest
+
+from gateway.routes import PUBLIC_ROUTES, PublicRoute, Service
+
+ACCOUNT = PublicRoute("GET", "/users/{user_id}/account", Service.ACCOUNTS)
+
+
+class TestPathForTheService:
+    def test_an_id_stands_where_the_template_has_it(self) -> None:
+        assert ACCOUNT.path_for({"user_id": "0190-a"}) == "/users/0190-a/account"
+
+    @pytest.mark.parametrize("value", [".", ".."])
+    def test_a_parameter_that_would_leave_its_segment_leads_nowhere(self, value: str) -> None:
+        assert ACCOUNT.path_for({"user_id": value}) is None
+
+    @pytest.mark.parametrize(
+        ("value", "segment"),
+        [
+            ("../ops", "..%2Fops"),
+            ("a?role=operator", "a%3Frole%3Doperator"),
+            ("a#b", "a%23b"),
+            ("%2e%2e", "%252e%252e"),
+            ("a\r\nX-Evil: 1", "a%0D%0AX-Evil%3A%201"),
+            ("a\\b", "a%5Cb"),
+            ("…", "%E2%80%A6"),
+        ],
+    )
+    def test_what_a_client_writes_stays_within_its_segment(self, value: str, segment: str) -> None:
+        assert ACCOUNT.path_for({"user_id": value}) == f"/users/{segment}/account"
+
+
+class TestTheTable:
+    def test_no_method_and_path_is_answered_by_two_services(self) -> None:
+        asked = [(route.method, route.path) for route in PUBLIC_ROUTES]
+
+        assert len(asked) == len(set(asked))
+
+    def test_health_metrics_and_documents_of_services_stay_inside(self) -> None:
+        paths = {route.path for route in PUBLIC_ROUTES}
+
+        assert paths.isdisjoint({"/health/live", "/health/ready", "/metrics", "/openapi.json"})
