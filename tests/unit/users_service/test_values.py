@@ -1,0 +1,102 @@
+from collections.abc import Callable
+
+import pytest
+
+from users_service.domain.errors import (
+    InvalidAlias,
+    InvalidEmail,
+    InvalidPassword,
+    InvalidUsername,
+)
+from users_service.domain.values import Alias, EmailAddress, Password, PasswordHash, Username
+
+
+class TestUsername:
+    @pytest.mark.parametrize("text", ["al", "a" * 15, "a.b-c+d_e", "007", "--"])
+    def test_two_to_fifteen_of_the_allowed_characters_are_a_username(self, text: str) -> None:
+        assert Username.parse(text).value == text
+
+    @pytest.mark.parametrize(
+        "text", ["", "a", "a" * 16, "a b", "a@b", "é" * 4, "kate\n", " kate", "a\x00b"]
+    )
+    def test_anything_else_is_refused(self, text: str) -> None:
+        with pytest.raises(InvalidUsername, match="2 to 15 characters"):
+            Username.parse(text)
+
+    def test_upper_case_is_folded(self) -> None:
+        assert Username.parse("KaTe") == Username.parse("kate")
+
+    def test_a_letter_that_only_folds_to_an_allowed_one_is_refused(self) -> None:
+        kelvin_sign = "\u212a"
+        assert kelvin_sign.lower() == "k"
+
+        with pytest.raises(InvalidUsername):
+            Username.parse(f"{kelvin_sign}ate")
+
+    def test_an_alias_is_under_the_same_rule_and_refused_in_its_own_name(self) -> None:
+        assert Alias.parse("Kate-2").value == "kate-2"
+        with pytest.raises(InvalidAlias):
+            Alias.parse("k")
+
+
+class TestEmailAddress:
+    def test_it_is_trimmed_and_folded(self) -> None:
+        assert EmailAddress.parse("  Kate@Example.COM ").value == "kate@example.com"
+
+    @pytest.mark.parametrize("text", ["k@localhost", "o'neil+tag@mail.example.co.uk", "a@1.2"])
+    def test_what_a_browser_takes_is_taken(self, text: str) -> None:
+        assert EmailAddress.parse(text).value == text
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "kate",
+            "@example.com",
+            "kate@",
+            "ka te@example.com",
+            "kate@-a.com",
+            "kate@a..b",
+            "kate@exa\x00mple.com",
+            "kate@exämple.com",
+            "kate@example.com\nbcc:all@example.com",
+        ],
+    )
+    def test_what_is_no_address_is_refused(self, text: str) -> None:
+        with pytest.raises(InvalidEmail):
+            EmailAddress.parse(text)
+
+    def test_254_characters_are_the_most(self) -> None:
+        domain = ".".join(["d" * 61] * 4)
+        longest = f"{'k' * (254 - len(domain) - 1)}@{domain}"
+
+        assert EmailAddress.parse(longest).value == longest
+        with pytest.raises(InvalidEmail):
+            EmailAddress.parse(f"k{longest}")
+
+    @pytest.mark.timeout(2)
+    def test_a_hostile_address_takes_no_time(self) -> None:
+        with pytest.raises(InvalidEmail):
+            EmailAddress.parse("a@" + "a." * 1_000_000)
+
+
+class TestPassword:
+    @pytest.mark.parametrize("length", [8, 1024])
+    def test_8_to_1024_characters_are_a_password(self, length: int) -> None:
+        assert Password.parse("ü" * length).value == "ü" * length
+
+    @pytest.mark.parametrize("length", [0, 7, 1025])
+    def test_shorter_and_longer_ones_are_refused(self, length: int) -> None:
+        with pytest.raises(InvalidPassword, match="8 to 1024 characters"):
+            Password.parse("x" * length)
+
+    def test_it_is_one_password_however_the_keyboard_composes_it(self) -> None:
+        assert Password.parse("u\u0308" * 8) == Password.parse("\u00fc" * 8)
+
+    def test_spaces_around_it_belong_to_it(self) -> None:
+        assert Password.parse(" 123456 ").value == " 123456 "
+
+    @pytest.mark.parametrize("secret", [Password.parse, Password.offered, PasswordHash])
+    def test_it_does_not_show(self, secret: Callable[[str], object]) -> None:
+        assert "correct horse" not in repr(secret("correct horse"))
+        assert "correct horse" not in f"{secret('correct horse')}"

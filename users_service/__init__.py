@@ -1,0 +1,1 @@
+"""The users service: people, their passwords and tokens, and their tasks."""

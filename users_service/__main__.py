@@ -1,0 +1,69 @@
+"""``python -m users_service`` serves; with a command it prepares what the service needs."""
+
+import asyncio
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from chassis.process import ServiceDefinition, command_line
+from chassis.settings import read_settings
+from chassis.telemetry import configure_logging
+from chassis.trail import new_id
+from users_service.adapters.signing_keys import add_key
+from users_service.bootstrap import build, create_operator
+from users_service.domain.errors import UserError
+from users_service.domain.values import EmailAddress, Password, Username
+from users_service.settings import UsersSettings
+
+SERVICE = ServiceDefinition(
+    name="users", package="users_service", settings=UsersSettings, build=build
+)
+
+cli = command_line(SERVICE)
+
+
+@cli.command("rotate-keys")
+def rotate_keys() -> None:
+    """Make a new key to sign access tokens with; the older ones go on verifying theirs."""
+    settings = read_settings(UsersSettings)
+    kid = new_id()
+    add_key(settings.keys_dir, kid)
+    click.echo(f"{kid} is published; it signs in {settings.keys_published_ahead_s:g} s")
+
+
+@cli.command("create-operator")
+@click.option("--username", required=True)
+@click.option("--email", required=True)
+@click.option(
+    "--password-file",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File whose one line is the password.",
+)
+def create_operator_command(username: str, email: str, password_file: Path) -> None:
+    """Create someone who runs the system; one who is there already stays as they are."""
+    settings = read_settings(UsersSettings)
+    configure_logging(SERVICE.name, settings)
+    try:
+        password = Password.parse(password_file.read_text().rstrip("\r\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        _refuse(f"{password_file}: {type(error).__name__}")
+    except UserError as error:
+        _refuse(f"the password in {password_file}: {error}")
+    try:
+        created = asyncio.run(
+            create_operator(settings, Username.parse(username), EmailAddress.parse(email), password)
+        )
+    except UserError as error:
+        _refuse(f"{error.code}: {error}")
+    click.echo(f"{username}: {'created' if created else 'is an operator already, left as is'}")
+
+
+def _refuse(why: str) -> NoReturn:
+    click.echo(why, err=True)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    cli()

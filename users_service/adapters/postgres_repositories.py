@@ -1,0 +1,101 @@
+"""Users and tasks in PostgreSQL, and the unit of work that they are saved in."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chassis.aggregates import AggregateTable
+from chassis.domain import DomainError
+from chassis.idempotency import PostgresIdempotencyKeys
+from chassis.outbox import Outbox
+from contracts.events import IntegrationEvent
+from contracts.topics import USERS_TASK, USERS_USER
+from users_service.adapters import tables
+from users_service.application.integration_events import Event, translate
+from users_service.domain.errors import EmailIsTaken, UsernameIsTaken
+from users_service.domain.task import Task, TaskName
+from users_service.domain.user import Role, User
+from users_service.domain.values import Alias, EmailAddress, PasswordHash, Username
+
+SOURCE = "/users"
+
+
+class PostgresUsers(AggregateTable[User]):
+    table = tables.users
+    topic = USERS_USER
+    conflicts: ClassVar[Mapping[str, type[DomainError]]] = {
+        "users_username_key": UsernameIsTaken,
+        "users_email_key": EmailIsTaken,
+    }
+
+    def to_row(self, aggregate: User) -> dict[str, Any]:
+        return {
+            "username": aggregate.username.value,
+            "email": aggregate.email.value,
+            "password_hash": aggregate.password_hash.value,
+            "alias": aggregate.alias.value if aggregate.alias else None,
+            "active": aggregate.active,
+            "roles": sorted(aggregate.roles),
+            "created_at": aggregate.created_at,
+        }
+
+    def from_row(self, row: Row[Any]) -> User:
+        return User(
+            row.id,
+            username=Username(row.username),
+            email=EmailAddress(row.email),
+            password_hash=PasswordHash(row.password_hash),
+            alias=Alias(row.alias) if row.alias is not None else None,
+            created_at=row.created_at,
+            active=row.active,
+            roles=frozenset(map(Role, row.roles)),
+            version=row.version,
+            sequence=row.sequence,
+        )
+
+    def translate(self, event: Event) -> IntegrationEvent | None:
+        return translate(event)
+
+
+class PostgresTasks(AggregateTable[Task]):
+    table = tables.tasks
+    topic = USERS_TASK
+
+    def to_row(self, aggregate: Task) -> dict[str, Any]:
+        return {
+            "name": aggregate.name.value,
+            "assignee_id": aggregate.assignee_id,
+            "created_at": aggregate.created_at,
+        }
+
+    def from_row(self, row: Row[Any]) -> Task:
+        return Task(
+            row.id,
+            name=TaskName(row.name),
+            assignee_id=row.assignee_id,
+            created_at=row.created_at,
+            version=row.version,
+            sequence=row.sequence,
+        )
+
+    def translate(self, event: Event) -> IntegrationEvent | None:
+        return translate(event)
+
+
+class PostgresUsersWork:
+    """One transaction on the service's database."""
+
+    def __init__(self, connection: AsyncConnection, now: Callable[[], datetime]) -> None:
+        self._connection = connection
+        self._outbox = Outbox(SOURCE, now)
+        self.users = PostgresUsers(connection, self._outbox)
+        self.tasks = PostgresTasks(connection, self._outbox)
+        self.idempotency_keys = PostgresIdempotencyKeys(connection)
+
+    async def flush(self) -> None:
+        await self.users.flush()
+        await self.tasks.flush()
+        await self._outbox.flush(self._connection)

@@ -1,0 +1,62 @@
+"""The service's tables; those of the event path come from the chassis."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from chassis import tables
+from chassis.tables import Moment
+
+metadata = MetaData(naming_convention=tables.NAMING)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("username", Text, nullable=False),
+    Column("email", Text, nullable=False),
+    Column("password_hash", Text, nullable=False),
+    Column("alias", Text),
+    Column("active", Boolean, nullable=False),
+    Column("roles", JSONB, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    UniqueConstraint("username"),
+    UniqueConstraint("email"),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("assignee_id", Uuid, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    # A page of someone's tasks, newest first: ids are ordered by time.
+    Index(None, "assignee_id", "id"),
+)
+
+sign_in_attempts = Table(
+    "sign_in_attempts",
+    metadata,
+    Column("fingerprint", LargeBinary, primary_key=True, comment="whose: a keyed hash"),
+    Column("count", Integer, nullable=False),
+    Column("window_began_at", Moment, nullable=False),
+    Index(None, "window_began_at"),
+)
+
+tables.add_to(metadata)

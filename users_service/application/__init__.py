@@ -1,0 +1,1 @@
+"""What the users service can do, one use case a file."""

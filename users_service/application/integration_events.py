@@ -1,0 +1,25 @@
+"""What others are told of what happens here, and what they are not."""
+
+from typing import assert_never
+
+from contracts.events import IntegrationEvent
+from contracts.users import TaskCreatedV1, UserSignedUpV1
+from users_service.domain.task import TaskCreated
+from users_service.domain.user import OperatorCreated, UserSignedUp
+
+Event = UserSignedUp | OperatorCreated | TaskCreated
+
+
+def translate(event: Event) -> IntegrationEvent | None:
+    """Say a domain event in the contract's words, or return None to keep it to ourselves."""
+    match event:
+        case UserSignedUp():
+            return UserSignedUpV1(user_id=event.user_id, username=event.username.value)
+        case OperatorCreated():
+            return None  # who runs the system has no account, no tasks and no welcome
+        case TaskCreated():
+            return TaskCreatedV1(
+                task_id=event.task_id, assignee_id=event.assignee_id, name=event.name.value
+            )
+        case _:
+            assert_never(event)

@@ -1,0 +1,1 @@
+"""What a user and a task are, and which rules hold for them."""

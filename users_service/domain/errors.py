@@ -1,0 +1,95 @@
+"""What the users service refuses.
+
+UserError
+├── InvalidValue
+│   ├── InvalidUsername
+│   ├── InvalidAlias
+│   ├── InvalidEmail
+│   ├── InvalidPassword
+│   └── InvalidTaskName
+├── UsernameIsTaken
+├── EmailIsTaken
+├── UserNotFound
+├── NotYours
+├── WrongCredentials
+└── TooManySignIns
+"""
+
+from chassis.domain import DomainError, Kind
+
+
+class UserError(DomainError):
+    """A rule of the users service said no."""
+
+
+class InvalidValue(UserError):
+    """A text that is not what it should be; the message says what would be right."""
+
+    kind, code = Kind.INVALID, "invalid-value"
+
+
+class InvalidUsername(InvalidValue):
+    code = "invalid-username"
+
+
+class InvalidAlias(InvalidValue):
+    code = "invalid-alias"
+
+
+class InvalidEmail(InvalidValue):
+    code = "invalid-email"
+
+
+class InvalidPassword(InvalidValue):
+    code = "invalid-password"
+
+
+class InvalidTaskName(InvalidValue):
+    code = "invalid-task-name"
+
+
+class UsernameIsTaken(UserError):
+    kind, code = Kind.CONFLICT, "username-is-taken"
+
+    def __init__(self) -> None:
+        super().__init__("someone else has this username")
+
+
+class EmailIsTaken(UserError):
+    kind, code = Kind.CONFLICT, "email-is-taken"
+
+    def __init__(self) -> None:
+        super().__init__("someone else has this e-mail address")
+
+
+class UserNotFound(UserError):
+    kind, code = Kind.NOT_FOUND, "user-not-found"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such user")
+
+
+class NotYours(UserError):
+    kind, code = Kind.FORBIDDEN, "not-yours"
+
+    def __init__(self) -> None:
+        super().__init__("only the user or an operator may see this")
+
+
+class WrongCredentials(UserError):
+    """Nobody of that name, another password, or a deactivated user: it does not say which."""
+
+    kind, code = Kind.UNAUTHENTICATED, "wrong-credentials"
+
+    def __init__(self) -> None:
+        super().__init__("the name or the password is wrong")
+
+
+class TooManySignIns(UserError):
+    """Too many failed for this name or from this address; again after ``retry_after_s``."""
+
+    kind, code = Kind.TOO_MANY, "too-many-sign-ins"
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("too many sign-ins failed; wait before the next")
+        self.retry_after_s = retry_after_s

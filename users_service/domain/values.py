@@ -1,0 +1,97 @@
+"""What people are called, written to and recognised by: each valid ever after it is parsed."""
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from typing import Final
+
+from users_service.domain.errors import (
+    InvalidAlias,
+    InvalidEmail,
+    InvalidPassword,
+    InvalidUsername,
+    InvalidValue,
+)
+
+NAME_MIN_CHARS: Final = 2
+NAME_MAX_CHARS: Final = 15
+EMAIL_MAX_CHARS: Final = 254
+PASSWORD_MIN_CHARS: Final = 8
+PASSWORD_MAX_CHARS: Final = 1024
+
+_NAME: Final = re.compile(rf"[A-Za-z0-9.+_-]{{{NAME_MIN_CHARS},{NAME_MAX_CHARS}}}")
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+# What browsers take for valid (HTML standard, "valid e-mail address").
+_EMAIL: Final = re.compile(rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*")
+
+
+@dataclass(frozen=True, slots=True)
+class Username:
+    """The name someone signs in by: 2 to 15 of ``a-z 0-9 . - + _``, upper case folded."""
+
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Username":
+        return cls(_folded_name(text, InvalidUsername))
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Another name someone goes by, under the username's rule; it need not be unique."""
+
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Alias":
+        return cls(_folded_name(text, InvalidAlias))
+
+
+@dataclass(frozen=True, slots=True)
+class EmailAddress:
+    """An address in the form we compare by: trimmed and lower case, at most 254 characters."""
+
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> "EmailAddress":
+        address = text.strip()
+        # The length first: it bounds the work of the pattern (RFC 5321, 4.5.3.1.3).
+        if len(address) > EMAIL_MAX_CHARS or not _EMAIL.fullmatch(address):
+            raise InvalidEmail(f"an e-mail address of at most {EMAIL_MAX_CHARS} characters")
+        return cls(address.lower())
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """What someone types to prove who they are; it shows in no ``repr``."""
+
+    value: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> "Password":
+        """Take a password that someone chooses: 8 to 1024 characters."""
+        chosen = cls.offered(text)
+        if not PASSWORD_MIN_CHARS <= len(chosen.value) <= PASSWORD_MAX_CHARS:
+            raise InvalidPassword(f"{PASSWORD_MIN_CHARS} to {PASSWORD_MAX_CHARS} characters")
+        return chosen
+
+    @classmethod
+    def offered(cls, text: str) -> "Password":
+        """Take what is offered at a sign-in; whether it is right is for the hash to say."""
+        # One form of what looks the same, whichever keyboard it comes from (RFC 8265, 4.2).
+        return cls(unicodedata.normalize("NFC", text))
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordHash:
+    """What is kept of a password; it shows in no ``repr``."""
+
+    value: str = field(repr=False)
+
+
+def _folded_name(text: str, refusal: type[InvalidValue]) -> str:
+    # Matched before folding: some letters outside ASCII fold to one inside (U+212A to k).
+    if not _NAME.fullmatch(text):
+        raise refusal(f"{NAME_MIN_CHARS} to {NAME_MAX_CHARS} characters of a-z 0-9 . - + _")
+    return text.lower()

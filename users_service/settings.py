@@ -1,0 +1,56 @@
+"""What the users service can be told from its environment, beside what every service can."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from chassis.settings import ServiceSettings
+
+
+class UsersSettings(ServiceSettings):
+    """The settings of the users service, from ``USERS_…``."""
+
+    model_config = SettingsConfigDict(env_prefix="USERS_")
+
+    http_port: int = Field(
+        default=8101, ge=0, le=65_535, description="port of HTTP; 0 takes a free one"
+    )
+    # A client's address limits how often it may guess, so the gateway proves itself by its
+    # secret; an address that anyone on the same machine has is no proof.
+    trusted_proxies: str = Field(default="", description="nobody: see USERS_GATEWAY_SECRET")
+    jwks_url: str = Field(default="", description="not used: this service has the keys itself")
+
+    keys_dir: Path = Field(description="directory of the keys that sign access tokens")
+    keys_published_ahead_s: float = Field(
+        default=120.0,
+        ge=0,
+        description="time that readers have to fetch a new key before it signs",
+    )
+    access_token_lifetime_s: int = Field(
+        default=900, gt=0, le=86_400, description="how long an access token is good for"
+    )
+    gateway_secret: SecretStr = Field(
+        min_length=32,
+        description="who sends it as X-Gateway-Secret is believed its X-Forwarded-For",
+    )
+
+    # OWASP Password Storage Cheat Sheet: m = 19 MiB, t = 2, p = 1.
+    argon2_memory_kib: int = Field(
+        default=19_456, ge=8, description="memory that one password hash takes"
+    )
+    argon2_passes: int = Field(default=2, ge=1, description="passes over that memory")
+    argon2_lanes: int = Field(default=1, ge=1, description="lanes of one hash")
+    argon2_threads: int = Field(default=2, ge=1, description="hashes made at once, at most")
+
+    sign_in_window_s: int = Field(
+        default=300, gt=0, description="time within which failed sign-ins are counted"
+    )
+    sign_ins_per_name: int = Field(
+        default=10, gt=0, description="failed sign-ins for one name in that time, at most"
+    )
+    sign_ins_per_network: int = Field(
+        default=100,
+        gt=0,
+        description="failed sign-ins from one IPv4 address or IPv6 /64 in that time, at most",
+    )
