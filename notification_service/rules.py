@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from chassis.telemetry import current_traceparent
+from chassis.transactor import Work
 from contracts.envelope import Envelope
 from contracts.events import IntegrationEvent
 from contracts.users import UserSignedUpV1
@@ -45,7 +46,7 @@ def rules(*, slack_channel: str) -> tuple[Rule[Any], ...]:
     )
 
 
-class NotificationWork(Protocol):
+class NotificationWork(Work, Protocol):
     @property
     def deliveries(self) -> PlannedDeliveries: ...
 
@@ -60,6 +61,9 @@ class PlanDeliveries:
         now: Callable[[], datetime],
     ) -> None:
         self._rules = tuple(planned_by)
+        self.events: frozenset[type[IntegrationEvent]] = frozenset(
+            rule.event for rule in self._rules
+        )
         self._new_id = new_id
         self._now = now
 

@@ -1,0 +1,16 @@
+"""Runs the notification service: ``python -m notification_service``."""
+
+from chassis.process import ServiceDefinition, command_line
+from notification_service.bootstrap import build
+from notification_service.settings import NotificationSettings
+
+SERVICE = ServiceDefinition(
+    name="notification",
+    package="notification_service",
+    settings=NotificationSettings,
+    build=build,
+)
+cli = command_line(SERVICE)
+
+if __name__ == "__main__":
+    cli()

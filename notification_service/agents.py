@@ -1,0 +1,18 @@
+"""What the service listens to: every topic with an event that a rule is about."""
+
+from chassis.subscribers import EventSubscriber
+from contracts.topics import TOPICS
+from notification_service.rules import NotificationWork, PlanDeliveries
+
+
+def subscribers(plan: PlanDeliveries) -> list[EventSubscriber[NotificationWork]]:
+    """Return one subscriber for each topic on which a rule waits for something."""
+    return [
+        EventSubscriber(
+            name="notification.plan-deliveries",
+            topic=topic,
+            handlers={event: plan for event in topic.events if event in plan.events},
+        )
+        for topic in TOPICS
+        if plan.events.intersection(topic.events)
+    ]

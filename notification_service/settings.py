@@ -1,0 +1,76 @@
+"""What the notification service can be told from its environment."""
+
+from typing import Final
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from chassis.settings import ServiceSettings
+
+SLACK_URL: Final = "https://slack.com/api/"
+STAND_IN_URL: Final = "http://127.0.0.1:28105/api/"
+# The stand-in takes any token of the right form, and so does nobody else.
+STAND_IN_TOKEN: Final = "xoxb-stand-in"  # noqa: S105
+
+
+class NotificationSettings(ServiceSettings):
+    """The settings of the notification service, read from NOTIFICATION_…."""
+
+    model_config = SettingsConfigDict(env_prefix="NOTIFICATION_")
+
+    http_port: int = Field(default=28_104, ge=0, le=65_535, description="port of HTTP; 0: any")
+
+    slack_token: SecretStr | None = Field(
+        default=None,
+        validate_default=True,
+        description="a bot's token (chat:write, channels:read, channels:history); in development"
+        " the stand-in needs none",
+    )
+    slack_base_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="where Slack's Web API is spoken; with a token Slack itself, else the stand-in",
+    )
+    slack_channel: str = Field(
+        default="growth",
+        pattern=r"^[\w-]{1,80}$",
+        description="channel of the rules about growth: its name without #, or its id",
+    )
+    delivery_concurrency: int = Field(
+        default=4, gt=0, le=100, description="deliveries sent at once, at most"
+    )
+    delivery_timeout_s: float = Field(
+        default=10.0, gt=0, le=30, description="longest wait for an answer of the other side"
+    )
+    delivery_lease_s: float = Field(
+        default=15.0, gt=0, description="silence after which a delivery's worker is taken for dead"
+    )
+    delivery_settle_s: float = Field(
+        default=3.0, ge=0, description="time after which what was posted is sure to be found"
+    )
+    delivery_longest_retry_s: float = Field(
+        default=60.0, gt=0, description="longest wait between two tries"
+    )
+
+    @field_validator("slack_token")
+    @classmethod
+    def _is_there_in_production(
+        cls, value: SecretStr | None, info: ValidationInfo
+    ) -> SecretStr | None:
+        if value is None and info.data.get("environment") == "production":
+            raise ValueError("is not set; only in development the stand-in takes Slack's place")
+        return value
+
+    @field_validator("delivery_lease_s")
+    @classmethod
+    def _outlasts_a_call(cls, value: float, info: ValidationInfo) -> float:
+        if value <= info.data.get("delivery_timeout_s", 0):
+            raise ValueError("must be greater than the time-out of a call")
+        return value
+
+    @property
+    def slack(self) -> tuple[str, str]:
+        """Return the token to use, and where."""
+        if self.slack_token is None:
+            return STAND_IN_TOKEN, self.slack_base_url or STAND_IN_URL
+        return self.slack_token.get_secret_value(), self.slack_base_url or SLACK_URL

@@ -1,0 +1,60 @@
+"""What the tests of the notification service make things with."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from chassis.trail import new_id
+from contracts.envelope import Envelope, decode, encode
+from contracts.users import UserSignedUpV1
+from notification_service.deliveries import PlannedDelivery
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self, at: datetime = NOW) -> None:
+        self.at = at
+
+    def __call__(self) -> datetime:
+        return self.at
+
+    def advance(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+
+def after(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def planned(**changes: Any) -> PlannedDelivery:
+    delivery = PlannedDelivery(
+        id=new_id(),
+        rule="slack-growth-user-signed-up",
+        event_id=new_id(),
+        medium="slack",
+        address="growth",
+        text="ada signed up",
+        correlation_id="c-1",
+        traceparent=None,
+        created_at=NOW,
+    )
+    return replace(delivery, **changes)
+
+
+def signed_up(username: str = "ada") -> tuple[UserSignedUpV1, Envelope]:
+    user_id = uuid4()
+    event = UserSignedUpV1(user_id=user_id, username=username)
+    encoded = encode(
+        event,
+        id=new_id(),
+        source="/users",
+        subject=str(user_id),
+        time=NOW,
+        sequence=1,
+        correlationid="c-1",
+    )
+    return event, decode(encoded.payload)

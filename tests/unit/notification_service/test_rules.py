@@ -1,0 +1,98 @@
+from typing import Any
+from uuid import uuid4
+
+from opentelemetry.sdk.trace import TracerProvider
+
+from chassis.trail import new_id
+from contracts.accounts import AccountOpenedV1
+from contracts.events import IntegrationEvent
+from contracts.topics import USERS_USER
+from contracts.users import UserSignedUpV1
+from notification_service.agents import subscribers
+from notification_service.in_memory import InMemoryDeliveries
+from notification_service.rules import SLACK, PlanDeliveries, Rule, rules
+
+from .making import NOW, Clock, signed_up
+
+
+class FakeWork:
+    def __init__(self) -> None:
+        self.deliveries = InMemoryDeliveries()
+
+    async def flush(self) -> None:
+        pass
+
+
+def planning(*extra: Rule[Any]) -> PlanDeliveries:
+    return PlanDeliveries([*rules(slack_channel="growth"), *extra], new_id, Clock())
+
+
+def rule_for(name: str, event: type[IntegrationEvent]) -> Rule[Any]:
+    return Rule(name=name, event=event, medium=SLACK, address="other", text=lambda _: "hello")
+
+
+class TestPlanDeliveries:
+    async def test_a_sign_up_is_told_to_the_growth_channel(self) -> None:
+        work = FakeWork()
+        event, envelope = signed_up("ada")
+
+        await planning()(work, event, envelope)
+
+        (kept,) = work.deliveries.kept.values()
+        delivery = kept.planned
+        assert (delivery.rule, delivery.medium, delivery.address, delivery.text) == (
+            "slack-growth-user-signed-up",
+            "slack",
+            "growth",
+            "ada signed up",
+        )
+        assert (delivery.event_id, delivery.correlation_id) == (envelope.id, "c-1")
+        assert delivery.created_at == NOW
+
+    async def test_each_rule_of_an_event_is_a_delivery_of_its_own(self) -> None:
+        work = FakeWork()
+        event, envelope = signed_up()
+
+        await planning(rule_for("second", UserSignedUpV1), rule_for("third", AccountOpenedV1))(
+            work, event, envelope
+        )
+
+        assert sorted(each.planned.rule for each in work.deliveries.kept.values()) == [
+            "second",
+            "slack-growth-user-signed-up",
+        ]
+
+    async def test_a_delivery_goes_on_with_the_trace_it_was_planned_in(self) -> None:
+        work = FakeWork()
+        event, envelope = signed_up()
+
+        with TracerProvider().get_tracer("test").start_as_current_span("consume") as span:
+            await planning()(work, event, envelope)
+
+        (kept,) = work.deliveries.kept.values()
+        assert kept.planned.traceparent is not None
+        assert f"{span.get_span_context().trace_id:032x}" in kept.planned.traceparent
+
+
+class TestSubscribers:
+    def test_it_listens_to_sign_ups(self) -> None:
+        (subscriber,) = subscribers(planning())
+
+        assert subscriber.name == "notification.plan-deliveries"
+        assert subscriber.topic is USERS_USER
+        assert set(subscriber.handlers) == {UserSignedUpV1}
+
+    def test_a_rule_about_another_topics_event_is_listened_for_there(self) -> None:
+        two = subscribers(planning(rule_for("second", AccountOpenedV1)))
+
+        assert [(each.topic.name, set(each.handlers)) for each in two] == [
+            ("users.user", {UserSignedUpV1}),
+            ("accounts.account", {AccountOpenedV1}),
+        ]
+
+
+class TestNames:
+    def test_every_rule_has_a_name_of_its_own(self) -> None:
+        names = [each.name for each in rules(slack_channel=str(uuid4()))]
+
+        assert len(names) == len(set(names))

@@ -1,0 +1,73 @@
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from chassis.settings import BAD_SETTINGS_EXIT_CODE, read_settings
+from notification_service.settings import NotificationSettings
+
+ENVIRONMENT = {
+    "NOTIFICATION_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
+    "NOTIFICATION_JWKS_URL": "http://127.0.0.1:1/jwks.json",
+    "NOTIFICATION_IDEMPOTENCY_SECRET": "s" * 32,
+}
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+class TestWhereSlackIs:
+    def test_in_production_a_token_is_needed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            read_settings(NotificationSettings)
+
+        assert stopped.value.code == BAD_SETTINGS_EXIT_CODE
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("NOTIFICATION_SLACK_TOKEN: ")
+
+    def test_in_production_an_address_alone_is_not_enough(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NOTIFICATION_SLACK_BASE_URL", "http://127.0.0.1:28105/api/")
+
+        with pytest.raises(SystemExit):
+            read_settings(NotificationSettings)
+
+    def test_a_token_alone_is_for_slack_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NOTIFICATION_SLACK_TOKEN", "xoxb-secret")
+
+        settings = read_settings(NotificationSettings)
+
+        assert settings.slack == ("xoxb-secret", "https://slack.com/api/")
+        assert "xoxb-secret" not in repr(settings)
+
+    def test_in_development_the_stand_in_takes_its_place(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NOTIFICATION_ENVIRONMENT", "development")
+
+        assert read_settings(NotificationSettings).slack == (
+            "xoxb-stand-in",
+            "http://127.0.0.1:28105/api/",
+        )
+
+    def test_an_address_is_used_with_or_without_a_token(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NOTIFICATION_ENVIRONMENT", "development")
+        monkeypatch.setenv("NOTIFICATION_SLACK_BASE_URL", "http://127.0.0.1:1/api/")
+        without = read_settings(NotificationSettings)
+        monkeypatch.setenv("NOTIFICATION_SLACK_TOKEN", "xoxb-secret")
+        with_one = read_settings(NotificationSettings)
+
+        assert without.slack == ("xoxb-stand-in", "http://127.0.0.1:1/api/")
+        assert with_one.slack == ("xoxb-secret", "http://127.0.0.1:1/api/")
+
+
+class TestPatience:
+    def test_a_lease_outlasts_a_call(self) -> None:
+        with pytest.raises(ValidationError, match="greater than the time-out"):
+            NotificationSettings(
+                slack_token=SecretStr("xoxb-1"), delivery_timeout_s=10, delivery_lease_s=10
+            )
