@@ -180,8 +180,6 @@ class Once(Generic[W]):
         return Response(known.body, known.status, headers)
 
     def _to_store(self, response: Response) -> StoredAnswer:
-        if not 200 <= response.status_code < 300:
-            raise ValueError("a command is answered with a 2xx, or refused by raising")
         headers = {k: v for k, v in response.headers.items() if k != "content-length"}
         return StoredAnswer(self._fingerprint, response.status_code, headers, bytes(response.body))
 

@@ -41,8 +41,8 @@ class Toys:
     def events(self) -> list[str]:
         return [line["event"] for line in self.lines]
 
-    def terminate(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
 
     async def exit_code(self) -> int:
         async with asyncio.timeout(DEADLINE_S):
@@ -128,7 +128,7 @@ class TestStopping:
             port = await process.port()
             request = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/slow"))
             await until((tmp_path / "begun").exists)
-            process.terminate()
+            process.send(signal.SIGTERM)
             await until(lambda: not accepts(port))
             assert not (tmp_path / "robot-ended").exists()
             (tmp_path / "release").touch()
@@ -144,7 +144,7 @@ class TestStopping:
     ) -> None:
         async with toys(tmp_path) as process:
             await process.port()
-            process._process.send_signal(number)
+            process.send(number)
             assert await process.exit_code() == 0
 
         assert (tmp_path / "closed").read_text() == "after the robot"
@@ -156,7 +156,7 @@ class TestStopping:
             port = await process.port()
             request = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/slow"))
             await until((tmp_path / "begun").exists)
-            process.terminate()
+            process.send(signal.SIGTERM)
 
             assert await process.exit_code() == 0
             assert (await request).status_code == 500
@@ -164,7 +164,7 @@ class TestStopping:
     async def test_a_part_that_stops_badly_makes_it_a_failure(self, tmp_path: Path) -> None:
         async with toys(tmp_path, robot="stops-badly") as process:
             await process.port()
-            process.terminate()
+            process.send(signal.SIGTERM)
             assert await process.exit_code() == 1
 
         (line,) = (line for line in process.lines if line["event"] == "part stopped badly")
@@ -176,7 +176,7 @@ class TestStopping:
         async with toys(tmp_path, otlp_endpoint="http://127.0.0.1:1") as process:
             (tmp_path / "release").touch()
             await client.get(f"http://127.0.0.1:{await process.port()}/slow")
-            process.terminate()
+            process.send(signal.SIGTERM)
 
             assert await process.exit_code() == 0
 
@@ -184,7 +184,7 @@ class TestStopping:
     async def test_whatever_hangs_it_ends(self, tmp_path: Path, robot: str) -> None:
         async with toys(tmp_path, robot=robot, shutdown_grace_s=1) as process:
             await process.port()
-            process.terminate()
+            process.send(signal.SIGTERM)
             assert await process.exit_code() == 1
 
         assert "the time to stop is over" in process.said

@@ -62,9 +62,10 @@ def signed(
     token = AccessToken(
         id=new_id(), principal=principal, issued_at=NOW, lifetime=timedelta(minutes=10)
     )
+    said = token.claims(issuer="users", audience="onboarding") | dict(claims or {})
     return jwt.encode(
         {"alg": SIGNING_ALGORITHM, "typ": TOKEN_TYPE, "kid": key.kid, **(header or {})},
-        token.claims(issuer="users", audience="onboarding") | dict(claims or {}),
+        {name: value for name, value in said.items() if value is not None},
         key,
         algorithms=[SIGNING_ALGORITHM],
     )
@@ -132,6 +133,10 @@ class TestVerifying:
             {"sub": "no uuid"},
             {"iat": int(NOW.timestamp()) + 6},
             {"exp": "tomorrow"},
+            {"iss": None},
+            {"aud": None},
+            {"sub": None},
+            {"iat": None},
             {"exp": None},
             {"jti": None},
             {"roles": "operator"},

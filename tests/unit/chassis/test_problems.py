@@ -1,6 +1,7 @@
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, ClassVar
 
+import asyncpg
 import httpx
 import pytest
 from fastapi import APIRouter, Header, HTTPException
@@ -183,10 +184,18 @@ class TestRequests:
 
 class TestBodyBound:
     async def test_a_body_announced_too_large_is_refused_unread(self, serve: Serve) -> None:
+        read = False
+
+        async def body() -> AsyncIterator[bytes]:
+            nonlocal read
+            read = True
+            yield b"x" * 101
+
         async with serve(toys(), max_body_bytes=100) as client:
-            answer = await client.post("/toys/1", content=b"x" * 101)
+            answer = await client.post("/toys/1", content=body(), headers={"Content-Length": "101"})
 
         problem_of(answer, 413, "body-too-large")
+        assert not read
 
     async def test_a_body_that_grows_too_large_is_refused(self, serve: Serve) -> None:
         async def chunks() -> AsyncIterator[bytes]:
@@ -228,6 +237,8 @@ class TestFailures:
             OSError("Multiple exceptions"),
             TimeoutError(),
             PoolTimeoutError("no connection in time"),
+            asyncpg.TooManyConnectionsError("sorry"),
+            asyncpg.CannotConnectNowError("the database system is starting up"),
         ],
     )
     async def test_what_is_away_is_worth_another_try(self, serve: Serve, error: Exception) -> None:

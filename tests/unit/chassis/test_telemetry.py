@@ -146,11 +146,9 @@ class TestLogging:
         assert written() == ""
 
     def test_a_warning_is_a_line_too(self, written: Written) -> None:
-        configure_logging("toys", settings())
-
         with warnings.catch_warnings():
             warnings.simplefilter("always")
-            logging.captureWarnings(capture=True)
+            configure_logging("toys", settings())
             warnings.warn("this will go away", stacklevel=1)
             logging.captureWarnings(capture=False)
 
@@ -224,7 +222,7 @@ class TestRequests:
         assert answer.json().startswith("00-0af7651916cd43dd8448eb211c80319c-")
         assert (request.name, request.kind) == ("POST /toys/{number}", SpanKind.SERVER)
         assert sell.parent == request.get_span_context()
-        assert "ann@example.org" not in request.to_json()
+        assert "example.org" not in request.to_json()
 
     async def test_an_unexpected_error_leaves_no_message_in_the_trace(
         self, serve: Serve, spans: InMemorySpanExporter
