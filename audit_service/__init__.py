@@ -1,0 +1,1 @@
+"""The audit service: every event of every topic, kept as it came."""

@@ -1,0 +1,12 @@
+"""What the service consumes: everything."""
+
+from collections.abc import Iterable
+
+from audit_service.records import SUBSCRIBER, AuditWork, keep
+from chassis.subscribers import RecordSubscriber
+from contracts.topics import Topic
+
+
+def subscribers(topics: Iterable[Topic]) -> list[RecordSubscriber[AuditWork]]:
+    """Return one subscriber a topic, which keeps all that comes, from the topic's beginning."""
+    return [RecordSubscriber(name=SUBSCRIBER, topic=topic, keep=keep) for topic in topics]

@@ -1,0 +1,5 @@
+"""The schema's revisions, and the tables that they lead to."""
+
+from audit_service.tables import metadata
+
+__all__ = ["metadata"]

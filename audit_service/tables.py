@@ -1,0 +1,83 @@
+"""The records: what Kafka gave us, byte for byte, and what we made of it. Rows are only added."""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+
+from chassis import tables as chassis_tables
+from chassis.tables import NAMING, Moment
+
+metadata = MetaData(naming_convention=NAMING)
+
+records = Table(
+    "records",
+    metadata,
+    Column("position", BigInteger, Identity(always=True), primary_key=True),
+    Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("key", LargeBinary),
+    # JSON and not JSONB, which refuses a name with a NUL in it.
+    Column("headers", JSON, nullable=False, comment="[name, base64 or null] pairs, in order"),
+    Column("payload", LargeBinary, comment="the bytes as they came; null for a tombstone"),
+    Column("sha256", LargeBinary, nullable=False, comment="of the payload"),
+    Column("recorded_at", Moment, nullable=False),
+    Column("invalid_reason", Text, comment="why it is no event of ours; null for one that is"),
+    Column("event_id", Uuid),
+    Column("source", Text),
+    Column("type", Text),
+    Column("subject", Text),
+    Column(
+        "occurred_at",
+        Moment,
+        nullable=False,
+        comment="the event's time; recorded_at of what is no event",
+    ),
+    Column("sequence", BigInteger),
+    Column("correlation_id", Text),
+    Column("causation_id", Text),
+    Column("traceparent", Text),
+    Column("verdict", Text, comment="what its sequence says: next, after-gap, late, …"),
+    Column(
+        "altered", Boolean, nullable=False, comment="its source and id were seen with other bytes"
+    ),
+    UniqueConstraint("event_id", "source", "sha256"),
+    # What is no event has no id: there the place tells a repeat.
+    Index(
+        "records_place_key",
+        "topic",
+        "partition",
+        "offset",
+        "sha256",
+        unique=True,
+        postgresql_where=text("event_id IS NULL"),
+    ),
+    # One for each filter of the search, in the order of its pages.
+    Index(None, "occurred_at", "position"),
+    Index(None, "subject", "occurred_at", "position"),
+    Index(None, "correlation_id", "occurred_at", "position"),
+    Index(None, "type", "occurred_at", "position"),
+    Index(None, "source", "occurred_at", "position"),
+    Index(None, "topic", "occurred_at", "position"),
+    Index(
+        "records_invalid_idx",
+        "occurred_at",
+        "position",
+        postgresql_where=text("invalid_reason IS NOT NULL"),
+    ),
+)
+
+chassis_tables.add_to(metadata)

@@ -1,0 +1,45 @@
+"""The audit service's schema, migrated once for each worker of a run."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis import migrations
+from chassis.database import create_engine
+from local_cluster.testing import RunningInfrastructure
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[Sequence[MutableMapping[str, Any]]]:
+    """What was logged, and nothing on the terminal."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: RunningInfrastructure) -> Iterator[str]:
+    name = f"audit_{uuid4().hex}"
+    url = postgres_server.create_database(name)
+    asyncio.run(migrations.upgrade("audit_service", url))
+    yield name
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def audit_database(postgres_server: RunningInfrastructure, migrated_template: str) -> Iterator[str]:
+    """The URL of a fresh database with the service's schema."""
+    name = f"test_{uuid4().hex}"
+    yield postgres_server.create_database(name, migrated_template)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+async def engine(audit_database: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(audit_database, pool_size=5, application_name="test")
+    yield engine
+    await engine.dispose()
