@@ -12,7 +12,7 @@ import httpx
 
 from local_cluster.control import Control
 from local_cluster.credentials import secret
-from local_cluster.directories import cluster_directory, remove_cluster_directory
+from local_cluster.directories import remove_cluster_directory
 from local_cluster.errors import ClusterError, PortTaken
 from local_cluster.java import find_java
 from local_cluster.kafka import Kafka
@@ -62,7 +62,6 @@ class Cluster:
         :raises PortTaken: somebody else listens where one of the processes has to
         :raises ClusterError: something did not come up; the message says what and where to look
         """
-        cluster_directory(self.settings.directory)
         names = [service.name for service in self.topology.services] if services else []
         self._refuse_taken_ports(["kafka"] * kafka + ["postgres"] * postgres + names)
         if not self.control.is_up():

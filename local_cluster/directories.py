@@ -14,12 +14,11 @@ from local_cluster.errors import ClusterError
 _MADE_BY_US = "made-by-local-cluster"
 
 
-def cluster_directory(path: Path) -> Path:
-    """Make the directory if there is none, and return its full path."""
+def make_cluster_directory(path: Path) -> None:
+    """Make the directory, open to its owner alone, if there is none."""
     if not path.exists() or not any(path.iterdir()):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         (path / _MADE_BY_US).touch()
-    return path.resolve()
 
 
 def remove_cluster_directory(path: Path) -> None:
@@ -49,6 +48,7 @@ def private_folder(folder: Path) -> None:
 @contextmanager
 def turn(directory: Path) -> Iterator[None]:
     """Wait until nobody else starts or stops this cluster, and keep others waiting meanwhile."""
+    make_cluster_directory(directory)
     with (directory / "turn.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -18,7 +18,13 @@ from local_cluster.processes import ProcessSpec
 _LOGGING = Path(__file__).with_name("log4j2.yaml")
 _UP_WITHIN_S = 90.0
 # A tool lives for seconds: the quick compiler and the small collector start it sooner.
-TOOL_OPTIONS = ("-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+_TOOL_OPTIONS = (
+    "-Xmx256m",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+    f"-Dlog4j2.configurationFile={Path(__file__).with_name('tools-log4j2.yaml')}",
+)
+CONSOLE_CONSUMER = "org.apache.kafka.tools.consumer.ConsoleConsumer"
 
 PROPERTIES = {
     "process.roles": "broker,controller",
@@ -109,7 +115,7 @@ class Kafka:
 
     def tool(self, main_class: str, *arguments: str) -> list[str]:
         """Return the command line of one of Kafka's own tools."""
-        return [str(self._java), *TOOL_OPTIONS, "-cp", self._class_path, main_class, *arguments]
+        return [str(self._java), *_TOOL_OPTIONS, "-cp", self._class_path, main_class, *arguments]
 
     async def wait_until_up(self) -> None:
         """Return once it serves clients."""

@@ -65,8 +65,8 @@ def _checked(jar: Path, artifact: Artifact) -> Path:
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if found != artifact.sha256:
         raise ClusterError(
-            f"{jar} is not {artifact.name} {artifact.version} as it is pinned "
-            f"(SHA-256 {found[:12]}…, expected {artifact.sha256[:12]}…); remove it to fetch it again"
+            f"{jar} is not {artifact.name} {artifact.version} as pinned (SHA-256 {found[:12]}…, "
+            f"expected {artifact.sha256[:12]}…): remove it to have it fetched again"
         )
     return jar
 

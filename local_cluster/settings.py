@@ -2,8 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT = "kafka-native-onboarding"
@@ -22,16 +23,19 @@ def _port(default: int, who: str) -> int:
     return port
 
 
+FullPath = Annotated[Path, AfterValidator(Path.absolute)]
+
+
 class Settings(BaseSettings):
     """One cluster: its directory, the shared cache, its ports."""
 
     model_config = SettingsConfigDict(env_prefix="LOCAL_", frozen=True, extra="forbid")
 
-    directory: Path = Field(
+    directory: FullPath = Field(
         default=REPOSITORY / ".local", description="data, secrets and logs; removed by `clean`"
     )
-    cache_directory: Path = Field(
-        default_factory=_default_cache, description="what is downloaded once per user"
+    cache_directory: FullPath = Field(
+        default_factory=_default_cache, description="what is downloaded, once per user"
     )
     gateway_port: int = _port(8000, "the gateway, the one door for clients")
     kafka_port: int = _port(9092, "Kafka for clients")

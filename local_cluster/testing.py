@@ -11,12 +11,12 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from local_cluster.cluster import Cluster
-from local_cluster.directories import cluster_directory, turn
+from local_cluster.directories import turn
 from local_cluster.ports import free_port
 from local_cluster.processes import ProcessStatus
 from local_cluster.settings import Settings
@@ -124,9 +124,10 @@ def running_cluster(directory: Path) -> Iterator[RunningCluster]:
 
 @contextmanager
 def _shared(directory: Path, start: Start) -> Iterator[Cluster]:
-    directory = cluster_directory(directory)
-    with (directory / "users.lock").open("w") as users:
+    directory = directory.absolute()
+    with ExitStack() as held:
         with turn(directory):
+            users = held.enter_context((directory / "users.lock").open("w"))
             joined = _join(directory) or _begin(directory, start)
             fcntl.flock(users, fcntl.LOCK_SH)
         try:

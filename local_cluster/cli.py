@@ -1,0 +1,136 @@
+"""The command line: up, down, status, logs, clean, and Kafka's own console consumer."""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+
+from local_cluster.cluster import Cluster, Report
+from local_cluster.directories import turn
+from local_cluster.display import print_status, print_summary
+from local_cluster.errors import ClusterError, PortTaken
+from local_cluster.kafka import CONSOLE_CONSUMER
+from local_cluster.logs import show_logs
+from local_cluster.ports import is_free
+from local_cluster.settings import Settings
+from local_cluster.status import read_status
+
+FAILED, WRONG, NOT_UP = 1, 2, 3
+
+_console = Console(highlight=False, soft_wrap=True)
+
+
+class _Group(click.Group):
+    """Turns what stands in the way into a line and an exit code."""
+
+    def invoke(self, context: click.Context) -> object:
+        try:
+            return super().invoke(context)
+        except ClusterError as error:
+            click.echo(str(error), err=True)
+            context.exit(WRONG if isinstance(error, PortTaken) else FAILED)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Run Kafka, PostgreSQL and the services on this machine.
+
+    Data, secrets and logs are in .local/. Ports and places are settings (LOCAL_KAFKA_PORT, …);
+    local_cluster/README.md lists them.
+
+    Exit codes: 0 well, 1 failed, 2 a port is taken or a setting is wrong, 3 nothing is up.
+    """
+    try:
+        context.obj = Cluster(Settings(), _progress())
+    except ValidationError as error:
+        for each in error.errors(include_url=False):
+            setting = "LOCAL_" + "_".join(map(str, each["loc"])).upper()
+            click.echo(f"{setting}: {each['msg']}", err=True)
+        context.exit(WRONG)
+
+
+@main.command()
+@click.option("--only-infrastructure", is_flag=True, help="Kafka and PostgreSQL, no services.")
+@click.pass_obj
+def up(cluster: Cluster, *, only_infrastructure: bool) -> None:
+    """Start what is not up yet, and say where everything is."""
+    began = time.monotonic()
+    with turn(cluster.settings.directory):
+        asyncio.run(cluster.up(services=not only_infrastructure))
+    print_summary(_console, cluster, time.monotonic() - began, services=not only_infrastructure)
+
+
+@main.command()
+@click.pass_obj
+def down(cluster: Cluster) -> None:
+    """Stop everything in order; data stays."""
+    with turn(cluster.settings.directory):
+        cluster.down()
+    _console.print("everything is down")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_obj
+def status(cluster: Cluster, *, as_json: bool) -> None:
+    """Show processes, consumers' lag, outboxes, and where the logs are."""
+    report = asyncio.run(read_status(cluster))
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=2))
+    else:
+        print_status(_console, report)
+    if not report.well:
+        sys.exit(FAILED if report.up else NOT_UP)
+
+
+@main.command()
+@click.argument("process", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on showing what is added.")
+@click.option("-n", "--lines", default=50, show_default=True, help="How many, of each log.")
+@click.pass_obj
+def logs(cluster: Cluster, *, process: str | None, follow: bool, lines: int) -> None:
+    """Show what one process said, or all of them."""
+    found = sorted((cluster.settings.directory / "logs").glob("*.log"))
+    chosen = [log for log in found if process in (None, log.stem)]
+    if not chosen:
+        names = ", ".join(log.stem for log in found) or "none yet"
+        raise ClusterError(f"no log of {process or 'any process'}; there are: {names}")
+    for who, line in show_logs(chosen, lines, follow=follow):
+        click.echo(line if process else f"{who:<15} {line}")
+
+
+@main.command()
+@click.pass_obj
+def clean(cluster: Cluster) -> None:
+    """Stop everything and remove .local/ with all data, secrets and logs."""
+    with turn(cluster.settings.directory):
+        cluster.clean()
+    _console.print(f"{cluster.settings.directory} is gone")
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def kafka_console_consumer(cluster: Cluster, arguments: tuple[str, ...]) -> None:
+    """Run Kafka's own console consumer here: … -- --topic users.user --from-beginning."""
+    kafka = cluster.kafka()
+    if is_free(kafka.port):
+        raise ClusterError(f"Kafka is not up on {kafka.bootstrap}")  # else it would try for ever
+    command = kafka.tool(CONSOLE_CONSUMER, "--bootstrap-server", kafka.bootstrap, *arguments)
+    os.execv(command[0], command)  # noqa: S606 (no shell is what we want)
+
+
+def _progress() -> Report:
+    began = time.monotonic()
+
+    def report(who: str, what: str) -> None:
+        _console.print(f"[dim]{time.monotonic() - began:5.1f} s[/]  [bold]{who:<15}[/] {what}")
+
+    return report

@@ -1,0 +1,202 @@
+"""The journey of one sign-up, read from the running system as it happens."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from rich.console import Console
+
+from local_cluster.cluster import Cluster, together
+from local_cluster.errors import ClusterError
+from local_cluster.topology import OPERATOR, SLACK_STAND_IN
+
+_TOPIC = "users.user"
+_WITHIN_S = 20.0
+_LOOK_EVERY_S = 0.02
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Journey:
+    """One sign-up on its way, and the clock that its steps are told by."""
+
+    console: Console
+    gateway: httpx.AsyncClient
+    began_at: float
+
+    def tell(self, step: str, at: float, what: str) -> None:
+        """Print a step with the milliseconds from the request to ``at`` (seconds, Unix time)."""
+        elapsed_ms = (at - self.began_at) * 1_000
+        self.console.print(f"{elapsed_ms:9.1f} ms  [bold]{step:<17}[/] {what}")
+
+
+async def show_journey(cluster: Cluster, console: Console) -> None:
+    """Sign someone up through the gateway, and show each step as it can be seen.
+
+    The request is timed here, and Kafka by a consumer of our own. The rest are the times that
+    the services recorded, as their APIs give them.
+
+    :raises ClusterError: a step did not come in time
+    """
+    url = cluster.topology.url("gateway")
+    async with (
+        httpx.AsyncClient(base_url=url, timeout=10) as gateway,
+        _records_from_now(f"127.0.0.1:{cluster.settings.kafka_port}") as consumer,
+    ):
+        operator = await _token(gateway, OPERATOR, cluster.operator_password_file.read_text())
+        username, password = f"ada.{secrets.token_hex(4)}", secrets.token_urlsafe(12)
+        # Connections are open and the token is there: what follows is the journey alone.
+        console.print(f"\nsigning up [bold]{username}[/] at {url}/users\n")
+        journey = Journey(console, gateway, time.time())
+        answer = await gateway.post(
+            "/users",
+            json={
+                "username": username,
+                "email": f"{username}@example.com",
+                "password": password,
+            },
+        )
+        answered_at = time.time()
+        if answer.status_code != httpx.codes.CREATED:
+            raise ClusterError(f"the sign-up was answered {answer.status_code}: {answer.text}")
+        user_id = answer.json()["id"]
+        journey.tell("request answered", answered_at, f"201, {answer.headers['location']}")
+        try:
+            async with asyncio.timeout(_WITHIN_S):
+                event_id = await _outbox_and_kafka(journey, consumer, user_id)
+                await together(
+                    _account(journey, operator, user_id),
+                    _tasks(journey, username, password),
+                    _audit_record(journey, operator, user_id),
+                    _slack_message(journey, operator, event_id),
+                )
+        except TimeoutError:
+            raise ClusterError(
+                f"what is missing did not come within {_WITHIN_S:g} s; "
+                f"make status and make logs show why"
+            ) from None
+        took_ms = (time.time() - journey.began_at) * 1_000
+        console.print(f"\n[green]all of it seen after {took_ms:.0f} ms[/]")
+        if SLACK_STAND_IN in [service.name for service in cluster.topology.services]:
+            console.print(f"the message: {cluster.topology.url(SLACK_STAND_IN)}/")
+
+
+@asynccontextmanager
+async def _records_from_now(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """Read the topic from its present end on, in no group."""
+    consumer = AIOKafkaConsumer(_TOPIC, bootstrap_servers=bootstrap, auto_offset_reset="none")
+    await consumer.start()
+    try:
+        await consumer.seek_to_end()
+        for partition in consumer.assignment():
+            await consumer.position(partition)  # the end is looked up here, not later
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def _token(gateway: httpx.AsyncClient, username: str, password: str) -> dict[str, str]:
+    """Sign in, and return the header that says so."""
+    form = {"username": username, "password": password}
+    answer = await gateway.post("/auth/token", data=form)
+    answer.raise_for_status()
+    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+async def _outbox_and_kafka(journey: Journey, consumer: AIOKafkaConsumer, user_id: str) -> str:
+    """Tell of the record with the user's key; return the event's id."""
+    record: ConsumerRecord
+    async for record in consumer:
+        if record.key == user_id.encode():
+            break
+    else:
+        raise ClusterError("Kafka was stopped meanwhile")
+    seen_at = time.time()
+    headers = {name: value.decode() for name, value in record.headers}
+    # The relay hands on when the row was written as the record's own time.
+    journey.tell(
+        "outbox", record.timestamp / 1_000, f"{headers['type']}, number {int(headers['sequence'])}"
+    )
+    journey.tell(
+        "Kafka", seen_at, f"{record.topic}, partition {record.partition}, offset {record.offset}"
+    )
+    event_id: str = headers["id"]
+    return event_id
+
+
+async def _account(journey: Journey, operator: dict[str, str], user_id: str) -> None:
+    account = await _eventually(
+        lambda: journey.gateway.get(f"/users/{user_id}/account", headers=operator), _whole
+    )
+    first = account["transactions"][-1]
+    journey.tell(
+        "account opened",
+        _unix(first["occurred_at"]),
+        f"{account['balance'] / 100:.2f} {account['currency']}, “{first['description']}”",
+    )
+
+
+async def _tasks(journey: Journey, username: str, password: str) -> None:
+    mine = await _token(journey.gateway, username, password)
+    tasks = await _eventually(
+        lambda: journey.gateway.get("/users/me/tasks", headers=mine), lambda page: page["tasks"]
+    )
+    names = "; ".join(task["name"] for task in tasks)
+    journey.tell("tasks created", max(_unix(task["created_at"]) for task in tasks), names)
+
+
+async def _audit_record(journey: Journey, operator: dict[str, str], user_id: str) -> None:
+    records = await _eventually(
+        lambda: journey.gateway.get("/audit/events", params={"subject": user_id}, headers=operator),
+        lambda page: page["events"],
+    )
+    record = records[0]
+    journey.tell(
+        "audit record",
+        _unix(record["recorded_at"]),
+        f"number {record['id']}, SHA-256 {record['sha256'][:16]}…",
+    )
+
+
+async def _slack_message(journey: Journey, operator: dict[str, str], event_id: str) -> None:
+    deliveries = await _eventually(
+        lambda: journey.gateway.get(
+            "/notifications/deliveries",
+            params={"event_id": event_id, "state": "sent"},
+            headers=operator,
+        ),
+        lambda page: page["deliveries"],
+    )
+    delivery = deliveries[0]
+    journey.tell(
+        "Slack message", _unix(delivery["sent_at"]), f"#{delivery['address']}: {delivery['text']}"
+    )
+
+
+async def _eventually(
+    ask: Callable[[], Awaitable[httpx.Response]], wanted: Callable[[Json], Any]
+) -> Any:
+    """Ask until the answer holds what is wanted, and return that."""
+    while True:
+        answer = await ask()
+        if answer.status_code == httpx.codes.OK and (found := wanted(answer.json())):
+            return found
+        if answer.status_code not in (httpx.codes.OK, httpx.codes.NOT_FOUND):
+            raise ClusterError(f"{answer.request.url.path} was answered {answer.status_code}")
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _whole(body: Json) -> Json:
+    return body
+
+
+def _unix(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()

@@ -1,0 +1,72 @@
+"""How the cluster's state looks on a screen."""
+
+from datetime import timedelta
+
+from rich.console import Console
+from rich.table import Table
+
+from local_cluster.cluster import Cluster
+from local_cluster.status import ClusterReport, ProcessReport
+from local_cluster.topology import OPERATOR, SLACK_STAND_IN
+
+_COLOURS = {"running": "green", "waiting": "yellow", "stopped": "red"}
+
+
+def print_summary(console: Console, cluster: Cluster, took_s: float, *, services: bool) -> None:
+    """Say where everything is, the gateway first."""
+    places = Table.grid(padding=(0, 2))
+    topology = cluster.topology
+    if services:
+        places.add_row("gateway", f"[bold]{topology.url('gateway')}[/]")
+        places.add_row("API page", f"{topology.url('gateway')}/docs")
+        if SLACK_STAND_IN in [service.name for service in topology.services]:
+            places.add_row("Slack stand-in", topology.url(SLACK_STAND_IN))
+        places.add_row("operator", f"{OPERATOR}, password in {cluster.operator_password_file}")
+    places.add_row("Kafka", f"127.0.0.1:{cluster.settings.kafka_port}")
+    places.add_row("PostgreSQL", f"127.0.0.1:{cluster.settings.postgres_port}")
+    places.add_row("logs", str(cluster.settings.directory / "logs"))
+    console.print()
+    console.print(places)
+    console.print(f"\nup in {took_s:.1f} s", style="bold green")
+
+
+def print_status(console: Console, report: ClusterReport) -> None:
+    """Show processes, lag, outboxes and where the logs are."""
+    if not report.up:
+        console.print("nothing is up")
+        return
+    console.print(_processes(report.processes))
+    lags = _table("consumer group", "topic", "lag")
+    for lag in report.lags or []:
+        lags.add_row(lag.group, lag.topic, str(lag.records))
+    console.print(lags if report.lags is not None else "Kafka does not say how far consumers are")
+    outboxes = _table("outbox of", "waiting")
+    for service, depth in report.outboxes.items():
+        outboxes.add_row(service, "not there yet" if depth is None else str(depth))
+    console.print(outboxes)
+    console.print(f"logs: {report.logs}")
+
+
+def _processes(processes: list[ProcessReport]) -> Table:
+    table = _table("process", "state", "uptime", "port", "MiB", "restarts", "last exit")
+    for process in processes:
+        table.add_row(
+            process.name,
+            f"[{_COLOURS[process.state]}]{process.state}[/]",
+            str(timedelta(seconds=round(process.uptime_s))) if process.uptime_s else "",
+            str(process.port or ""),
+            str(process.memory_mib or ""),
+            str(process.restarts),
+            process.last_exit or "",
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in _NUMBERS else "left")
+    return table
+
+
+_NUMBERS = {"uptime", "port", "MiB", "restarts", "lag", "waiting"}

@@ -1,0 +1,38 @@
+"""Shows what the processes said, and goes on showing it."""
+
+import time
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+
+_LOOK_EVERY_S = 0.2
+# Read from the end: more than any sensible number of lines, however long the log.
+_TAIL_BYTES = 1 << 20
+
+
+def show_logs(logs: list[Path], lines: int, *, follow: bool) -> Iterator[tuple[str, str]]:
+    """Yield (process, line): the last ``lines`` of each log, then what is added, if to follow."""
+    opened: dict[Path, BufferedReader] = {}
+    try:
+        for log in logs:
+            file = opened[log] = log.open("rb")
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            for line in file.read().splitlines()[-lines:]:
+                yield log.stem, line.decode(errors="replace")
+        while follow:
+            time.sleep(_LOOK_EVERY_S)
+            for log in logs:
+                opened[log] = _of_now(log, opened[log])
+                for line in opened[log].read().splitlines():
+                    yield log.stem, line.decode(errors="replace")
+    finally:
+        for file in opened.values():
+            file.close()
+
+
+def _of_now(log: Path, file: BufferedReader) -> BufferedReader:
+    """Return the file that bears the log's name now; a full one is put aside at a restart."""
+    if not log.exists() or log.stat().st_ino == Path(f"/dev/fd/{file.fileno()}").stat().st_ino:
+        return file
+    file.close()
+    return log.open("rb")

@@ -1,0 +1,148 @@
+"""How the cluster is doing: its processes, how far consumers are behind, what waits to go out."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import asyncpg
+import psutil
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from local_cluster.cluster import Cluster
+from local_cluster.errors import ClusterError
+from local_cluster.processes import ProcessStatus
+
+_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessReport:
+    """One process; ``memory_mib`` is its share, with its children, 0 if it does not run."""
+
+    name: str
+    state: str
+    uptime_s: float
+    port: int | None
+    memory_mib: int
+    restarts: int
+    last_exit: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How many records of a topic a consumer group has yet to handle."""
+
+    group: str
+    topic: str
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterReport:
+    """All of it. A part that can't be asked now is None."""
+
+    up: bool
+    processes: list[ProcessReport]
+    lags: list[Lag] | None
+    outboxes: dict[str, int | None]
+    logs: str
+
+    @property
+    def well(self) -> bool:
+        return self.up and all(process.state == "running" for process in self.processes)
+
+
+async def read_status(cluster: Cluster) -> ClusterReport:
+    """Look at everything at once; what is down is left out instead of waited for."""
+    processes = _processes(cluster)
+    databases = cluster.topology.databases
+    lags, depths = await asyncio.gather(
+        _lags(f"127.0.0.1:{cluster.settings.kafka_port}", processes.get("kafka")),
+        asyncio.gather(
+            *(_outbox_depth(cluster, name, processes.get("postgres")) for name in databases)
+        ),
+    )
+    return ClusterReport(
+        up=bool(processes),
+        processes=[_report(process) for process in processes.values()],
+        lags=lags,
+        outboxes=dict(zip(databases, depths, strict=True)),
+        logs=str(cluster.settings.directory / "logs"),
+    )
+
+
+def _processes(cluster: Cluster) -> dict[str, ProcessStatus]:
+    try:
+        return cluster.control.status()
+    except ClusterError:
+        return {}
+
+
+def _report(process: ProcessStatus) -> ProcessReport:
+    return ProcessReport(
+        name=process.name,
+        state=process.state,
+        uptime_s=round(time.time() - process.since, 1) if process.pid else 0.0,
+        port=process.port,
+        memory_mib=_memory_bytes(process.pid) >> 20 if process.pid else 0,
+        restarts=process.restarts,
+        last_exit=process.last_exit,
+    )
+
+
+def _memory_bytes(pid: int) -> int:
+    total = 0
+    try:
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            memory = process.memory_full_info()
+            # The proportional share: PostgreSQL's processes would each count what they share.
+            total += getattr(memory, "pss", memory.uss)
+    except psutil.Error:
+        pass  # gone meanwhile, or not ours to look at
+    return total
+
+
+async def _lags(bootstrap: str, kafka: ProcessStatus | None) -> list[Lag] | None:
+    if kafka is None or not kafka.pid:
+        return None
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            await admin.start()
+            await consumer.start()
+            groups = sorted(group for group, *_ in await admin.list_consumer_groups())
+            return [lag for group in groups for lag in await _lags_of(group, admin, consumer)]
+    except (KafkaError, OSError, TimeoutError):
+        return None
+    finally:
+        await consumer.stop()
+        await admin.close()
+
+
+async def _lags_of(group: str, admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer) -> list[Lag]:
+    committed = await admin.list_consumer_group_offsets(group)
+    ends: dict[TopicPartition, int] = await consumer.end_offsets(list(committed))
+    behind: dict[str, int] = {}
+    for partition, place in committed.items():
+        waiting = max(0, ends[partition] - place.offset)
+        behind[partition.topic] = behind.get(partition.topic, 0) + waiting
+    return [Lag(group, topic, records) for topic, records in sorted(behind.items())]
+
+
+async def _outbox_depth(
+    cluster: Cluster, database: str, postgres: ProcessStatus | None
+) -> int | None:
+    if postgres is None or not postgres.pid:
+        return None
+    try:
+        connection = await asyncpg.connect(cluster.postgres.url(database), timeout=_TIMEOUT_S)
+        try:
+            return int(await connection.fetchval("SELECT count(*) FROM outbox"))
+        finally:
+            await connection.close()
+    except (asyncpg.PostgresError, OSError, TimeoutError):
+        return None  # not there yet
