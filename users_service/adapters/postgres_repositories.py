@@ -38,7 +38,7 @@ class PostgresUsers(AggregateTable[User]):
             "password_hash": aggregate.password_hash.value,
             "alias": aggregate.alias.value if aggregate.alias else None,
             "active": aggregate.active,
-            "roles": sorted(aggregate.roles),
+            "roles": " ".join(sorted(aggregate.roles)),
             "created_at": aggregate.created_at,
         }
 
@@ -51,7 +51,7 @@ class PostgresUsers(AggregateTable[User]):
             alias=Alias(row.alias) if row.alias is not None else None,
             created_at=row.created_at,
             active=row.active,
-            roles=frozenset(map(Role, row.roles)),
+            roles=frozenset(map(Role, row.roles.split())),
             version=row.version,
             sequence=row.sequence,
         )

@@ -23,7 +23,7 @@ class PostgresViews:
             row = (await connection.execute(query.where(column == login.value))).one_or_none()
         if row is None:
             return None
-        roles = frozenset(map(Role, row.roles))
+        roles = frozenset(map(Role, row.roles.split()))
         return Credentials(row.id, PasswordHash(row.password_hash), row.active, roles)
 
     async def profile_of(self, user_id: UUID, /) -> Profile | None:
@@ -44,7 +44,7 @@ class PostgresViews:
             row.username,
             row.email,
             row.alias,
-            frozenset(map(Role, row.roles)),
+            frozenset(map(Role, row.roles.split())),
             row.created_at,
         )
 

@@ -13,7 +13,6 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 
 from chassis import tables
 from chassis.tables import Moment
@@ -29,7 +28,7 @@ users = Table(
     Column("password_hash", Text, nullable=False),
     Column("alias", Text),
     Column("active", Boolean, nullable=False),
-    Column("roles", JSONB, nullable=False),
+    Column("roles", Text, nullable=False, comment="separated by spaces"),
     Column("created_at", Moment, nullable=False),
     Column("version", Integer, nullable=False),
     Column("sequence", BigInteger, nullable=False),

@@ -1,0 +1,110 @@
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis.transactor import Transact, Transactor
+from tests.unit.users_service.people import NOW
+from tests.unit.users_service.ports_suite import (
+    WINDOW,
+    RepositoriesSuite,
+    SignInAttemptsSuite,
+    ViewsSuite,
+)
+from users_service.adapters.postgres_repositories import PostgresUsersWork
+from users_service.adapters.postgres_sign_in_attempts import PostgresSignInAttempts
+from users_service.adapters.postgres_views import PostgresViews
+from users_service.adapters.tables import sign_in_attempts
+from users_service.application.ports import UsersWork, Views
+
+
+@pytest.fixture
+def transact(engine: AsyncEngine) -> Transact[UsersWork]:
+    return Transactor(engine, lambda connection: PostgresUsersWork(connection, lambda: NOW))
+
+
+@pytest.fixture
+def views(engine: AsyncEngine) -> Views:
+    return PostgresViews(engine)
+
+
+@pytest.fixture
+def attempts(engine: AsyncEngine) -> PostgresSignInAttempts:
+    return PostgresSignInAttempts(engine, SecretStr("s" * 32))
+
+
+async def rows(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        return (await connection.scalar(select(func.count()).select_from(sign_in_attempts))) or 0
+
+
+class TestPostgresRepositories(RepositoriesSuite):
+    """The same promises as the fake's."""
+
+
+class TestPostgresViews(ViewsSuite):
+    """The same promises as the fake's."""
+
+
+class TestPostgresSignInAttempts(SignInAttemptsSuite):
+    async def test_each_of_many_at_once_is_counted(self, attempts: PostgresSignInAttempts) -> None:
+        counted = await asyncio.gather(
+            *(attempts.count("name kate", now=NOW, window=WINDOW) for _ in range(50))
+        )
+
+        assert sorted(each.count for each in counted) == list(range(1, 51))
+
+    async def test_many_at_once_begin_one_new_window(
+        self, attempts: PostgresSignInAttempts
+    ) -> None:
+        await attempts.count("name kate", now=NOW, window=WINDOW)
+
+        counted = await asyncio.gather(
+            *(attempts.count("name kate", now=NOW + WINDOW, window=WINDOW) for _ in range(20))
+        )
+
+        assert sorted(each.count for each in counted) == list(range(1, 21))
+        assert {each.window_began_at for each in counted} == {NOW + WINDOW}
+
+    async def test_what_is_over_goes_and_what_is_not_stays(
+        self, attempts: PostgresSignInAttempts, engine: AsyncEngine
+    ) -> None:
+        for number in range(25):
+            await attempts.count(f"name old-{number}", now=NOW, window=WINDOW)
+        just_within = NOW + WINDOW - timedelta(microseconds=1)
+        await attempts.count("name fresh", now=just_within, window=WINDOW)
+        assert await rows(engine) == 26
+
+        for _ in range(3):
+            await attempts.count("name kate", now=NOW + WINDOW, window=WINDOW)
+
+        assert await rows(engine) == 2
+
+    async def test_many_at_once_purge_without_a_deadlock(
+        self, attempts: PostgresSignInAttempts, engine: AsyncEngine
+    ) -> None:
+        for number in range(40):
+            await attempts.count(f"name {number}", now=NOW, window=WINDOW)
+
+        await asyncio.gather(
+            *(
+                attempts.count(f"name {number % 40}", now=NOW + WINDOW, window=WINDOW)
+                for number in range(120)
+            )
+        )
+
+        assert await rows(engine) == 40
+
+    async def test_nobody_can_read_whose_they_are(
+        self, attempts: PostgresSignInAttempts, engine: AsyncEngine
+    ) -> None:
+        await attempts.count("name kate", now=datetime.now(UTC), window=WINDOW)
+
+        async with engine.connect() as connection:
+            (row,) = await connection.execute(select(sign_in_attempts))
+
+        assert b"kate" not in row.fingerprint
+        assert len(row.fingerprint) == 32

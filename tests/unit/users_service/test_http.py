@@ -1,0 +1,392 @@
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from chassis.auth import TokenVerifier, authenticated
+from chassis.health import Health
+from chassis.http import create_app
+from chassis.idempotency import once_for
+from chassis.trail import new_id
+from users_service.adapters.access_tokens import SignedAccessTokens
+from users_service.adapters.in_memory import (
+    InMemorySignInAttempts,
+    InMemoryTransactor,
+    InMemoryViews,
+    PlainHasher,
+)
+from users_service.adapters.signing_keys import SigningKeys, add_key
+from users_service.application.queries import ProfileOf, TasksOf
+from users_service.application.sign_in import SignInHandler, SignInLimits
+from users_service.application.sign_up import SignUpHandler
+from users_service.domain.user import Role
+from users_service.entrypoints.client_network import client_network
+from users_service.entrypoints.http import UseCases, routes
+from users_service.settings import UsersSettings
+
+from .people import NOW, Clock, a_task
+from .ports_suite import store
+
+GATEWAY_SECRET = "g" * 32
+KATE = {"username": "Kate", "email": "Kate@Example.com", "password": "correct horse"}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def transactor(clock: Clock) -> InMemoryTransactor:
+    return InMemoryTransactor(clock)
+
+
+@pytest.fixture
+async def client(
+    tmp_path: Path, clock: Clock, transactor: InMemoryTransactor
+) -> AsyncIterator[httpx.AsyncClient]:
+    settings = UsersSettings(
+        database_url=SecretStr("postgresql://nobody@127.0.0.1:1/nothing"),
+        idempotency_secret=SecretStr("s" * 32),
+        gateway_secret=SecretStr(GATEWAY_SECRET),
+        keys_dir=tmp_path,
+    )
+    add_key(tmp_path, new_id())
+    views, hasher = InMemoryViews(transactor), PlainHasher()
+    keys = SigningKeys(tmp_path, published_ahead=timedelta(), now=clock)
+    verifier = TokenVerifier(keys.published, issuer="users", audience="onboarding", now=clock)
+    await verifier._refresh()
+    router = routes(
+        UseCases(
+            sign_up=SignUpHandler(new_id, clock),
+            sign_in=SignInHandler(
+                views=views,
+                hasher=hasher,
+                tokens=SignedAccessTokens(
+                    keys, issuer="users", audience="onboarding", lifetime=timedelta(minutes=15)
+                ),
+                attempts=InMemorySignInAttempts(),
+                limits=SignInLimits(per_name=3, per_network=5, window=timedelta(minutes=5)),
+                transact=transactor,
+                now=clock,
+            ),
+            profile_of=ProfileOf(views),
+            tasks_of=TasksOf(views),
+        ),
+        hasher=hasher,
+        published_keys=keys.published,
+        once=once_for(transactor, secret=settings.idempotency_secret, now=clock),
+        signed_in=authenticated(verifier),
+        client_network=client_network(settings.gateway_secret),
+    )
+    app = create_app(
+        title="Users",
+        description="Users",
+        version="1",
+        settings=settings,
+        routers=[router],
+        health=Health(),
+    )
+    transport = httpx.ASGITransport(app, client=("192.0.2.1", 1234))
+    with structlog.testing.capture_logs():
+        async with httpx.AsyncClient(transport=transport, base_url="http://users") as client:
+            yield client
+
+
+async def sign_in(client: httpx.AsyncClient, name: str = "kate") -> dict[str, str]:
+    """The header of someone whose password is Kate's."""
+    form = {"username": name, "password": KATE["password"]}
+    answer = await client.post("/auth/token", data=form)
+    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+class TestPostUser:
+    async def test_someone_new_is_told_where_they_are(self, client: httpx.AsyncClient) -> None:
+        answer = await client.post("/users", json=KATE)
+
+        assert answer.status_code == 201
+        assert answer.json() == {"id": answer.json()["id"], "username": "kate"}
+        assert answer.headers["Location"] == f"/users/{answer.json()['id']}"
+        there = await client.get(answer.headers["Location"], headers=await sign_in(client))
+        assert there.json()["email"] == "kate@example.com"
+
+    async def test_the_others_are_told_in_the_same_work(
+        self, client: httpx.AsyncClient, transactor: InMemoryTransactor
+    ) -> None:
+        answer = await client.post("/users", json=KATE, headers={"X-Request-ID": "trail-1"})
+
+        (row,) = transactor.stored.outbox
+        assert (row.topic, row.type, row.sequence) == ("users.user", "users.user-signed-up.v1", 1)
+        assert row.subject == answer.json()["id"]
+        assert b'"correlationid":"trail-1"' in row.payload
+        assert b"example.com" not in row.payload
+
+    @pytest.mark.parametrize(
+        ("body", "broken"),
+        [
+            ({}, {"username": "missing", "email": "missing", "password": "missing"}),
+            (
+                {"username": "k", "email": "no", "password": "short", "alias": "!"},
+                {
+                    "username": "invalid-username",
+                    "email": "invalid-email",
+                    "password": "invalid-password",
+                    "alias": "invalid-alias",
+                },
+            ),
+            (
+                {"username": 7, "password": "x" * 1025, "alias": ["kate"]},
+                {
+                    "username": "string-type",
+                    "email": "missing",
+                    "password": "invalid-password",
+                    "alias": "string-type",
+                },
+            ),
+        ],
+    )
+    async def test_one_answer_names_every_broken_field(
+        self, client: httpx.AsyncClient, body: dict[str, Any], broken: dict[str, str]
+    ) -> None:
+        answer = await client.post("/users", json=body)
+
+        assert answer.status_code == 422
+        assert answer.json()["code"] == "invalid-fields"
+        assert {each["field"]: each["code"] for each in answer.json()["errors"]} == broken
+        assert "short" not in answer.text.replace("shorter", "")
+
+    async def test_a_username_that_is_taken(self, client: httpx.AsyncClient) -> None:
+        await client.post("/users", json=KATE)
+
+        answer = await client.post("/users", json=KATE | {"email": "other@example.com"})
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "username-is-taken")
+
+    async def test_an_email_address_that_is_taken(self, client: httpx.AsyncClient) -> None:
+        await client.post("/users", json=KATE)
+
+        answer = await client.post("/users", json=KATE | {"username": "other"})
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "email-is-taken")
+
+    async def test_the_same_key_and_body_get_the_first_answer_again(
+        self, client: httpx.AsyncClient, transactor: InMemoryTransactor
+    ) -> None:
+        first, again = [
+            await client.post("/users", json=KATE, headers={"Idempotency-Key": "k1"})
+            for _ in range(2)
+        ]
+
+        assert (again.status_code, again.json()) == (201, first.json())
+        assert again.headers["Location"] == first.headers["Location"]
+        assert again.headers["Idempotency-Replayed"] == "true"
+        assert len(transactor.stored.users) == 1
+
+    async def test_the_same_key_with_another_body_is_refused(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        key = {"Idempotency-Key": "k1"}
+        await client.post("/users", json=KATE, headers=key)
+
+        answer = await client.post("/users", json=KATE | {"username": "joe"}, headers=key)
+
+        assert (answer.status_code, answer.json()["code"]) == (422, "idempotency-key-reused")
+
+    async def test_a_refusal_is_not_remembered(self, client: httpx.AsyncClient) -> None:
+        await client.post("/users", json=KATE)
+        other = KATE | {"email": "other@example.com"}
+        key = {"Idempotency-Key": "k1"}
+        assert (await client.post("/users", json=other, headers=key)).status_code == 409
+
+        mended = other | {"username": "joe"}
+        answer = await client.post("/users", json=mended, headers=key)
+
+        assert answer.status_code == 201
+
+
+class TestPostToken:
+    async def test_a_token_is_answered_as_oauth2_has_it(self, client: httpx.AsyncClient) -> None:
+        await client.post("/users", json=KATE)
+
+        answer = await client.post(
+            "/auth/token",
+            data={"grant_type": "password", "username": "KATE", "password": "correct horse"},
+        )
+
+        assert answer.status_code == 200
+        assert answer.json() == {
+            "access_token": answer.json()["access_token"],
+            "token_type": "bearer",
+            "expires_in": 900,
+        }
+        assert answer.headers["Cache-Control"] == "no-store"
+
+    async def test_unknown_and_wrong_get_the_same_answer_byte_for_byte(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        await client.post("/users", json=KATE)
+        trail = {"X-Request-ID": "trail-1"}
+
+        unknown, wrong = [
+            await client.post("/auth/token", data={"username": n, "password": p}, headers=trail)
+            for n, p in (("nobody", "correct horse"), ("kate", "wrong horse"))
+        ]
+
+        assert (wrong.status_code, wrong.json()["code"]) == (401, "wrong-credentials")
+        assert (unknown.status_code, unknown.content) == (wrong.status_code, wrong.content)
+        assert unknown.headers == wrong.headers
+
+    async def test_one_too_many_is_told_when_to_come_back(
+        self, client: httpx.AsyncClient, clock: Clock
+    ) -> None:
+        form = {"username": "kate", "password": "wrong horse"}
+        for _ in range(3):
+            await client.post("/auth/token", data=form)
+        clock.move(seconds=0.5)
+
+        answer = await client.post("/auth/token", data=form)
+
+        assert (answer.status_code, answer.json()["code"]) == (429, "too-many-sign-ins")
+        assert answer.headers["Retry-After"] == "300"
+
+    async def test_a_forwarded_address_counts_from_the_gateway_alone(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        async def try_from(address: str, number: int, **headers: str) -> int:
+            form = {"username": f"name-{number}", "password": "wrong horse"}
+            forwarded = {"X-Forwarded-For": address} | headers
+            return (await client.post("/auth/token", data=form, headers=forwarded)).status_code
+
+        pretended = [await try_from(f"198.51.100.{n}", n) for n in range(6)]
+        gateway = {"X-Gateway-Secret": GATEWAY_SECRET}
+        forwarded = [await try_from(f"198.51.100.{n}", n + 10, **gateway) for n in range(6)]
+
+        assert pretended == [401] * 5 + [429]
+        assert forwarded == [401] * 6
+
+    async def test_a_form_without_a_password_is_refused(self, client: httpx.AsyncClient) -> None:
+        answer = await client.post("/auth/token", data={"username": "kate"})
+
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "password")
+
+
+class TestGetKeys:
+    async def test_anyone_may_have_and_keep_them(self, client: httpx.AsyncClient) -> None:
+        answer = await client.get("/.well-known/jwks.json")
+
+        assert answer.headers["Cache-Control"] == "public, max-age=60"
+        (key,) = answer.json()["keys"]
+        assert (key["kty"], key["crv"]) == ("OKP", "Ed25519")
+        assert "d" not in key
+
+
+class TestGetMe:
+    async def test_it_shows_who_is_signed_in(self, client: httpx.AsyncClient) -> None:
+        signed_up = await client.post("/users", json=KATE | {"alias": "Katie"})
+
+        answer = await client.get("/users/me", headers=await sign_in(client))
+
+        assert answer.json() == {
+            "id": signed_up.json()["id"],
+            "username": "kate",
+            "email": "kate@example.com",
+            "alias": "katie",
+            "roles": [],
+            "created_at": "2026-01-02T03:04:05Z",
+        }
+
+    @pytest.mark.parametrize("path", ["/users/me", "/users/me/tasks", f"/users/{new_id()}"])
+    async def test_a_stranger_sees_nothing(self, client: httpx.AsyncClient, path: str) -> None:
+        answer = await client.get(path)
+
+        assert (answer.status_code, answer.json()["code"]) == (401, "not-authenticated")
+
+    async def test_a_token_of_yesterday_shows_nothing(
+        self, client: httpx.AsyncClient, clock: Clock
+    ) -> None:
+        await client.post("/users", json=KATE)
+        headers = await sign_in(client)
+        clock.move(minutes=16)
+
+        answer = await client.get("/users/me", headers=headers)
+
+        assert (answer.status_code, answer.json()["code"]) == (401, "token-expired")
+
+
+class TestGetUser:
+    async def test_another_user_may_not_look(self, client: httpx.AsyncClient) -> None:
+        kate = await client.post("/users", json=KATE)
+        joe = KATE | {"username": "joe", "email": "joe@example.com"}
+        await client.post("/users", json=joe)
+
+        answer = await client.get(kate.headers["Location"], headers=await sign_in(client, "joe"))
+
+        assert (answer.status_code, answer.json()["code"]) == (403, "not-yours")
+
+    async def test_an_operator_may(
+        self, client: httpx.AsyncClient, transactor: InMemoryTransactor
+    ) -> None:
+        kate = await client.post("/users", json=KATE)
+        root = await client.post("/users", json=KATE | {"username": "root", "email": "root@local"})
+        for user in transactor.stored.users.values():
+            if str(user.id) == root.json()["id"]:
+                user.roles = frozenset({Role.OPERATOR})
+        headers = await sign_in(client, "root")
+
+        seen = await client.get(kate.headers["Location"], headers=headers)
+        nobody = await client.get(f"/users/{new_id()}", headers=headers)
+
+        assert seen.json()["username"] == "kate"
+        assert (nobody.status_code, nobody.json()["code"]) == (404, "user-not-found")
+
+
+class TestGetMyTasks:
+    async def test_they_come_newest_first_page_by_page(
+        self, client: httpx.AsyncClient, transactor: InMemoryTransactor
+    ) -> None:
+        await client.post("/users", json=KATE)
+        (kate,) = transactor.stored.users.values()
+        tasks = [a_task(kate.id, f"task {number}") for number in range(3)]
+        await store(transactor, *tasks)
+        headers = await sign_in(client)
+
+        first = (await client.get("/users/me/tasks?limit=2", headers=headers)).json()
+        second = (
+            await client.get(f"/users/me/tasks?limit=2&before={first['next']}", headers=headers)
+        ).json()
+
+        assert [task["name"] for task in first["tasks"]] == ["task 2", "task 1"]
+        assert second == {
+            "tasks": [
+                {
+                    "id": str(tasks[0].id),
+                    "name": "task 0",
+                    "created_at": NOW.isoformat().replace("+00:00", "Z"),
+                }
+            ],
+            "next": None,
+        }
+
+    @pytest.mark.parametrize("query", ["limit=0", "limit=101", "before=yesterday"])
+    async def test_a_page_has_its_bounds(self, client: httpx.AsyncClient, query: str) -> None:
+        await client.post("/users", json=KATE)
+
+        answer = await client.get(f"/users/me/tasks?{query}", headers=await sign_in(client))
+
+        assert answer.status_code == 422
+
+
+class TestOpenApi:
+    async def test_it_says_what_a_sign_up_needs(self, client: httpx.AsyncClient) -> None:
+        document = (await client.get("/openapi.json")).json()
+
+        body = document["components"]["schemas"]["SignUpBody"]
+        assert body["required"] == ["username", "email", "password"]
+        assert body["properties"]["username"]["maxLength"] == 15
+        assert body["properties"]["password"]["format"] == "password"
+        assert "201" in document["paths"]["/users"]["post"]["responses"]
