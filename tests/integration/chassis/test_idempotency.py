@@ -82,6 +82,22 @@ class TestExpiredKeys:
             left = await connection.scalars(select(tables.idempotency_keys.c.key))
             assert left.all() == ["fresh"]
 
+    async def test_more_than_one_batch_is_deleted_in_one_go(self, engine: AsyncEngine) -> None:
+        answer = {"body_hmac": b"", "status": 201, "headers": {}, "body": b""}
+        owner = {"principal": "", "route": "POST /orders", "created_at": NOW - KEEP}
+        async with engine.begin() as connection:
+            rows = [{**owner, **answer, "key": str(number)} for number in range(2_001)]
+            await connection.execute(insert(tables.idempotency_keys), rows)
+        expired = ExpiredKeys(engine, lambda: NOW)
+
+        run = asyncio.create_task(expired.run())
+        async with asyncio.timeout(30), engine.connect() as connection:
+            count = select(func.count()).select_from(tables.idempotency_keys)
+            while await connection.scalar(count):
+                await asyncio.sleep(0.01)
+        await expired.stop()
+        await run
+
 
 class Work:
     def __init__(self, connection: AsyncConnection) -> None:

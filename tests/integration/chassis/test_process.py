@@ -102,6 +102,18 @@ class TestRunning:
         assert (before.status_code, after.status_code) == (503, 200)
         assert before.json()["errors"][0]["message"] == "not charged yet"
 
+    @pytest.mark.parametrize(
+        ("trusted", "believed"), [("127.0.0.1", "203.0.113.7"), ("10.0.0.1", "127.0.0.1")]
+    )
+    async def test_a_forwarded_address_is_believed_from_trusted_proxies_only(
+        self, tmp_path: Path, client: httpx.AsyncClient, trusted: str, believed: str
+    ) -> None:
+        async with toys(tmp_path, trusted_proxies=trusted) as process:
+            url = f"http://127.0.0.1:{await process.port()}/who"
+            answer = await client.get(url, headers={"X-Forwarded-For": "203.0.113.7"})
+
+        assert answer.json() == believed
+
     async def test_a_part_that_fails_ends_the_process_and_is_logged_whole(
         self, tmp_path: Path
     ) -> None:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic_settings import SettingsConfigDict
 
 from chassis.health import Health
@@ -62,6 +62,10 @@ def routes(directory: Path) -> APIRouter:
         while not (directory / "release").exists():  # noqa: ASYNC110 - another process makes it
             await asyncio.sleep(0.01)
         return "whole " * 100
+
+    @router.get("/who")
+    async def get_who(request: Request) -> str | None:
+        return request.client and request.client.host
 
     return router
 
