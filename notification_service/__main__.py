@@ -1,4 +1,4 @@
-"""Runs the notification service: ``python -m notification_service``."""
+"""``python -m notification_service`` serves; ``migrate`` brings its database up."""
 
 from chassis.process import ServiceDefinition, command_line
 from notification_service.bootstrap import build

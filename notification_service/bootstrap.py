@@ -1,10 +1,11 @@
-"""Puts the notification service together."""
+"""Puts the service together, read from top to bottom."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.agents import Agents
 from chassis.auth import TokenVerifier, keys_at, operator
@@ -26,6 +27,9 @@ from notification_service.settings import NotificationSettings
 from notification_service.slack import SlackChat
 from notification_service.worker import DeliveryWorker, Patience
 
+_SERVICE = "notification"
+_DESCRIPTION = "Tells people, outside of the product, what happened in it."
+
 
 class PostgresWork:
     """An open transaction of an agent: the deliveries that it plans."""
@@ -38,56 +42,53 @@ class PostgresWork:
         await self.deliveries.flush(self._connection)
 
 
-def now() -> datetime:
+def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _engine(settings: NotificationSettings, part: str) -> AsyncEngine:
+    return create_engine(
+        settings.database_url.get_secret_value(),
+        pool_size=settings.database_pool_size,
+        application_name=f"{_SERVICE}-{part}",
+    )
 
 
 @asynccontextmanager
 async def build(settings: NotificationSettings, health: Health) -> AsyncIterator[Running]:
-    """Open what the service needs, yield its parts, and close it again."""
-    engine = create_engine(
-        settings.database_url.get_secret_value(),
-        pool_size=settings.database_pool_size,
-        application_name="notification",
-    )
+    """Open what the service needs, yield its parts, and close it again.
+
+    It publishes nothing, so the role ``relay`` runs nothing.
+    """
+    engine, agents_engine = _engine(settings, "api"), _engine(settings, "agents")
     verifier = TokenVerifier(
         keys_at(settings.jwks_url),
         issuer=settings.access_token_issuer,
         audience=settings.access_token_audience,
-        now=now,
+        now=_now,
     )
+    worker = _worker(settings, agents_engine)
+    plan = PlanDeliveries(rules(slack_channel=settings.slack_channel), new_id, _now)
+    agents = Agents(
+        settings,
+        service=_SERVICE,
+        engine=agents_engine,
+        open_work=PostgresWork,
+        subscribers=subscribers(plan),
+        now=_now,
+        on_commit=worker.wake,
+    )
+
     components: list[Component] = []
-    if Role.API in settings.roles:
+    if settings.serves_routes:
+        health.add("database", lambda: _trouble_with(engine))
         components.append(verifier)
     if Role.AGENTS in settings.roles:
-        token, base_url = settings.slack
-        worker = DeliveryWorker(
-            PostgresDeliveryQueue(engine, SLACK),
-            SlackChat(token, base_url, timeout_s=settings.delivery_timeout_s),
-            now,
-            Patience(
-                call=settings.delivery_timeout_s,
-                lease=settings.delivery_lease_s,
-                settle=settings.delivery_settle_s,
-                longest_retry=settings.delivery_longest_retry_s,
-            ),
-            concurrency=settings.delivery_concurrency,
-        )
-        plan = PlanDeliveries(rules(slack_channel=settings.slack_channel), new_id, now)
-        agents = Agents(
-            settings,
-            service="notification",
-            engine=engine,
-            open_work=PostgresWork,
-            subscribers=subscribers(plan),
-            now=now,
-            on_commit=worker.wake,
-        )
         components += [agents, worker]
     app = create_app(
         title="Notification",
-        description="Tells people, outside of the product, what happened in it.",
-        version="1.0",
+        description=_DESCRIPTION,
+        version="1",
         settings=settings,
         routers=[routes(ListDeliveries(engine), operator(verifier))],
         health=health,
@@ -96,3 +97,26 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
         yield Running(app, components)
     finally:
         await engine.dispose()
+        await agents_engine.dispose()
+
+
+def _worker(settings: NotificationSettings, engine: AsyncEngine) -> DeliveryWorker:
+    token, base_url = settings.slack
+    return DeliveryWorker(
+        PostgresDeliveryQueue(engine, SLACK),
+        SlackChat(token, base_url, timeout_s=settings.delivery_timeout_s),
+        _now,
+        Patience(
+            call=settings.delivery_timeout_s,
+            lease=settings.delivery_lease_s,
+            settle=settings.delivery_settle_s,
+            longest_retry=settings.delivery_longest_retry_s,
+        ),
+        concurrency=settings.delivery_concurrency,
+    )
+
+
+async def _trouble_with(engine: AsyncEngine) -> str | None:
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+    return None

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from chassis.auth import Principal
+from contracts.envelope import Name, ShortName
 from notification_service.deliveries import State
 from notification_service.queries import DeliveryFilter, ListDeliveries
 
@@ -27,16 +28,17 @@ class DeliveryView(BaseModel):
     state: State
     attempts: int
     last_error: Annotated[
-        str | None, Field(description="the other side's own code, if it gave one")
+        str | None, Field(description="The other side's own code, if it gave one.")
     ]
     next_attempt_at: datetime | None
     unsure_since: Annotated[
-        datetime | None, Field(description="when the first try began that may have arrived")
+        datetime | None, Field(description="When the first try began that may have arrived.")
     ]
     maybe_repeated: Annotated[
-        bool, Field(description="it was sent again after a try that was not found to have arrived")
+        bool,
+        Field(description="It was sent again after a try that may have arrived and was not found."),
     ]
-    message_id: Annotated[str | None, Field(description="the other side's id; Slack's ts")]
+    message_id: Annotated[str | None, Field(description="The other side's id; Slack's ts.")]
     correlation_id: str
     traceparent: str | None
     created_at: datetime
@@ -44,31 +46,37 @@ class DeliveryView(BaseModel):
 
 
 class DeliveryPage(BaseModel):
+    """Deliveries, those planned last first; ``next`` is null on the last page."""
+
     deliveries: list[DeliveryView]
-    next: Annotated[
-        UUID | None, Field(description="the `before` of the next page, if there is one")
-    ]
+    next: UUID | None
+
+
+class Search(BaseModel):
+    """What to look for: a delivery is found where all that is given holds."""
+
+    # A filter that is misspelt must not find everything.
+    model_config = ConfigDict(extra="forbid")
+
+    state: State | None = None
+    rule: Annotated[Name | None, Field(examples=["slack-growth-user-signed-up"])] = None
+    event_id: UUID | None = None
+    correlation_id: ShortName | None = None
+    after: Annotated[UUID | None, Field(description="`next` of the page before.")] = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
 def routes(
-    list_deliveries: ListDeliveries, operator: Callable[..., Awaitable[Principal]]
+    list_deliveries: ListDeliveries, an_operator: Callable[..., Awaitable[Principal]]
 ) -> APIRouter:
-    router = APIRouter(tags=["notifications"], dependencies=[Depends(operator)])
+    router = APIRouter(prefix="/notifications", dependencies=[Depends(an_operator)])
 
-    @router.get("/notifications/deliveries", summary="What was told to whom, newest first")
-    async def get_deliveries(
-        state: State | None = None,
-        rule: Annotated[str | None, Query(min_length=1, max_length=100)] = None,
-        event_id: UUID | None = None,
-        correlation_id: Annotated[str | None, Query(min_length=1, max_length=128)] = None,
-        before: Annotated[UUID | None, Query(description="`next` of the page before")] = None,
-        limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    ) -> DeliveryPage:
-        wanted = DeliveryFilter(
-            state=state, rule=rule, event_id=event_id, correlation_id=correlation_id
-        )
-        rows = await list_deliveries(wanted, before=before, limit=limit + 1)
-        page = [DeliveryView.model_validate(row) for row in rows[:limit]]
-        return DeliveryPage(deliveries=page, next=page[-1].id if len(rows) > limit else None)
+    @router.get("/deliveries", summary="What was told to whom, and how far that has come")
+    async def get_deliveries(search: Annotated[Search, Query()]) -> DeliveryPage:
+        wanted = DeliveryFilter(**search.model_dump(exclude={"after", "limit"}))
+        rows = await list_deliveries(wanted, after=search.after, limit=search.limit + 1)
+        page = [DeliveryView.model_validate(row) for row in rows[: search.limit]]
+        more = len(rows) > search.limit
+        return DeliveryPage(deliveries=page, next=page[-1].id if more else None)
 
     return router

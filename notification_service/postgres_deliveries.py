@@ -5,10 +5,11 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, Table, and_, case, exists, func, select, update
+from sqlalchemy import Row, Table, and_, case, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chassis.tables import Moment
 from notification_service import tables
 from notification_service.deliveries import ClaimedDelivery, PlannedDelivery, State
 
@@ -160,14 +161,13 @@ class PostgresDeliveryQueue:
             await connection.execute(longer)
 
     async def restart_waits(self, now: datetime) -> None:
+        wait = _d.c.next_attempt_at - _d.c.updated_at
         stepped_behind = _OPEN & (_d.c.medium == self._medium) & (_d.c.updated_at > now)
         async with self._engine.begin() as connection:
             await connection.execute(
                 update(_d)
                 .where(stepped_behind)
-                .values(
-                    next_attempt_at=now + (_d.c.next_attempt_at - _d.c.updated_at), updated_at=now
-                )
+                .values(next_attempt_at=literal(now, Moment) + wait, updated_at=now)
             )
 
 

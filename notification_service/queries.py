@@ -27,9 +27,9 @@ class ListDeliveries:
         self._engine = engine
 
     async def __call__(
-        self, wanted: DeliveryFilter, *, before: UUID | None, limit: int
+        self, wanted: DeliveryFilter, *, after: UUID | None, limit: int
     ) -> Sequence[Row[Any]]:
-        """Return up to ``limit`` rows of ``deliveries``, newest first, below ``before``."""
+        """Return up to ``limit`` rows of ``deliveries``, newest first, from ``after`` on."""
         asked = {
             deliveries.c.state: wanted.state,
             deliveries.c.rule: wanted.rule,
@@ -38,7 +38,7 @@ class ListDeliveries:
         }
         query = select(deliveries).order_by(deliveries.c.id.desc()).limit(limit)
         query = query.where(*(column == value for column, value in asked.items() if value))
-        if before is not None:
-            query = query.where(deliveries.c.id < before)
+        if after is not None:
+            query = query.where(deliveries.c.id < after)
         async with self._engine.connect() as connection:
             return (await connection.execute(query)).all()

@@ -253,12 +253,12 @@ class DeliveryQueueSuite:
         await bench.queue.restart_waits(hour_before)
         at_once = await claim(bench, hour_before)
         early = await claim(bench, after(-3600 + 17))
-        after_the_lease = await claim(bench, after(-3600 + 18), limit=1)
+        after_the_lease = await claim(bench, after(-3600 + 18))
 
         assert stuck == []
         assert [each.id for each in at_once] == [pending.id]
         assert early == []
-        assert [each.id for each in after_the_lease] == [held.id]
+        assert {each.id for each in after_the_lease} == {held.id, pending.id}
 
     async def test_waits_that_began_before_now_are_left_alone(self, bench: Bench) -> None:
         await bench.plan(planned())

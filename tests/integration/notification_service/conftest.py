@@ -1,0 +1,45 @@
+"""A database with the service's schema, copied for each test from one that was migrated once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis import migrations
+from chassis.database import create_engine
+from local_cluster.testing import RunningInfrastructure
+
+from .stand_in import StandIn, running_stand_in
+
+
+@pytest.fixture(scope="session")
+def _migrated(postgres_server: RunningInfrastructure) -> Iterator[str]:
+    name = f"notification_{uuid4().hex}"
+    url = postgres_server.create_database(name)
+    asyncio.run(migrations.upgrade("notification_service", url))
+    yield name
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def notification_database(postgres_server: RunningInfrastructure, _migrated: str) -> Iterator[str]:
+    """The URL of a database of this test alone, with every table and no row."""
+    name = f"notification_{uuid4().hex}"
+    yield postgres_server.create_database(name, _migrated)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+async def engine(notification_database: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(notification_database, pool_size=10, application_name="test")
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def slack() -> AsyncIterator[StandIn]:
+    """A stand-in for Slack with the channels growth and other."""
+    async with running_stand_in() as stand_in:
+        yield stand_in

@@ -1,0 +1,88 @@
+"""The queue in PostgreSQL: what the fake promises, and what only two connections can show."""
+
+import asyncio
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from notification_service.deliveries import PlannedDelivery, State
+from notification_service.postgres_deliveries import (
+    PostgresDeliveryQueue,
+    PostgresPlannedDeliveries,
+)
+from notification_service.tables import deliveries
+from tests.unit.notification_service.delivery_queue_suite import DeliveryQueueSuite, Seen, claim
+from tests.unit.notification_service.making import planned
+
+
+class PostgresBench:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.queue = PostgresDeliveryQueue(engine, "slack")
+
+    async def plan(self, *planned_: PlannedDelivery) -> None:
+        async with self.engine.begin() as connection:
+            repository = PostgresPlannedDeliveries()
+            for each in planned_:
+                repository.plan(each)
+            await repository.flush(connection)
+
+    async def see(self, id_: UUID) -> Seen:
+        async with self.engine.connect() as connection:
+            row = (await connection.execute(select(deliveries).filter_by(id=id_))).one()
+        return Seen(
+            State(row.state),
+            row.attempts,
+            row.next_attempt_at,
+            row.unsure_since,
+            row.maybe_repeated,
+            row.last_error,
+            row.message_id,
+            row.sent_at,
+        )
+
+
+@pytest.fixture
+def bench(engine: AsyncEngine) -> PostgresBench:
+    return PostgresBench(engine)
+
+
+class TestPostgresDeliveries(DeliveryQueueSuite):
+    async def test_workers_at_once_never_share_a_claim(self, bench: PostgresBench) -> None:
+        await bench.plan(*(planned() for _ in range(60)))
+
+        claims = await asyncio.gather(*(claim(bench, limit=10) for _ in range(8)))
+
+        ids = [each.id for claimed in claims for each in claimed]
+        assert len(ids) == len(set(ids)) == 60
+
+    async def test_a_claim_passes_over_what_another_is_about_to_take(
+        self, bench: PostgresBench
+    ) -> None:
+        held, free = planned(), planned()
+        await bench.plan(held, free)
+
+        async with bench.engine.begin() as connection:
+            await connection.execute(select(deliveries).filter_by(id=held.id).with_for_update())
+            async with asyncio.timeout(5):
+                claimed = await claim(bench)
+
+        assert [each.id for each in claimed] == [free.id]
+
+    async def test_another_mediums_deliveries_are_left_to_its_own_workers(
+        self, bench: PostgresBench
+    ) -> None:
+        await bench.plan(planned(medium="e-mail"))
+
+        assert await claim(bench) == []
+
+    async def test_a_long_error_is_kept_in_part(self, bench: PostgresBench) -> None:
+        await bench.plan(planned())
+        (claimed,) = await claim(bench)
+
+        await bench.queue.failed(claimed, "x" * 10_000, claimed.created_at)
+
+        seen = await bench.see(claimed.id)
+        assert seen.last_error == "x" * 200

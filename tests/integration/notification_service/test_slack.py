@@ -1,0 +1,127 @@
+"""slack_sdk against the stand-in: the same promises as the fake, and what only a wire can show."""
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from notification_service.chat import Chat, OutcomeUnknown, Refused, Unreachable
+from notification_service.slack import SlackChat
+from tests.unit.notification_service.chat_suite import ChatSuite, Fault, find, message
+
+from .stand_in import StandIn
+
+
+class SlackBench:
+    def __init__(self, slack: StandIn) -> None:
+        self.slack = slack
+        self._chat = SlackChat("xoxb-test", slack.base_url, timeout_s=1)
+
+    @property
+    def chat(self) -> Chat:
+        return self._chat
+
+    async def texts(self) -> Sequence[str]:
+        return await self.slack.texts()
+
+    async def fail_next_post(self, fault: Fault) -> None:
+        await self.slack.fail(fault, retry_after_s=7, method="chat.postMessage")
+
+
+@pytest.fixture
+def bench(slack: StandIn) -> SlackBench:
+    return SlackBench(slack)
+
+
+class TestSlackChat(ChatSuite):
+    async def test_it_looks_through_every_page(self, bench: SlackBench) -> None:
+        first = message()
+        await bench.chat.post(first)
+        for _ in range(201):
+            await bench.slack.client.post(
+                "/api/chat.postMessage",
+                json={"token": "xoxb-other", "channel": "growth", "text": "from somebody else"},
+            )
+
+        assert await find(bench, first.delivery_id) is not None
+
+    async def test_every_character_is_shown_as_it_is(self, bench: SlackBench) -> None:
+        await bench.chat.post(message(text="<!channel> & <https://example.org|click>"))
+
+        (text,) = await bench.slack.texts()
+        assert text == "&lt;!channel&gt; &amp; &lt;https://example.org|click&gt;"
+
+    async def test_a_message_carries_its_delivery_and_its_trail(self, bench: SlackBench) -> None:
+        posted = message(correlation_id="c-9")
+
+        await bench.chat.post(posted)
+
+        (kept,) = await bench.slack.messages()
+        assert kept["metadata"] == {
+            "event_type": "notification_delivery",
+            "event_payload": {"delivery_id": str(posted.delivery_id), "correlation_id": "c-9"},
+        }
+
+    async def test_a_channel_may_be_named_by_its_id(self, bench: SlackBench) -> None:
+        posted = message(channel="C00000001")
+
+        await bench.chat.post(posted)
+
+        assert await find(bench, posted.delivery_id) is not None
+        assert [each["channel"] for each in await bench.slack.messages()] == ["growth"]
+
+    async def test_a_connection_cut_after_the_call_is_not_tried_again_by_itself(self) -> None:
+        with cut_after_the_request() as (base_url, requests):
+            chat = SlackChat("xoxb-test", base_url, timeout_s=2)
+
+            with pytest.raises(OutcomeUnknown):
+                await chat.post(message())
+
+        assert len(requests) == 1
+
+    async def test_where_nobody_listens_nothing_can_have_been_posted(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+
+        with pytest.raises(Unreachable):
+            await SlackChat("xoxb-test", f"http://127.0.0.1:{port}/api/", timeout_s=2).post(
+                message()
+            )
+
+    async def test_a_proxy_to_the_internet_is_not_asked_for_what_is_near(
+        self, bench: SlackBench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+        chat = SlackChat("xoxb-test", bench.slack.base_url, timeout_s=1)
+
+        await chat.post(message())
+
+        assert await bench.slack.texts() == ["ada signed up"]
+
+    async def test_a_token_that_slack_does_not_know_is_refused(self, bench: SlackBench) -> None:
+        chat = SlackChat("wrong", bench.slack.base_url, timeout_s=1)
+
+        with pytest.raises(Refused, match="invalid_auth"):
+            await chat.post(message())
+
+
+@contextmanager
+def cut_after_the_request() -> Iterator[tuple[str, list[bytes]]]:
+    """Listen at a port where every call is read and then cut off."""
+    requests: list[bytes] = []
+
+    def cut(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    requests.append(connection.recv(65_536))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=cut, args=[listener], daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/api/", requests
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(5)

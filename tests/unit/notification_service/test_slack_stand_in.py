@@ -1,0 +1,295 @@
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from chassis.health import Health
+from notification_service.slack_stand_in.bootstrap import build
+from notification_service.slack_stand_in.messages import Messages
+from notification_service.slack_stand_in.settings import StandInSettings
+
+from .making import NOW, Clock
+
+TOKEN = {"Authorization": "Bearer xoxb-1"}
+METADATA = {"event_type": "delivery", "event_payload": {"delivery_id": "d-1"}}
+
+
+@asynccontextmanager
+async def stand_in(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with build(StandInSettings(**settings), Health()) as running:
+        transport = httpx.ASGITransport(running.app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://slack", headers=TOKEN
+        ) as client:
+            yield client
+
+
+@pytest.fixture
+async def slack() -> AsyncIterator[httpx.AsyncClient]:
+    async with stand_in(channels="growth,other") as client:
+        yield client
+
+
+async def call(slack: httpx.AsyncClient, method: str, **arguments: Any) -> dict[str, Any]:
+    answer = await slack.post(f"/api/{method}", json=arguments)
+    assert answer.status_code == 200
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def post(slack: httpx.AsyncClient, text: str, channel: str = "growth") -> dict[str, Any]:
+    return await call(slack, "chat.postMessage", channel=channel, text=text, metadata=METADATA)
+
+
+async def channel_id(slack: httpx.AsyncClient, name: str = "growth") -> str:
+    listed = await call(slack, "conversations.list")
+    return next(str(each["id"]) for each in listed["channels"] if each["name"] == name)
+
+
+async def texts(slack: httpx.AsyncClient) -> list[str]:
+    messages = (await slack.get("/messages")).json()["messages"]
+    return [each["text"] for each in messages]
+
+
+class TestPostMessage:
+    @pytest.mark.parametrize("form", ["json", "data"])
+    async def test_it_takes_json_and_forms(self, slack: httpx.AsyncClient, form: str) -> None:
+        metadata: Any = METADATA if form == "json" else json.dumps(METADATA)
+        body: Any = {"channel": "#growth", "text": "hello", "metadata": metadata}
+
+        answer = await slack.post("/api/chat.postMessage", **{form: body})
+
+        assert answer.json()["ok"] is True
+        (kept,) = (await slack.get("/messages")).json()["messages"]
+        assert (kept["channel"], kept["text"], kept["metadata"]) == ("growth", "hello", METADATA)
+        assert kept["ts"] == answer.json()["ts"]
+
+    async def test_each_message_has_a_greater_ts(self, slack: httpx.AsyncClient) -> None:
+        stamps = [(await post(slack, str(number)))["ts"] for number in range(20)]
+
+        assert stamps == sorted(set(stamps))
+
+    @pytest.mark.parametrize(
+        ("arguments", "error"),
+        [
+            ({"channel": "nowhere", "text": "x"}, "channel_not_found"),
+            ({"text": "x"}, "channel_not_found"),
+            ({"channel": "growth"}, "no_text"),
+            ({"channel": "growth", "text": "x" * 40_001}, "msg_too_long"),
+            ({"channel": "growth", "text": "x", "metadata": "{"}, "invalid_metadata_format"),
+            ({"channel": "growth", "text": "x", "metadata": {}}, "invalid_metadata_schema"),
+        ],
+    )
+    async def test_what_slack_refuses_is_refused(
+        self, slack: httpx.AsyncClient, arguments: dict[str, Any], error: str
+    ) -> None:
+        answer = await call(slack, "chat.postMessage", **arguments)
+
+        assert answer == {"ok": False, "error": error}
+        assert await texts(slack) == []
+
+
+class TestEveryMethod:
+    @pytest.mark.parametrize(
+        ("header", "error"), [("", "not_authed"), ("Bearer secret", "invalid_auth")]
+    )
+    async def test_a_token_is_needed(
+        self, slack: httpx.AsyncClient, header: str, error: str
+    ) -> None:
+        answer = await slack.post("/api/auth.test", headers={"Authorization": header})
+
+        assert answer.json() == {"ok": False, "error": error}
+
+    async def test_a_token_in_the_form_will_do(self, slack: httpx.AsyncClient) -> None:
+        answer = await slack.post(
+            "/api/auth.test", data={"token": "xoxb-2"}, headers={"Authorization": ""}
+        )
+
+        assert answer.json()["ok"] is True
+
+    async def test_an_unknown_method_is_told(self, slack: httpx.AsyncClient) -> None:
+        assert (await call(slack, "chat.shout"))["error"] == "unknown_method"
+
+    @pytest.mark.parametrize(("body", "error"), [("{", "invalid_json"), ("[]", "json_not_object")])
+    async def test_a_body_that_is_no_call_is_told(
+        self, slack: httpx.AsyncClient, body: str, error: str
+    ) -> None:
+        answer = await slack.post(
+            "/api/auth.test", content=body, headers={"Content-Type": "application/json"}
+        )
+
+        assert answer.json() == {"ok": False, "error": error}
+
+
+class TestHistory:
+    async def test_it_wants_the_channels_id(self, slack: httpx.AsyncClient) -> None:
+        answer = await call(slack, "conversations.history", channel="growth")
+
+        assert answer["error"] == "channel_not_found"
+
+    async def test_pages_hold_one_channel_newest_first(self, slack: httpx.AsyncClient) -> None:
+        for number in range(5):
+            await post(slack, str(number))
+            await post(slack, "elsewhere", channel="other")
+        channel = await channel_id(slack)
+        seen: list[str] = []
+        sizes: list[int] = []
+        cursor = ""
+
+        while True:
+            page = await call(
+                slack, "conversations.history", channel=channel, limit=2, cursor=cursor
+            )
+            seen += [each["text"] for each in page["messages"]]
+            sizes.append(len(page["messages"]))
+            if not page["has_more"]:
+                break
+            cursor = page["response_metadata"]["next_cursor"]
+
+        assert seen == ["4", "3", "2", "1", "0"]
+        assert sizes == [2, 2, 1]
+
+    async def test_oldest_and_latest_bound_it_and_are_left_out(
+        self, slack: httpx.AsyncClient
+    ) -> None:
+        stamps = [(await post(slack, str(number)))["ts"] for number in range(4)]
+        asked = {"channel": await channel_id(slack), "oldest": stamps[0], "latest": stamps[3]}
+
+        without = await call(slack, "conversations.history", **asked)
+        with_them = await call(slack, "conversations.history", **asked, inclusive=True)
+
+        assert [each["text"] for each in without["messages"]] == ["2", "1"]
+        assert [each["text"] for each in with_them["messages"]] == ["3", "2", "1", "0"]
+
+    async def test_metadata_comes_when_asked_for(self, slack: httpx.AsyncClient) -> None:
+        await post(slack, "hello")
+        channel = await channel_id(slack)
+
+        plain = await call(slack, "conversations.history", channel=channel)
+        whole = await call(
+            slack, "conversations.history", channel=channel, include_all_metadata=True
+        )
+
+        assert "metadata" not in plain["messages"][0]
+        assert whole["messages"][0]["metadata"] == METADATA
+
+    @pytest.mark.parametrize(
+        ("argument", "value", "error"),
+        [
+            ("oldest", "yesterday", "invalid_ts_oldest"),
+            ("latest", "tomorrow", "invalid_ts_latest"),
+            ("limit", "0", "invalid_limit"),
+            ("limit", "1000", "invalid_limit"),
+            ("cursor", "?", "invalid_cursor"),
+        ],
+    )
+    async def test_arguments_that_make_no_sense_are_told(
+        self, slack: httpx.AsyncClient, argument: str, value: str, error: str
+    ) -> None:
+        channel = await channel_id(slack)
+
+        answer = await call(slack, "conversations.history", **{"channel": channel, argument: value})
+
+        assert answer == {"ok": False, "error": error}
+
+
+class TestFaults:
+    async def test_a_limit_comes_with_retry_after(self, slack: httpx.AsyncClient) -> None:
+        await slack.post("/control/faults", json={"kind": "rate_limited", "retry_after_s": 9})
+
+        limited = await slack.post("/api/chat.postMessage", json={"channel": "growth", "text": "x"})
+
+        assert (limited.status_code, limited.headers["Retry-After"]) == (429, "9")
+        assert limited.json() == {"ok": False, "error": "ratelimited"}
+        assert (await post(slack, "y"))["ok"] is True
+
+    async def test_they_come_as_often_as_asked_and_in_order(self, slack: httpx.AsyncClient) -> None:
+        await slack.post("/control/faults", json={"kind": "token_revoked", "count": 2})
+        await slack.post("/control/faults", json={"kind": "channel_not_found"})
+
+        errors = [(await post(slack, "x")).get("error") for _ in range(4)]
+
+        assert errors == ["token_revoked", "token_revoked", "channel_not_found", None]
+        assert await texts(slack) == ["x"]
+
+    async def test_one_for_a_method_leaves_the_others_alone(self, slack: httpx.AsyncClient) -> None:
+        await slack.post(
+            "/control/faults", json={"kind": "server_error", "method": "conversations.history"}
+        )
+
+        posted = await post(slack, "x")
+        failed = await slack.post("/api/conversations.history", json={"channel": "C1"})
+
+        assert posted["ok"] is True
+        assert failed.status_code == 500
+
+    async def test_they_can_be_taken_back(self, slack: httpx.AsyncClient) -> None:
+        await slack.post("/control/faults", json={"kind": "server_error", "count": 100})
+
+        await slack.delete("/control/faults")
+
+        assert (await post(slack, "x"))["ok"] is True
+
+    async def test_an_unknown_kind_is_refused(self, slack: httpx.AsyncClient) -> None:
+        answer = await slack.post("/control/faults", json={"kind": "earthquake"})
+
+        assert answer.status_code == 422
+
+
+class TestThePage:
+    async def test_it_shows_the_newest_first_and_escapes_them(
+        self, slack: httpx.AsyncClient
+    ) -> None:
+        await post(slack, "first")
+        await post(slack, "&lt;script&gt;alert(1)&lt;/script&gt; & <b>bold</b>")
+
+        page = await slack.get("/")
+
+        assert page.headers["Content-Type"].startswith("text/html")
+        assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &lt;b&gt;bold&lt;/b&gt;" in page.text
+        assert "<script" not in page.text
+        assert page.text.index("bold") < page.text.index("first")
+
+    async def test_it_is_there_before_anyone_spoke(self, slack: httpx.AsyncClient) -> None:
+        assert "No messages yet" in (await slack.get("/")).text
+
+
+class TestMessagesInAFile:
+    async def test_they_are_there_after_a_restart(self, tmp_path: Path) -> None:
+        async with stand_in(directory=tmp_path / "slack") as slack:
+            before = (await post(slack, "one"))["ts"]
+
+        async with stand_in(directory=tmp_path / "slack") as slack:
+            after = (await post(slack, "two"))["ts"]
+            assert await texts(slack) == ["one", "two"]
+
+        assert before < after
+
+    def test_a_line_cut_off_by_a_crash_is_no_message(self, tmp_path: Path) -> None:
+        file = tmp_path / "messages.jsonl"
+        messages = Messages(file, Clock())
+        messages.add("growth", "whole", None)
+        messages.close()
+        with file.open("a") as lines:
+            lines.write('{"ts": "1')
+
+        reopened = Messages(file, Clock())
+        reopened.add("growth", "next", None)
+        reopened.close()
+
+        assert [each.text for each in Messages(file, Clock())] == ["whole", "next"]
+
+    def test_ts_increases_though_the_clock_stands_still(self, tmp_path: Path) -> None:
+        file = tmp_path / "messages.jsonl"
+        stamps = []
+        for _ in range(3):
+            messages = Messages(file, Clock())
+            stamps.append(messages.add("growth", "x", None).ts)
+            messages.close()
+
+        seconds = f"{NOW.timestamp():.0f}"
+        assert stamps == [f"{seconds}.000000", f"{seconds}.000001", f"{seconds}.000002"]
