@@ -11,7 +11,8 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
-from local_cluster.cluster import Cluster, Report
+from local_cluster.cluster import Cluster
+from local_cluster.demo import show_journey
 from local_cluster.directories import turn
 from local_cluster.display import print_status, print_summary
 from local_cluster.errors import ClusterError, PortTaken
@@ -20,6 +21,7 @@ from local_cluster.logs import show_logs
 from local_cluster.ports import is_free
 from local_cluster.settings import Settings
 from local_cluster.status import read_status
+from local_cluster.together import Report
 
 FAILED, WRONG, NOT_UP = 1, 2, 3
 
@@ -113,6 +115,15 @@ def clean(cluster: Cluster) -> None:
     with turn(cluster.settings.directory):
         cluster.clean()
     _console.print(f"{cluster.settings.directory} is gone")
+
+
+@main.command()
+@click.pass_obj
+def demo(cluster: Cluster) -> None:
+    """Start what is not up yet, sign someone up, and show the journey of that event."""
+    with turn(cluster.settings.directory):
+        asyncio.run(cluster.up())
+    asyncio.run(show_journey(cluster, _console))
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

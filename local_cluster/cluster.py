@@ -1,17 +1,13 @@
 """The whole cluster: up, side by side where order does not matter; down, in order."""
 
 import asyncio
-import os
-import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from local_cluster.control import Control
-from local_cluster.credentials import secret
 from local_cluster.directories import remove_cluster_directory
 from local_cluster.errors import ClusterError, PortTaken
 from local_cluster.java import find_java
@@ -20,16 +16,15 @@ from local_cluster.kafka_artifacts import kafka_jars
 from local_cluster.leftovers import reap
 from local_cluster.ports import is_free, who_listens
 from local_cluster.postgres import Postgres
-from local_cluster.processes import ProcessSpec, mark
-from local_cluster.settings import REPOSITORY, Settings
-from local_cluster.topology import OPERATOR, PORT_SETTINGS, Service, Topology
+from local_cluster.processes import ProcessSpec
+from local_cluster.provisioning import Provisioning
+from local_cluster.settings import Settings
+from local_cluster.together import Report, together
+from local_cluster.topology import PORT_SETTINGS, Service, Topology
 
 _READY_WITHIN_S = 60.0
 # A process that keeps dying does not come good by waiting.
 _DEATHS_AT_MOST = 3
-
-Report = Callable[[str, str], None]
-"""Called with who and what, for each step that is worth a line."""
 
 
 class Cluster:
@@ -49,12 +44,14 @@ class Cluster:
             settings.directory, settings.postgres_port, settings.cache_directory, postgres_settings
         )
         self.topology = Topology(settings, self.postgres)
+        self.provisioning = Provisioning(settings.directory, self.topology, report)
         self._report = report
         self._lifeline = lifeline
 
     @property
     def operator_password_file(self) -> Path:
-        return self.settings.directory / "operator-password"
+        """Where the operator's password is, for those who may read it."""
+        return self.provisioning.operator_password_file
 
     async def up(self, *, kafka: bool = True, postgres: bool = True, services: bool = True) -> None:
         """Have what is asked for up and ready; what is up as it should be stays as it is.
@@ -126,9 +123,7 @@ class Cluster:
         await kafka.wait_until_up()
         self._report("kafka", f"up on {kafka.bootstrap}")
         if topics:
-            await self._run(
-                "topics", "chassis.kafka", "create-topics", "--bootstrap", kafka.bootstrap
-            )
+            await self.provisioning.topics(kafka.bootstrap)
 
     async def _start_postgres(self, *, schemas: bool) -> None:
         await asyncio.to_thread(self.postgres.prepare)
@@ -136,49 +131,10 @@ class Cluster:
         await self.postgres.create_databases(self.topology.databases)
         self._report("postgres", f"up on 127.0.0.1:{self.postgres.port}")
         if schemas:
-            await together(*map(self._migrate, self.topology.services))
+            await self.provisioning.schemas()
 
     async def _start(self, spec: ProcessSpec) -> None:
         await asyncio.to_thread(self.control.start, [spec])
-
-    async def _migrate(self, service: Service) -> None:
-        if not service.database:
-            return
-        environment = self.topology.environment(service)
-        await self._run(f"{service.name}-schema", service.module, "migrate", **environment)
-        if service.name == "users":
-            secret(self.operator_password_file)
-            if not any((self.settings.directory / "keys").glob("*")):
-                await self._run("signing-keys", service.module, "rotate-keys", **environment)
-            await self._run(
-                "operator",
-                service.module,
-                "create-operator",
-                f"--username={OPERATOR}",
-                "--email=operator@localhost.localdomain",
-                f"--password-file={self.operator_password_file}",
-                **environment,
-            )
-
-    async def _run(self, what: str, module: str, *arguments: str, **environment: str) -> None:
-        """Run a step that ends by itself; what it says is in a log of its own."""
-        log = self.settings.directory / "logs" / f"{what}.log"
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                module,
-                *arguments,
-                cwd=REPOSITORY,
-                env=os.environ | environment | mark(self.settings.directory, what),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-            if await process.wait() != 0:
-                said = log.read_text(errors="replace").strip().splitlines() or ["(nothing)"]
-                raise ClusterError(f"{what} failed: {said[-1]} (all of it: {log})")
-        self._report(what, "done")
 
     async def _wait_until_ready(self, service: Service) -> None:
         url = self.topology.url(service.name)
@@ -205,16 +161,6 @@ class Cluster:
                 self.control.stop(*names)
                 self._report(who, "stopped")
         self.control.end()
-
-
-async def together(*works: Coroutine[Any, Any, None]) -> None:
-    """Do these side by side; the first that fails ends the others and is what is raised."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for work in works:
-                group.create_task(work)
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
 
 
 async def _trouble(client: httpx.AsyncClient, url: str) -> str | None:

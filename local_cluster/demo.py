@@ -13,8 +13,9 @@ import httpx
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from rich.console import Console
 
-from local_cluster.cluster import Cluster, together
+from local_cluster.cluster import Cluster
 from local_cluster.errors import ClusterError
+from local_cluster.together import together
 from local_cluster.topology import OPERATOR, SLACK_STAND_IN
 
 _TOPIC = "users.user"

@@ -17,7 +17,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from local_cluster.processes import ProcessSpec, ProcessStatus, mark, socket_path
 
@@ -243,17 +243,18 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--lifeline", type=Path, help="a named pipe: ends when nobody holds it")
     arguments = parser.parse_args()
-    with (arguments.directory / "supervisor.lock").open("w") as lock:
-        if not _locked(lock):
-            sys.exit("another supervisor has this directory")
-        asyncio.run(_supervise(arguments.directory, arguments.lifeline))
+    # Never closed: it is ours until nothing is left of us.
+    lock = os.open(arguments.directory / "supervisor.lock", os.O_CREAT | os.O_WRONLY, 0o600)
+    if not _locked(lock):
+        sys.exit("another supervisor has this directory")
+    asyncio.run(_supervise(arguments.directory, arguments.lifeline))
 
 
 async def _supervise(directory: Path, lifeline: Path | None) -> None:
     await Supervisor(directory).run(lifeline)
 
 
-def _locked(lock: TextIO) -> bool:
+def _locked(lock: int) -> bool:
     deadline = time.monotonic() + 1
     while time.monotonic() < deadline:
         try:
