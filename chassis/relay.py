@@ -313,6 +313,8 @@ async def _send(producer: AIOKafkaProducer, row: Row) -> "asyncio.Future[Any]":
         value=row["payload"],
         # Kafka keeps order only within a partition, and the key chooses it.
         key=row["aggregateid"].encode(),
+        # When it was committed, not when it was sent: a reader can see how long it waited.
+        timestamp_ms=int(row["created_at"].timestamp() * 1_000),
         headers=[(name, value.encode()) for name, value in headers.items()],
     )
     return future

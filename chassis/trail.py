@@ -46,6 +46,11 @@ def current_trail() -> Trail:
     return trail
 
 
+def trail_or_none() -> Trail | None:
+    """Return the trail this work is on, without beginning one."""
+    return _current.get()
+
+
 @contextmanager
 def on_trail(trail: Trail) -> Iterator[Trail]:
     """Do what follows on this trail."""

@@ -56,6 +56,8 @@ class Transactor(Generic[W]):
 
     A body that failed on a serialization failure, a deadlock, a stale aggregate or a connection
     lost before COMMIT runs again from its start, so it holds no effect outside the database.
+
+    :param on_commit: called after each commit, to wake the relay of the same process
     """
 
     def __init__(
@@ -63,12 +65,14 @@ class Transactor(Generic[W]):
         engine: AsyncEngine,
         open_work: Callable[[AsyncConnection], W],
         *,
+        on_commit: Callable[[], None] = lambda: None,
         tries: int = 10,
         ask_for_s: float = 10.0,
     ) -> None:
         self._engine = engine
         self._serializable = engine.execution_options(isolation_level="SERIALIZABLE")
         self._open_work = open_work
+        self._on_commit = on_commit
         self._tries = tries
         self._ask_for_s = ask_for_s
 
@@ -88,6 +92,7 @@ class Transactor(Generic[W]):
                 telemetry.transaction_retries.inc()
             else:
                 if done:
+                    self._on_commit()
                     return result
             await asyncio.sleep(_pause_s(attempt))
         raise OutcomeUnknown("The database was lost during every commit; nothing was changed.")
