@@ -1,0 +1,1 @@
+"""How it is kept: in PostgreSQL, and in memory for tests."""

@@ -1,0 +1,78 @@
+"""Accounts to look at, each read with its latest transactions in one round trip."""
+
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, bindparam, select, true
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accounts_service.adapters.tables import PERSONAL, accounts, ledger_entries
+from accounts_service.application.ports import AccountView
+from accounts_service.domain.account import Transaction
+
+_latest = (
+    select(
+        ledger_entries.c.transaction_id,
+        ledger_entries.c.position,
+        ledger_entries.c.delta,
+        ledger_entries.c.balance_after,
+        ledger_entries.c.description,
+        ledger_entries.c.occurred_at,
+    )
+    .where(ledger_entries.c.account_id == accounts.c.id)
+    .order_by(ledger_entries.c.position.desc())
+    .limit(bindparam("latest"))
+    .lateral("latest")
+)
+_VIEW: Final = (
+    select(
+        accounts.c.id,
+        accounts.c.user_id,
+        accounts.c.currency,
+        accounts.c.balance,
+        accounts.c.opened_at,
+        *_latest.c,
+    )
+    # Opening an account posts to it, so there is no account without a row here.
+    .join_from(accounts, _latest, true())
+    .where(accounts.c.kind == PERSONAL)
+    .order_by(_latest.c.position.desc())
+)
+
+
+class PostgresAccountViews:
+    def __init__(self, engine: AsyncEngine) -> None:
+        # One statement is one snapshot; a transaction around it would be two more round trips.
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def by_id(self, account_id: UUID, /, *, latest: int) -> AccountView | None:
+        return await self._one(accounts.c.id == account_id, latest)
+
+    async def of_user(self, user_id: UUID, /, *, latest: int) -> AccountView | None:
+        return await self._one(accounts.c.user_id == user_id, latest)
+
+    async def _one(self, condition: ColumnElement[bool], latest: int) -> AccountView | None:
+        async with self._engine.connect() as connection:
+            found = await connection.execute(_VIEW.where(condition), {"latest": latest})
+            rows = found.all()
+        if not rows:
+            return None
+        account = rows[0]
+        return AccountView(
+            id=account.id,
+            user_id=account.user_id,
+            currency=account.currency,
+            balance=account.balance,
+            opened_at=account.opened_at,
+            transactions=[
+                Transaction(
+                    row.transaction_id,
+                    row.position,
+                    row.delta,
+                    row.balance_after,
+                    row.description,
+                    row.occurred_at,
+                )
+                for row in rows
+            ],
+        )

@@ -1,0 +1,1 @@
+"""What an account is, whoever asks and wherever it is kept."""

@@ -1,0 +1,19 @@
+"""What the accounts service can be told from its environment, beside what every service can."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from chassis.settings import ServiceSettings
+
+
+class AccountsSettings(ServiceSettings):
+    """The settings of the accounts service, from ``ACCOUNTS_…``."""
+
+    model_config = SettingsConfigDict(env_prefix="ACCOUNTS_")
+
+    http_port: int = Field(
+        default=8102, ge=0, le=65_535, description="port of HTTP; 0 takes a free one"
+    )
+    currency: str = Field(
+        default="USD", pattern=r"^[A-Z]{3}$", description="ISO 4217 code of new accounts"
+    )

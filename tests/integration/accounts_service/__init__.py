@@ -1,0 +1,1 @@
+"""The accounts service on a real PostgreSQL."""

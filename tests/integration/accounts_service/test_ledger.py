@@ -1,0 +1,134 @@
+"""What the database itself refuses, whoever writes to it."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import func, insert, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from accounts_service.adapters.tables import accounts, ledger_entries
+from tests.unit.accounts_service.making import NOW
+
+PERSONAL = {"kind": "personal", "balance": 0, "last_position": 0}
+HOUSE = {"kind": "cash", "user_id": None, "balance": None, "last_position": None}
+
+
+async def add_account(connection: AsyncConnection, **columns: Any) -> UUID:
+    id_ = uuid4()
+    row = {"id": id_, "user_id": uuid4(), "currency": "USD", "opened_at": NOW}
+    await connection.execute(insert(accounts).values(row | {"version": 1, "sequence": 0} | columns))
+    return id_
+
+
+async def add_entry(connection: AsyncConnection, account_id: UUID, **columns: Any) -> None:
+    row = {
+        "transaction_id": uuid4(),
+        "account_id": account_id,
+        "position": 1,
+        "delta": 0,
+        "balance_after": 0,
+        "description": "Initial",
+        "occurred_at": NOW,
+    }
+    await connection.execute(insert(ledger_entries).values(row | columns))
+
+
+class TestAccounts:
+    @pytest.mark.parametrize(
+        ("columns", "constraint"),
+        [
+            (PERSONAL | {"balance": -1}, "accounts_balance_check"),
+            (PERSONAL | {"currency": "usd"}, "accounts_currency_check"),
+            (PERSONAL | {"user_id": None}, "accounts_kind_check"),
+            (PERSONAL | {"balance": None}, "accounts_kind_check"),
+            (HOUSE | {"user_id": uuid4()}, "accounts_kind_check"),
+            (HOUSE | {"balance": 0}, "accounts_kind_check"),
+        ],
+    )
+    async def test_what_no_account_can_be_is_refused(
+        self, engine: AsyncEngine, columns: dict[str, Any], constraint: str
+    ) -> None:
+        async with engine.connect() as connection:
+            with pytest.raises(IntegrityError, match=constraint):
+                await add_account(connection, **columns)
+
+    async def test_the_house_has_one_account_of_a_kind_in_a_currency(
+        self, engine: AsyncEngine
+    ) -> None:
+        async with engine.connect() as connection:
+            await add_account(connection, **HOUSE)
+            await add_account(connection, **HOUSE | {"currency": "EUR"})
+            await add_account(connection, **HOUSE | {"kind": "fees"})
+            with pytest.raises(IntegrityError, match="accounts_house_key"):
+                await add_account(connection, **HOUSE)
+
+
+class TestEntries:
+    @pytest.mark.parametrize(
+        ("columns", "constraint"),
+        [
+            ({"balance_after": -1}, "ledger_entries_balance_after_check"),
+            ({"balance_after": None}, "ledger_entries_position_check"),
+            ({"position": None}, "ledger_entries_position_check"),
+            ({"description": "ab"}, "ledger_entries_description_check"),
+            ({"description": "a" * 256}, "ledger_entries_description_check"),
+        ],
+    )
+    async def test_what_no_entry_can_be_is_refused(
+        self, engine: AsyncEngine, columns: dict[str, Any], constraint: str
+    ) -> None:
+        async with engine.connect() as connection:
+            account_id = await add_account(connection, **PERSONAL)
+            with pytest.raises(IntegrityError, match=constraint):
+                await add_entry(connection, account_id, **columns)
+
+    async def test_an_entry_is_of_an_account(self, engine: AsyncEngine) -> None:
+        async with engine.connect() as connection:
+            with pytest.raises(IntegrityError, match="ledger_entries_account_id_fkey"):
+                await add_entry(connection, uuid4())
+
+    async def test_a_position_is_taken_once(self, engine: AsyncEngine) -> None:
+        async with engine.connect() as connection:
+            account_id = await add_account(connection, **PERSONAL)
+            await add_entry(connection, account_id)
+            with pytest.raises(IntegrityError, match="ledger_entries_account_id_position_key"):
+                await add_entry(connection, account_id)
+
+    async def test_a_transaction_touches_an_account_once(self, engine: AsyncEngine) -> None:
+        async with engine.connect() as connection:
+            account_id = await add_account(connection, **PERSONAL)
+            transaction_id = uuid4()
+            await add_entry(connection, account_id, transaction_id=transaction_id)
+            with pytest.raises(IntegrityError, match="ledger_entries_pkey"):
+                await add_entry(connection, account_id, transaction_id=transaction_id, position=2)
+
+    async def test_the_house_takes_the_other_side_without_a_row_to_wait_for(
+        self, engine: AsyncEngine
+    ) -> None:
+        async with engine.connect() as connection:
+            house_id = await add_account(connection, **HOUSE)
+            for amount in (700, 300):
+                account_id = await add_account(connection, **PERSONAL | {"balance": amount})
+                transaction_id = uuid4()
+                await add_entry(
+                    connection,
+                    account_id,
+                    transaction_id=transaction_id,
+                    delta=amount,
+                    balance_after=amount,
+                )
+                await add_entry(
+                    connection,
+                    house_id,
+                    transaction_id=transaction_id,
+                    delta=-amount,
+                    position=None,
+                    balance_after=None,
+                )
+
+            of_the_house = ledger_entries.c.account_id == house_id
+            sum_of_entries = select(func.sum(ledger_entries.c.delta))
+            assert await connection.scalar(sum_of_entries.where(of_the_house)) == -1000
+            assert await connection.scalar(sum_of_entries) == 0

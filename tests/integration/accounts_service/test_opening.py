@@ -1,0 +1,191 @@
+"""Sign-ups become accounts: a chunk of events in one transaction, each table written once."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from accounts_service.adapters.postgres_accounts import PostgresAccountsWork
+from accounts_service.adapters.tables import accounts, ledger_entries
+from accounts_service.application.open_account import OpenAccountHandler
+from accounts_service.application.ports import AccountsWork
+from accounts_service.entrypoints.agents import subscribers
+from chassis import progress
+from chassis.chunks import Chunk
+from chassis.consume import Consumer
+from chassis.subscribers import EventSubscriber
+from chassis.tables import inbox, outbox, parked
+from chassis.trail import new_id
+from chassis.transactor import Transactor
+from contracts.accounts import AccountOpenedV1
+from contracts.envelope import decode, encode, event_in
+from contracts.topics import USERS_USER
+from contracts.users import UserSignedUpV1
+from tests.unit.accounts_service.making import an_account, now
+from tests.unit.accounts_service.ports_suite import store
+
+from .statements import statements_on
+
+
+@dataclass(frozen=True)
+class KafkaRecord:
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Always:
+    """A transport in which the partition stays ours."""
+
+    def __init__(self) -> None:
+        self.done: int | None = None
+
+    def is_current(self, chunk: Chunk) -> bool:
+        return True
+
+    async def rewind(self, chunk: Chunk, offset: int) -> None:
+        raise AssertionError
+
+    def begin(self, chunk: Chunk) -> None: ...
+
+    def end(self, chunk: Chunk, next_offset: int | None) -> None:
+        self.done = next_offset
+
+
+def signed_up(user_id: UUID, offset: int) -> KafkaRecord:
+    event = encode(
+        UserSignedUpV1(user_id=user_id, username="ada"),
+        id=new_id(),
+        source="/users",
+        subject=str(user_id),
+        time=datetime.now(UTC),
+        sequence=1,
+        correlationid=f"request-{offset}",
+    )
+    return KafkaRecord(USERS_USER.name, 0, offset, event.key, event.payload, event.headers)
+
+
+def open_work(connection: AsyncConnection) -> PostgresAccountsWork:
+    return PostgresAccountsWork(connection, now)
+
+
+@pytest.fixture
+def subscriber() -> EventSubscriber[AccountsWork]:
+    [subscriber] = subscribers(OpenAccountHandler(new_id, now, currency="USD"))
+    return subscriber
+
+
+async def take(
+    engine: AsyncEngine,
+    subscriber: EventSubscriber[AccountsWork],
+    records: Sequence[KafkaRecord],
+) -> None:
+    async with engine.begin() as connection:
+        work = open_work(connection)
+        await subscriber.take(work, connection, records, now)
+        await work.flush()
+
+
+class TestAChunkOfSignUps:
+    async def test_everyone_has_an_account_with_a_first_transaction(
+        self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
+    ) -> None:
+        user_ids = [new_id() for _ in range(500)]
+
+        await take(engine, subscriber, [signed_up(id_, n) for n, id_ in enumerate(user_ids)])
+
+        async with engine.connect() as connection:
+            opened = (await connection.execute(select(accounts))).all()
+            entries = (await connection.execute(select(ledger_entries))).all()
+        assert sorted(row.user_id for row in opened) == sorted(user_ids)
+        assert {(row.balance, row.currency, row.last_position) for row in opened} == {(0, "USD", 1)}
+        assert sorted(row.account_id for row in entries) == sorted(row.id for row in opened)
+        assert {
+            (row.position, row.delta, row.balance_after, row.description) for row in entries
+        } == {(1, 0, 0, "Initial")}
+
+    async def test_each_is_told_on_the_trail_of_its_sign_up(
+        self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
+    ) -> None:
+        records = [signed_up(new_id(), offset) for offset in range(500)]
+
+        await take(engine, subscriber, records)
+
+        async with engine.connect() as connection:
+            rows = (await connection.execute(select(outbox).order_by(outbox.c.position))).all()
+            account_of = {row.user_id: row.id for row in await connection.execute(select(accounts))}
+        assert len(rows) == 500
+        for record, row in zip(records, rows, strict=True):
+            caused_by, told = decode(record.value), decode(row.payload)
+            opened = event_in(told, AccountOpenedV1)
+            assert str(opened.user_id) == caused_by.subject
+            assert opened.account_id == account_of[opened.user_id]
+            assert row.aggregateid == told.subject == str(opened.account_id)
+            assert (row.sequence, told.sequence) == (1, 1)
+            assert told.correlationid == caused_by.correlationid
+            assert told.causationid == str(caused_by.id)
+
+    async def test_each_table_is_written_once(
+        self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
+    ) -> None:
+        records = [signed_up(new_id(), offset) for offset in range(500)]
+
+        with statements_on(engine) as executed:
+            await take(engine, subscriber, records)
+
+        writes = [re.match(r"(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", each) for each in executed]
+        written = Counter(match[1] for match in writes if match)
+        assert written == {"accounts": 1, "ledger_entries": 1, "outbox": 1, "inbox": 1}
+        reads = [each for each in executed if each.startswith("SELECT")]
+        assert len(executed) == len(reads) + written.total()
+        assert all("accounts" not in each for each in reads)
+
+    async def test_what_comes_again_opens_nothing(
+        self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
+    ) -> None:
+        records = [signed_up(new_id(), offset) for offset in range(10)]
+        await take(engine, subscriber, records)
+
+        await take(engine, subscriber, records)
+
+        async with engine.connect() as connection:
+            for table in (accounts, ledger_entries, outbox, inbox):
+                count = await connection.scalar(select(func.count()).select_from(table))
+                assert count == 10
+
+
+class TestAUserWhoHasAnAccount:
+    async def test_is_parked_and_keeps_nobody_else_from_theirs(
+        self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
+    ) -> None:
+        before = an_account()
+        await store(Transactor(engine, open_work), before)
+        others = [new_id(), new_id()]
+        records = [
+            signed_up(others[0], 0),
+            signed_up(before.user_id, 1),
+            signed_up(others[1], 2),
+        ]
+        async with engine.begin() as connection:
+            await progress.begin(connection, [subscriber], USERS_USER.name, {0: 0}, {0: 0}, now)
+        consumer = Consumer(USERS_USER, [subscriber], engine, open_work, now)
+        transport = Always()
+
+        await consumer.handle(Chunk(USERS_USER.name, 0, 0, 3, 1, records), transport)
+
+        assert transport.done == 3
+        async with engine.connect() as connection:
+            users = (await connection.execute(select(accounts.c.user_id))).scalars().all()
+            stuck = (await connection.execute(select(parked))).all()
+        assert sorted(users) == sorted([before.user_id, *others])
+        assert [(row.offset, row.error_code) for row in stuck] == [(1, "account-exists")]
+        assert stuck[0].subject == str(before.user_id)

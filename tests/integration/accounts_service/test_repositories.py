@@ -1,0 +1,86 @@
+"""The service's ports on PostgreSQL: the same promises as the fakes', and what only it can show."""
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from accounts_service.adapters.postgres_accounts import PostgresAccountsWork
+from accounts_service.adapters.postgres_views import PostgresAccountViews
+from chassis.transactor import StaleAggregate, Transactor
+from tests.unit.accounts_service.making import an_account, now, post
+from tests.unit.accounts_service.ports_suite import AccountsSuite, ViewsSuite, store
+
+from .statements import statements_on
+
+
+def open_work(connection: AsyncConnection) -> PostgresAccountsWork:
+    return PostgresAccountsWork(connection, now)
+
+
+@pytest.fixture
+def transact(engine: AsyncEngine) -> Transactor[PostgresAccountsWork]:
+    return Transactor(engine, open_work)
+
+
+@pytest.fixture
+def views(engine: AsyncEngine) -> PostgresAccountViews:
+    return PostgresAccountViews(engine)
+
+
+class TestPostgresAccounts(AccountsSuite):
+    async def test_a_loaded_account_goes_on_where_it_was(
+        self, transact: Transactor[PostgresAccountsWork], views: PostgresAccountViews
+    ) -> None:
+        account = an_account()
+        post(account, 700)
+        await store(transact, account)
+
+        async def spend(work: PostgresAccountsWork) -> None:
+            loaded = (await work.accounts.load([account.id]))[account.id]
+            assert vars(loaded) == vars(account)
+            post(loaded, -100)
+            work.accounts.save(loaded)
+
+        await transact(spend)
+
+        view = await views.by_id(account.id, latest=10)
+        assert view is not None
+        assert view.balance == 600
+        assert [(t.position, t.balance_after) for t in view.transactions] == [
+            (3, 600),
+            (2, 700),
+            (1, 0),
+        ]
+
+    async def test_of_two_that_change_it_at_once_the_second_must_begin_again(
+        self, engine: AsyncEngine, transact: Transactor[PostgresAccountsWork]
+    ) -> None:
+        account = an_account()
+        await store(transact, account)
+
+        async with engine.connect() as first, engine.connect() as second:
+            works = [open_work(first), open_work(second)]
+            for work in works:
+                loaded = (await work.accounts.load([account.id]))[account.id]
+                post(loaded, 100)
+                work.accounts.save(loaded)
+            await works[0].flush()
+            await first.commit()
+
+            with pytest.raises(StaleAggregate):
+                await works[1].flush()
+
+
+class TestPostgresAccountViews(ViewsSuite):
+    async def test_a_view_is_one_statement_and_no_transaction(
+        self,
+        engine: AsyncEngine,
+        transact: Transactor[PostgresAccountsWork],
+        views: PostgresAccountViews,
+    ) -> None:
+        account = an_account()
+        await store(transact, account)
+
+        with statements_on(engine) as executed:
+            await views.by_id(account.id, latest=10)
+
+        assert len(executed) == 1

@@ -1,0 +1,16 @@
+from accounts_service.application.integration_events import translate
+from accounts_service.domain.account import AccountOpened
+from chassis.trail import new_id
+from contracts.accounts import AccountOpenedV1
+
+from .making import NOW
+
+
+def test_an_opened_account_is_told() -> None:
+    account_id, user_id = new_id(), new_id()
+
+    told = translate(
+        AccountOpened(account_id=account_id, user_id=user_id, currency="USD", occurred_at=NOW)
+    )
+
+    assert told == AccountOpenedV1(account_id=account_id, user_id=user_id, currency="USD")
