@@ -360,6 +360,23 @@ class StolenQueue(InMemoryDeliveries):
         return await super().will_repeat(claimed, now, take_up_at=take_up_at)
 
 
+class TestWhenTheClockIsSetBack:
+    async def test_nothing_waits_for_the_hour_to_come_again(self) -> None:
+        desk = Desk()
+        desk.chat.fail_next_post(Unreachable("unreachable"))
+        delivery = desk.plan()
+        desk.clock.advance(-3600)
+
+        async with at_work(desk):
+            await desk.until(delivery, State.PENDING)
+            desk.advance(-3600)
+            await eventually(lambda: desk.kept(delivery).updated_at == desk.clock())
+            desk.advance(60)
+            await desk.until(delivery, State.SENT, attempts=2)
+
+        assert desk.texts == ["ada signed up"]
+
+
 class TestWhenTheDatabaseIsAway:
     async def test_it_says_so_and_goes_on_when_it_is_back(self) -> None:
         desk = Desk(queue=(queue := AwayQueue()))

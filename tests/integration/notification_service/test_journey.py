@@ -1,0 +1,185 @@
+"""From a record on Kafka to a message in Slack, on PostgreSQL and with slack_sdk."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis.trail import new_id
+from contracts.envelope import encode
+from contracts.topics import USERS_USER
+from contracts.users import UserSignedUpV1
+from notification_service.agents import subscribers
+from notification_service.bootstrap import PostgresWork
+from notification_service.postgres_deliveries import PostgresDeliveryQueue
+from notification_service.rules import PlanDeliveries, rules
+from notification_service.slack import SlackChat
+from notification_service.tables import deliveries
+from notification_service.worker import DeliveryWorker, Patience
+
+from .stand_in import StandIn
+
+TRACE_ID, SPAN_ID = "a" * 32, "b" * 16
+PATIENCE = Patience(call=2, lease=4, settle=0.5, longest_retry=0.2)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A record of users.user."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+    topic: str = USERS_USER.name
+    partition: int = 0
+
+
+def signed_up(offset: int, username: str = "ada") -> Recorded:
+    user_id = uuid4()
+    encoded = encode(
+        UserSignedUpV1(user_id=user_id, username=username),
+        id=new_id(),
+        source="/users",
+        subject=str(user_id),
+        time=now(),
+        sequence=1,
+        correlationid="c-7",
+        traceparent=f"00-{TRACE_ID}-{SPAN_ID}-01",
+    )
+    return Recorded(offset, encoded.key, encoded.payload, encoded.headers)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def consume(engine: AsyncEngine, *records: Recorded) -> None:
+    (subscriber,) = subscribers(PlanDeliveries(rules(slack_channel="growth"), new_id, now))
+    async with engine.begin() as connection:
+        work = PostgresWork(connection)
+        await subscriber.take(work, connection, records, now)
+        await work.flush()
+
+
+def worker(engine: AsyncEngine, slack: StandIn) -> DeliveryWorker:
+    chat = SlackChat("xoxb-test", slack.base_url, timeout_s=PATIENCE.call)
+    return DeliveryWorker(
+        PostgresDeliveryQueue(engine, "slack"), chat, now, PATIENCE, concurrency=4
+    )
+
+
+@asynccontextmanager
+async def at_work(*workers: DeliveryWorker) -> AsyncIterator[None]:
+    running = [asyncio.create_task(each.run()) for each in workers]
+    try:
+        yield
+    finally:
+        for each in workers:
+            await each.stop()
+        async with asyncio.timeout(10):
+            await asyncio.gather(*running)
+
+
+async def until_in_state(engine: AsyncEngine, state: str, count: int) -> None:
+    """Wait until so many deliveries are in this state."""
+    asked = select(func.count()).select_from(deliveries).where(deliveries.c.state == state)
+    async with asyncio.timeout(20):
+        while True:
+            async with engine.connect() as connection:
+                if await connection.scalar(asked) == count:
+                    return
+            await asyncio.sleep(0.02)
+
+
+class TestTheJourney:
+    async def test_a_sign_up_is_told_once_however_often_it_is_delivered(
+        self, engine: AsyncEngine, slack: StandIn
+    ) -> None:
+        record = signed_up(0)
+
+        async with at_work(worker(engine, slack)):
+            await consume(engine, record)
+            await consume(engine, record)
+            await until_in_state(engine, "sent", 1)
+
+        (message,) = await slack.messages()
+        assert (message["channel"], message["text"]) == ("growth", "ada signed up")
+        assert message["metadata"]["event_payload"]["correlation_id"] == "c-7"
+
+    async def test_many_workers_send_each_delivery_once(
+        self, engine: AsyncEngine, slack: StandIn
+    ) -> None:
+        records = [signed_up(number, f"user-{number}") for number in range(60)]
+
+        async with at_work(*(worker(engine, slack) for _ in range(4))):
+            await consume(engine, *records)
+            await until_in_state(engine, "sent", 60)
+
+        assert sorted(await slack.texts()) == sorted(
+            f"user-{number} signed up" for number in range(60)
+        )
+
+    async def test_slack_out_of_order_costs_time_and_no_message(
+        self, engine: AsyncEngine, slack: StandIn
+    ) -> None:
+        await slack.fail("rate_limited", retry_after_s=0, method="chat.postMessage")
+        await slack.fail("timeout_after_post", count=2)
+        await slack.fail("server_error", count=3)
+
+        async with at_work(worker(engine, slack), worker(engine, slack)):
+            await consume(engine, *(signed_up(number, f"user-{number}") for number in range(8)))
+            await until_in_state(engine, "sent", 8)
+
+        assert sorted(await slack.texts()) == [f"user-{number} signed up" for number in range(8)]
+
+    async def test_a_channel_that_does_not_exist_fails_with_slacks_own_error(
+        self, engine: AsyncEngine, slack: StandIn
+    ) -> None:
+        await slack.fail("channel_not_found")
+
+        async with at_work(worker(engine, slack)):
+            await consume(engine, signed_up(0))
+            await until_in_state(engine, "failed", 1)
+
+        async with engine.connect() as connection:
+            assert await connection.scalar(select(deliveries.c.last_error)) == "channel_not_found"
+
+    async def test_it_is_one_trace(
+        self, engine: AsyncEngine, slack: StandIn, spans: InMemorySpanExporter
+    ) -> None:
+        async with at_work(worker(engine, slack)):
+            await consume(engine, signed_up(0))
+            await until_in_state(engine, "sent", 1)
+
+        ours = {
+            each.name: each
+            for each in spans.get_finished_spans()
+            if each.context is not None and f"{each.context.trace_id:032x}" == TRACE_ID
+        }
+        planned = ours["notification.plan-deliveries users.user-signed-up.v1"]
+        sent = ours["deliver slack-growth-user-signed-up"]
+        assert planned.context is not None
+        assert sent.parent is not None
+        assert sent.parent.span_id == planned.context.span_id
+
+
+@pytest.fixture
+def spans() -> InMemorySpanExporter:
+    exporter = InMemorySpanExporter()
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        provider = TracerProvider()
+        trace.set_tracer_provider(provider)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return exporter
