@@ -4,12 +4,12 @@ import base64
 import binascii
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, select, tuple_
+from sqlalchemy import Column, Row, Select, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.tables import records
@@ -45,7 +45,7 @@ class Filter:
     occurred_to: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Place:
     """A record's place in the order of the search; ``str`` makes it a cursor for clients."""
 
@@ -72,6 +72,10 @@ class Place:
             ) from None
 
 
+_BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
+_END: Final = Place(datetime.max.replace(tzinfo=UTC), 2**63 - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Some records, and the place to go on after; None where nothing follows."""
@@ -91,16 +95,7 @@ class Records:
 
         They come without headers and payload.
         """
-        order = tuple_(records.c.occurred_at, records.c.position)
-        conditions = _conditions(wanted)
-        if after is not None:
-            conditions.append(order < (after.occurred_at, after.position))
-        query = (
-            select(*_IN_LISTS)
-            .where(*conditions)
-            .order_by(records.c.occurred_at.desc(), records.c.position.desc())
-            .limit(limit + 1)
-        )
+        query = _query(wanted, after).limit(limit + 1)
         async with self._engine.connect() as connection:
             rows = (await connection.execute(query)).all()
         if len(rows) <= limit:
@@ -128,22 +123,42 @@ def moment_of(row: Row[*tuple[Any, ...]]) -> datetime:
     return moment.replace(tzinfo=UTC)
 
 
-def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
+def _query(wanted: Filter, after: Place | None) -> Select[*tuple[Any, ...]]:
+    """Look through one index, between two places in it.
+
+    Which index is not left to the planner: it would walk all records by time to find those of a
+    common type, and go far where that type has not come for long. An equality lets it choose; a
+    range over the index's own columns, in its order, does not.
+    """
     table = records.c
+    order: list[Column[Any]] = [table.occurred_at, table.position]
+    first = Place(wanted.occurred_from or _BEGINNING, 0)
+    beyond = min(after or _END, Place(wanted.occurred_to, 0) if wanted.occurred_to else _END)
+    lowest, highest = list[Any](astuple(first)), list[Any](astuple(beyond))
+
     equal = {
-        table.subject: wanted.subject,
-        table.type: wanted.type,
-        table.source: wanted.source,
-        table.event_id: wanted.event_id,
-        table.correlation_id: wanted.correlation_id,
-        table.topic: wanted.topic,
+        column: value
+        for column, value in (
+            (table.correlation_id, wanted.correlation_id),
+            (table.subject, wanted.subject),
+            (table.type, wanted.type),
+            (table.topic, wanted.topic),
+            (table.source, wanted.source),
+        )
+        if value is not None
     }
-    conditions = [column == value for column, value in equal.items() if value is not None]
+    if equal:
+        narrowest = next(iter(equal))
+        value = equal.pop(narrowest)
+        order.insert(0, narrowest)
+        lowest.insert(0, value)
+        highest.insert(0, value)
+
+    conditions = [tuple_(*order) >= lowest, tuple_(*order) < highest]
+    conditions += [column == value for column, value in equal.items()]
+    if wanted.event_id is not None:
+        conditions.append(table.event_id == wanted.event_id)
     if wanted.valid is not None:
         reason = table.invalid_reason
         conditions.append(reason.is_(None) if wanted.valid else reason.is_not(None))
-    if wanted.occurred_from is not None:
-        conditions.append(table.occurred_at >= wanted.occurred_from)
-    if wanted.occurred_to is not None:
-        conditions.append(table.occurred_at < wanted.occurred_to)
-    return conditions
+    return select(*_IN_LISTS).where(*conditions).order_by(*(each.desc() for each in order))

@@ -7,7 +7,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.migrations import config_of
-from tests.integration.audit_service.evidence import all_kept, event, keep_chunk, record
+from tests.integration.audit_service.evidence import all_kept, keep_chunk
+from tests.unit.audit_service.making import event, record
 
 
 def test_the_schema_goes_up_and_down_and_up_again_without_a_difference(database: str) -> None:

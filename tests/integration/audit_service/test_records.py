@@ -21,15 +21,14 @@ from audit_service.records import AuditWork, keep
 from chassis.database import create_engine
 from chassis.trail import new_id
 from contracts.envelope import EncodedEvent
-from tests.integration.audit_service.evidence import (
+from tests.integration.audit_service.evidence import RECORDED_AT, all_kept, keep_chunk
+from tests.integration.chassis.path import eventually
+from tests.unit.audit_service.making import (
     OCCURRED_AT,
-    RECORDED_AT,
     TRACEPARENT,
     KafkaRecord,
-    all_kept,
     bytes_record,
     event,
-    keep_chunk,
     numbered,
     record,
 )
@@ -325,9 +324,9 @@ async def until_somebody_waits(engine: AsyncEngine) -> None:
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
-    async with asyncio.timeout(10):
-        while True:
-            async with engine.connect() as connection:
-                if await connection.scalar(query):
-                    return
-            await asyncio.sleep(0.01)
+
+    async def somebody_waits() -> bool:
+        async with engine.connect() as connection:
+            return bool(await connection.scalar(query))
+
+    await eventually(somebody_waits)

@@ -1,0 +1,316 @@
+"""Looking for records over HTTP, on PostgreSQL."""
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from audit_service import queries
+from audit_service.http import routes
+from audit_service.queries import Filter, Records
+from audit_service.settings import AuditSettings
+from chassis.auth import OPERATOR, NotAuthenticated, OperatorsOnly, Principal
+from chassis.health import Health
+from chassis.http import create_app
+from chassis.trail import new_id
+from tests.integration.audit_service.evidence import RECORDED_AT, keep_chunk
+from tests.unit.audit_service.making import OCCURRED_AT, bytes_record, event, numbered, record
+
+
+async def somebody_who_may() -> Principal:
+    return Principal(UUID(int=1), frozenset({OPERATOR}))
+
+
+def app(engine: AsyncEngine, an_operator: Any = somebody_who_may) -> FastAPI:
+    settings = AuditSettings(
+        database_url=SecretStr("postgresql://nobody@127.0.0.1:1/nothing"),
+        jwks_url="http://127.0.0.1:1/jwks.json",
+        idempotency_secret=SecretStr("s" * 32),
+    )
+    return create_app(
+        title="Audit",
+        description="For tests.",
+        version="1",
+        settings=settings,
+        routers=[routes(Records(engine), an_operator)],
+        health=Health(),
+    )
+
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://audit")
+
+
+@pytest.fixture
+async def client(engine: AsyncEngine) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(app(engine)) as client:
+        yield client
+
+
+async def offsets(client: httpx.AsyncClient, **search: object) -> list[int]:
+    response = await client.get("/audit/events", params={k: str(v) for k, v in search.items()})
+    assert response.status_code == 200, response.text
+    return [each["offset"] for each in response.json()["events"]]
+
+
+def at(minute: int) -> datetime:
+    return OCCURRED_AT + timedelta(minutes=minute)
+
+
+class TestASearch:
+    async def test_gives_what_occurred_last_first(
+        self, engine: AsyncEngine, client: httpx.AsyncClient
+    ) -> None:
+        events = [event(occurred_at=at(minute)) for minute in (1, 3, 2, 2)]
+        await keep_chunk(engine, *numbered(events))
+        assert await offsets(client) == [1, 3, 2, 0]
+
+    async def test_shows_the_envelope_and_the_place_of_each(
+        self, engine: AsyncEngine, client: httpx.AsyncClient
+    ) -> None:
+        id_, subject = new_id(), str(uuid4())
+        await keep_chunk(engine, record(event(id_=id_, subject=subject), 5, partition=2))
+        response = await client.get("/audit/events")
+        (found,) = response.json()["events"]
+        assert response.json()["next"] is None
+        assert found.pop("sha256")
+        assert found.pop("traceparent")
+        assert found == {
+            "id": 1,
+            "topic": "users.user",
+            "partition": 2,
+            "offset": 5,
+            "recorded_at": "2026-01-02T03:04:06Z",
+            "valid": True,
+            "invalid_reason": None,
+            "event_id": str(id_),
+            "source": "/users",
+            "type": "users.user-signed-up.v1",
+            "subject": subject,
+            "occurred_at": "2026-01-02T03:04:05.678901Z",
+            "sequence": 1,
+            "correlation_id": "c-1",
+            "causation_id": "r-1",
+            "verdict": "next",
+            "altered": False,
+        }
+
+    async def test_is_narrowed_by_each_filter(
+        self, engine: AsyncEngine, client: httpx.AsyncClient
+    ) -> None:
+        id_, subject = new_id(), str(uuid4())
+        await keep_chunk(
+            engine,
+            record(event(), 0),
+            record(event(subject=subject), 1),
+            record(event(source="/accounts"), 2),
+            record(event(correlation_id="c-2"), 3),
+            record(event(id_=id_), 4),
+            bytes_record(b"no event", 5),
+        )
+        await keep_chunk(engine, record(event(), 6, topic="users.task"))
+        assert await offsets(client, subject=subject) == [1]
+        assert await offsets(client, source="/accounts") == [2]
+        assert await offsets(client, correlation_id="c-2") == [3]
+        assert await offsets(client, event_id=id_) == [4]
+        assert await offsets(client, valid="false") == [5]
+        assert await offsets(client, valid="true") == [6, 4, 3, 2, 1, 0]
+        assert await offsets(client, topic="users.task") == [6]
+        assert await offsets(client, type="users.user-signed-up.v1") == [6, 4, 3, 2, 1, 0]
+        assert await offsets(client, type="users.user-signed-up") == []
+
+    async def test_finds_what_all_filters_find(
+        self, engine: AsyncEngine, client: httpx.AsyncClient
+    ) -> None:
+        subject = str(uuid4())
+        await keep_chunk(
+            engine,
+            record(event(subject=subject), 0),
+            record(event(subject=subject, sequence=2, source="/accounts"), 1),
+            record(event(source="/accounts"), 2),
+        )
+        assert await offsets(client, subject=subject, source="/accounts", valid="true") == [1]
+        assert await offsets(client, subject=subject, topic="users.task") == []
+
+    @pytest.mark.parametrize("filters", [{}, {"source": "/users"}])
+    async def test_takes_times_from_the_first_up_to_the_second(
+        self, engine: AsyncEngine, client: httpx.AsyncClient, filters: dict[str, str]
+    ) -> None:
+        events = [event(occurred_at=at(minute)) for minute in range(5)]
+        await keep_chunk(engine, *numbered(events))
+        between = {"from": at(1).isoformat(), "to": at(3).isoformat()}
+        assert await offsets(client, **filters, **between) == [2, 1]
+        assert await offsets(client, **filters, **{"from": at(3).isoformat()}) == [4, 3]
+        assert await offsets(client, **filters, to=at(1).isoformat()) == [0]
+
+    async def test_finds_what_is_no_event_by_the_time_of_its_keeping(
+        self, engine: AsyncEngine, client: httpx.AsyncClient
+    ) -> None:
+        await keep_chunk(engine, bytes_record(b"no event"))
+        response = await client.get("/audit/events", params={"from": RECORDED_AT.isoformat()})
+        (found,) = response.json()["events"]
+        assert (found["valid"], found["occurred_at"], found["event_id"]) == (False, None, None)
+
+    async def test_finds_the_first_and_the_last_moment_there_is(
+        self, engine: AsyncEngine, client: httpx.AsyncClient
+    ) -> None:
+        first = datetime(1, 1, 1, tzinfo=UTC)
+        last = datetime(9999, 12, 31, 23, 59, 59, 999999, UTC)
+        await keep_chunk(engine, *numbered([event(occurred_at=first), event(occurred_at=last)]))
+        page = (await client.get("/audit/events", params={"limit": 1})).json()
+        assert page["events"][0]["occurred_at"] == "9999-12-31T23:59:59.999999Z"
+        page = (await client.get("/audit/events", params={"after": page["next"]})).json()
+        assert page["events"][0]["occurred_at"] == "0001-01-01T00:00:00Z"
+
+    @pytest.mark.parametrize(
+        "search",
+        [
+            "subjekt=a",
+            "subject=",
+            "subject=a%00b",
+            f"subject={'x' * 256}",
+            "event_id=7",
+            "valid=perhaps",
+            "from=yesterday",
+            "from=0001-01-01T00:00:00%2B14:00",
+            "limit=0",
+            "limit=201",
+            "after=nonsense",
+            f"after={'A' * 65}",
+        ],
+    )
+    async def test_that_makes_no_sense_is_refused(
+        self, client: httpx.AsyncClient, search: str
+    ) -> None:
+        response = await client.get(f"/audit/events?{search}")
+        assert response.status_code == 422
+        (problem,) = response.json()["errors"]
+        assert problem["field"] == search.partition("=")[0]
+
+    @pytest.mark.parametrize(
+        ("wanted", "index"),
+        [
+            (Filter(), "records_occurred_at_position_idx"),
+            (Filter(subject="s"), "records_subject_occurred_at_position_idx"),
+            (Filter(correlation_id="c-1"), "records_correlation_id_occurred_at_position_idx"),
+            (Filter(type="users.user-signed-up.v1"), "records_type_occurred_at_position_idx"),
+            (Filter(source="/users"), "records_source_occurred_at_position_idx"),
+            (Filter(topic="users.user"), "records_topic_occurred_at_position_idx"),
+            (Filter(event_id=UUID(int=1)), "records_event_id_source_sha256_key"),
+            (Filter(valid=False), "records_invalid_idx"),
+        ],
+    )
+    async def test_goes_through_the_index_of_its_filter(
+        self, engine: AsyncEngine, wanted: Filter, index: str
+    ) -> None:
+        events = [event(occurred_at=at(minute)) for minute in range(500)]
+        await keep_chunk(engine, *numbered(events), bytes_record(b"no event", 500))
+        query = queries._query(wanted, None).limit(51).compile(dialect=engine.dialect)
+        async with engine.connect() as connection:
+            await connection.execute(text("ANALYZE records"))
+            plan = await connection.exec_driver_sql(
+                f"EXPLAIN {query}", tuple(query.params[each] for each in query.positiontup or ())
+            )
+            assert index in "\n".join(plan.scalars())
+
+
+class TestPages:
+    @pytest.mark.parametrize("filters", [{}, {"type": "users.user-signed-up.v1"}])
+    async def test_follow_one_another_without_repeat_or_hole(
+        self, engine: AsyncEngine, client: httpx.AsyncClient, filters: dict[str, str]
+    ) -> None:
+        await keep_chunk(engine, *numbered([event(occurred_at=at(n // 3)) for n in range(10)]))
+        seen: list[int] = []
+        after: dict[str, str] = {}
+        for expected in (4, 4, 2):
+            response = await client.get("/audit/events", params=filters | after | {"limit": "4"})
+            page = response.json()
+            assert len(page["events"]) == expected
+            seen += [each["offset"] for each in page["events"]]
+            after = {"after": page["next"]}
+        assert after == {"after": None}
+        assert seen == list(reversed(range(10)))
+
+    async def test_are_not_moved_by_what_comes_meanwhile(
+        self, engine: AsyncEngine, client: httpx.AsyncClient
+    ) -> None:
+        await keep_chunk(engine, *numbered([event(occurred_at=at(n)) for n in range(4)]))
+        first = (await client.get("/audit/events", params={"limit": 2})).json()
+        await keep_chunk(engine, record(event(occurred_at=at(9)), 4))
+        assert await offsets(client, after=first["next"]) == [1, 0]
+
+    async def test_end_where_the_times_that_are_looked_for_end(
+        self, engine: AsyncEngine, client: httpx.AsyncClient
+    ) -> None:
+        await keep_chunk(engine, *numbered([event(occurred_at=at(n)) for n in range(4)]))
+        first = (await client.get("/audit/events", params={"limit": 1})).json()
+        assert await offsets(client, after=first["next"], to=at(2).isoformat()) == [1, 0]
+
+
+class TestOneRecord:
+    async def test_is_given_with_its_bytes(
+        self, engine: AsyncEngine, client: httpx.AsyncClient
+    ) -> None:
+        came = record(event())
+        await keep_chunk(engine, came)
+        found = (await client.get("/audit/events/1")).json()
+        assert base64.b64decode(found["payload_base64"]) == came.value
+        assert base64.b64decode(found["key_base64"]) == came.key
+        assert found["headers"][0] == ["content-type", "YXBwbGljYXRpb24vY2xvdWRldmVudHMranNvbg=="]
+        assert found["event"] == json.loads(came.value or b"")
+
+    async def test_shows_json_as_it_came_whatever_numbers_it_holds(
+        self, engine: AsyncEngine, client: httpx.AsyncClient
+    ) -> None:
+        payload = event().payload.replace(b'"data":{', b'"data":{"big":1e999,"one":1.0,"one":2,')
+        await keep_chunk(engine, bytes_record(payload))
+        response = await client.get("/audit/events/1")
+        assert b'"event":' + payload in response.content
+
+    async def test_that_is_no_event_is_given_as_bytes(
+        self, engine: AsyncEngine, client: httpx.AsyncClient
+    ) -> None:
+        await keep_chunk(engine, bytes_record(b"\x00\xff", 0, headers=[("n\0", None)]))
+        await keep_chunk(engine, bytes_record(None, 1))
+        no_json = (await client.get("/audit/events/1")).json()
+        assert (no_json["event"], no_json["payload_base64"]) == (None, "AP8=")
+        assert no_json["headers"] == [["n\0", None]]
+        tombstone = (await client.get("/audit/events/2")).json()
+        assert (tombstone["payload_base64"], tombstone["key_base64"]) == (None, None)
+
+    async def test_that_is_not_there_is_not_found(self, client: httpx.AsyncClient) -> None:
+        response = await client.get("/audit/events/1")
+        assert (response.status_code, response.json()["code"]) == (404, "no-such-record")
+
+    @pytest.mark.parametrize(
+        "id_", ["0", "-1", "9223372036854775808", "x", "00000000-0000-7000-8000-000000000000"]
+    )
+    async def test_under_an_impossible_id_is_refused(
+        self, client: httpx.AsyncClient, id_: str
+    ) -> None:
+        assert (await client.get(f"/audit/events/{id_}")).status_code == 422
+
+
+class TestOthers:
+    @pytest.mark.parametrize("path", ["/audit/events", "/audit/events/1"])
+    @pytest.mark.parametrize(
+        ("refusal", "status"), [(NotAuthenticated("no"), 401), (OperatorsOnly("no"), 403)]
+    )
+    async def test_see_nothing(
+        self, engine: AsyncEngine, path: str, refusal: Exception, status: int
+    ) -> None:
+        async def refuse() -> Principal:
+            raise refusal
+
+        await keep_chunk(engine, record(event()))
+        async with client_of(app(engine, refuse)) as client:
+            assert (await client.get(path)).status_code == status
