@@ -44,7 +44,6 @@ def rotate_keys() -> None:
 def create_operator_command(username: str, email: str, password_file: Path) -> None:
     """Create someone who runs the system; one who is there already stays as they are."""
     settings = read_settings(UsersSettings)
-    configure_logging(SERVICE.name, settings)
     try:
         password = Password.parse(password_file.read_text().rstrip("\r\n"))
     except (OSError, UnicodeDecodeError) as error:
@@ -52,9 +51,9 @@ def create_operator_command(username: str, email: str, password_file: Path) -> N
     except UserError as error:
         _refuse(f"the password in {password_file}: {error}")
     try:
-        created = asyncio.run(
-            create_operator(settings, Username.parse(username), EmailAddress.parse(email), password)
-        )
+        name, address = Username.parse(username), EmailAddress.parse(email)
+        configure_logging(SERVICE.name, settings)
+        created = asyncio.run(create_operator(settings, name, address, password))
     except UserError as error:
         _refuse(f"{error.code}: {error}")
     click.echo(f"{username}: {'created' if created else 'is an operator already, left as is'}")

@@ -12,8 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis import migrations
 from chassis.database import create_engine
 from chassis.trail import new_id
+from chassis.transactor import Transact, Transactor
 from local_cluster.testing import RunningInfrastructure
+from tests.unit.users_service.people import NOW
+from users_service.adapters.postgres_repositories import PostgresUsersWork
 from users_service.adapters.signing_keys import add_key
+from users_service.application.ports import UsersWork
 from users_service.settings import UsersSettings
 
 
@@ -42,6 +46,11 @@ async def engine(users_database: str) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.fixture
+def transact(engine: AsyncEngine) -> Transact[UsersWork]:
+    return Transactor(engine, lambda connection: PostgresUsersWork(connection, lambda: NOW))
+
+
+@pytest.fixture
 def settings(users_database: str, tmp_path: Path) -> UsersSettings:
     """Settings with a key to sign with and a quick hash; Kafka is away."""
     add_key(tmp_path / "keys", new_id())
@@ -57,3 +66,9 @@ def settings(users_database: str, tmp_path: Path) -> UsersSettings:
         argon2_memory_kib=64,
         argon2_passes=1,
     )
+
+
+@pytest.fixture
+def password_file(tmp_path: Path) -> str:
+    (tmp_path / "password").write_text("battery staple\n")
+    return str(tmp_path / "password")

@@ -6,7 +6,6 @@ from pydantic import SecretStr
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.transactor import Transact, Transactor
 from tests.unit.users_service.people import NOW
 from tests.unit.users_service.ports_suite import (
     WINDOW,
@@ -14,16 +13,10 @@ from tests.unit.users_service.ports_suite import (
     SignInAttemptsSuite,
     ViewsSuite,
 )
-from users_service.adapters.postgres_repositories import PostgresUsersWork
 from users_service.adapters.postgres_sign_in_attempts import PostgresSignInAttempts
 from users_service.adapters.postgres_views import PostgresViews
 from users_service.adapters.tables import sign_in_attempts
-from users_service.application.ports import UsersWork, Views
-
-
-@pytest.fixture
-def transact(engine: AsyncEngine) -> Transact[UsersWork]:
-    return Transactor(engine, lambda connection: PostgresUsersWork(connection, lambda: NOW))
+from users_service.application.ports import Views
 
 
 @pytest.fixture

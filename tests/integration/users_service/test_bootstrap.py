@@ -1,0 +1,79 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis.health import Health
+from chassis.tables import outbox
+from chassis.transactor import Transact
+from tests.unit.users_service.people import someone
+from tests.unit.users_service.ports_suite import store
+from users_service.adapters.postgres_views import PostgresViews
+from users_service.application.ports import UsersWork
+from users_service.bootstrap import build, create_operator
+from users_service.domain.errors import EmailIsTaken, UsernameIsTaken
+from users_service.domain.user import Role
+from users_service.domain.values import EmailAddress, Password, Username
+from users_service.settings import UsersSettings
+
+ROOT = Username("root")
+ADDRESS = EmailAddress("root@localhost")
+PASSWORD = Password.parse("battery staple")
+
+
+async def reasons(settings: UsersSettings, **changes: Any) -> dict[str, str]:
+    """Why the service would not be ready, with these settings changed."""
+    health = Health()
+    async with build(settings.model_copy(update=changes), health):
+        return (await health.verdict()).reasons
+
+
+class TestReadiness:
+    async def test_all_is_well_with_a_key_and_a_database(self, settings: UsersSettings) -> None:
+        assert await reasons(settings) == {}
+
+    async def test_without_a_key_it_says_so(self, settings: UsersSettings, tmp_path: Path) -> None:
+        assert await reasons(settings, keys_dir=tmp_path / "none") == {
+            "signing-keys": "no signing key; rotate-keys makes one"
+        }
+
+    async def test_without_its_database_it_says_so(self, settings: UsersSettings) -> None:
+        nowhere = SecretStr("postgresql://users@127.0.0.1:1/users")
+
+        assert list(await reasons(settings, database_url=nowhere)) == ["database"]
+
+
+class TestCreateOperator:
+    async def test_who_is_there_already_stays_as_they_are(
+        self, settings: UsersSettings, engine: AsyncEngine
+    ) -> None:
+        views = PostgresViews(engine)
+        created = await create_operator(settings, ROOT, ADDRESS, PASSWORD)
+        first = await views.credentials_of(ROOT)
+
+        again = await create_operator(settings, ROOT, ADDRESS, Password.parse("another one"))
+
+        assert (created, again) == (True, False)
+        assert first is not None
+        assert first.roles == {Role.OPERATOR}
+        assert await views.credentials_of(ROOT) == first
+
+    async def test_a_user_of_that_name_or_address_does_not_become_one(
+        self, settings: UsersSettings, transact: Transact[UsersWork]
+    ) -> None:
+        await store(transact, someone("root", email="other@localhost"))
+        with pytest.raises(UsernameIsTaken):
+            await create_operator(settings, ROOT, ADDRESS, PASSWORD)
+
+        await store(transact, someone("other", email=ADDRESS.value))
+        with pytest.raises(EmailIsTaken):
+            await create_operator(settings, Username("root-2"), ADDRESS, PASSWORD)
+
+    async def test_nobody_is_told(self, settings: UsersSettings, engine: AsyncEngine) -> None:
+        await create_operator(settings, ROOT, ADDRESS, PASSWORD)
+
+        async with engine.connect() as connection:
+            assert await connection.scalar(select(func.count()).select_from(outbox)) == 0

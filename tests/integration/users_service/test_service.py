@@ -1,0 +1,108 @@
+from typing import Any
+
+from chassis.kafka import admin_client, create_topics
+from chassis.trail import new_id
+from tests.integration.users_service.processes import run, serving, until
+from users_service.settings import UsersSettings
+
+KATE = {"username": "kate", "email": "kate@example.com", "password": "correct horse"}
+
+
+def changed(settings: UsersSettings, **changes: Any) -> UsersSettings:
+    return settings.model_copy(update=changes)
+
+
+class TestServe:
+    async def test_someone_signs_up_signs_in_and_sees_themselves_while_kafka_is_away(
+        self, settings: UsersSettings
+    ) -> None:
+        async with serving(settings) as service:
+            signed_up = await service.client.post("/users", json=KATE)
+            token = await service.token("kate", KATE["password"])
+            me = await service.client.get("/users/me", headers=token)
+            docs = await service.client.get("/docs")
+
+        assert signed_up.status_code == 201
+        assert me.json()["id"] == signed_up.json()["id"]
+        assert docs.status_code == 200
+        assert service.exit_code == 0
+        said_of_kate = [*KATE.values(), token["Authorization"].removeprefix("Bearer ")]
+        assert [each for each in said_of_kate if each in service.log] == []
+
+    async def test_nobody_but_the_gateway_names_another_address(
+        self, settings: UsersSettings
+    ) -> None:
+        gateway = {"X-Gateway-Secret": settings.gateway_secret.get_secret_value()}
+
+        async with serving(changed(settings, sign_ins_per_network=1)) as service:
+
+            async def guess(name: str, address: str, **headers: str) -> int:
+                form = {"username": name, "password": "wrong horse"}
+                forwarded = {"X-Forwarded-For": address} | headers
+                answer = await service.client.post("/auth/token", data=form, headers=forwarded)
+                return answer.status_code
+
+            pretended = [await guess("joe", "192.0.2.1"), await guess("ann", "192.0.2.2")]
+            forwarded = [
+                await guess("joe", "192.0.2.1", **gateway),
+                await guess("ann", "192.0.2.2", **gateway),
+            ]
+
+        assert pretended == [401, 429]
+        assert forwarded == [401, 401]
+
+    async def test_keys_are_rotated_without_a_restart(self, settings: UsersSettings) -> None:
+        async with serving(settings) as service:
+            await service.client.post("/users", json=KATE)
+            before = await service.token("kate", KATE["password"])
+
+            code, said, _ = await run(settings, "rotate-keys")
+
+            after = await service.token("kate", KATE["password"])
+            published = (await service.client.get("/.well-known/jwks.json")).json()["keys"]
+            answers = [
+                await service.client.get("/users/me", headers=token) for token in (before, after)
+            ]
+        assert code == 0
+        assert [key["kid"] for key in published][1:] == [said.split()[0]]
+        assert [answer.status_code for answer in answers] == [200, 200]
+
+
+class TestTheWholePath:
+    async def test_who_signs_up_gets_their_first_tasks(
+        self, settings: UsersSettings, kafka: str
+    ) -> None:
+        async with admin_client(kafka) as admin:
+            await create_topics(admin, brokers=1)
+        name = f"users-{new_id().hex[-12:]}"
+        async with serving(changed(settings, kafka_bootstrap=kafka, worker_name=name)) as service:
+            await service.client.post("/users", json=KATE)
+            token = await service.token("kate", KATE["password"])
+
+            async def tasks() -> list[str]:
+                answer = await service.client.get("/users/me/tasks", headers=token)
+                return sorted(task["name"] for task in answer.json()["tasks"])
+
+            async def has_tasks() -> bool:
+                return bool(await tasks())
+
+            await until(has_tasks)
+
+            assert await tasks() == [
+                "Create your GitHub account",
+                "Review the project documentation",
+            ]
+        assert service.exit_code == 0
+
+
+class TestCreateOperator:
+    async def test_it_tells_in_a_line_what_became_of_it(
+        self, settings: UsersSettings, password_file: str
+    ) -> None:
+        command = ("create-operator", "--username=root", "--email=root@localhost")
+
+        first = await run(settings, *command, f"--password-file={password_file}")
+        again = await run(settings, *command, f"--password-file={password_file}")
+
+        assert first == (0, "root: created\n", "")
+        assert again == (0, "root: is an operator already, left as is\n", "")

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from users_service.__main__ import cli
+
+SETTINGS = {
+    "USERS_DATABASE_URL": "postgresql://users@127.0.0.1:1/users",
+    "USERS_IDEMPOTENCY_SECRET": "s" * 32,
+    "USERS_GATEWAY_SECRET": "g" * 32,
+}
+
+
+@pytest.fixture
+def password_file(tmp_path: Path) -> Path:
+    file = tmp_path / "password"
+    file.write_text("battery staple\n")
+    return file
+
+
+def invoke(tmp_path: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, env=SETTINGS | {"USERS_KEYS_DIR": str(tmp_path)})
+
+
+def create_operator(password_file: Path, username: str = "root", email: str = "r@local") -> Result:
+    return invoke(
+        password_file.parent,
+        "create-operator",
+        f"--username={username}",
+        f"--email={email}",
+        f"--password-file={password_file}",
+    )
+
+
+class TestCreateOperator:
+    @pytest.mark.parametrize(("username", "email"), [("r", "r@local"), ("root", "nowhere")])
+    def test_a_broken_name_or_address_is_told_in_one_line(
+        self, password_file: Path, username: str, email: str
+    ) -> None:
+        result = create_operator(password_file, username, email)
+
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert len(result.stderr.splitlines()) == 1
+
+    @pytest.mark.parametrize("content", [b"short\n", b"\xff" * 8])
+    def test_a_password_that_is_none_is_not_repeated(
+        self, password_file: Path, content: bytes
+    ) -> None:
+        password_file.write_bytes(content)
+
+        result = create_operator(password_file)
+
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert str(password_file) in result.stderr
+        assert "short\n" not in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+    def test_a_password_file_that_is_missing_is_named(self, password_file: Path) -> None:
+        password_file.unlink()
+
+        result = create_operator(password_file)
+
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == f"{password_file}: FileNotFoundError\n"
+
+
+class TestRotateKeys:
+    def test_each_makes_a_new_key(self, tmp_path: Path) -> None:
+        said = [invoke(tmp_path, "rotate-keys").stdout for _ in range(2)]
+
+        assert {f"{line.split()[0]}.json" for line in said} == {f.name for f in tmp_path.iterdir()}
+        assert len(set(said)) == 2
