@@ -58,25 +58,40 @@ def constraint_of(error: DBAPIError) -> str | None:
     return name if isinstance(name, str) else None
 
 
-# Admin shutdown, crash shutdown, cannot connect now, idle-in-transaction and transaction time-outs.
-_SESSION_ENDED: Final = frozenset({"57P01", "57P02", "57P03", "25P03", "25P04"})
+# Admin shutdown, crash shutdown, cannot connect now, too many connections, and the time-outs of
+# idle-in-transaction, transaction and idle session.
+_SESSION_ENDED: Final = frozenset({"57P01", "57P02", "57P03", "53300", "25P03", "25P04", "57P05"})
+_CONFLICTS: Final = frozenset({"40001", "40P01"})
+_READ_ONLY: Final = "25006"
 
 
 def is_connection_lost(error: BaseException) -> bool:
-    """Tell whether the session is gone (the statement may or may not have been carried out)."""
-    if isinstance(error, ConnectionError | TimeoutError | OSError):
+    """Tell whether there is no session (the statement may or may not have been carried out)."""
+    if isinstance(error, OSError):
         return True
+    state = sqlstate_of(error)
+    if state is not None:
+        # Also while connecting, where SQLAlchemy lets the driver's own errors through.
+        return state.startswith("08") or state in _SESSION_ENDED
     if not isinstance(error, DBAPIError):
         return False
+    # The driver's own errors (a closed connection, a closed transport) carry no state.
+    return error.connection_invalidated or isinstance(
+        getattr(error.orig, "__cause__", None), OSError
+    )
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Tell whether another transaction was in the way: a serialization failure or a deadlock."""
+    return sqlstate_of(error) in _CONFLICTS
+
+
+def is_unwell(error: BaseException) -> bool:
+    """Tell whether the server answers but can't do its work now: full, out of memory, a standby."""
     state = sqlstate_of(error)
-    if state is None:
-        # The driver's own errors (a closed connection, a closed transport) carry no state.
-        return error.connection_invalidated or isinstance(
-            getattr(error.orig, "__cause__", None), ConnectionError | TimeoutError | OSError
-        )
-    return state.startswith("08") or state in _SESSION_ENDED
+    return state is not None and (state.startswith("53") or state == _READ_ONLY)
 
 
 def is_worth_retrying(error: BaseException) -> bool:
     """Tell whether the same work may well succeed if it is begun again from the start."""
-    return sqlstate_of(error) in {"40001", "40P01"}
+    return is_conflict(error) or is_unwell(error)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import tables
 from chassis.telemetry import current_traceparent
-from chassis.trail import current_trail, new_id
+from chassis.trail import Trail, new_id, trail_or_none
 from contracts.envelope import encode
 from contracts.events import IntegrationEvent
 from contracts.topics import Topic
@@ -40,6 +40,7 @@ class Outbox:
         self._source = source
         self._now = now
         self._rows: list[OutboxRow] = []
+        self._own_trail: Trail | None = None
 
     def append(
         self,
@@ -51,7 +52,7 @@ class Outbox:
         occurred_at: datetime,
     ) -> None:
         """Keep an event for the flush, with the trail and the trace that it happened on."""
-        trail = current_trail()
+        trail = trail_or_none() or self._begin_trail()
         id_ = new_id()
         encoded = encode(
             event,
@@ -76,6 +77,11 @@ class Outbox:
                 created_at=self._now(),
             )
         )
+
+    def _begin_trail(self) -> Trail:
+        """Begin a trail for work that nobody asked for; it ends with this unit of work."""
+        self._own_trail = self._own_trail or Trail(str(new_id()))
+        return self._own_trail
 
     def take_rows(self) -> Sequence[OutboxRow]:
         """Hand over what was appended since the last time."""

@@ -38,7 +38,7 @@ _current: ContextVar[Trail | None] = ContextVar("trail", default=None)
 
 
 def current_trail() -> Trail:
-    """Return the trail this work is on; work that nobody asked for begins one of its own."""
+    """Return the trail this work is on; work that nobody asked for begins one, and stays on it."""
     trail = _current.get()
     if trail is None:
         trail = Trail(str(new_id()))

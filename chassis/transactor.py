@@ -4,14 +4,16 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy import Row, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import telemetry
-from chassis.database import is_connection_lost, is_worth_retrying
+from chassis.database import is_connection_lost, is_worth_retrying, sqlstate_of
 from chassis.domain import DomainError, Kind
 
 log = structlog.get_logger(__name__)
@@ -50,6 +52,18 @@ class Transact(Protocol[W_co]):
 _FIRST_PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.5
 
+# What a transaction is known by when its COMMIT got no answer. A server that crashed gives the
+# number of a lost transaction to another one; its statistics are reset then, and tell.
+_MARK: Final = text(
+    "SELECT pg_current_xact_id_if_assigned()::text AS id,"
+    " pg_stat_get_bgwriter_stat_reset_time()::text AS life"
+)
+_ASK: Final = text(
+    "SELECT pg_xact_status(CAST(:id AS text)::xid8) AS status,"
+    " pg_stat_get_bgwriter_stat_reset_time()::text AS life"
+)
+_NUMBER_NOT_YET_GIVEN: Final = "22023"
+
 
 class Transactor(Generic[W]):
     """Runs commands in SERIALIZABLE transactions, and each of them once.
@@ -79,71 +93,87 @@ class Transactor(Generic[W]):
     async def __call__(self, body: Callable[[W], Awaitable[T]], /) -> T:
         """Run the body, write what it saved, commit, and return what the body returned.
 
-        :raises OutcomeUnknown: the connection was lost during COMMIT and the database stayed away
+        :raises OutcomeUnknown: the connection was lost during COMMIT and nobody could say what
+            became of it
         :raises Exception: whatever the body raised; nothing of it was kept
         """
-        for attempt in range(1, self._tries + 1):
+        attempt = 1
+        while True:
             try:
-                done, result = await self._once(body)
+                result = await self._once(body)
             except Exception as error:
                 if attempt == self._tries or not _may_run_again(error):
                     raise
                 log.info("transaction-retried", attempt=attempt, error=type(error).__name__)
                 telemetry.transaction_retries.inc()
             else:
-                if done:
-                    self._on_commit()
-                    return result
+                self._on_commit()
+                return result
             await asyncio.sleep(_pause_s(attempt))
-        raise OutcomeUnknown("The database was lost during every commit; nothing was changed.")
+            attempt += 1
 
-    async def _once(self, body: Callable[[W], Awaitable[T]]) -> tuple[bool, T]:
-        """Run the body once; false when its COMMIT is known not to have happened."""
+    async def _once(self, body: Callable[[W], Awaitable[T]]) -> T:
         async with self._serializable.connect() as connection:
             work = self._open_work(connection)
             result = await body(work)
             await work.flush()
-            # The one thing by which a transaction can be asked after when its COMMIT got no answer.
-            transaction_id = await connection.scalar(
-                text("SELECT pg_current_xact_id_if_assigned()::text")
-            )
+            mark = (await connection.execute(_MARK)).one()
             try:
                 await connection.commit()
             except Exception as error:
-                if transaction_id is None or not is_connection_lost(error):
+                if mark.id is None or not is_connection_lost(error):
                     raise
-                log.warning("commit-unanswered", transaction_id=transaction_id)
-                return await self._was_committed(str(transaction_id)), result
-        return True, result
+                lost = error
+            else:
+                return result
+        # Asked only now: the lost connection had its place in the pool until here, and when a
+        # server restarts, everybody asks.
+        log.warning("commit-unanswered", transaction_id=mark.id)
+        if not await self._was_committed(mark):
+            raise lost
+        return result
 
-    async def _was_committed(self, transaction_id: str) -> bool:
+    async def _was_committed(self, mark: Row[Any]) -> bool:
         """Ask what became of a transaction, for as long as it takes to be told.
 
-        :raises OutcomeUnknown: nobody answered in time
+        :raises OutcomeUnknown: nobody answered in time, or the server has forgotten
         """
         deadline = asyncio.get_running_loop().time() + self._ask_for_s
         attempt = 0
         while asyncio.get_running_loop().time() < deadline:
             attempt += 1
-            try:
-                async with self._engine.connect() as connection:
-                    status = await connection.scalar(
-                        text("SELECT pg_xact_status(CAST(:id AS text)::xid8)"),
-                        {"id": transaction_id},
-                    )
-            except Exception as error:
-                if not is_connection_lost(error):
-                    raise
-                status = "in progress"
-            if status == "committed":
-                return True
-            if status == "aborted":
-                return False
+            told = await self._ask(str(mark.id))
+            if told is not None:
+                status, life = told
+                if life == mark.life and status == "committed":
+                    return True
+                if status == "aborted" or (life != mark.life and status == "in progress"):
+                    return False
+                if life != mark.life:
+                    break  # committed, but by whom?
             await asyncio.sleep(_pause_s(attempt))
         raise OutcomeUnknown(
             "The database went away during the commit: the change is either whole or absent. "
             "Ask again with the same Idempotency-Key to find out."
         )
+
+    async def _ask(self, transaction_id: str) -> tuple[str, str] | None:
+        """Return the status under this number, and in which life of the server; None: no answer."""
+        try:
+            async with self._engine.connect() as connection:
+                found = (await connection.execute(_ASK, {"id": transaction_id})).one()
+        except DBAPIError as error:
+            if sqlstate_of(error) == _NUMBER_NOT_YET_GIVEN:
+                # The server crashed before it kept anything of that transaction.
+                return "aborted", ""
+            if not is_connection_lost(error):
+                raise
+        except Exception as error:
+            if not is_connection_lost(error) and not isinstance(error, PoolTimeoutError):
+                raise
+        else:
+            return found.status, found.life
+        return None
 
     @asynccontextmanager
     async def query(self) -> AsyncIterator[AsyncConnection]:
