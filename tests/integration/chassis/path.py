@@ -198,11 +198,18 @@ async def consuming(
 
 
 async def eventually(
-    what: Callable[[], Awaitable[bool]], *, within_s: float = 30, every_s: float = 0.05
+    what: Callable[[], Awaitable[bool]],
+    *,
+    within_s: float = 30,
+    every_s: float = 0.05,
+    or_raises: tuple[type[Exception], ...] = (),
 ) -> None:
-    """Wait until it holds; fail when it does not in time."""
+    """Wait until it holds; fail when it does not in time. What it may raise counts as a no."""
     async with asyncio.timeout(within_s):
-        while not await what():
+        while True:
+            with suppress(*or_raises):
+                if await what():
+                    return
             await asyncio.sleep(every_s)
 
 

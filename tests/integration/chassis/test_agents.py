@@ -1,4 +1,4 @@
-"""Events go from Kafka through Faust into effects: each once, in order, from where progress says."""
+"""Events go from Kafka into effects: each once, in order, from where progress says."""
 
 from uuid import uuid4
 
