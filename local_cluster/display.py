@@ -14,19 +14,19 @@ _COLOURS = {"running": "green", "waiting": "yellow", "stopped": "red"}
 
 def print_summary(console: Console, cluster: Cluster, took_s: float, *, services: bool) -> None:
     """Say where everything is, the gateway first."""
-    places = Table.grid(padding=(0, 2))
     topology = cluster.topology
+    places = {"Kafka": f"127.0.0.1:{cluster.settings.kafka_port}"}
+    places["PostgreSQL"] = f"127.0.0.1:{cluster.settings.postgres_port}"
+    places["logs"] = str(cluster.settings.directory / "logs")
     if services:
-        places.add_row("gateway", f"[bold]{topology.url('gateway')}[/]")
-        places.add_row("API page", f"{topology.url('gateway')}/docs")
+        front = {"gateway": topology.url("gateway"), "API page": f"{topology.url('gateway')}/docs"}
         if SLACK_STAND_IN in [service.name for service in topology.services]:
-            places.add_row("Slack stand-in", topology.url(SLACK_STAND_IN))
-        places.add_row("operator", f"{OPERATOR}, password in {cluster.operator_password_file}")
-    places.add_row("Kafka", f"127.0.0.1:{cluster.settings.kafka_port}")
-    places.add_row("PostgreSQL", f"127.0.0.1:{cluster.settings.postgres_port}")
-    places.add_row("logs", str(cluster.settings.directory / "logs"))
+            front["Slack stand-in"] = topology.url(SLACK_STAND_IN)
+        front["operator"] = f"{OPERATOR}, password in {cluster.operator_password_file}"
+        places = front | places
     console.print()
-    console.print(places)
+    for what, where in places.items():
+        console.print(f"{what:<15} [bold]{where}[/]")
     console.print(f"\nup in {took_s:.1f} s", style="bold green")
 
 

@@ -167,8 +167,9 @@ class Supervisor:
             server = await asyncio.start_unix_server(self._answer, socket, limit=1 << 20)
             await self._asked_to_end.wait()
             await self.stop(list(self._children))
-            socket.unlink(missing_ok=True)
             server.close()
+            socket.unlink(missing_ok=True)
+            socket.parent.rmdir()
 
     def unlike(self, specs: list[ProcessSpec]) -> list[str]:
         """Return the names of those that are not kept running as described."""

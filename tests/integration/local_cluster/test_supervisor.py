@@ -1,0 +1,272 @@
+"""Real processes, kept running and stopped in order."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from local_cluster import leftovers
+from local_cluster.control import Control
+from local_cluster.directories import make_cluster_directory
+from local_cluster.errors import ClusterError
+from local_cluster.leftovers import find_leftovers, reap
+from local_cluster.processes import ProcessSpec, ProcessStatus
+from tests.integration.local_cluster.waiting import until
+
+SLEEP = "import time; time.sleep(600)"
+DEAF = (
+    f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=1); {SLEEP}"
+)
+
+
+class Cluster:
+    """A supervisor with nothing to do yet, and short ways to ask it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.control = Control(directory)
+
+    def start(self, name: str, code: str = SLEEP, stage: int = 0, grace_s: float = 5) -> None:
+        self.control.start([self.spec(name, code, stage, grace_s)])
+
+    def spec(self, name: str, code: str, stage: int = 0, grace_s: float = 5) -> ProcessSpec:
+        argv = (sys.executable, "-c", code)
+        return ProcessSpec(name, argv, str(self.directory), stage, stop_grace_s=grace_s)
+
+    def status(self, name: str) -> ProcessStatus:
+        return self.control.status()[name]
+
+    def said(self, name: str) -> str:
+        log = self.directory / "logs" / f"{name}.log"
+        return log.read_text() if log.exists() else ""
+
+    def left(self) -> list[psutil.Process]:
+        return [each for found in find_leftovers(self.directory).values() for each in found]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    directory = tmp_path / "cluster"
+    make_cluster_directory(directory)
+    cluster = Cluster(directory)
+    cluster.control.launch(os.environ)
+    yield cluster
+    reap(directory, lambda *_: None)
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+class TestRestarting:
+    def test_what_is_killed_comes_back(self, cluster: Cluster) -> None:
+        cluster.start("one")
+        first = cluster.status("one").pid
+
+        os.kill(first, signal.SIGKILL)
+
+        until(lambda: cluster.status("one").pid not in (0, first))
+        status = cluster.status("one")
+        assert (status.state, status.restarts) == ("running", 1)
+        assert status.last_exit == "killed by SIGKILL"
+
+    def test_what_keeps_dying_waits_longer_and_is_never_given_up(self, cluster: Cluster) -> None:
+        began = time.monotonic()
+        cluster.start("one", "raise SystemExit(3)")
+
+        until(lambda: cluster.status("one").restarts >= 4)
+
+        assert time.monotonic() - began > 0.5 + 1 + 2
+        assert cluster.status("one").last_exit == "exit code 3"
+
+    def test_what_waits_for_its_next_start_is_seen_to_wait(self, cluster: Cluster) -> None:
+        cluster.start("one", "raise SystemExit(3)")
+
+        until(lambda: cluster.status("one").state == "waiting")
+
+        assert cluster.status("one").pid == 0
+
+    def test_what_cannot_be_started_is_tried_again(self, cluster: Cluster) -> None:
+        cluster.control.start([ProcessSpec("one", ("/nonexistent",), "/", 0)])
+
+        until(lambda: cluster.status("one").restarts >= 1)
+
+        assert "could not be started" in (cluster.status("one").last_exit or "")
+
+    def test_what_it_says_is_in_its_log(self, cluster: Cluster) -> None:
+        cluster.start("one", "import sys; print('out'); print('err', file=sys.stderr)")
+
+        until(lambda: {"out", "err"} <= set(cluster.said("one").split()))
+
+
+class TestStarting:
+    def test_what_runs_as_described_stays_as_it_is(self, cluster: Cluster) -> None:
+        cluster.start("one")
+        first = cluster.status("one").pid
+
+        cluster.start("one")
+
+        assert cluster.status("one").pid == first
+        assert cluster.control.unlike([cluster.spec("one", SLEEP)]) == []
+
+    def test_what_is_described_otherwise_is_started_anew(self, cluster: Cluster) -> None:
+        cluster.start("one")
+        first = cluster.status("one").pid
+        assert cluster.control.unlike([cluster.spec("one", DEAF)]) == ["one"]
+
+        cluster.start("one", DEAF, grace_s=0.2)
+
+        until(lambda: "deaf" in cluster.said("one"))
+        assert not alive(first)
+
+    def test_what_was_stopped_stays_so_until_it_is_resumed(self, cluster: Cluster) -> None:
+        cluster.start("one")
+        first = cluster.status("one").pid
+
+        cluster.control.stop("one")
+        stopped = cluster.status("one")
+        cluster.control.resume("one")
+
+        assert (stopped.state, stopped.pid) == ("stopped", 0)
+        until(lambda: cluster.status("one").pid not in (0, first))
+
+
+class TestStopping:
+    def test_the_highest_stage_goes_first(self, cluster: Cluster) -> None:
+        tell = (
+            "import signal, time\n"
+            "def end(*_):\n"
+            "    with open('order', 'a') as order: order.write('{0} ')\n"
+            "    raise SystemExit\n"
+            "signal.signal(signal.SIGTERM, end)\n"
+            "print('ready', flush=True)\n"
+            "time.sleep(600)\n"
+        )
+        for stage in (1, 0, 2):
+            cluster.start(f"stage{stage}", tell.format(stage), stage)
+        until(lambda: all("ready" in cluster.said(f"stage{stage}") for stage in range(3)))
+
+        cluster.control.end()
+
+        assert (cluster.directory / "order").read_text() == "2 1 0 "
+        assert cluster.left() == []
+        assert not cluster.control.is_up()
+
+    def test_who_does_not_listen_is_killed_after_its_grace(self, cluster: Cluster) -> None:
+        cluster.start("one", DEAF, grace_s=0.3)
+        until(lambda: "deaf" in cluster.said("one"))
+
+        cluster.control.stop("one")
+
+        assert cluster.status("one").last_exit == "killed by SIGKILL"
+
+    def test_a_frozen_process_is_woken_to_stop(self, cluster: Cluster) -> None:
+        cluster.start("one", grace_s=20)
+        os.kill(cluster.status("one").pid, signal.SIGSTOP)
+        began = time.monotonic()
+
+        cluster.control.stop("one")
+
+        assert time.monotonic() - began < 10
+
+    def test_what_a_process_started_goes_with_it(self, cluster: Cluster) -> None:
+        start_child = f"child = subprocess.Popen([sys.executable, '-c', {SLEEP!r}])"
+        cluster.start(
+            "one", f"import subprocess, sys; {start_child}; print(child.pid, flush=True); {SLEEP}"
+        )
+        until(lambda: cluster.said("one"))
+        child = int(cluster.said("one"))
+
+        cluster.control.stop("one")
+
+        until(lambda: not alive(child))
+
+    def test_sigterm_stops_everything(self, cluster: Cluster) -> None:
+        cluster.start("one")
+
+        supervisor_of(cluster).terminate()
+
+        until(lambda: not cluster.left())
+
+
+class TestItsOwnEnd:
+    def test_what_a_killed_supervisor_left_is_found_and_ended_in_order(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leftovers, "_GRACE_S", 0.5)
+        cluster.start("one")
+        cluster.start("kafka", DEAF)
+        child = cluster.status("one").pid
+        kill_supervisor(cluster)
+        assert alive(child)
+        assert not cluster.control.is_up()
+        said: list[str] = []
+
+        reap(cluster.directory, lambda who, _: said.append(who))
+
+        assert cluster.left() == []
+        assert said == ["services", "kafka"]
+
+    def test_processes_of_another_cluster_are_left_alone(
+        self, cluster: Cluster, tmp_path: Path
+    ) -> None:
+        cluster.start("one")
+
+        reap(tmp_path / "other", lambda *_: None)
+
+        assert cluster.status("one").restarts == 0
+
+    def test_the_next_one_takes_the_directory_over(self, cluster: Cluster) -> None:
+        kill_supervisor(cluster)
+
+        cluster.control.launch(os.environ)
+
+        assert cluster.control.status() == {}
+
+    def test_a_second_one_is_refused(self, cluster: Cluster) -> None:
+        cluster.start("one")
+
+        other = subprocess.run(
+            [sys.executable, "-m", "local_cluster.supervisor", str(cluster.directory)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert "another supervisor has this directory" in other.stderr
+        assert cluster.status("one").restarts == 0
+
+    def test_it_lives_as_long_as_somebody_holds_its_lifeline(self, tmp_path: Path) -> None:
+        directory = tmp_path / "cluster"
+        make_cluster_directory(directory)
+        os.mkfifo(tmp_path / "lifeline")
+        lifeline = os.open(tmp_path / "lifeline", os.O_RDWR)
+        another = os.open(tmp_path / "lifeline", os.O_WRONLY)
+        cluster = Cluster(directory)
+        cluster.control.launch(os.environ, tmp_path / "lifeline")
+        cluster.start("one")
+
+        os.close(lifeline)
+        assert cluster.status("one").state == "running"
+        os.close(another)
+
+        until(lambda: not cluster.left())
+
+    def test_who_asks_where_there_is_none_is_told_so(self, tmp_path: Path) -> None:
+        with pytest.raises(ClusterError, match="the supervisor does not answer"):
+            Control(tmp_path).status()
+
+
+def supervisor_of(cluster: Cluster) -> psutil.Process:
+    return next(each for each in cluster.left() if "local_cluster.supervisor" in each.cmdline())
+
+
+def kill_supervisor(cluster: Cluster) -> None:
+    supervisor_of(cluster).kill()
+    until(lambda: not cluster.control.is_up())

@@ -1,0 +1,105 @@
+"""What is ours alone, and what is not ours to remove."""
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from local_cluster.credentials import secret
+from local_cluster.directories import (
+    make_cluster_directory,
+    private_folder,
+    remove_cluster_directory,
+    turn,
+)
+from local_cluster.errors import ClusterError
+from local_cluster.processes import socket_path
+
+
+class TestTheDirectory:
+    def test_it_is_closed_to_others(self, tmp_path: Path) -> None:
+        make_cluster_directory(tmp_path / "cluster")
+
+        assert stat.S_IMODE((tmp_path / "cluster").stat().st_mode) == 0o700
+
+    def test_it_is_removed_with_all_that_is_in_it(self, tmp_path: Path) -> None:
+        make_cluster_directory(tmp_path / "cluster")
+        (tmp_path / "cluster" / "data").mkdir()
+
+        remove_cluster_directory(tmp_path / "cluster")
+
+        assert not (tmp_path / "cluster").exists()
+
+    def test_one_that_held_something_before_is_never_removed(self, tmp_path: Path) -> None:
+        precious = tmp_path / "home" / "precious"
+        precious.parent.mkdir()
+        precious.touch()
+        make_cluster_directory(tmp_path / "home")
+
+        with pytest.raises(ClusterError, match="was there before the cluster"):
+            remove_cluster_directory(tmp_path / "home")
+
+        assert precious.exists()
+
+    def test_removing_none_is_no_error(self, tmp_path: Path) -> None:
+        remove_cluster_directory(tmp_path / "cluster")
+
+
+class TestTurns:
+    def test_one_waits_for_the_other(self, tmp_path: Path) -> None:
+        order: list[str] = []
+
+        def second() -> None:
+            with turn(tmp_path):
+                order.append("second")
+
+        other = threading.Thread(target=second)
+        with turn(tmp_path):
+            other.start()
+            other.join(timeout=0.2)
+            order.append("first")
+        other.join()
+
+        assert order == ["first", "second"]
+
+
+class TestSecrets:
+    def test_a_secret_stays_what_it_is(self, tmp_path: Path) -> None:
+        assert secret(tmp_path / "secrets" / "one") == secret(tmp_path / "secrets" / "one")
+
+    def test_no_two_are_alike(self, tmp_path: Path) -> None:
+        assert secret(tmp_path / "secrets" / "one") != secret(tmp_path / "secrets" / "two")
+
+    def test_nobody_else_reads_it(self, tmp_path: Path) -> None:
+        secret(tmp_path / "secrets" / "one")
+
+        assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
+        assert stat.S_IMODE((tmp_path / "secrets" / "one").stat().st_mode) == 0o600
+
+    def test_it_is_long_enough_for_every_use(self, tmp_path: Path) -> None:
+        assert len(secret(tmp_path / "secrets" / "one")) >= 32
+
+
+class TestTheSocket:
+    def test_its_folder_is_refused_if_others_could_enter_it(self, tmp_path: Path) -> None:
+        folder = tmp_path / "run"
+        folder.mkdir(mode=0o777)
+        folder.chmod(0o777)
+
+        with pytest.raises(ClusterError, match="is not ours alone"):
+            private_folder(folder)
+
+    def test_its_folder_is_refused_if_it_leads_elsewhere(self, tmp_path: Path) -> None:
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
+
+        with pytest.raises(ClusterError, match="is not ours alone"):
+            private_folder(tmp_path / "run")
+
+    def test_its_path_is_short_however_long_the_directory_is(self) -> None:
+        long = Path("/home", *["somewhere"] * 20)
+
+        assert len(os.fsencode(socket_path(long))) <= 100
+        assert socket_path(long) != socket_path(long / "else")

@@ -1,0 +1,113 @@
+"""Jars are what the lock says, or they are not run."""
+
+import hashlib
+import re
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from local_cluster import kafka_artifacts
+from local_cluster.errors import ClusterError
+from local_cluster.kafka_artifacts import Artifact, kafka_jars, read_lock
+
+CONTENT = b"a jar"
+JAR = Artifact("org.example", "broker", "1.0", hashlib.sha256(CONTENT).hexdigest())
+
+
+def said_nothing(what: str) -> None:
+    raise AssertionError(f"nothing was to be done, but: {what}")
+
+
+def cached(cache: Path, content: bytes) -> Path:
+    jar = cache / "kafka" / JAR.filename
+    jar.parent.mkdir(parents=True)
+    jar.write_bytes(content)
+    return jar
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, content: bytes) -> Counter[str]:
+    """Have downloads answered with ``content``, and count them by jar."""
+    downloads: Counter[str] = Counter()
+
+    def download(artifact: Artifact, folder: Path) -> Path:
+        downloads[artifact.name] += 1
+        time.sleep(0.05)  # others get a chance to come between
+        jar = folder / f"{artifact.name}-{threading.get_ident()}.jar"
+        jar.write_bytes(content)
+        return jar
+
+    monkeypatch.setattr(kafka_artifacts, "download", download)
+    return downloads
+
+
+class TestTheCache:
+    def test_the_pinned_jar_is_used_as_it_is(self, tmp_path: Path) -> None:
+        jar = cached(tmp_path, CONTENT)
+
+        assert kafka_jars(tmp_path, said_nothing, (JAR,)) == (jar,)
+
+    def test_a_tampered_jar_is_refused_by_name(self, tmp_path: Path) -> None:
+        jar = cached(tmp_path, CONTENT + b"!")
+
+        with pytest.raises(ClusterError, match=f"{re.escape(str(jar))} is not broker 1.0 as pin"):
+            kafka_jars(tmp_path, said_nothing, (JAR,))
+
+    def test_a_jar_that_the_lock_does_not_name_is_not_run(self, tmp_path: Path) -> None:
+        jar = cached(tmp_path, CONTENT)
+        (jar.parent / "stranger.jar").write_bytes(b"")
+
+        assert kafka_jars(tmp_path, said_nothing, (JAR,)) == (jar,)
+
+
+class TestFetching:
+    def test_what_is_missing_is_fetched_and_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        serve(monkeypatch, CONTENT)
+        said: list[str] = []
+
+        (jar,) = kafka_jars(tmp_path, said.append, (JAR,))
+
+        assert jar.read_bytes() == CONTENT
+        assert said == ["fetching 1 jars"]
+        assert kafka_jars(tmp_path, said_nothing, (JAR,)) == (jar,)
+
+    def test_what_comes_tampered_never_gets_into_the_cache(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        serve(monkeypatch, b"something else")
+
+        with pytest.raises(ClusterError, match=r"is not broker 1\.0 as pinned"):
+            kafka_jars(tmp_path, lambda _: None, (JAR,))
+
+        assert not (tmp_path / "kafka" / JAR.filename).exists()
+
+    def test_clusters_that_start_at_once_fetch_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        downloads = serve(monkeypatch, CONTENT)
+
+        with ThreadPoolExecutor(8) as clusters:
+            found = set(
+                clusters.map(lambda _: kafka_jars(tmp_path, lambda _: None, (JAR,)), range(8))
+            )
+
+        assert len(found) == 1
+        assert downloads == {"broker": 1}
+
+
+class TestTheLock:
+    def test_it_pins_every_jar_by_version_and_digest(self) -> None:
+        artifacts = read_lock()
+
+        assert {("kafka_2.13", "4.3.1"), ("kafka-tools", "4.3.1"), ("kafka-clients", "4.3.1")} <= {
+            (artifact.name, artifact.version) for artifact in artifacts
+        }
+        assert all(re.fullmatch("[0-9a-f]{64}", artifact.sha256) for artifact in artifacts)
+
+    def test_it_says_nothing_of_where_jars_come_from(self) -> None:
+        assert "://" not in kafka_artifacts.LOCK.read_text()

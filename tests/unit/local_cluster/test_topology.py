@@ -1,0 +1,123 @@
+"""How the processes are told about each other."""
+
+from pathlib import Path
+
+import pytest
+
+from local_cluster.ports import free_port, is_free
+from local_cluster.postgres import Postgres
+from local_cluster.processes import ProcessSpec
+from local_cluster.settings import REPOSITORY, Settings
+from local_cluster.topology import PORT_SETTINGS, SERVICES, Topology
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(directory=tmp_path, cache_directory=tmp_path)
+
+
+def topology(settings: Settings) -> Topology:
+    postgres = Postgres(settings.directory, settings.postgres_port, settings.cache_directory)
+    return Topology(settings, postgres)
+
+
+def specs(settings: Settings) -> dict[str, ProcessSpec]:
+    wired = topology(settings)
+    return {service.name: wired.spec(service) for service in wired.services}
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFICATION_SLACK_TOKEN", raising=False)
+
+
+class TestWiring:
+    def test_each_service_knows_its_own_database_only(self, settings: Settings) -> None:
+        for name, spec in specs(settings).items():
+            urls = [value for value in spec.environment.values() if "postgresql://" in value]
+            own = name in ("users", "accounts", "audit", "notification")
+            assert [url.rsplit("/", 1)[1] for url in urls] == ([name] if own else [])
+
+    def test_everyone_verifies_tokens_by_the_keys_of_users(self, settings: Settings) -> None:
+        keys = "http://127.0.0.1:28101/.well-known/jwks.json"
+
+        assert specs(settings)["audit"].environment["AUDIT_JWKS_URL"] == keys
+
+    def test_the_gateway_and_users_share_a_secret(self, settings: Settings) -> None:
+        wired = specs(settings)
+
+        assert (
+            wired["gateway"].environment["GATEWAY_FORWARD_SECRET"]
+            == wired["users"].environment["USERS_GATEWAY_SECRET"]
+        )
+
+    def test_the_same_cluster_is_wired_the_same_each_time(self, settings: Settings) -> None:
+        assert specs(settings) == specs(settings)
+
+
+class TestSlack:
+    def test_without_a_token_somebody_stands_in(self, settings: Settings) -> None:
+        wired = specs(settings)
+
+        assert "slack-stand-in" in wired
+        assert (
+            wired["notification"].environment["NOTIFICATION_SLACK_BASE_URL"]
+            == "http://127.0.0.1:28105/api/"
+        )
+
+    def test_with_a_token_the_real_one_is_spoken_to(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NOTIFICATION_SLACK_TOKEN", "xoxb-1")
+
+        wired = specs(settings)
+
+        assert "slack-stand-in" not in wired
+        assert "NOTIFICATION_SLACK_BASE_URL" not in wired["notification"].environment
+        assert wired["notification"].environment["NOTIFICATION_SLACK_TOKEN"] == "xoxb-1"
+
+
+class TestSettingsOfTheCaller:
+    def test_a_service_gets_what_is_set_for_it_and_no_other(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("USERS_LOG_LEVEL", "DEBUG")
+
+        wired = specs(settings)
+
+        assert wired["users"].environment["USERS_LOG_LEVEL"] == "DEBUG"
+        assert "USERS_LOG_LEVEL" not in wired["audit"].environment
+        assert "USERS_LOG_LEVEL" not in topology(settings).inherited_environment()
+
+    def test_what_the_cluster_wires_holds(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("USERS_DATABASE_URL", "postgresql://production/users")
+
+        assert "127.0.0.1" in specs(settings)["users"].environment["USERS_DATABASE_URL"]
+
+
+class TestPorts:
+    def test_every_port_of_a_process_is_a_setting(self) -> None:
+        fields = {field for fields in PORT_SETTINGS.values() for field in fields}
+
+        assert fields == {name for name in Settings.model_fields if name.endswith("_port")}
+        assert {service.name for service in SERVICES} < PORT_SETTINGS.keys()
+
+    def test_a_free_port_is_free_and_given_once(self) -> None:
+        ports = [free_port() for _ in range(50)]
+
+        assert len(set(ports)) == 50
+        assert all(map(is_free, ports))
+
+
+class TestTheReadme:
+    def test_it_names_every_setting_with_its_default(self) -> None:
+        readme = (REPOSITORY / "local_cluster" / "README.md").read_text()
+
+        for name, field in Settings.model_fields.items():
+            assert f"`LOCAL_{name.upper()}`" in readme
+            if name.endswith("_port"):
+                assert (
+                    f"| `LOCAL_{name.upper()}` | {field.default} | {field.description} |" in readme
+                )
