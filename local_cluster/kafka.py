@@ -81,7 +81,7 @@ class Kafka:
             cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             outcome = subprocess.run(
                 self.tool(
-                    "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)
+                    "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(properties)
                 ),
                 capture_output=True,
                 text=True,

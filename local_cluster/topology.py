@@ -114,6 +114,8 @@ class Topology:
                     "KEYS_DIR": str(self._settings.directory / "keys"),
                     "GATEWAY_SECRET": self._secret("gateway-forward"),
                 }
+            case "slack-stand-in":
+                return {"DIRECTORY": str(self._settings.directory / "slack")}
             case "notification" if not self._slack_token:
                 return {"SLACK_BASE_URL": f"{self.url(SLACK_STAND_IN)}/api/"}
             case "gateway":

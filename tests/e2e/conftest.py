@@ -1,0 +1,30 @@
+"""The whole system, started once for all end-to-end tests of a run."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from local_cluster.testing import RunningCluster, running_cluster
+from tests.e2e.people import Operator
+
+
+@pytest.fixture(scope="session")
+def cluster(run_directory: Path) -> Iterator[RunningCluster]:
+    """Every process, on free ports; tests make their own people and look at those only."""
+    with running_cluster(run_directory / "e2e") as running:
+        yield running
+
+
+@pytest.fixture
+async def gateway(cluster: RunningCluster) -> AsyncIterator[httpx.AsyncClient]:
+    """A client at the one door."""
+    async with httpx.AsyncClient(base_url=cluster.gateway_url, timeout=15) as client:
+        yield client
+
+
+@pytest.fixture
+async def operator(cluster: RunningCluster, gateway: httpx.AsyncClient) -> Operator:
+    """The operator that `up` made, signed in."""
+    return await Operator.signed_in(gateway, cluster.operator, cluster.operator_password)

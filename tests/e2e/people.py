@@ -1,0 +1,117 @@
+"""Those who use the system, and what they can see of it."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import httpx
+
+from local_cluster.testing import RunningCluster
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+WITHIN_S = 60.0
+
+
+async def eventually(
+    ask: Callable[[], Awaitable[T]],
+    holds: Callable[[T], bool] = bool,
+    *,
+    within_s: float = WITHIN_S,
+) -> T:
+    """Ask until the answer is as it should be; fail with the last one when time is over."""
+    deadline = time.monotonic() + within_s
+    while True:
+        answer = await ask()
+        if holds(answer):
+            return answer
+        assert time.monotonic() < deadline, f"after {within_s:g} s still: {answer!r}"
+        await asyncio.sleep(0.05)
+
+
+def a_name() -> str:
+    return f"u.{secrets.token_hex(5)}"
+
+
+@dataclass
+class Person:
+    """Someone who signs up through the gateway."""
+
+    gateway: httpx.AsyncClient
+    username: str = field(default_factory=a_name)
+    password: str = "correct horse battery"
+    id: str = ""
+
+    @property
+    def body(self) -> Json:
+        return {
+            "username": self.username,
+            "email": f"{self.username}@example.com",
+            "password": self.password,
+        }
+
+    async def sign_up(self, **headers: str) -> httpx.Response:
+        answer = await self.gateway.post("/users", json=self.body, headers=headers)
+        if answer.status_code == httpx.codes.CREATED:
+            self.id = answer.json()["id"]
+        return answer
+
+    async def sign_in(self) -> dict[str, str]:
+        return await token_of(self.gateway, self.username, self.password)
+
+
+async def token_of(gateway: httpx.AsyncClient, username: str, password: str) -> dict[str, str]:
+    form = {"username": username, "password": password}
+    answer = await gateway.post("/auth/token", data=form)
+    assert answer.status_code == httpx.codes.OK, answer.text
+    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+async def slack_messages(cluster: RunningCluster, username: str) -> list[Json]:
+    """What Slack was told of someone."""
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{cluster.url('slack-stand-in')}/messages")
+    messages: list[Json] = answer.json()["messages"]
+    return [each for each in messages if username in each["text"]]
+
+
+@dataclass
+class Operator:
+    """Someone who may see everything."""
+
+    gateway: httpx.AsyncClient
+    headers: dict[str, str]
+
+    @classmethod
+    async def signed_in(
+        cls, gateway: httpx.AsyncClient, username: str, password: str
+    ) -> "Operator":
+        return cls(gateway, await token_of(gateway, username, password))
+
+    async def get(self, path: str, **params: Any) -> Json:
+        answer = await self.gateway.get(path, params=params, headers=self.headers)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        body: Json = answer.json()
+        return body
+
+    async def account_of(self, person: Person) -> Json | None:
+        answer = await self.gateway.get(f"/users/{person.id}/account", headers=self.headers)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        assert answer.status_code == httpx.codes.OK, answer.text
+        body: Json = answer.json()
+        return body
+
+    async def audit_records_of(self, person: Person) -> list[Json]:
+        page = await self.get("/audit/events", subject=person.id)
+        events: list[Json] = page["events"]
+        return events
+
+    async def deliveries_of(self, event_id: str) -> list[Json]:
+        page = await self.get("/notifications/deliveries", event_id=event_id)
+        deliveries: list[Json] = page["deliveries"]
+        return deliveries

@@ -1,0 +1,154 @@
+"""A sign-up over HTTP becomes an account, tasks, an audit record and a Slack message."""
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from local_cluster.testing import RunningCluster
+from tests.e2e.people import Operator, Person, a_name, eventually, slack_messages
+
+
+class TestTheJourneyOfASignUp:
+    async def test_one_command_has_all_its_effects_on_one_trail(
+        self, cluster: RunningCluster, gateway: httpx.AsyncClient, operator: Operator
+    ) -> None:
+        person, correlation_id = Person(gateway), f"test-{uuid4()}"
+
+        answer = await person.sign_up(**{"X-Correlation-ID": correlation_id})
+
+        assert answer.status_code == 201
+        assert answer.headers["location"] == f"/users/{person.id}"
+        assert answer.headers["x-correlation-id"] == correlation_id
+        account = await eventually(lambda: operator.account_of(person))
+        assert account is not None
+        assert (account["balance"], account["currency"]) == (0, "USD")
+        assert [each["description"] for each in account["transactions"]] == ["Initial"]
+        mine = await person.sign_in()
+
+        async def tasks() -> list[dict[str, Any]]:
+            page = (await gateway.get("/users/me/tasks", headers=mine)).json()
+            found: list[dict[str, Any]] = page["tasks"]
+            return found
+
+        assert {
+            each["name"] for each in await eventually(tasks, lambda found: len(found) == 2)
+        } == {
+            "Create your GitHub account",
+            "Review the project documentation",
+        }
+        records = await eventually(lambda: operator.audit_records_of(person))
+        assert [each["type"] for each in records] == ["users.user-signed-up.v1"]
+        assert records[0]["correlation_id"] == correlation_id
+        messages = await eventually(lambda: slack_messages(cluster, person.username))
+        assert len(messages) == 1
+        (delivery,) = await operator.deliveries_of(records[0]["event_id"])
+        assert (delivery["address"], delivery["correlation_id"]) == ("growth", correlation_id)
+
+    async def test_everything_that_followed_is_found_by_its_correlation_id(
+        self, gateway: httpx.AsyncClient, operator: Operator
+    ) -> None:
+        person, correlation_id = Person(gateway), f"test-{uuid4()}"
+        await person.sign_up(**{"X-Correlation-ID": correlation_id})
+
+        async def types() -> list[str]:
+            page = await operator.get("/audit/events", correlation_id=correlation_id)
+            return sorted(each["type"] for each in page["events"])
+
+        assert await eventually(types, lambda found: len(found) == 4) == [
+            "accounts.account-opened.v1",
+            "users.task-created.v1",
+            "users.task-created.v1",
+            "users.user-signed-up.v1",
+        ]
+
+    async def test_the_same_command_sent_again_is_answered_again_and_done_once(
+        self, gateway: httpx.AsyncClient, operator: Operator
+    ) -> None:
+        person, key = Person(gateway), str(uuid4())
+
+        first = await person.sign_up(**{"Idempotency-Key": key})
+        again = await person.sign_up(**{"Idempotency-Key": key})
+        other = await gateway.post(
+            "/users", json=person.body | {"alias": "other"}, headers={"Idempotency-Key": key}
+        )
+
+        assert (first.status_code, again.status_code) == (201, 201)
+        assert again.json() == first.json()
+        assert again.headers["location"] == first.headers["location"]
+        assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+        records = await eventually(lambda: operator.audit_records_of(person))
+        assert len(records) == 1
+
+    async def test_of_two_who_want_one_name_at_once_one_gets_it(
+        self, gateway: httpx.AsyncClient
+    ) -> None:
+        name = a_name()
+        both = [Person(gateway, username=name), Person(gateway, username=name.upper())]
+
+        answers = await asyncio.gather(*(each.sign_up() for each in both))
+
+        assert sorted(each.status_code for each in answers) == [201, 409]
+        refused = max(answers, key=lambda each: each.status_code)
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert refused.json()["code"] in ("username-is-taken", "email-is-taken")
+
+    async def test_every_broken_field_is_named_in_one_answer(
+        self, gateway: httpx.AsyncClient
+    ) -> None:
+        broken = {"username": "x", "email": "nobody", "password": "short", "alias": "no spaces"}
+
+        answer = await gateway.post("/users", json=broken)
+
+        assert answer.status_code == 422
+        problem = answer.json()
+        assert {each["field"].rpartition("/")[2] for each in problem["errors"]} == set(broken)
+        assert problem["correlation_id"] == answer.headers["x-correlation-id"]
+        assert "nobody" not in answer.text
+
+
+class TestWhoMaySeeWhat:
+    async def test_an_account_is_seen_by_its_owner_and_by_nobody_else(
+        self, gateway: httpx.AsyncClient, operator: Operator
+    ) -> None:
+        owner, stranger = Person(gateway), Person(gateway)
+        await owner.sign_up()
+        await stranger.sign_up()
+        account = await eventually(lambda: operator.account_of(owner))
+        assert account is not None
+        path = f"/accounts/{account['id']}"
+
+        answers = [
+            await gateway.get(path, headers=await owner.sign_in()),
+            await gateway.get(path, headers=await stranger.sign_in()),
+            await gateway.get(path),
+        ]
+
+        assert [each.status_code for each in answers] == [200, 404, 401]
+
+    async def test_what_operators_see_is_closed_to_everybody_else(
+        self, gateway: httpx.AsyncClient
+    ) -> None:
+        person = Person(gateway)
+        await person.sign_up()
+        mine = await person.sign_in()
+
+        for path in ("/audit/events", "/notifications/deliveries"):
+            assert (await gateway.get(path)).status_code == 401
+            answer = await gateway.get(path, headers=mine)
+            assert (answer.status_code, answer.json()["code"]) == (403, "operators-only")
+
+
+class TestTheApiPage:
+    async def test_it_shows_every_public_path_and_needs_nothing_from_elsewhere(
+        self, gateway: httpx.AsyncClient
+    ) -> None:
+        page = await gateway.get("/docs")
+        document = (await gateway.get("/openapi.json")).json()
+
+        assert page.status_code == 200
+        assert "https://" not in page.text
+        assert {"/users", "/auth/token", "/users/{user_id}/account", "/audit/events"} <= set(
+            document["paths"]
+        )

@@ -1,0 +1,122 @@
+"""What somebody does who has just cloned this: the commands of the README, one after the other."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import psutil
+import pytest
+
+from contracts.envelope import decode, event_in
+from contracts.topics import EVENTS
+from local_cluster.leftovers import find_leftovers
+from local_cluster.ports import free_port
+from local_cluster.settings import REPOSITORY, Settings
+
+STEPS = (
+    "request answered",
+    "outbox",
+    "Kafka",
+    "account opened",
+    "tasks created",
+    "audit record",
+    "Slack message",
+)
+
+
+class Shell:
+    """Runs the commands as make does, in a place and on ports of their own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        ports = [name for name in Settings.model_fields if name.endswith("_port")]
+        self._environment = os.environ | {
+            "LOCAL_DIRECTORY": str(directory),
+            **{f"LOCAL_{name.upper()}": str(free_port()) for name in ports},
+        }
+
+    def run(self, *arguments: str, within_s: float = 150) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "local_cluster", *arguments],
+            cwd=REPOSITORY,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=within_s,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def processes(self) -> list[psutil.Process]:
+        return [each for group in find_leftovers(self.directory).values() for each in group]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    shell = Shell(tmp_path / "local")
+    yield shell
+    for process in shell.processes():
+        process.kill()
+
+
+def kill_everything(shell: Shell) -> None:
+    victims = shell.processes()
+    for process in victims:
+        process.send_signal(signal.SIGKILL)
+    psutil.wait_procs(victims, timeout=10)
+
+
+@pytest.mark.timeout(400)
+def test_the_first_hour(shell: Shell) -> None:
+    """One story, told in one test: each chapter rests on the one before."""
+    # The demo starts everything and shows the whole journey.
+    first = shell.run("demo")
+    assert all(step in first for step in STEPS), first
+
+    # A second one finds the cluster up.
+    started = {process.pid for process in shell.processes()}
+    again = shell.run("demo")
+    assert all(step in again for step in STEPS), again
+    assert started <= {process.pid for process in shell.processes()}
+
+    # Everything dies at once, the supervisor too; the next demo takes care of what is left.
+    kill_everything(shell)
+    after = shell.run("demo")
+    assert all(step in after for step in STEPS), after
+
+    # Kafka's own console consumer reads what the services say, and it is as the schemas say.
+    printed = shell.run(
+        "kafka-console-consumer",
+        *("--topic", "users.user", "--from-beginning", "--max-messages", "3"),
+        *("--timeout-ms", "30000"),
+    )
+    for line in printed.splitlines():
+        assert_well_formed(line)
+    assert len(printed.splitlines()) == 3, "all three sign-ups are there, those before the kill too"
+
+    status = json.loads(shell.run("status", "--json"))
+    assert {each["state"] for each in status["processes"]} == {"running"}
+    assert {each["records"] for each in status["lags"]} == {0}
+    assert set(status["outboxes"].values()) == {0}
+    assert "running" in shell.run("status")
+    assert shell.run("logs", "users")
+
+    shell.run("down")
+    assert shell.processes() == []
+    assert (shell.directory / "kafka").exists(), "data stays"
+    shell.run("clean")
+    assert not shell.directory.exists()
+
+
+def assert_well_formed(line: str) -> None:
+    envelope = decode(line.encode())
+    schemas = REPOSITORY / "contracts" / "schemas"
+    schema = json.loads((schemas / f"{envelope.type}.json").read_text())
+    jsonschema.validate(envelope.data, schema)
+    event_in(envelope, EVENTS[envelope.type])
