@@ -164,16 +164,17 @@ def _begin(directory: Path, start: Start) -> _Joined:
     pipe = directory / "lifeline"
     pipe.unlink(missing_ok=True)
     os.mkfifo(pipe, 0o600)
-    # Opened both ways, since nobody reads yet.
-    lifeline = os.open(pipe, os.O_RDWR)
     cluster = _cluster(settings, pipe)
+    # Both ways, since nobody reads yet; then not any more: readers tell that a supervisor is there.
+    held = os.open(pipe, os.O_RDWR)
     try:
         _wait_for(start(cluster))
+        return _Joined(cluster, os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
     except BaseException:
         cluster.down()
-        os.close(lifeline)
         raise
-    return _Joined(cluster, lifeline)
+    finally:
+        os.close(held)
 
 
 def _cluster(settings: Settings, lifeline: Path) -> Cluster:

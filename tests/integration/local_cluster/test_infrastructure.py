@@ -1,49 +1,223 @@
 """Kafka and PostgreSQL as the tests have them."""
 
+import asyncio
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
 import asyncpg
+import psutil
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from local_cluster.testing import RunningInfrastructure
+from local_cluster.leftovers import find_leftovers
+from local_cluster.settings import REPOSITORY
+from local_cluster.testing import RunningInfrastructure, running_infrastructure
+from tests.integration.local_cluster.waiting import until
 
 
-async def _select(url: str) -> object:
-    connection = await asyncpg.connect(url)
+async def ask(url: str, query: str) -> object:
+    connection = await asyncpg.connect(url, timeout=10)
     try:
-        return await connection.fetchval("SELECT current_database()")
+        return await connection.fetchval(query)
     finally:
         await connection.close()
 
 
+def answers(url: str) -> bool:
+    try:
+        return asyncio.run(ask(url, "SELECT true")) is True
+    except (OSError, asyncpg.PostgresError):
+        return False
+
+
+def left(directory: Path) -> list[psutil.Process]:
+    return [each for found in find_leftovers(directory).values() for each in found]
+
+
 class TestADatabasePerTest:
     async def test_it_is_there_and_empty(self, database: str) -> None:
-        assert await _select(database) == database.rsplit("/", 1)[1]
+        tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'"
 
-    def test_a_template_is_copied(self, postgres_server: RunningInfrastructure) -> None:
-        first = postgres_server.create_database("copied_from")
-        del first
-        postgres_server.create_database("copied_to", template="copied_from")
-        postgres_server.drop_database("copied_to")
-        postgres_server.drop_database("copied_from")
+        assert await ask(database, "SELECT current_database()") == database.rsplit("/", 1)[1]
+        assert await ask(database, tables) == 0
+
+    async def test_a_template_is_copied_whole(
+        self, postgres_server: RunningInfrastructure, tmp_path: Path
+    ) -> None:
+        names = [f"{role}_{tmp_path.name}" for role in ("template", "copy")]
+        template = postgres_server.create_database(names[0])
+        await ask(template, "CREATE TABLE things AS SELECT 7 AS size")
+
+        copy = postgres_server.create_database(names[1], template=names[0])
+
+        assert await ask(copy, "SELECT size FROM things") == 7
+        for name in names:
+            postgres_server.drop_database(name)
 
 
 class TestLogins:
-    async def test_a_login_opens_its_own_database(
+    async def test_a_login_opens_its_own_database_and_may_make_tables(
         self, postgres_server: RunningInfrastructure
     ) -> None:
-        assert await _select(postgres_server.postgres_url("users")) == "users"
+        url = postgres_server.postgres_url("users")
+
+        assert await ask(url, "SELECT current_user || ' in ' || current_database()") == (
+            "users in users"
+        )
+        assert await ask(url, "SELECT has_schema_privilege('public', 'CREATE')") is True
 
     @pytest.mark.parametrize("other", ["accounts", "postgres", "template1"])
     async def test_a_login_opens_no_other_database(
         self, postgres_server: RunningInfrastructure, other: str
     ) -> None:
         url = postgres_server.postgres_url("users").rsplit("/", 1)[0]
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await _select(f"{url}/{other}")
 
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await ask(f"{url}/{other}", "SELECT true")
+
+    @pytest.mark.parametrize("login", ["users", "postgres"])
     async def test_nobody_comes_in_without_the_password(
+        self, postgres_server: RunningInfrastructure, login: str
+    ) -> None:
+        address = postgres_server.postgres_url("users").split("@")[1].split("/")[0]
+
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await ask(f"postgresql://{login}:wrong@{address}/users", "SELECT true")
+
+    def test_passwords_are_for_their_owner_alone(
         self, postgres_server: RunningInfrastructure
     ) -> None:
-        url = postgres_server.postgres_url("users")
-        stranger = url.replace(url.split("@")[0], "postgresql://users:wrong")
-        with pytest.raises(asyncpg.InvalidPasswordError):
-            await _select(stranger)
+        passwords = list((postgres_server.directory / "secrets").iterdir())
+
+        assert {stat.S_IMODE(path.stat().st_mode) for path in passwords} == {0o600}
+
+
+class TestServers:
+    async def test_postgres_listens_on_loopback_with_short_keepalives(
+        self, postgres_server: RunningInfrastructure
+    ) -> None:
+        url = postgres_server.superuser_url
+
+        assert await ask(url, "SHOW listen_addresses") == "127.0.0.1"
+        assert await ask(url, "SHOW tcp_keepalives_idle") == "5"
+        assert await ask(url, "SHOW tcp_user_timeout") == "10000"
+
+    def test_nothing_listens_beyond_loopback(
+        self, postgres_server: RunningInfrastructure, kafka_server: RunningInfrastructure
+    ) -> None:
+        for process in left(postgres_server.directory) + left(kafka_server.directory):
+            for each in process.net_connections("tcp"):
+                if each.status == psutil.CONN_LISTEN:
+                    assert each.laddr.ip in ("127.0.0.1", "::ffff:127.0.0.1")
+
+    async def test_kafka_makes_no_topic_by_itself(self, kafka: str) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+        await admin.start()
+        try:
+            (topic,) = await admin.describe_topics(["nobody.made.this"])
+            assert topic["error_code"] == 3  # unknown topic
+            assert "nobody.made.this" not in await admin.list_topics()
+        finally:
+            await admin.close()
+
+
+class TestLives:
+    def test_data_survives_down_and_up(self, tmp_path: Path) -> None:
+        async def write(it: RunningInfrastructure) -> None:
+            await ask(it.postgres_url("users"), "CREATE TABLE kept AS SELECT 7 AS size")
+            admin = AIOKafkaAdminClient(bootstrap_servers=it.kafka_bootstrap)
+            await admin.start()
+            await admin.create_topics([NewTopic("kept", 1, 1)])
+            await admin.close()
+
+        async def read(it: RunningInfrastructure) -> tuple[object, list[str]]:
+            size = await ask(it.postgres_url("users"), "SELECT size FROM kept")
+            admin = AIOKafkaAdminClient(bootstrap_servers=it.kafka_bootstrap)
+            await admin.start()
+            topics = await admin.list_topics()
+            await admin.close()
+            return size, topics
+
+        with running_infrastructure(tmp_path / "it") as it:
+            asyncio.run(write(it))
+        with running_infrastructure(tmp_path / "it") as it:
+            size, topics = asyncio.run(read(it))
+
+        assert (size, topics) == (7, ["kept"])
+        assert left(tmp_path / "it") == []
+
+    def test_several_run_at_once(
+        self, postgres_server: RunningInfrastructure, tmp_path: Path
+    ) -> None:
+        with running_infrastructure(tmp_path / "it", kafka=False) as other:
+            assert answers(other.superuser_url)
+            assert answers(postgres_server.superuser_url)
+
+    def test_a_killed_server_comes_back_with_what_it_held(self, tmp_path: Path) -> None:
+        with running_infrastructure(tmp_path / "it", kafka=False) as it:
+            asyncio.run(ask(it.postgres_url("users"), "CREATE TABLE kept AS SELECT 7 AS size"))
+            first = it.processes()["postgres"].pid
+
+            it.kill("postgres")
+
+            until(lambda: it.processes()["postgres"].pid not in (0, first))
+            until(lambda: answers(it.superuser_url))
+            assert asyncio.run(ask(it.postgres_url("users"), "SELECT size FROM kept")) == 7
+
+    def test_what_a_killed_supervisor_left_is_replaced(self, tmp_path: Path) -> None:
+        directory = tmp_path / "it"
+        with running_infrastructure(directory, kafka=False) as it:
+            postgres = it.processes()["postgres"].pid
+            for process in left(directory):
+                if "local_cluster.supervisor" in process.cmdline():
+                    process.kill()
+                    process.wait()
+
+            with running_infrastructure(directory, kafka=False) as again:
+                assert answers(again.superuser_url)
+                assert again.processes()["postgres"].pid != postgres
+
+        assert left(directory) == []
+
+
+class TestSharing:
+    def test_who_comes_later_joins_and_the_last_to_leave_stops_it(self, tmp_path: Path) -> None:
+        directory = tmp_path / "it"
+        first = running_infrastructure(directory, kafka=False)
+        second = running_infrastructure(directory, kafka=False)
+
+        started, joined = first.__enter__(), second.__enter__()
+
+        assert joined.superuser_url == started.superuser_url
+        first.__exit__(None, None, None)
+        assert answers(joined.superuser_url)
+        second.__exit__(None, None, None)
+        assert left(directory) == []
+
+    def test_when_the_test_process_is_killed_nothing_is_left(self, tmp_path: Path) -> None:
+        directory = tmp_path / "it"
+        code = (
+            "import sys, time\n"
+            "from pathlib import Path\n"
+            "from local_cluster.testing import running_infrastructure\n"
+            "with running_infrastructure(Path(sys.argv[1]), kafka=False):\n"
+            "    print('up', flush=True)\n"
+            "    time.sleep(600)\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(directory)],
+            cwd=REPOSITORY,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+        ) as test_process:
+            assert test_process.stdout is not None
+            assert test_process.stdout.readline() == b"up\n"
+            assert left(directory)
+
+            test_process.send_signal(signal.SIGKILL)
+
+        until(lambda: not left(directory))

@@ -1,0 +1,151 @@
+"""The command line, as a person uses it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from local_cluster.leftovers import find_leftovers, reap
+from local_cluster.ports import free_port
+from local_cluster.settings import REPOSITORY, Settings
+
+
+class Person:
+    """Somebody at a shell, with a cluster directory and ports of their own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        ports = {name: free_port() for name in Settings.model_fields if name.endswith("_port")}
+        self.settings = Settings.model_validate({"directory": directory} | ports)
+
+    def runs(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        mine = {f"LOCAL_{name.upper()}": str(value) for name, value in self.settings}
+        return subprocess.run(
+            [sys.executable, "-m", "local_cluster", *arguments],
+            cwd=REPOSITORY,
+            env=os.environ | mine | settings,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def left(self) -> list[psutil.Process]:
+        return [each for found in find_leftovers(self.directory).values() for each in found]
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Iterator[Person]:
+    person = Person(tmp_path / "cluster")
+    yield person
+    reap(person.directory, lambda *_: None)
+
+
+class TestUpAndDown:
+    def test_infrastructure_from_up_to_clean(self, person: Person) -> None:
+        up = person.runs("up", "--only-infrastructure")
+        assert up.returncode == 0, up.stderr
+        assert f"Kafka           127.0.0.1:{person.settings.kafka_port}" in up.stdout
+        before = {each.pid for each in person.left()}
+
+        assert person.runs("up", "--only-infrastructure").returncode == 0
+        assert {each.pid for each in person.left()} == before, "what is up stays as it is"
+
+        status = person.runs("status", "--json")
+        assert status.returncode == 0, status.stdout
+        report = json.loads(status.stdout)
+        assert {each["name"]: each["state"] for each in report["processes"]} == {
+            "kafka": "running",
+            "postgres": "running",
+        }
+        assert all(each["memory_mib"] > 0 for each in report["processes"])
+        assert report["lags"] == []
+        assert report["outboxes"]["users"] is None
+
+        shown = person.runs("status")
+        assert "postgres  running" in shown.stdout
+        assert "Kafka Server started" in person.runs("logs", "kafka").stdout
+
+        assert person.runs("down").returncode == 0
+        assert person.left() == []
+        assert (person.directory / "postgres" / "data").exists(), "data stays"
+        assert person.runs("status").returncode == 3
+
+        assert person.runs("clean").returncode == 0
+        assert not person.directory.exists()
+
+    def test_a_taken_port_is_named_with_who_needs_it_and_what_moves_it(
+        self, person: Person
+    ) -> None:
+        port = person.settings.postgres_port
+        with socket.create_server(("127.0.0.1", port)):
+            up = person.runs("up")
+
+        assert up.returncode == 2
+        (line,) = up.stderr.splitlines()
+        assert f"port {port} is in use" in line
+        assert f"(process {os.getpid()})" in line
+        assert "PostgreSQL" in line
+        assert "LOCAL_POSTGRES_PORT" in line
+        assert person.left() == []
+
+    def test_a_tampered_jar_is_refused_in_one_line(self, person: Person, tmp_path: Path) -> None:
+        jar = tmp_path / "cache" / "kafka" / "at.yawk.lz4.lz4-java-1.10.2.jar"
+        jar.parent.mkdir(parents=True)
+        jar.write_bytes(b"tampered")
+        for artifact in Path(person.settings.cache_directory, "kafka").glob("*.jar"):
+            if artifact.name != jar.name:
+                (jar.parent / artifact.name).symlink_to(artifact)
+
+        up = person.runs(
+            "up", "--only-infrastructure", LOCAL_CACHE_DIRECTORY=str(tmp_path / "cache")
+        )
+
+        assert up.returncode == 1
+        assert str(jar) in up.stderr.splitlines()[-1]
+        assert "is not lz4-java 1.10.2 as pinned" in up.stderr
+        assert "kafka" not in {each["name"] for each in self.processes(person)}
+
+    def processes(self, person: Person) -> list[dict[str, object]]:
+        report: dict[str, list[dict[str, object]]] = json.loads(
+            person.runs("status", "--json").stdout
+        )
+        return report["processes"]
+
+    def test_down_where_nothing_is_up_is_no_error(self, person: Person) -> None:
+        assert person.runs("down").returncode == 0
+
+
+class TestMistakes:
+    def test_a_setting_that_is_no_port_is_named(self, person: Person) -> None:
+        up = person.runs("up", LOCAL_KAFKA_PORT="many")
+
+        assert up.returncode == 2
+        assert up.stderr.startswith("LOCAL_KAFKA_PORT: ")
+
+    def test_clean_removes_nothing_that_it_did_not_make(
+        self, person: Person, tmp_path: Path
+    ) -> None:
+        (tmp_path / "precious").touch()
+
+        clean = person.runs("clean", LOCAL_DIRECTORY=str(tmp_path))
+
+        assert clean.returncode == 1
+        assert (tmp_path / "precious").exists()
+
+    def test_the_console_consumer_says_so_if_kafka_is_down(self, person: Person) -> None:
+        consumer = person.runs("kafka-console-consumer", "--", "--topic", "users.user")
+
+        assert consumer.returncode == 1
+        assert "Kafka is not up" in consumer.stderr
+
+    def test_a_log_that_is_not_there_names_those_that_are(self, person: Person) -> None:
+        logs = person.runs("logs", "nobody")
+
+        assert logs.returncode == 1
+        assert "no log of nobody" in logs.stderr
