@@ -64,7 +64,7 @@ _SET_ASIDE: Final = """
         $2, $3, $4
     FROM moved
 """
-_COUNT: Final = "SELECT count(*) FROM (SELECT FROM outbox LIMIT $1) AS some"
+_COUNT: Final = "SELECT count(*) FROM (SELECT FROM outbox LIMIT $1) AS waiting"
 
 _NOT_THERE: Final = (UnknownTopicOrPartitionError, TopicAuthorizationFailedError)
 
