@@ -54,7 +54,8 @@ class PostgresDeliveryQueue:
     """The deliveries of one medium."""
 
     def __init__(self, engine: AsyncEngine, medium: str) -> None:
-        self._engine = engine
+        # Each call is one statement, which is a transaction of its own without being told.
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._medium = medium
 
     async def claim(
@@ -90,7 +91,7 @@ class PostgresDeliveryQueue:
             )
             .returning(_d)
         )
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             rows = (await connection.execute(taken)).all()
         return [_claimed(row, lease_until) for row in rows]
 
@@ -141,7 +142,7 @@ class PostgresDeliveryQueue:
             & (_d.c.state == State.SENDING)
             & (_d.c.attempts == claimed.attempt)
         )
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             marked = await connection.execute(update(_d).where(ours).values(**values))
             return marked.rowcount == 1
 
@@ -157,13 +158,13 @@ class PostgresDeliveryQueue:
                 ),
             },
         )
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             await connection.execute(longer)
 
     async def restart_waits(self, now: datetime) -> None:
         wait = _d.c.next_attempt_at - _d.c.updated_at
         stepped_behind = _OPEN & (_d.c.medium == self._medium) & (_d.c.updated_at > now)
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             await connection.execute(
                 update(_d)
                 .where(stepped_behind)

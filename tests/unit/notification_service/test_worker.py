@@ -119,14 +119,19 @@ class TestSending:
         assert len(claimed) == 2
         assert chat.most_waiting == 2
 
-    async def test_a_stop_waits_for_what_was_begun(self) -> None:
-        chat = SlowChat()
-        async with at_work(Desk(chat, concurrency=1)) as desk:
-            begun, waiting = desk.plan(created_at=after(-9)), desk.plan()
-            await eventually(lambda: chat.waiting == 1)
-            await desk.worker.stop()
-            chat.answer.set()
+    async def test_a_stop_waits_for_what_was_begun_and_begins_no_more(self) -> None:
+        desk = Desk(chat := SlowChat(), concurrency=1)
+        begun, waiting = desk.plan(created_at=after(-9)), desk.plan()
+        running = asyncio.create_task(desk.worker.run())
+        await eventually(lambda: chat.waiting == 1)
 
+        await desk.worker.stop()
+        done, _ = await asyncio.wait({running}, timeout=0.2)
+        chat.answer.set()
+        async with asyncio.timeout(5):
+            await running
+
+        assert not done
         assert desk.kept(begun).state is State.SENT
         assert desk.kept(waiting).state is State.PENDING
 
