@@ -18,7 +18,8 @@ _PAGE: Final = """<!doctype html>
 <meta http-equiv="refresh" content="2">
 <title>Slack stand-in</title>
 <style>
-:root {{ color-scheme: light dark; --line: #8884; --quiet: light-dark(#666, #999); --mark: #611f69; }}
+:root {{ color-scheme: light dark; --line: #8884; --mark: #611f69;
+  --quiet: light-dark(#666, #999); }}
 body {{ margin: 0 auto; max-width: 46rem; padding: 0 1rem 3rem;
   font: 15px/1.5 system-ui, sans-serif; }}
 header {{ position: sticky; top: 0; padding: 1rem 0 .75rem; background: Canvas;
