@@ -10,7 +10,6 @@ UserError
 ├── UsernameIsTaken
 ├── EmailIsTaken
 ├── UserNotFound
-├── NotYours
 ├── WrongCredentials
 └── TooManySignIns
 """
@@ -67,13 +66,6 @@ class UserNotFound(UserError):
 
     def __init__(self) -> None:
         super().__init__("there is no such user")
-
-
-class NotYours(UserError):
-    kind, code = Kind.FORBIDDEN, "not-yours"
-
-    def __init__(self) -> None:
-        super().__init__("only the user or an operator may see this")
 
 
 class WrongCredentials(UserError):

@@ -16,7 +16,7 @@ from users_service.application.ports import PasswordHasher, UsersWork
 from users_service.application.queries import ProfileOf, TasksOf
 from users_service.application.sign_in import SignIn, SignInHandler
 from users_service.application.sign_up import SignUp, SignUpHandler
-from users_service.domain.errors import NotYours
+from users_service.domain.errors import UserNotFound
 from users_service.domain.values import Password
 from users_service.entrypoints.bodies import (
     KeySetBody,
@@ -103,9 +103,9 @@ def routes(
 
     @router.get("/users/{user_id}", tags=["users"])
     async def get_user(user_id: UUID, who: Annotated[Principal, Depends(signed_in)]) -> UserBody:
-        """Return a user, to themselves or to an operator."""
+        """Return a user, to themselves or to an operator; for others there is none."""
         if who.id != user_id and OPERATOR not in who.roles:
-            raise NotYours
+            raise UserNotFound
         return UserBody.of(await use_cases.profile_of(user_id))
 
     return router

@@ -321,14 +321,16 @@ class TestGetMe:
 
 
 class TestGetUser:
-    async def test_another_user_may_not_look(self, client: httpx.AsyncClient) -> None:
+    async def test_for_another_user_there_is_none(self, client: httpx.AsyncClient) -> None:
         kate = await client.post("/users", json=KATE)
         joe = KATE | {"username": "joe", "email": "joe@example.com"}
         await client.post("/users", json=joe)
 
-        answer = await client.get(kate.headers["Location"], headers=await sign_in(client, "joe"))
+        headers = await sign_in(client, "joe")
 
-        assert (answer.status_code, answer.json()["code"]) == (403, "not-yours")
+        for location in (kate.headers["Location"], f"/users/{new_id()}"):
+            answer = await client.get(location, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (404, "user-not-found")
 
     async def test_an_operator_may(
         self, client: httpx.AsyncClient, transactor: InMemoryTransactor
