@@ -22,7 +22,7 @@ from local_cluster.settings import Settings
 from local_cluster.together import Report, together
 from local_cluster.topology import PORT_SETTINGS, Service, Topology
 
-_READY_WITHIN_S = 60.0
+_READY_WITHIN_S = 120.0
 # A process that keeps dying does not come good by waiting.
 _DEATHS_AT_MOST = 3
 

@@ -24,6 +24,17 @@ DEAF = (
     f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=1); {SLEEP}"
 )
 
+# Notes when it was stopped, and ends.
+POLITE = f"""
+import os, signal
+def end(*_):
+    with open('order', 'a') as order: print(os.environ['LOCAL_CLUSTER_PROCESS'], file=order)
+    raise SystemExit
+signal.signal(signal.SIGTERM, end)
+print('ready', flush=True)
+{SLEEP}
+"""
+
 
 class Cluster:
     """A supervisor with nothing to do yet, and short ways to ask it."""
@@ -139,22 +150,13 @@ class TestStarting:
 
 class TestStopping:
     def test_the_highest_stage_goes_first(self, cluster: Cluster) -> None:
-        tell = (
-            "import signal, time\n"
-            "def end(*_):\n"
-            "    with open('order', 'a') as order: order.write('{0} ')\n"
-            "    raise SystemExit\n"
-            "signal.signal(signal.SIGTERM, end)\n"
-            "print('ready', flush=True)\n"
-            "time.sleep(600)\n"
-        )
         for stage in (1, 0, 2):
-            cluster.start(f"stage{stage}", tell.format(stage), stage)
+            cluster.start(f"stage{stage}", POLITE, stage)
         until(lambda: all("ready" in cluster.said(f"stage{stage}") for stage in range(3)))
 
         cluster.control.end()
 
-        assert (cluster.directory / "order").read_text() == "2 1 0 "
+        assert (cluster.directory / "order").read_text().split() == ["stage2", "stage1", "stage0"]
         assert cluster.left() == []
         assert not cluster.control.is_up()
 
@@ -167,7 +169,8 @@ class TestStopping:
         assert cluster.status("one").last_exit == "killed by SIGKILL"
 
     def test_a_frozen_process_is_woken_to_stop(self, cluster: Cluster) -> None:
-        cluster.start("one", grace_s=20)
+        cluster.start("one", POLITE, grace_s=20)
+        until(lambda: "ready" in cluster.said("one"))
         os.kill(cluster.status("one").pid, signal.SIGSTOP)
         began = time.monotonic()
 

@@ -1,0 +1,105 @@
+"""The whole system on free ports, as the end-to-end tests have it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from local_cluster.settings import REPOSITORY, Settings
+from local_cluster.testing import RunningCluster, running_cluster
+from local_cluster.topology import SERVICES
+from tests.integration.local_cluster.waiting import until
+
+pytestmark = [pytest.mark.xdist_group("local_cluster"), pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    with running_cluster(tmp_path_factory.mktemp("system") / "cluster") as cluster:
+        yield cluster
+
+
+def command(cluster: RunningCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    settings = Settings.model_validate_json((cluster.directory / "settings.json").read_text())
+    return subprocess.run(
+        [sys.executable, "-m", "local_cluster", *arguments],
+        cwd=REPOSITORY,
+        env=os.environ | {f"LOCAL_{name.upper()}": str(value) for name, value in settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def ready(cluster: RunningCluster, name: str) -> bool:
+    try:
+        return httpx.get(f"{cluster.url(name)}/health/ready", timeout=5).is_success
+    except httpx.HTTPError:
+        return False
+
+
+class TestTheSystem:
+    def test_every_process_is_ready(self, cluster: RunningCluster) -> None:
+        assert all(ready(cluster, service.name) for service in SERVICES)
+
+    def test_the_operator_signs_in_at_the_gateway(self, cluster: RunningCluster) -> None:
+        answer = httpx.post(
+            f"{cluster.gateway_url}/auth/token",
+            data={"username": cluster.operator, "password": cluster.operator_password},
+        )
+
+        assert answer.status_code == 200, answer.text
+
+    def test_a_killed_service_comes_back(self, cluster: RunningCluster) -> None:
+        first = cluster.processes()["accounts"].pid
+
+        cluster.kill("accounts")
+
+        until(lambda: cluster.processes()["accounts"].pid not in (0, first))
+        until(lambda: ready(cluster, "accounts"), within_s=60)
+
+    def test_what_is_stopped_stays_away_until_it_is_resumed(self, cluster: RunningCluster) -> None:
+        cluster.stop("slack-stand-in")
+        away = ready(cluster, "slack-stand-in")
+        cluster.resume("slack-stand-in")
+
+        assert not away
+        until(lambda: ready(cluster, "slack-stand-in"), within_s=60)
+
+    def test_status_knows_lags_and_outboxes(self, cluster: RunningCluster) -> None:
+        report = json.loads(command(cluster, "status", "--json").stdout)
+
+        assert report["outboxes"] == {
+            "users": 0,
+            "accounts": 0,
+            "audit": 0,
+            "notification": 0,
+        }
+        assert {each["name"] for each in report["processes"]} == {
+            "kafka",
+            "postgres",
+            *(service.name for service in SERVICES),
+        }
+
+    def test_kafkas_own_consumer_reads_what_a_sign_up_published(
+        self, cluster: RunningCluster
+    ) -> None:
+        answer = httpx.post(
+            f"{cluster.gateway_url}/users",
+            json={"username": "foreign", "email": "f@example.com", "password": "long enough"},
+        )
+        assert answer.status_code == 201, answer.text
+
+        consumer = command(
+            cluster,
+            "kafka-console-consumer",
+            "--",
+            *("--topic", "users.user", "--from-beginning"),
+            *("--max-messages", "1", "--timeout-ms", "60000"),
+        )
+
+        assert json.loads(consumer.stdout)["subject"] == answer.json()["id"]
