@@ -78,7 +78,7 @@ def merge(
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     for route, operation in operations.items():
         described = _operation_renamed(operation, naming(route.service))
-        paths[route.path][route.method.lower()] = {**described, "tags": [route.service]}
+        paths[route.path][route.method.lower()] = {"tags": [route.service], **described}
     components: dict[str, dict[str, Any]] = defaultdict(dict)
     for service, names in needed.items():
         name_of = naming(service)

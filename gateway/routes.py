@@ -35,15 +35,17 @@ class PublicRoute:
         return self.path.format_map({name: quote(v, safe="") for name, v in parameters.items()})
 
 
+# The first that fits answers, so a fixed segment stands above a parameter in its place.
 PUBLIC_ROUTES: Final = (
     PublicRoute("POST", "/users", Service.USERS),
     PublicRoute("GET", "/users/me", Service.USERS),
     PublicRoute("GET", "/users/me/tasks", Service.USERS),
+    PublicRoute("GET", "/users/{user_id}", Service.USERS),
     PublicRoute("POST", "/auth/token", Service.USERS),
     PublicRoute("GET", "/.well-known/jwks.json", Service.USERS),
     PublicRoute("GET", "/users/{user_id}/account", Service.ACCOUNTS),
     PublicRoute("GET", "/accounts/{account_id}", Service.ACCOUNTS),
     PublicRoute("GET", "/audit/events", Service.AUDIT),
-    PublicRoute("GET", "/audit/events/{event_id}", Service.AUDIT),
+    PublicRoute("GET", "/audit/events/{record_id}", Service.AUDIT),
     PublicRoute("GET", "/notifications/deliveries", Service.NOTIFICATION),
 )

@@ -18,8 +18,8 @@ _KEEPALIVE_S: Final = 3.0
 class Upstream:
     """Sends requests to one service. Each has its own pool: a slow one can't exhaust another's.
 
-    Of a request only the connecting is tried a second time, when nothing has been sent yet. It
-    is httpx's transport without its client, which would keep cookies from one person for another.
+    Nothing is sent twice. It is httpx's transport without its client, which would keep cookies
+    from one person for another.
     """
 
     def __init__(
@@ -35,7 +35,6 @@ class Upstream:
         }
         self._transport = httpx.AsyncHTTPTransport(
             verify=tls,
-            retries=1,
             limits=httpx.Limits(
                 max_connections=settings.max_connections,
                 max_keepalive_connections=settings.max_connections,

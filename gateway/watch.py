@@ -46,7 +46,7 @@ class ServiceWatch:
 
     async def run(self) -> None:
         while not self._stopped.is_set():
-            await self._look()
+            await self.look()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_s):
                     await self._stopped.wait()
@@ -57,7 +57,8 @@ class ServiceWatch:
     def trouble(self) -> str | None:
         return self._trouble
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """See how the service is now, and read its document if there may be a new one."""
         was_away = self._trouble is not None
         try:
             async with asyncio.timeout(_LOOK_TIMEOUT_S):

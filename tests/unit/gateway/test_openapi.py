@@ -46,13 +46,17 @@ class TestMerge:
 
         assert list(paths) == ["/users/me"]
 
-    def test_an_operation_is_filed_under_its_service(self) -> None:
+    def test_an_operation_is_filed_under_its_service_unless_that_files_it_itself(self) -> None:
         users = document("/users/me", "User", User={})
 
-        paths, _ = merge({Service.USERS: users}, [ME])
+        accounts = document(ACCOUNT.path, "Account", Account={})
+        accounts["paths"][ACCOUNT.path]["get"]["tags"] = ["money"]
+
+        paths, _ = merge({Service.USERS: users, Service.ACCOUNTS: accounts}, [ME, ACCOUNT])
 
         assert paths["/users/me"]["get"]["summary"] == "of /users/me"
         assert paths["/users/me"]["get"]["tags"] == ["users"]
+        assert paths[ACCOUNT.path]["get"]["tags"] == ["money"]
 
     def test_components_are_followed_and_others_left_out(self) -> None:
         users = document(

@@ -1,0 +1,286 @@
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.types import Send
+
+from .conftest import Logged
+from .toys import Toy, connection, gateway, never, respond, serving, tcp_service, until
+
+
+async def begin(request: Request, send: Send) -> None:
+    await respond(send, 200, b"first", more_body=True)
+    await never(request, send)
+
+
+def problem_of(response: httpx.Response) -> tuple[int, str, str]:
+    assert response.headers["content-type"] == "application/problem+json"
+    told: dict[str, Any] = response.json()
+    assert told["correlation_id"] == response.headers["x-correlation-id"]
+    assert told["status"] == response.status_code
+    return told["status"], told["code"], told["detail"]
+
+
+class TestAServiceThatFails:
+    async def test_is_unreachable_where_nobody_listens(self) -> None:
+        async with gateway() as client:
+            response = await client.get("/users/me")
+
+        assert problem_of(response) == (
+            502,
+            "service-unreachable",
+            "the users service cannot be reached",
+        )
+
+    async def test_takes_none_of_the_others_along(self, users_url: str) -> None:
+        async with gateway(users_url=users_url) as client:
+            away = await client.get("/audit/events")
+            there = await client.get("/users/me")
+
+        assert (away.status_code, there.status_code) == (502, 200)
+
+    async def test_has_not_answered_in_time(self, users: Toy, users_url: str) -> None:
+        users.answer = never
+        async with gateway(users_url=users_url, answer_timeout_s=0.1) as client:
+            response = await client.get("/users/me")
+            await until(lambda: users.in_flight == 0)
+
+        assert problem_of(response) == (
+            504,
+            "service-timeout",
+            "the users service did not answer in time",
+        )
+
+    @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-", b"not HTTP at all\r\n"])
+    async def test_gave_no_whole_answer(self, said: bytes) -> None:
+        asked = 0
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal asked
+            await reader.readuntil(b"\r\n\r\n")
+            asked += 1
+            writer.write(said)
+
+        async with tcp_service(serve) as url, gateway(users_url=url) as client:
+            response = await client.post("/users", content=b"{}")
+
+        assert problem_of(response) == (
+            502,
+            "service-answer-broken",
+            "the users service gave no whole answer",
+        )
+        assert asked == 1  # it may have acted on the first, so there is no second
+
+    async def test_has_more_requests_than_it_may(self, users: Toy, users_url: str) -> None:
+        users.answer = never
+        async with gateway(users_url=users_url, max_connections=1, queue_timeout_s=0.1) as client:
+            first = asyncio.create_task(client.get("/users/me"))
+            await until(lambda: users.in_flight == 1)
+            second = await client.get("/users/me")
+            first.cancel()
+
+        assert problem_of(second) == (
+            503,
+            "service-busy",
+            "the users service has more requests than it can take",
+        )
+        assert second.headers["retry-after"] == "2"
+
+    async def test_is_named_in_the_log_with_the_trail(self, logged: Logged) -> None:
+        async with gateway() as client:
+            await client.get("/accounts/1")
+
+        failed = next(line for line in logged if line["event"] == "service failed")
+        assert failed["to"] == "accounts"
+        assert failed["code"] == "service-unreachable"
+
+
+class TestAnAnswerThatBreaksOff:
+    @pytest.mark.parametrize(
+        "framing",
+        [b"Content-Length: 1000\r\n\r\nfirst", b"Transfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"],
+    )
+    async def test_is_cut_for_the_client_too(self, framing: bytes, logged: Logged) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n" + framing)
+
+        async with tcp_service(serve) as url, gateway(users_url=url) as client:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await client.get("/users/me")
+
+        assert any(line["event"] == "answer broke off" for line in logged)
+
+    async def test_by_falling_silent_is_cut_too(self, users: Toy, users_url: str) -> None:
+        users.answer = begin
+        async with gateway(users_url=users_url, answer_timeout_s=1) as client:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await client.get("/users/me")
+
+
+class TestAConnection:
+    async def test_that_broke_serves_nobody_again(self, users: Toy, users_url: str) -> None:
+        users.answer = never
+        async with gateway(users_url=users_url, max_connections=1, answer_timeout_s=1) as client:
+            await client.get("/users/me")
+            users.answer = Toy().answer
+            response = await client.get("/users/me")
+
+        assert response.status_code == 200
+
+    async def test_is_kept_for_the_next_request(self) -> None:
+        connections = 0
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += 1
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        async with tcp_service(serve) as url, gateway(users_url=url) as client:
+            for _ in range(3):
+                await client.get("/users/me")
+
+        assert connections == 1
+
+
+class TestABodyThatIsTooLarge:
+    async def test_by_its_announced_length_reaches_no_service(
+        self, users: Toy, users_url: str
+    ) -> None:
+        async with gateway(users_url=users_url, max_body_bytes=1000) as client:
+            response = await client.post("/users", content=b"x" * 1001)
+
+        assert problem_of(response)[:2] == (413, "body-too-large")
+        assert users.requests == []
+
+    async def test_by_what_comes_is_cut_off_at_the_service(
+        self, users: Toy, users_url: str
+    ) -> None:
+        async def chunks() -> Any:
+            for _ in range(20):
+                yield b"x" * 100
+
+        async with gateway(users_url=users_url, max_body_bytes=1000) as client:
+            response = await client.post("/users", content=chunks())
+
+        assert problem_of(response)[:2] == (413, "body-too-large")
+
+    async def test_just_within_the_bound_goes_through(self, users_url: str) -> None:
+        async with gateway(users_url=users_url, max_body_bytes=1000) as client:
+            response = await client.post("/users", content=b"x" * 1000)
+
+        assert response.json()["body"] == "x" * 1000
+
+
+class TestASlowClient:
+    async def test_that_does_not_send_its_body_is_told_so_and_let_go(
+        self, users: Toy, users_url: str
+    ) -> None:
+        async with (
+            gateway(users_url=users_url, client_timeout_s=0.1) as client,
+            connection(client) as (reader, writer),
+        ):
+            writer.write(b"POST /users HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\n")
+            answer = await reader.read()
+
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "body-too-slow"
+        assert users.requests == []
+
+    async def test_that_drips_its_body_has_no_more_time(self, users: Toy, users_url: str) -> None:
+        async with (
+            gateway(users_url=users_url, client_timeout_s=0.3) as client,
+            connection(client) as (reader, writer),
+        ):
+            writer.write(b"POST /users HTTP/1.1\r\nHost: g\r\nContent-Length: 999\r\n\r\n")
+            dripping = asyncio.create_task(drip(writer))
+            answer = await reader.read()
+            dripping.cancel()
+
+        assert answer.startswith(b"HTTP/1.1 408")
+
+    async def test_that_does_not_read_its_answer_is_let_go(
+        self, users: Toy, users_url: str
+    ) -> None:
+        users.answer = flood
+        async with (
+            gateway(users_url=users_url, client_timeout_s=0.2) as client,
+            connection(client) as (_, writer),
+        ):
+            writer.write(b"GET /users/me HTTP/1.1\r\nHost: g\r\n\r\n")
+            await until(lambda: users.requests != [])
+            await until(lambda: users.in_flight == 0)
+
+
+async def flood(request: Request, send: Send) -> None:
+    await respond(send, 200, b"", more_body=True)
+    while not await request.is_disconnected():
+        await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+
+
+async def drip(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"x")
+        await asyncio.sleep(0.05)
+
+
+class TestAClientThatGoesAway:
+    @pytest.mark.parametrize("when", ["before the answer", "in the middle of it"])
+    async def test_takes_its_request_along(
+        self, users: Toy, client: httpx.AsyncClient, when: str
+    ) -> None:
+        users.answer = begin if when == "in the middle of it" else never
+        async with connection(client) as (reader, writer):
+            writer.write(b"GET /users/me HTTP/1.1\r\nHost: g\r\n\r\n")
+            await until(lambda: users.in_flight == 1)
+            if when == "in the middle of it":
+                await reader.readuntil(b"first")
+        await until(lambda: users.in_flight == 0)
+
+    async def test_in_the_middle_of_its_body_leaves_nothing_whole_behind(
+        self, users: Toy, client: httpx.AsyncClient
+    ) -> None:
+        bodies: list[bytes] = []
+
+        async def read_all(request: Request, send: Send) -> None:
+            bodies.append(await request.body())
+
+        users.answer = read_all
+        async with connection(client) as (_, writer):
+            writer.write(b"POST /users HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\nhalf")
+            await until(lambda: users.in_flight == 1)
+        await until(lambda: users.in_flight == 0)
+
+        assert bodies == []
+
+    async def test_gives_its_place_to_the_next(self, users: Toy, users_url: str) -> None:
+        users.answer = never
+        async with gateway(users_url=users_url, max_connections=1) as client:
+            async with connection(client) as (_, writer):
+                writer.write(b"GET /users/me HTTP/1.1\r\nHost: g\r\n\r\n")
+                await until(lambda: users.in_flight == 1)
+            users.answer = Toy().answer
+            response = await client.get("/users/me")
+
+        assert response.status_code == 200
+
+
+async def test_a_slow_service_does_not_use_up_anothers_connections(
+    users: Toy, users_url: str
+) -> None:
+    users.answer = never
+    async with (
+        serving(Toy()) as accounts_url,
+        gateway(users_url=users_url, accounts_url=accounts_url, max_connections=2) as client,
+    ):
+        hanging = [asyncio.create_task(client.get("/users/me")) for _ in range(2)]
+        await until(lambda: users.in_flight == 2)
+        response = await client.get("/accounts/1")
+        for each in hanging:
+            each.cancel()
+
+    assert response.status_code == 200

@@ -1,0 +1,270 @@
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from .toys import SECRET, Toy, connection, gateway, respond, serving
+
+
+def arrived(response: httpx.Response, name: str) -> list[str]:
+    """The values under this name in the request that reached the service."""
+    return [value for each, value in response.json()["headers"] if each == name]
+
+
+async def ask_raw(client: httpx.AsyncClient, target: str) -> bytes:
+    """Ask for what no client would, and return the answer's bytes."""
+    async with connection(client) as (reader, writer):
+        writer.write(f"GET {target} HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n".encode())
+        return await reader.read()
+
+
+class TestARequest:
+    async def test_reaches_its_service_with_query_and_body(self, client: httpx.AsyncClient) -> None:
+        response = await client.post(
+            "/users?a=1&a=%2F+%23&b",
+            content=b'{"username": "ann"}',
+            headers={"Idempotency-Key": "k"},
+        )
+
+        told = response.json()
+        assert (told["method"], told["path"]) == ("POST", "/users")
+        assert told["query"] == "a=1&a=%2F+%23&b"
+        assert told["body"] == '{"username": "ann"}'
+        assert arrived(response, "idempotency-key") == ["k"]
+        assert arrived(response, "content-length") == ["19"]
+
+    async def test_without_a_body_has_none_there_either(self, client: httpx.AsyncClient) -> None:
+        response = await client.get("/users/me")
+
+        assert arrived(response, "content-length") == []
+        assert arrived(response, "transfer-encoding") == []
+
+    async def test_in_chunks_arrives_whole_under_one_framing(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        async def chunks() -> Any:
+            for piece in (b"one,", b"two,", b"three"):
+                yield piece
+
+        response = await client.post("/users", content=chunks())
+
+        assert response.json()["body"] == "one,two,three"
+        framings = arrived(response, "content-length") + arrived(response, "transfer-encoding")
+        assert len(framings) == 1
+
+    async def test_is_addressed_to_the_service(
+        self, client: httpx.AsyncClient, users_url: str
+    ) -> None:
+        response = await client.get("/users/me")
+
+        assert arrived(response, "host") == [users_url.removeprefix("http://")]
+        assert arrived(response, "x-forwarded-host") == [client.base_url.netloc.decode()]
+
+    async def test_carries_one_trail_to_the_service_and_back(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        made = await client.get("/users/me")
+        sent = await client.get("/users/me", headers={"X-Request-ID": "mine"})
+
+        assert arrived(made, "x-correlation-id") == [made.headers["x-correlation-id"]]
+        assert arrived(sent, "x-correlation-id") == arrived(sent, "x-request-id") == ["mine"]
+        assert sent.headers.get_list("x-request-id") == ["mine"]
+
+    async def test_with_a_fragment_in_its_query_keeps_it_as_part_of_the_query(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        answer = await ask_raw(client, "/users/me?a=#b")
+
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b'"query": "a=%23b"' in answer
+
+
+class TestTheClientsAddress:
+    async def test_is_what_the_gateway_sees_whatever_the_client_says(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        response = await client.get(
+            "/users/me",
+            headers={"X-Forwarded-For": "198.51.100.9", "X-Forwarded-Proto": "https"},
+        )
+
+        assert arrived(response, "x-forwarded-for") == ["127.0.0.1"]
+        assert arrived(response, "x-forwarded-proto") == ["http"]
+
+    async def test_is_believed_from_a_trusted_proxy(self, users_url: str) -> None:
+        async with gateway(users_url=users_url, trusted_proxies="127.0.0.1") as client:
+            response = await client.get(
+                "/users/me",
+                headers={"X-Forwarded-For": "6.6.6.6, 198.51.100.9", "X-Forwarded-Proto": "https"},
+            )
+
+        assert arrived(response, "x-forwarded-for") == ["198.51.100.9"]
+        assert arrived(response, "x-forwarded-proto") == ["https"]
+
+
+class TestTheGatewaysSecret:
+    async def test_is_shown_to_users_alone(self, users_url: str) -> None:
+        async with (
+            serving(Toy()) as accounts_url,
+            gateway(users_url=users_url, accounts_url=accounts_url) as client,
+        ):
+            of_users = await client.get("/users/me", headers={"X-Gateway-Secret": "guess"})
+            of_accounts = await client.get("/accounts/1", headers={"X-Gateway-Secret": "guess"})
+
+        assert arrived(of_users, "x-gateway-secret") == [SECRET]
+        assert arrived(of_accounts, "x-gateway-secret") == []
+
+    async def test_does_not_come_back_from_a_service_that_repeats_it(
+        self, users: Toy, client: httpx.AsyncClient
+    ) -> None:
+        users.answer = lambda request, send: respond(
+            send, 200, b"", (b"X-Gateway-Secret", request.headers["x-gateway-secret"].encode())
+        )
+
+        response = await client.get("/users/me")
+
+        assert "x-gateway-secret" not in response.headers
+
+
+class TestAnAnswer:
+    async def test_comes_back_as_the_service_gave_it(
+        self, users: Toy, client: httpx.AsyncClient
+    ) -> None:
+        users.answer = lambda _, send: respond(
+            send, 201, b"made", (b"Location", b"/users/7"), (b"Content-Type", b"text/plain")
+        )
+
+        response = await client.post("/users")
+
+        assert (response.status_code, response.content) == (201, b"made")
+        assert response.headers["location"] == "/users/7"
+        assert response.headers.get_list("content-type") == ["text/plain"]
+        assert len(response.headers.get_list("date")) == 1
+
+    async def test_of_a_service_that_is_unavailable_is_passed_on(
+        self, users: Toy, client: httpx.AsyncClient
+    ) -> None:
+        users.answer = lambda _, send: respond(send, 503, b"later", (b"Retry-After", b"2"))
+
+        response = await client.get("/users/me")
+
+        assert (response.status_code, response.content) == (503, b"later")
+        assert response.headers["retry-after"] == "2"
+
+    async def test_without_a_body_has_none(self, users: Toy, client: httpx.AsyncClient) -> None:
+        users.answer = lambda _, send: respond(send, 204, b"")
+
+        response = await client.post("/users")
+
+        assert (response.status_code, response.content) == (204, b"")
+
+    async def test_packed_by_the_service_stays_packed(
+        self, users: Toy, client: httpx.AsyncClient
+    ) -> None:
+        packed = bytes.fromhex("1f8b0800000000000003cbc8040086a6106c02000000")
+        users.answer = lambda _, send: respond(send, 200, packed, (b"Content-Encoding", b"gzip"))
+
+        async with client.stream("GET", "/users/me") as response:
+            raw = b"".join([chunk async for chunk in response.aiter_raw()])
+
+        assert raw == packed
+
+    async def test_sets_cookies_at_its_own_client_alone(
+        self, users: Toy, client: httpx.AsyncClient, users_url: str
+    ) -> None:
+        users.answer = lambda _, send: respond(send, 200, b"", (b"Set-Cookie", b"session=ann"))
+        await client.get("/users/me")
+
+        client.cookies.clear()
+        users.answer = Toy().answer
+        response = await client.get("/users/me")
+
+        assert arrived(response, "cookie") == []
+
+
+NOWHERE = [
+    "/ops/parked",
+    "/users/me/../../metrics",
+    "/users/%2e%2e/account",
+    "/accounts/%2e%2e",
+    "/accounts/..",
+    "/accounts/.",
+    "/accounts/%2E%2e%2Fmetrics",
+    "/accounts/1%2f..%2f..%2fmetrics",
+    "/accounts/",
+    "//users/me",
+    "/users//me",
+    "/users/me/",
+    "/Users/me",
+    "http://127.0.0.1/users/me",
+    "*",
+]
+
+
+class TestWhatIsNotPublic:
+    async def test_is_not_found_however_it_is_written(self, users: Toy, users_url: str) -> None:
+        async with gateway(users_url=users_url, accounts_url=users_url) as client:
+            answers = {path: await ask_raw(client, path) for path in NOWHERE}
+
+        assert [path for path, said in answers.items() if b" 404 " not in said] == []
+        assert users.requests == []
+
+    async def test_what_is_no_plain_segment_is_an_id_and_stays_one(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        paths = [
+            (await client.get(path)).json()["path"]
+            for path in ("/users/me;x", "/users/me%00", "/users/a%3Fb")
+        ]
+
+        assert paths == ["/users/me%3Bx", "/users/me%00", "/users/a%3Fb"]
+
+    async def test_an_encoded_slash_is_a_slash_and_its_path_must_be_public(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        response = await client.get("/users/me%2Ftasks")
+
+        assert response.json()["path"] == "/users/me/tasks"
+
+    async def test_an_encoded_percent_sign_is_not_decoded_twice(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        response = await client.get("/users/%252e%252e")
+
+        assert response.json()["path"] == "/users/%252e%252e"
+
+    @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/docs"])
+    async def test_pages_about_the_process_are_the_gateways_own(
+        self, client: httpx.AsyncClient, users: Toy, path: str
+    ) -> None:
+        response = await client.get(path)
+
+        assert response.status_code == 200
+        assert users.requests == []
+
+    async def test_another_method_is_not_allowed(
+        self, client: httpx.AsyncClient, users: Toy
+    ) -> None:
+        response = await client.delete("/users/me")
+
+        assert response.status_code == 405
+        assert response.json()["code"] == "method-not-allowed"
+        assert users.requests == []
+
+    async def test_the_front_page_is_the_api_page(self, client: httpx.AsyncClient) -> None:
+        response = await client.get("/")
+
+        assert (response.status_code, response.headers["location"]) == (307, "/docs")
+
+
+class TestManyAtOnce:
+    async def test_each_gets_its_own_answer(self, client: httpx.AsyncClient) -> None:
+        async def ask(number: int) -> str:
+            response = await client.post("/users", content=str(number).encode())
+            body: str = response.json()["body"]
+            return body
+
+        answers = await asyncio.gather(*(ask(number) for number in range(100)))
+
+        assert answers == [str(number) for number in range(100)]

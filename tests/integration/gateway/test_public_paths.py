@@ -1,0 +1,77 @@
+"""The gateway's table against what the services themselves say they answer."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import accounts_service.__main__
+import audit_service.__main__
+import notification_service.__main__
+import users_service.__main__
+from chassis.health import Health
+from chassis.process import ServiceDefinition
+from gateway.openapi import merge
+from gateway.routes import PUBLIC_ROUTES, Service
+
+DEFINITIONS: dict[Service, ServiceDefinition[Any]] = {
+    Service.USERS: users_service.__main__.SERVICE,
+    Service.ACCOUNTS: accounts_service.__main__.SERVICE,
+    Service.AUDIT: audit_service.__main__.SERVICE,
+    Service.NOTIFICATION: notification_service.__main__.SERVICE,
+}
+# What operators do to a service itself is asked of that service.
+NOT_PUBLIC = "/ops/"
+
+
+@pytest.fixture
+async def documents(tmp_path: Path) -> dict[Service, dict[str, Any]]:
+    return {service: await document_of(service, tmp_path) for service in Service}
+
+
+async def document_of(service: Service, directory: Path) -> dict[str, Any]:
+    """Put the service together, without anything it needs at work, and ask what it offers."""
+    definition = DEFINITIONS[service]
+    needed = {
+        "environment": "development",
+        "database_url": "postgresql://nobody@127.0.0.1:1/nothing",
+        "jwks_url": "http://127.0.0.1:1/jwks.json",
+        "idempotency_secret": "s" * 32,
+        "keys_dir": directory,
+        "gateway_secret": "s" * 32,
+    }
+    known = definition.settings.model_fields
+    settings = definition.settings(**{k: v for k, v in needed.items() if k in known})
+    async with definition.build(settings, Health()) as running:
+        document: dict[str, Any] = running.app.openapi()
+        return document
+
+
+def operations(document: dict[str, Any]) -> set[tuple[str, str]]:
+    return {
+        (method.upper(), path)
+        for path, item in document["paths"].items()
+        for method in item
+        if not path.startswith(NOT_PUBLIC)
+    }
+
+
+@pytest.mark.parametrize("service", list(Service))
+async def test_the_public_paths_of_a_service_are_those_that_the_gateway_forwards(
+    service: Service, tmp_path: Path
+) -> None:
+    offered = operations(await document_of(service, tmp_path))
+
+    forwarded = {(route.method, route.path) for route in PUBLIC_ROUTES if route.service is service}
+    assert forwarded == offered
+
+
+async def test_the_merged_document_has_all_of_them_under_one_authorisation(
+    documents: dict[Service, dict[str, Any]],
+) -> None:
+    paths, components = merge(documents, PUBLIC_ROUTES)
+
+    assert operations({"paths": paths}) == {(route.method, route.path) for route in PUBLIC_ROUTES}
+    (scheme,) = components["securitySchemes"].values()
+    assert scheme["flows"]["password"]["tokenUrl"] == "/auth/token"
+    assert "Problem" in components["schemas"]  # one for all, under its plain name

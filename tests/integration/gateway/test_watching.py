@@ -1,0 +1,136 @@
+import ssl
+from typing import Any
+
+import httpx
+
+from gateway.openapi import ApiDocument
+from gateway.routes import PUBLIC_ROUTES, Service
+from gateway.upstream import Upstream
+from gateway.watch import ServiceWatch
+
+from .toys import Toy, gateway, serving, settings, until_async
+
+
+def document(title: str) -> dict[str, Any]:
+    return {
+        "openapi": "3.1.0",
+        "paths": {"/users/me": {"get": {"summary": title}}},
+        "components": {},
+    }
+
+
+async def troubles(client: httpx.AsyncClient) -> dict[str, str]:
+    response = await client.get("/health/ready")
+    assert response.status_code == 200
+    told: dict[str, str] = response.json()["troubles"]
+    return told
+
+
+class TestReadiness:
+    async def test_is_the_gateways_own_and_shows_who_is_away(
+        self, users: Toy, users_url: str
+    ) -> None:
+        users.ready = False
+        async with (
+            serving(Toy(document=document("one"))) as audit_url,
+            gateway(watching=True, users_url=users_url, audit_url=audit_url) as client,
+        ):
+
+            async def all_looked_at() -> bool:
+                return "not looked at yet" not in (await troubles(client)).values()
+
+            await until_async(all_looked_at)
+            told = await troubles(client)
+
+        assert told == {
+            "users": "not ready",
+            "accounts": "unreachable",
+            "notification": "unreachable",
+        }
+
+
+class TestTheMergedDocument:
+    async def test_holds_what_the_services_say_and_names_those_away(
+        self, users: Toy, users_url: str
+    ) -> None:
+        users.document = document("Look at yourself")
+        async with gateway(watching=True, users_url=users_url) as client:
+
+            async def learned() -> bool:
+                return "/users/me" in (await client.get("/openapi.json")).json()["paths"]
+
+            await until_async(learned)
+            merged = (await client.get("/openapi.json")).json()
+
+        assert merged["paths"]["/users/me"]["get"]["summary"] == "Look at yourself"
+        assert merged["x-missing-services"] == ["accounts", "audit", "notification"]
+        assert merged["info"]["title"] == "Onboarding"
+
+    async def test_is_shown_on_a_page_that_loads_nothing_from_elsewhere(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        page = (await client.get("/docs")).text
+
+        assert "/openapi.json" in page
+        assert "https://" not in page
+
+
+class TestAWatch:
+    async def test_reads_the_document_of_a_service_that_comes_back(self) -> None:
+        async with Watched() as it:
+            await it.look()
+            it.toy.ready, it.toy.document = False, document("two")
+            await it.look()
+            it.toy.ready = True
+            await it.look()
+
+        assert it.summary() == "two"
+
+    async def test_reads_it_again_after_a_minute_though_nothing_happened(self) -> None:
+        async with Watched() as it:
+            await it.look()
+            it.toy.document = document("two")
+            await it.look()
+            before = it.summary()
+            it.now += 60
+            await it.look()
+
+        assert (before, it.summary()) == ("one", "two")
+
+    async def test_keeps_the_last_document_when_the_next_is_none(self) -> None:
+        async with Watched() as it:
+            await it.look()
+            for no_document in (None, ["a list"], {"paths": {"/users/me": "what?"}}):
+                it.toy.document = no_document
+                it.now += 60
+                await it.look()
+
+        assert it.summary() == "one"
+        assert it.watch.trouble() is None
+
+
+class Watched:
+    """A watch over one toy, looking when told to, under a clock of the test's."""
+
+    def __init__(self) -> None:
+        self.toy = Toy(document=document("one"))
+        self.now = 1000.0
+        self.api = ApiDocument(title="t", description="d", version="1", routes=PUBLIC_ROUTES)
+        self._serving = serving(self.toy)
+
+    async def __aenter__(self) -> "Watched":
+        url = await self._serving.__aenter__()
+        self._upstream = Upstream(Service.USERS, url, settings(), ssl.create_default_context())
+        self.watch = ServiceWatch(self._upstream, self.api, monotonic=lambda: self.now)
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._upstream.aclose()
+        await self._serving.__aexit__(*error)
+
+    async def look(self) -> None:
+        await self.watch.look()
+
+    def summary(self) -> str:
+        summary: str = self.api.merged()["paths"]["/users/me"]["get"]["summary"]
+        return summary
