@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from yarl import URL
 
 from chassis import progress, telemetry
-from chassis.chunks import ChunkConsumer, ChunkTransport, PassThrough
+from chassis.chunks import ChunkConsumer, ChunkTransport, PassThrough, check_libraries
 from chassis.consume import Consumer
 from chassis.database import is_connection_lost
 from chassis.kafka import KafkaSecurity, admin_client, shortcomings, topic_states
@@ -28,6 +28,7 @@ from chassis.locks import NamedLock
 from chassis.settings import ServiceSettings
 from chassis.subscribers import Subscriber
 from chassis.transactor import Work
+from contracts.topics import Topic
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +75,10 @@ class Agents(Generic[W]):
         self._now = now
         by_topic: dict[str, list[Subscriber[W]]] = defaultdict(list)
         for subscriber in subscribers:
-            by_topic[subscriber.topic.name].append(subscriber)
+            same_topic = by_topic[subscriber.topic.name]
+            if any(each.name == subscriber.name for each in same_topic):
+                raise ValueError(f"two subscribers to one topic are named {subscriber.name}")
+            same_topic.append(subscriber)
         self._consumers = {
             name: Consumer(chosen[0].topic, chosen, engine, open_work, now, on_commit=on_commit)
             for name, chosen in by_topic.items()
@@ -82,14 +86,15 @@ class Agents(Generic[W]):
         self._worker = NamedLock(settings, f"{service}-worker-{settings.worker_name}")
         self._app: faust.App | None = None
         self._trouble: str | None = "starting"
+        self._placing: str | None = None
         self._shorter: dict[TopicPartition, str] = {}
         self._stopping = asyncio.Event()
 
     def trouble(self) -> str | None:
         """Say why events do not flow, or None when they do."""
-        halted = [each.halted for each in self._consumers.values() if each.halted]
-        shorter = list(self._shorter.values())
-        return self._trouble or "; ".join(halted + shorter) or None
+        said = [self._placing, *self._shorter.values()]
+        said += [each.trouble() for each in self._consumers.values()]
+        return self._trouble or "; ".join(each for each in said if each) or None
 
     async def run(self) -> None:
         """Consume until stopped; waits for Kafka and the database by itself.
@@ -132,24 +137,28 @@ class Agents(Generic[W]):
         Faust must not be started before: it gives up at once, or looks as if it had started.
         """
         topics = [consumer.topic for consumer in self._consumers.values()]
-        while True:
-            try:
-                async with admin_client(
-                    self._settings.kafka_bootstrap, KafkaSecurity.of(self._settings)
-                ) as client:
-                    states = await topic_states(client, [topic.name for topic in topics])
-            except (KafkaError, OSError, TimeoutError) as error:
-                self._trouble = f"Kafka does not answer: {type(error).__name__}"
-            else:
-                missing = [name for name, state in states.items() if state is None]
-                short = [s for topic in topics for s in shortcomings(topic, states[topic.name])]
-                if not short or (self._settings.environment == "development" and not missing):
-                    return
-                self._trouble = "; ".join(short)
-            log.info("waiting", reason=self._trouble)
+        while (reason := await self._what_kafka_lacks(topics)) is not None:
+            if reason != self._trouble:
+                log.info("waiting", reason=reason)
+            self._trouble = reason
             await asyncio.sleep(_ASK_AGAIN_S)
 
+    async def _what_kafka_lacks(self, topics: Sequence[Topic]) -> str | None:
+        try:
+            async with admin_client(
+                self._settings.kafka_bootstrap, KafkaSecurity.of(self._settings)
+            ) as client:
+                states = await topic_states(client, [topic.name for topic in topics])
+        except (KafkaError, OSError) as error:
+            return f"Kafka does not answer: {type(error).__name__}"
+        missing = [name for name, state in states.items() if state is None]
+        short = [each for topic in topics for each in shortcomings(topic, states[topic.name])]
+        if not missing and self._settings.environment == "development":
+            return None
+        return "; ".join(short) or None
+
     def _make_app(self) -> faust.App:
+        check_libraries()
         settings = self._settings
         security = KafkaSecurity.of(settings)
         servers = [URL(f"kafka://{each}") for each in settings.kafka_bootstrap.split(",")]
@@ -189,50 +198,45 @@ class Agents(Generic[W]):
     async def _positions(
         self, partitions: frozenset[TopicPartition]
     ) -> Mapping[TopicPartition, int]:
-        """Return where to read each partition from, as soon as the database tells."""
-        assert self._app is not None  # noqa: S101 - for the type checker
-        feed = _feed_of(self._app)
-        earliest = await feed.earliest_offsets(*partitions)
-        latest = await feed.highwaters(*partitions)
+        """Return where to read each partition from, as soon as Kafka and the database tell."""
         while True:
             try:
-                return await self._places(partitions, earliest, latest)
+                places = await self._places(partitions)
             except Exception as error:
-                if not is_connection_lost(error):
+                if not (isinstance(error, KafkaError) or is_connection_lost(error)):
                     raise
-                log.info("waiting", reason="the database does not answer")
+                self._placing = f"where to read on is not known: {type(error).__name__}"
                 await asyncio.sleep(_ASK_AGAIN_S)
+            else:
+                self._placing = None
+                return places
 
-    async def _places(
-        self,
-        partitions: frozenset[TopicPartition],
-        earliest: Mapping[Any, int],
-        latest: Mapping[Any, int],
-    ) -> Mapping[TopicPartition, int]:
+    async def _places(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
+        assert self._app is not None  # noqa: S101 - for the type checker
+        feed = _feed_of(self._app)
         places: dict[TopicPartition, int] = {}
-        self._shorter.clear()
+        shorter: dict[TopicPartition, str] = {}
         for name, consumer in self._consumers.items():
-            mine = [tp for tp in partitions if tp.topic == name]
+            bounds = await feed.bounds(name)
             async with self._engine.begin() as connection:
                 begun = await progress.begin(
-                    connection,
-                    consumer.subscribers,
-                    name,
-                    {tp.partition: earliest[tp] for tp in mine},
-                    {tp.partition: latest[tp] for tp in mine},
-                    self._now,
+                    connection, consumer.subscribers, name, bounds, self._now
                 )
-            for tp in mine:
+            # Asked again: progress may have moved, and with it the end, since it was asked first.
+            bounds = await feed.bounds(name)
+            for tp in (each for each in partitions if each.topic == name):
                 offsets = begun[tp.partition].values()
-                if max(offsets) > latest[tp] or min(offsets) < earliest[tp]:
+                first, following = bounds[tp.partition]
+                if min(offsets) < first or max(offsets) > following:
                     # A restored cluster, or a cut log. To go on would lose what is missing.
-                    self._shorter[tp] = (
-                        f"{tp.topic}[{tp.partition}] holds {earliest[tp]} to {latest[tp]}, "
-                        f"and progress is at {min(offsets)}"
+                    shorter[tp] = (
+                        f"{name}[{tp.partition}] holds {first} to {following},"
+                        f" and progress is at {min(offsets)}"
                     )
                     log.error("topic-shorter-than-progress", topic=name, partition=tp.partition)
                 else:
                     places[tp] = min(offsets)
+        self._shorter = shorter
         return places
 
     async def _watch(self, app: faust.App, started: asyncio.Task[None]) -> None:
@@ -271,11 +275,13 @@ class Agents(Generic[W]):
     async def _end(self, app: faust.App) -> None:
         """Stop Faust, which can hang: the process then ends hard, and nothing is lost by it."""
         self._trouble = "stopping"
-        try:
-            async with asyncio.timeout(_STOP_WITHIN_S):
-                await app.stop()
-        except TimeoutError:
+        # Not to be cancelled, and not to be waited for either when it hangs.
+        stopping = asyncio.create_task(app.stop())
+        await asyncio.wait([stopping], timeout=_STOP_WITHIN_S)
+        if not stopping.done():
             log.warning("faust-did-not-stop")
+        elif (error := stopping.exception()) is not None:
+            log.warning("faust-stopped-badly", error=type(error).__name__)
 
 
 def _handler_of(consumer: Consumer[Any], app: faust.App) -> Any:

@@ -16,7 +16,8 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from importlib.metadata import version
+from typing import Any, Final, cast
 
 import faust
 import structlog
@@ -25,29 +26,60 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from chassis.done import Done, Place
+from chassis.handling import Chunk
 from chassis.records import Record
 
 log = structlog.get_logger(__name__)
 
 _FETCH_WAIT_MS: Final = 100
 _NOTHING_READY_S: Final = 0.02
-_TAIL_LOST_AFTER_S: Final = 5.0
+
+# The versions whose insides were read, and what of them is used or overridden below.
+_VERSIONS: Final = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
+_NAMES: Final[Mapping[type, Sequence[str]]] = {
+    driver.AIOKafkaConsumerThread: (
+        "_create_worker_consumer",
+        "_ensure_consumer",
+        "call_thread",
+        "getmany",
+        "highwater",
+        "on_partitions_revoked",
+    ),
+    driver.Consumer: (
+        "_new_consumer_thread",
+        "crash",
+        "force_commit",
+        "seek_to_committed",
+        "verify_event_path",
+    ),
+    driver.Transport: ("Consumer",),
+    faust.Schema: ("loads_key", "loads_value"),
+}
 
 _serial = itertools.count()
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Records of one partition: all that it holds from ``begin`` up to, not including, ``end``."""
+def check_libraries() -> None:
+    """Make sure that the insides of Faust and aiokafka are those that this was written for.
 
-    topic: str
-    partition: int
-    begin: int
-    end: int
-    epoch: int
-    records: Sequence[Record]
-    # What Faust reads of a record. It drops one whose offset is below the last it saw, and a
-    # chunk that is fetched again begins lower: so this is only a number that grows.
+    :raises RuntimeError: saying what is another than it was
+    """
+    for package, known in _VERSIONS.items():
+        if (found := version(package)) != known:
+            raise RuntimeError(f"{package} is {found}; the chunk transport was written for {known}")
+    for owner, names in _NAMES.items():
+        for name in names:
+            if not hasattr(owner, name):
+                raise RuntimeError(f"{owner.__name__}.{name} is gone; the chunk transport needs it")
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveredChunk(Chunk):
+    """A chunk with what Faust reads of a record."""
+
+    # Faust drops a record whose offset is below the last it saw, and a chunk that is fetched
+    # again begins lower: so this is only a number that grows.
     offset: int = field(default_factory=lambda: next(_serial))
     timestamp: None = None
     timestamp_type: None = None
@@ -58,40 +90,8 @@ class Chunk:
     serialized_value_size: int = 0
 
     @property
-    def value(self) -> "Chunk":
+    def value(self) -> Chunk:
         return self
-
-    @property
-    def tp(self) -> TopicPartition:
-        return TopicPartition(self.topic, self.partition)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the next fetch of a partition begins; a seek makes a new epoch."""
-
-    epoch: int
-    next: int
-
-
-class Feed(Protocol):
-    """What a handler of chunks may ask of the transport that feeds it."""
-
-    def is_current(self, chunk: Chunk) -> bool:
-        """Tell whether the partition is still ours and was not sought since the fetch."""
-        ...
-
-    async def rewind(self, chunk: Chunk, offset: int) -> None:
-        """Fetch from ``offset`` on, unless the chunk's epoch is over already."""
-        ...
-
-    def begin(self, chunk: Chunk) -> None:
-        """Say that the chunk is being handled: however long that takes, it is not lost."""
-        ...
-
-    def end(self, chunk: Chunk, next_offset: int | None) -> None:
-        """Say that it no longer is, and up to where all is done, if that is known."""
-        ...
 
 
 Positions = Callable[[frozenset[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]]
@@ -104,6 +104,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.places: dict[TopicPartition, Place] = {}
+        self.ends: dict[TopicPartition, int | None] = {}
         self.cut_off: set[TopicPartition] = set()
         self._doubted: dict[TopicPartition, int] = {}
         self._epochs = itertools.count(1)
@@ -112,6 +113,8 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
+        if not hasattr(consumer, "_fetch_max_wait_ms"):
+            raise RuntimeError("AIOKafkaConsumer._fetch_max_wait_ms is gone")
         # Faust's 1.5 s would let one partition with nothing new hold up the others so long.
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001 - Faust offers no setting
         return consumer
@@ -134,6 +137,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
     async def _fetch(self, wanted: frozenset[TP]) -> dict[TopicPartition, list[Chunk]]:
         async with self._moving:
             ready = sorted(tp for tp in self.places if tp in wanted)
+            self._look_at_ends()
             if not ready or not self.consumer.flow_active:
                 await asyncio.sleep(_NOTHING_READY_S)
                 return {}
@@ -178,7 +182,32 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             return None
         end = records[-1].offset + 1
         self.places[tp] = Place(place.epoch, end)
-        return Chunk(tp.topic, tp.partition, place.next, end, place.epoch, records)
+        return DeliveredChunk(tp.topic, tp.partition, place.next, end, place.epoch, records)
+
+    def _look_at_ends(self) -> None:
+        """Remember where each partition ended when last fetched, for whoever asks elsewhere."""
+        consumer = self._ensure_consumer()
+        assigned = consumer.assignment()
+        self.ends = {tp: consumer.highwater(tp) for tp in self.places if tp in assigned}
+
+    def highwater(self, tp: Any) -> Any:
+        # aiokafka's own may only be asked in its thread, and not once the partition is gone.
+        return self.ends.get(tp)
+
+    async def bounds(self, topic: str) -> Mapping[int, tuple[int, int]]:
+        """Return the first and the next offset of each partition of a topic.
+
+        :raises KafkaError: the brokers do not say
+        """
+        return cast("Mapping[int, tuple[int, int]]", await self.call_thread(self._bounds, topic))
+
+    async def _bounds(self, topic: str) -> Mapping[int, tuple[int, int]]:
+        consumer = self._ensure_consumer()
+        numbers = consumer.partitions_for_topic(topic) or ()
+        partitions = [TopicPartition(topic, number) for number in numbers]
+        first = await consumer.beginning_offsets(partitions)
+        following = await consumer.end_offsets(partitions)
+        return {tp.partition: (first[tp], following[tp]) for tp in partitions}
 
     def _cut_off(self, error: OffsetOutOfRangeError) -> None:
         """Read no more where the topic no longer has what we would have to read next."""
@@ -227,9 +256,7 @@ class ChunkConsumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._done: dict[TopicPartition, int] = {}
-        self._handling: set[TopicPartition] = set()
-        self._still: dict[TopicPartition, tuple[tuple[int, int], float]] = {}
+        self._done = Done()
         self._placing: asyncio.Task[None] | None = None
 
     def _new_consumer_thread(self) -> ChunkThread:
@@ -246,11 +273,14 @@ class ChunkConsumer(driver.Consumer):
 
     def lags(self) -> Mapping[TopicPartition, int]:
         """Return how many records of each partition are published and not yet done."""
-        return {
-            tp: max(0, self.highwater(tp) - done)
-            for tp, done in self._done.items()
-            if tp in self.places and self.highwater(tp) is not None
-        }
+        return self._done.lags(self._thread.ends)
+
+    async def bounds(self, topic: str) -> Mapping[int, tuple[int, int]]:
+        """Return the first and the next offset of each partition of a topic.
+
+        :raises KafkaError: the brokers do not say
+        """
+        return await self._thread.bounds(topic)
 
     def is_current(self, chunk: Chunk) -> bool:
         place = self.places.get(chunk.tp)
@@ -261,12 +291,10 @@ class ChunkConsumer(driver.Consumer):
         await self._thread.rewind(chunk.tp, offset, chunk.epoch)
 
     def begin(self, chunk: Chunk) -> None:
-        self._handling.add(chunk.tp)
+        self._done.begin(chunk)
 
     def end(self, chunk: Chunk, next_offset: int | None) -> None:
-        self._handling.discard(chunk.tp)
-        if next_offset is not None:
-            self._done[chunk.tp] = next_offset
+        self._done.end(chunk, next_offset)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Place every assigned partition; Faust asks after each assignment and flow stop.
@@ -280,10 +308,13 @@ class ChunkConsumer(driver.Consumer):
         return {}
 
     async def _place_assigned(self) -> None:
-        assigned = frozenset(TopicPartition(*tp) for tp in self.assignment())
-        offsets = await self.positions(assigned)
-        self._done |= offsets
-        await self._thread.place(offsets)
+        try:
+            assigned = frozenset(TopicPartition(*tp) for tp in self.assignment())
+            offsets = await self.positions(assigned)
+            self._done.start(offsets)
+            await self._thread.place(offsets)
+        except Exception as error:  # noqa: BLE001 - without places nothing is read, and nobody told
+            await self.crash(error)
 
     async def force_commit(
         self,
@@ -294,30 +325,13 @@ class ChunkConsumer(driver.Consumer):
 
         Faust calls it on its commit timer; nothing of ours depends on what Kafka keeps of it.
         """
-        mine = {tp: done for tp, done in self._done.items() if tp in self.places}
+        mine = {tp: done for tp, done in self._done.places.items() if tp in self.places}
         if mine:
             await self._thread.commit_for_lag_tools(mine)
-        await self._look_for_lost_tails()
+        for tp, place in self._done.lost(dict(self.places), time.monotonic()).items():
+            log.warning("tail-lost", topic=tp.topic, partition=tp.partition, offset=place.next)
+            await self._thread.rewind(tp, place.next, place.epoch)
         return True
-
-    async def _look_for_lost_tails(self) -> None:
-        """Rewind where something was fetched, nobody handles it, and nothing moves.
-
-        A lost chunk in the middle is betrayed by its successor; the last one has none.
-        """
-        now = time.monotonic()
-        for tp, place in list(self.places.items()):
-            done = self._done.get(tp, place.next)
-            if place.next <= done or tp in self._handling:
-                self._still.pop(tp, None)
-                continue
-            seen, since = self._still.get(tp, (None, now))
-            if seen != (place.next, done):
-                self._still[tp] = ((place.next, done), now)
-            elif now - since >= _TAIL_LOST_AFTER_S:
-                log.warning("tail-lost", topic=tp.topic, partition=tp.partition, offset=done)
-                self._still.pop(tp, None)
-                await self._thread.rewind(tp, done, place.epoch)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Leave out Faust's own stall report: it looks at acknowledgements, and there are none."""

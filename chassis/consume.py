@@ -6,27 +6,21 @@ a gap is refused and fetched again.
 """
 
 import asyncio
-import random
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
 import structlog
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import progress, telemetry
-from chassis.chunks import Chunk, Feed
-from chassis.database import is_connection_lost, is_worth_retrying
-from chassis.domain import DomainError, Kind
-from chassis.parking import Failure, Parked, Reason
+from chassis.failures import FailedLately, MassFailure, is_permanent, is_transient, pause_s
+from chassis.handling import Chunk, Feed, Handling, Refused
+from chassis.parking import Failure, Parked, died
 from chassis.records import Record
 from chassis.subscribers import Subscriber
-from chassis.transactor import StaleAggregate, Work
-from chassis.tries import Tries
+from chassis.transactor import Work
+from chassis.tries import Trial, Tries
 from contracts.topics import Topic
 
 log = structlog.get_logger(__name__)
@@ -35,49 +29,13 @@ W = TypeVar("W", bound=Work)
 
 #: A chunk that so many workers began and did not finish is handled event by event.
 SUSPECT_AFTER: Final = 2
+#: An event that failed so often for a reason nobody knows, or was begun so often by workers that
+#: died, is parked.
 MOST_TRIES: Final = 5
-#: So many aggregates parked with one error within a minute are no bad events but a bad deploy.
-MASS_FAILURE: Final = 50
-_MASS_FAILURE_WITHIN_S: Final = 60.0
 
 _CHUNK_TIMEOUT_S: Final = 20.0
 _EVENT_TIMEOUT_S: Final = 10.0
-_FIRST_PAUSE_S: Final = 0.05
-_LONGEST_PAUSE_S: Final = 5.0
-_STOP_LOOK_S: Final = 0.1
-
-_PERMANENT: Final = {Kind.INVALID, Kind.CONFLICT, Kind.NOT_FOUND, Kind.FORBIDDEN}
-
-
-class Refused(Exception):
-    """A chunk that begins after what is done: something between them was not delivered."""
-
-    def __init__(self, next_offset: int) -> None:
-        super().__init__(next_offset)
-        self.next_offset = next_offset
-
-
-class MassFailure(Exception):
-    """Too many aggregates would park with one error; stopped, so that a person looks first."""
-
-
-class SubscriberFailed(Exception):
-    """One subscriber could not handle an event, for a reason nobody knows yet."""
-
-    def __init__(self, subscriber: str, error: Exception) -> None:
-        super().__init__(subscriber)
-        self.subscriber = subscriber
-        self.error = error
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A try that was counted and has not ended yet."""
-
-    epoch: int
-    offset: int
-    count: int
-    first_at: datetime
+_TAKE_BACK_WITHIN_S: Final = 2.0
 
 
 class Consumer(Generic[W]):
@@ -95,195 +53,196 @@ class Consumer(Generic[W]):
     ) -> None:
         self.topic = topic
         self.subscribers = subscribers
-        self.halted: str | None = None
         self._engine = engine
         self._open_work = open_work
         self._now = now
         self._on_commit = on_commit
         self._tries = Tries(engine, topic.name, now)
         self._names = [each.name for each in subscribers]
-        self._begun: dict[int, int] = {}
-        self._trials: dict[int, Trial] = {}
-        self._failed_lately: deque[tuple[float, str, str]] = deque()
+        self._counted_in: dict[int, int] = {}
+        self._failed_lately = FailedLately(topic.name)
+        self._halted: str | None = None
+        self._waiting: dict[int, str] = {}
+
+    def trouble(self) -> str | None:
+        """Say why events of this topic are not handled, or None when they are."""
+        if self._halted is not None:
+            return self._halted
+        waiting = [f"[{partition}] {error}" for partition, error in self._waiting.items()]
+        return f"{self.topic.name} is tried again: {', '.join(waiting)}" if waiting else None
 
     async def handle(self, chunk: Chunk, feed: Feed) -> None:
-        """Handle a chunk until it is done, refused, or no longer ours; nothing else ends it.
+        """Handle a chunk until it is done, refused, or no longer ours.
 
         A cancelled task has rolled back: whoever has the partition next reads on from progress.
+
+        :raises Exception: nothing that an event could be blamed for; the process must end
         """
-        if not feed.is_current(chunk):
+        handling = Handling(chunk, feed)
+        if not handling.is_ours():
             return
         done: int | None = None
         feed.begin(chunk)
         try:
             with telemetry.consumer_chunk_seconds.labels(self.topic.name).time():
-                done = await self._handle_until_done(chunk, feed)
+                done = await self._handle_until_done(handling)
         except Refused as refused:
             done = refused.next_offset
             await feed.rewind(chunk, refused.next_offset)
         except asyncio.CancelledError:
             log.info("chunk-left", topic=chunk.topic, partition=chunk.partition)
+        except Exception:
+            handling.begun.clear()  # these tries did end, and badly
+            raise
         finally:
+            self._waiting.pop(chunk.partition, None)
             feed.end(chunk, done)
-            trial = self._trials.pop(chunk.partition, None)
-            if trial is not None and done is None:
-                # Left in good order: that is no mark against the event.
-                await asyncio.shield(self._take_back(trial, chunk.partition))
+            # What is left in good order is no mark against the event.
+            await asyncio.shield(self._take_back(handling.begun))
 
-    async def _handle_until_done(self, chunk: Chunk, feed: Feed) -> int | None:
+    async def _handle_until_done(self, handling: Handling) -> int | None:
         """Return the next offset, or None when the chunk is no longer ours."""
         one_by_one = False
         failures = 0
-        while feed.is_current(chunk):
+        while handling.is_ours():
+            if self._halted is not None:
+                await handling.pause(1)
+                continue
             try:
-                if not one_by_one and not await self._is_suspect(chunk):
-                    return await self._together(chunk)
-                return await self._one_by_one(chunk, feed)
-            except (Refused, asyncio.CancelledError):
+                one_by_one = one_by_one or await self._is_suspect(handling)
+                if one_by_one:
+                    return await self._one_by_one(handling)
+                return await self._together(handling)
+            except Refused:
                 raise
             except MassFailure as error:
-                await self._halt(str(error), chunk, feed)
+                # It stands still, in sight, until the process is started again.
+                self._halted = str(error)
+                log.error("consumer-halted", topic=self.topic.name, reason=self._halted)
             except Exception as error:
                 failures += 1
-                telemetry.consumer_retries.labels(self.topic.name).inc()
-                transient = await self._is_transient(error)
-                if not transient and not one_by_one:
-                    log.warning("chunk-failed", topic=chunk.topic, error=type(error).__name__)
+                if await is_transient(error, failures, self._engine):
+                    await self._wait(error, failures, handling)
+                elif not one_by_one:
+                    log.warning("chunk-failed", topic=self.topic.name, error=type(error).__name__)
                     one_by_one = True
-                elif transient or is_connection_lost(error):
-                    await self._pause(failures, chunk, feed)
                 else:
                     raise  # no event's failure but ours: the process ends, and begins again
         return None
 
-    async def _is_suspect(self, chunk: Chunk) -> bool:
+    async def _is_suspect(self, handling: Handling) -> bool:
         """Tell whether workers died in this chunk; the first after each seek is counted."""
-        if self._begun.get(chunk.partition) == chunk.epoch:
+        chunk = handling.chunk
+        if self._counted_in.get(chunk.partition) == chunk.epoch:
             return False
-        trial = await self._begin_trial(chunk, chunk.begin)
-        self._begun[chunk.partition] = chunk.epoch
-        return trial.count > SUSPECT_AFTER
+        trial = await self._tries.begin(chunk.partition, chunk.begin)
+        handling.begun.append(trial)
+        some_left = await self._tries.is_any_left(chunk.partition, chunk.begin, chunk.end)
+        self._counted_in[chunk.partition] = chunk.epoch
+        return some_left or trial.count > SUSPECT_AFTER
 
-    async def _begin_trial(self, chunk: Chunk, offset: int) -> Trial:
-        count, first_at = await self._tries.begin(chunk.partition, offset)
-        trial = Trial(chunk.epoch, offset, count, first_at)
-        self._trials[chunk.partition] = trial
-        return trial
-
-    async def _take_back(self, trial: Trial, partition: int) -> None:
-        try:
-            await self._tries.take_back(partition, trial.offset)
-        except Exception as error:  # noqa: BLE001 - the count errs on the careful side then
-            log.info("try-not-taken-back", error=type(error).__name__)
-
-    async def _together(self, chunk: Chunk) -> int:
+    async def _together(self, handling: Handling) -> int:
         """Handle the whole chunk in one transaction."""
+        chunk = handling.chunk
         async with asyncio.timeout(_CHUNK_TIMEOUT_S), self._engine.begin() as connection:
-            places = await self._lock(connection, chunk.partition)
+            places = await progress.lock(connection, self._names, self.topic.name, chunk.partition)
             if chunk.begin > min(places.values()):
                 raise Refused(min(places.values()))
             work = self._open_work(connection)
-            behind = [each for each in self.subscribers if places[each.name] < chunk.end]
             parked: list[Parked] = []
+            behind = [each for each in self.subscribers if places[each.name] < chunk.end]
             for subscriber in behind:
                 records = [r for r in chunk.records if r.offset >= places[subscriber.name]]
                 parked += await subscriber.take(work, connection, records, self._now)
-            self._look_for_mass_failure(parked)
+            self._failed_lately.add(parked)
             await work.flush()
             if behind:
                 await self._advance(connection, behind, chunk.partition, chunk.end)
+        handling.begun.clear()
         self._on_commit()
         return chunk.end
 
-    async def _one_by_one(self, chunk: Chunk, feed: Feed) -> int | None:
-        """Handle each event in a transaction of its own, so that one cannot hold up the rest."""
+    async def _one_by_one(self, handling: Handling) -> int | None:
+        """Let each subscriber handle each event in a transaction of its own.
+
+        So no event holds up the rest, nor what one subscriber makes of it another.
+        """
+        chunk = handling.chunk
+        async with self._engine.begin() as connection:
+            places = await progress.lock(connection, self._names, self.topic.name, chunk.partition)
         begin = chunk.begin
         for record in chunk.records:
-            if not await self._alone(record, begin, chunk, feed):
-                return None
+            for subscriber in self.subscribers:
+                if places[subscriber.name] <= record.offset and not await self._alone(
+                    subscriber, record, begin, handling
+                ):
+                    return None
             begin = record.offset + 1
+        handling.begun.clear()
         return chunk.end
 
-    async def _alone(self, record: Record, begin: int, chunk: Chunk, feed: Feed) -> bool:
+    async def _alone(
+        self, subscriber: Subscriber[W], record: Record, begin: int, handling: Handling
+    ) -> bool:
         """Handle or park one event; false when the chunk is no longer ours."""
-        failures: dict[str, Failure] = {}
-        attempt = 0
-        trial = self._trials.get(chunk.partition)
-        if trial is None or (trial.epoch, trial.offset) != (chunk.epoch, record.offset):
-            trial = await self._begin_trial(chunk, record.offset)
-        while feed.is_current(chunk):
-            attempt += 1
-            if trial.count > MOST_TRIES and not failures:
-                failures = dict.fromkeys(self._names, _died(trial))
+        trial = await self._begin_trial(subscriber, record, handling)
+        failure = died(trial.count - 1, trial.first_at) if trial.count > MOST_TRIES else None
+        failures = 0
+        while handling.is_ours():
             try:
-                await self._alone_once(record, begin, failures, trial)
-            except SubscriberFailed as failed:
-                if not await self._is_transient(failed.error):
-                    if trial.count >= MOST_TRIES:
-                        failures[failed.subscriber] = _failed(failed.error, trial)
-                        continue
-                    trial = await self._begin_trial(chunk, record.offset)
-                await self._pause(attempt, chunk, feed)
+                await self._alone_once(subscriber, record, begin, failure)
+            except (Refused, MassFailure):
+                raise
+            except Exception as error:
+                failures += 1
+                if await is_transient(error, failures, self._engine):
+                    await self._wait(error, failures, handling)
+                    continue
+                if failure is not None:
+                    raise
+                _log_failed(subscriber, record, error)
+                if is_permanent(error) or trial.count >= MOST_TRIES:
+                    failure = Failure.of(error, tries=trial.count, first_tried_at=trial.first_at)
+                else:
+                    await self._wait(error, failures, handling)
+                    trial = await self._begin_trial(subscriber, record, handling)
             else:
+                self._waiting.pop(record.partition, None)
+                handling.begun.remove(trial)
                 self._on_commit()
                 return True
         return False
 
     async def _alone_once(
-        self,
-        record: Record,
-        begin: int,
-        failures: dict[str, Failure],
-        trial: Trial,
+        self, subscriber: Subscriber[W], record: Record, begin: int, failure: Failure | None
     ) -> None:
         async with asyncio.timeout(_EVENT_TIMEOUT_S), self._engine.begin() as connection:
-            places = await self._lock(connection, record.partition)
-            if begin > min(places.values()):
-                raise Refused(min(places.values()))
-            behind = [each for each in self.subscribers if places[each.name] <= record.offset]
-            parked: list[Parked] = []
-            for subscriber in behind:
-                failure = failures.get(subscriber.name)
-                try:
-                    parked += await self._take_alone(connection, subscriber, record, failure)
-                except DomainError as error:
-                    if error.kind not in _PERMANENT:
-                        raise SubscriberFailed(subscriber.name, error) from error
-                    failure = _failed(error, trial)
-                    parked += await self._take_alone(connection, subscriber, record, failure)
-            self._look_for_mass_failure(parked)
-            if behind:
-                await self._advance(connection, behind, record.partition, record.offset + 1)
-
-    async def _take_alone(
-        self,
-        connection: AsyncConnection,
-        subscriber: Subscriber[W],
-        record: Record,
-        failure: Failure | None,
-    ) -> Sequence[Parked]:
-        """Let one subscriber take one event, without harm to the others if it cannot."""
-        try:
-            async with connection.begin_nested():
-                work = self._open_work(connection)
-                parked = await subscriber.take(work, connection, [record], self._now, failure)
-                await work.flush()
-                return parked
-        except DomainError:
-            raise
-        except Exception as error:
-            log.warning(
-                "event-failed",
-                subscriber=subscriber.name,
-                partition=record.partition,
-                offset=record.offset,
-                error=type(error).__name__,
-                exc_info=True,
+            places = await progress.lock(
+                connection, [subscriber.name], self.topic.name, record.partition
             )
-            raise SubscriberFailed(subscriber.name, error) from error
+            place = places[subscriber.name]
+            if begin > place:
+                raise Refused(place)
+            if place > record.offset:
+                return
+            work = self._open_work(connection)
+            parked = await subscriber.take(work, connection, [record], self._now, failure)
+            self._failed_lately.add(parked)
+            await work.flush()
+            await self._advance(connection, [subscriber], record.partition, record.offset + 1)
 
-    async def _lock(self, connection: AsyncConnection, partition: int) -> dict[str, int]:
-        return await progress.lock(connection, self._names, self.topic.name, partition)
+    async def _begin_trial(
+        self, subscriber: Subscriber[W], record: Record, handling: Handling
+    ) -> Trial:
+        """Count one more try of an event; the one before it has ended, and stays counted."""
+        trial = await self._tries.begin(record.partition, record.offset, subscriber.name)
+        handling.begun[:] = [
+            each
+            for each in handling.begun
+            if (each.subscriber, each.offset) != (trial.subscriber, trial.offset)
+        ]
+        handling.begun.append(trial)
+        return trial
 
     async def _advance(
         self,
@@ -296,66 +255,29 @@ class Consumer(Generic[W]):
         await progress.advance(
             connection, names, self.topic.name, partition, next_offset, self._now()
         )
-        await self._tries.forget(connection, partition, next_offset)
+        await self._tries.forget(connection, names, partition, next_offset)
 
-    async def _is_transient(self, error: Exception) -> bool:
-        """Tell whether it was no fault of the event: another transaction, or a database away.
+    async def _wait(self, error: Exception, failures: int, handling: Handling) -> None:
+        """Wait before the next try, in sight."""
+        telemetry.consumer_retries.labels(self.topic.name).inc()
+        self._waiting[handling.chunk.partition] = type(error).__name__
+        await handling.pause(pause_s(failures))
 
-        Where a connection was lost and the database says it is well, the event is suspected.
-        """
-        if isinstance(error, StaleAggregate) or is_worth_retrying(error):
-            return True
-        if isinstance(error, SubscriberFailed):
-            return await self._is_transient(error.error)
-        return is_connection_lost(error) and not await self._database_answers()
-
-    async def _database_answers(self) -> bool:
-        try:
-            async with asyncio.timeout(2), self._engine.connect() as connection:
-                await connection.execute(text("SELECT 1"))
-        except Exception:  # noqa: BLE001 - any failure is the answer no
-            return False
-        return True
-
-    def _look_for_mass_failure(self, parked: Sequence[Parked]) -> None:
-        now = time.monotonic()
-        lately = self._failed_lately
-        lately.extend((now, each.code, each.subject) for each in parked)
-        while lately and now - lately[0][0] > _MASS_FAILURE_WITHIN_S:
-            lately.popleft()
-        for code in {each.code for each in parked}:
-            subjects = {subject for _, seen, subject in lately if seen == code}
-            if len(subjects) > MASS_FAILURE:
-                raise MassFailure(
-                    f"{len(subjects)} aggregates of {self.topic.name} would park with {code}"
-                )
-
-    async def _halt(self, reason: str, chunk: Chunk, feed: Feed) -> None:
-        """Stand still, in sight, until the process is started again."""
-        self.halted = reason
-        log.error("consumer-halted", topic=self.topic.name, reason=reason)
-        while feed.is_current(chunk):  # noqa: ASYNC110 - only the transport knows, and has no event
-            await asyncio.sleep(_STOP_LOOK_S)
-
-    async def _pause(self, failures: int, chunk: Chunk, feed: Feed) -> None:
-        """Wait with capped exponential back-off and full jitter, no longer than we are asked to."""
-        left = random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**failures))  # noqa: S311
-        while left > 0 and feed.is_current(chunk):
-            step = min(left, _STOP_LOOK_S)
-            await asyncio.sleep(step)
-            left -= step
+    async def _take_back(self, trials: Sequence[Trial]) -> None:
+        for trial in trials:
+            try:
+                async with asyncio.timeout(_TAKE_BACK_WITHIN_S):
+                    await self._tries.take_back(trial)
+            except Exception as error:  # noqa: BLE001 - the count errs on the careful side then
+                log.info("try-not-taken-back", error=type(error).__name__)
 
 
-def _failed(error: Exception, trial: Trial) -> Failure:
-    return Failure.of(error, tries=trial.count, first_tried_at=trial.first_at)
-
-
-def _died(trial: Trial) -> Failure:
-    """Say what is known of an event that nobody lived to report on."""
-    return Failure(
-        Reason.FAILED,
-        "worker-died",
-        "Every worker that began it died before it was done.",
-        trial.count - 1,
-        trial.first_at,
+def _log_failed(subscriber: Subscriber[W], record: Record, error: Exception) -> None:
+    log.warning(
+        "event-failed",
+        subscriber=subscriber.name,
+        partition=record.partition,
+        offset=record.offset,
+        error=type(error).__name__,
+        exc_info=error,
     )

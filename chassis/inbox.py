@@ -10,7 +10,22 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, select, tuple_
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    delete,
+    func,
+    literal,
+    null,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,7 +34,6 @@ from chassis.tables import inbox, inbox_missing, parked
 
 # A jump of billions can only be a producer's mistake: it is noticed, not written out.
 LARGEST_GAP: Final = 10_000
-
 
 _NO_ID: Final = UUID(int=0)
 
@@ -37,9 +51,9 @@ class Verdict(StrEnum):
 
 @dataclass(slots=True)
 class Seen:
-    """What one subscriber has seen of one subject; ``last`` is None before the first event."""
+    """What one subscriber has seen of one subject; ``last`` is 0 before the first event."""
 
-    last: int | None = None
+    last: int = 0
     greatest_id: UUID = _NO_ID
     missing: set[int] = field(default_factory=set)
     parked: bool = False
@@ -50,7 +64,8 @@ class Seen:
         Order of the rules: a hole that is filled, what was there before, what waits for its
         turn, what is new.
         """
-        expected = self._expected(sequence, from_beginning)
+        # One that starts late takes the first that it sees for the next.
+        expected = self.last + 1 if self.last or from_beginning else sequence
         if sequence in self.missing:
             self.missing.discard(sequence)
             verdict = Verdict.LATE
@@ -63,16 +78,11 @@ class Seen:
             verdict = Verdict.AFTER_GAP
         else:
             verdict = Verdict.NEXT
-        self.last = max(self.last or 0, sequence)
+        self.last = max(self.last, sequence)
         self.greatest_id = max(self.greatest_id, event_id)
         if self.parked and verdict not in (Verdict.REPEAT, Verdict.FORKED):
             return Verdict.BEHIND
         return verdict
-
-    def _expected(self, sequence: int, from_beginning: bool) -> int:  # noqa: FBT001
-        if self.last is not None:
-            return self.last + 1
-        return 1 if from_beginning else sequence
 
 
 class Inbox:
@@ -86,7 +96,6 @@ class Inbox:
         self._rows = rows
         self._from_beginning = from_beginning
         self._missing_before = {subject: set(seen.missing) for subject, seen in rows.items()}
-        self._judged: dict[str, None] = {}
 
     @classmethod
     async def lock(
@@ -98,37 +107,27 @@ class Inbox:
         *,
         from_beginning: bool,
     ) -> "Inbox":
-        """Lock and load the rows of these subjects, in key order, in two statements."""
+        """Lock the rows of these subjects, in key order, made first where missing; load them.
+
+        In three statements: what is missing and what is parked is read when the locks are had,
+        for a statement sees nothing of what was committed while it waited.
+        """
         wanted = sorted(set(subjects))
-        rows = {subject: Seen() for subject in wanted}
-        mine = (inbox.c.subscriber == subscriber) & (inbox.c.topic == topic)
-        waiting = exists().where(
-            parked.c.subscriber == inbox.c.subscriber,
-            parked.c.topic == inbox.c.topic,
-            parked.c.subject == inbox.c.subject,
-        )
-        known = await connection.execute(
-            select(inbox, waiting.label("parked"))
-            .where(mine, inbox.c.subject == func.any(wanted))
-            .order_by(inbox.c.subject)
-            .with_for_update(of=inbox)
-        )
-        for row in known:
-            rows[row.subject] = Seen(row.last_sequence, row.greatest_event_id, parked=row.parked)
-        holes = await connection.execute(
-            select(inbox_missing.c.subject, inbox_missing.c.sequence).where(
-                inbox_missing.c.subscriber == subscriber,
-                inbox_missing.c.topic == topic,
-                inbox_missing.c.subject == func.any(wanted),
-            )
-        )
-        for subject, sequence in holes:
-            rows[subject].missing.add(sequence)
+        rows: dict[str, Seen] = {}
+        if wanted:
+            mine = {"of_subscriber": subscriber, "of_topic": topic, "subjects": wanted}
+            await connection.execute(_MAKE, mine)
+            for subject, last, greatest_id in await connection.execute(_LOCK, mine):
+                rows[subject] = Seen(last, greatest_id)
+            for subject, sequence in await connection.execute(_LOAD, mine):
+                if sequence is None:
+                    rows[subject].parked = True
+                else:
+                    rows[subject].missing.add(sequence)
         return cls(subscriber, topic, rows, from_beginning=from_beginning)
 
     def judge(self, label: Label) -> Verdict:
         """Say what an event is, and count it."""
-        self._judged[label.subject] = None
         return self._rows[label.subject].judge(
             label.sequence, label.event_id, from_beginning=self._from_beginning
         )
@@ -139,38 +138,36 @@ class Inbox:
 
     async def flush(self, connection: AsyncConnection, now: Callable[[], datetime]) -> None:
         """Write what was seen: one statement, and one more where holes opened or closed."""
-        if not self._judged:
+        if not self._rows:
             return
-        written = insert(inbox)
         await connection.execute(
-            written.on_conflict_do_update(
-                index_elements=[inbox.c.subscriber, inbox.c.topic, inbox.c.subject],
-                set_={
-                    "last_sequence": written.excluded.last_sequence,
-                    "greatest_event_id": written.excluded.greatest_event_id,
-                },
-            ),
-            [
-                self._key(subject)
-                | {
-                    "last_sequence": self._rows[subject].last,
-                    "greatest_event_id": self._rows[subject].greatest_id,
-                }
-                for subject in self._judged
-            ],
+            _WRITE,
+            {
+                "of_subscriber": self._subscriber,
+                "of_topic": self._topic,
+                "subjects": list(self._rows),
+                "lasts": [seen.last for seen in self._rows.values()],
+                "ids": [seen.greatest_id for seen in self._rows.values()],
+            },
         )
         await self._flush_missing(connection, now())
 
     async def _flush_missing(self, connection: AsyncConnection, noticed_at: datetime) -> None:
         opened: list[dict[str, Any]] = []
         closed: list[tuple[str, int]] = []
-        for subject in self._judged:
-            before, after = self._missing_before[subject], self._rows[subject].missing
+        for subject, seen in self._rows.items():
+            before = self._missing_before[subject]
             opened += [
-                self._key(subject) | {"sequence": number, "noticed_at": noticed_at}
-                for number in sorted(after - before)
+                {
+                    "subscriber": self._subscriber,
+                    "topic": self._topic,
+                    "subject": subject,
+                    "sequence": number,
+                    "noticed_at": noticed_at,
+                }
+                for number in sorted(seen.missing - before)
             ]
-            closed += [(subject, number) for number in before - after]
+            closed += [(subject, number) for number in before - seen.missing]
         if opened:
             await connection.execute(insert(inbox_missing), opened)
         if closed:
@@ -182,10 +179,64 @@ class Inbox:
                 )
             )
 
-    def _key(self, subject: str) -> dict[str, Any]:
-        return {"subscriber": self._subscriber, "topic": self._topic, "subject": subject}
-
 
 def subjects_of(labels: Iterable[Label | None]) -> Sequence[str]:
     """Return the subjects that labels name, each once."""
     return list(dict.fromkeys(label.subject for label in labels if label is not None))
+
+
+_subscriber = bindparam("of_subscriber", type_=Text)
+_topic = bindparam("of_topic", type_=Text)
+_subjects = bindparam("subjects", type_=ARRAY(Text))
+
+_MAKE: Final = (
+    insert(inbox)
+    .from_select(
+        ["subscriber", "topic", "subject", "last_sequence", "greatest_event_id"],
+        select(
+            _subscriber, _topic, func.unnest(_subjects), literal(0), literal(_NO_ID, type_=Uuid)
+        ),
+    )
+    .on_conflict_do_nothing()
+)
+_LOCK: Final = (
+    select(inbox.c.subject, inbox.c.last_sequence, inbox.c.greatest_event_id)
+    .where(
+        inbox.c.subscriber == _subscriber,
+        inbox.c.topic == _topic,
+        inbox.c.subject == func.any(_subjects),
+    )
+    .order_by(inbox.c.subject)
+    .with_for_update()
+)
+_LOAD: Final = union_all(
+    select(inbox_missing.c.subject, inbox_missing.c.sequence).where(
+        inbox_missing.c.subscriber == _subscriber,
+        inbox_missing.c.topic == _topic,
+        inbox_missing.c.subject == func.any(_subjects),
+    ),
+    # Without a number: events of this subject are parked.
+    select(parked.c.subject, cast(null(), BigInteger))
+    .where(
+        parked.c.subscriber == _subscriber,
+        parked.c.topic == _topic,
+        parked.c.subject == func.any(_subjects),
+    )
+    .distinct(),
+)
+_seen = (
+    func.unnest(
+        _subjects, bindparam("lasts", type_=ARRAY(BigInteger)), bindparam("ids", type_=ARRAY(Uuid))
+    )
+    .table_valued("subject", "last", "id", name="seen")
+    .render_derived()
+)
+_WRITE: Final = (
+    update(inbox)
+    .where(
+        inbox.c.subscriber == _subscriber,
+        inbox.c.topic == _topic,
+        inbox.c.subject == _seen.c.subject,
+    )
+    .values(last_sequence=_seen.c.last, greatest_event_id=_seen.c.id)
+)

@@ -72,27 +72,29 @@ class NamedLock:
                 await keeping
 
     async def _take(self) -> "asyncpg.Connection":
-        while True:
-            connection = await self._try_to_take()
-            if connection is not None:
-                return connection
+        connection = await self._try_to_take()
+        if connection is None:
             log.info("waiting", reason=f"the name {self._name} is taken, or the database away")
+        while connection is None:
             await asyncio.sleep(_TRY_EVERY_S)
+            connection = await self._try_to_take()
+        return connection
 
     async def _try_to_take(self) -> "asyncpg.Connection | None":
         try:
             connection = await connect(self._settings, self._name)
         except DATABASE_AWAY:
             return None
+        taken = False
         try:
-            if await try_lock(connection, self._name):
-                self._refused_since = None
-                return connection
-            self._refused_since = self._refused_since or time.monotonic()
+            taken = await try_lock(connection, self._name)
+            self._refused_since = None if taken else self._refused_since or time.monotonic()
         except DATABASE_AWAY:
             pass
-        connection.terminate()
-        return None
+        finally:
+            if not taken:
+                connection.terminate()
+        return connection if taken else None
 
     async def _keep(self, connection: "asyncpg.Connection") -> None:
         """Show the server that we live; take the name again after a lost connection."""

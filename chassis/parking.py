@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,6 +15,8 @@ from chassis.domain import DomainError
 from chassis.records import Label, Record
 from chassis.tables import parked
 from chassis.trail import new_id
+
+_LONGEST_MESSAGE: Final = 1_000
 
 
 class Reason(StrEnum):
@@ -44,6 +46,8 @@ class Failure:
         else:
             # What an unknown exception says may quote the event, and so personal data.
             code, message = "unexpected-error", type(error).__qualname__
+        # PostgreSQL keeps no NUL, and what can't be kept could not be parked.
+        message = message.replace("\0", "\N{REPLACEMENT CHARACTER}")[:_LONGEST_MESSAGE]
         return cls(Reason.FAILED, code, message, tries, first_tried_at)
 
 
@@ -58,6 +62,17 @@ FORKED = Failure(
 def not_understood(message: str) -> Failure:
     """Say that a record is no event that the subscriber can read."""
     return Failure(Reason.NOT_UNDERSTOOD, "not-understood", message)
+
+
+def died(tries: int, first_tried_at: datetime) -> Failure:
+    """Say what is known of an event that nobody lived to report on."""
+    return Failure(
+        Reason.FAILED,
+        "worker-died",
+        "Every worker that began it died before it was done.",
+        tries,
+        first_tried_at,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +107,7 @@ class Parking:
                 "key": record.key,
                 "payload": record.value,
                 "headers": [
-                    [name, base64.b64encode(value or b"").decode()]
+                    [name, None if value is None else base64.b64encode(value).decode()]
                     for name, value in record.headers
                 ],
                 "subject": label.subject if label else None,

@@ -1,6 +1,7 @@
 """How far each subscriber has come in each partition: the row that decides, in its own database."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -51,38 +52,40 @@ async def advance(
 
 async def begin(
     connection: AsyncConnection,
-    subscribers: Iterable[Subscriber[Any]],
+    subscribers: Sequence[Subscriber[Any]],
     topic: str,
-    earliest: Mapping[int, int],
-    latest: Mapping[int, int],
+    bounds: Mapping[int, tuple[int, int]],
     now: Callable[[], datetime],
 ) -> dict[int, dict[str, int]]:
     """Return the next offset of each partition and subscriber, made where there was none.
 
-    A subscriber that starts now keeps its first place from here on, whatever dies meanwhile.
+    ``bounds`` are the first and the next offset of every partition of the topic, whoever reads it:
+    a subscriber that starts now starts so everywhere at once, and reads from its beginning a
+    partition that is added later.
     """
-    chosen = list(subscribers)
+    names = [each.name for each in subscribers]
+    mine = (progress.c.topic == topic) & (progress.c.subscriber == func.any(names))
+    known = await connection.scalars(select(progress.c.subscriber).where(mine).distinct())
+    run_before = set(known)
     rows = [
         {
             "subscriber": each.name,
             "topic": topic,
             "partition": partition,
-            "next_offset": (earliest if each.starts is Start.BEGINNING else latest)[partition],
+            "next_offset": following
+            if each.starts is Start.NOW and each.name not in run_before
+            else first,
             "updated_at": now(),
         }
-        for each in chosen
-        for partition in sorted(earliest)
+        for each in subscribers
+        for partition, (first, following) in sorted(bounds.items())
     ]
     if rows:
         await connection.execute(insert(progress).on_conflict_do_nothing(), rows)
-    known = await connection.execute(
-        select(progress.c.partition, progress.c.subscriber, progress.c.next_offset).where(
-            progress.c.topic == topic,
-            progress.c.subscriber == func.any([each.name for each in chosen]),
-            progress.c.partition == func.any(list(earliest)),
-        )
+    found = await connection.execute(
+        select(progress.c.partition, progress.c.subscriber, progress.c.next_offset).where(mine)
     )
-    places: dict[int, dict[str, int]] = {partition: {} for partition in earliest}
-    for partition, subscriber, next_offset in known:
+    places: dict[int, dict[str, int]] = defaultdict(dict)
+    for partition, subscriber, next_offset in found:
         places[partition][subscriber] = next_offset
     return places

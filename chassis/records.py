@@ -10,6 +10,7 @@ from contracts.envelope import CONTENT_TYPE, Envelope, InvalidEnvelope, decode
 
 _TEN_DIGITS: Final = re.compile(rb"[0-9]{10}")
 _LONGEST_TEXT: Final = 255
+_UUID_VERSION: Final = 7
 
 
 class Record(Protocol):
@@ -26,7 +27,7 @@ class Record(Protocol):
     @property
     def value(self) -> bytes | None: ...
     @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,9 @@ def open_record(record: Record, label: Label) -> Envelope:
     return envelope
 
 
-def _label_in_headers(headers: Sequence[tuple[str, bytes]]) -> Label | None:
-    said = dict(reversed(headers))  # of two headers with one name, the first counts
+def _label_in_headers(headers: Sequence[tuple[str, bytes | None]]) -> Label | None:
+    # Of two headers with one name, the first counts; one without a value says nothing.
+    said = {name: value or b"" for name, value in reversed(headers)}
     if said.get("content-type") != CONTENT_TYPE.encode():
         return None
     sequence = said.get("sequence", b"")
@@ -74,6 +76,8 @@ def _label_in_headers(headers: Sequence[tuple[str, bytes]]) -> Label | None:
         event_id = UUID(said.get("id", b"").decode("ascii"))
         subject, type_ = said.get("subject", b"").decode(), said.get("type", b"").decode()
     except ValueError:
+        return None
+    if event_id.version != _UUID_VERSION:
         return None
     if not all(0 < len(text) <= _LONGEST_TEXT and text.isprintable() for text in (subject, type_)):
         return None

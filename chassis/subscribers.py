@@ -118,7 +118,7 @@ class EventSubscriber(Generic[W]):
         verdict = inbox.judge(label)
         if verdict is Verdict.REPEAT:
             return self._count(verdict, "dropped")
-        if verdict is not Verdict.FORKED and _family(label.type) not in self._families:
+        if _family(label.type) not in self._families:
             return self._count(verdict, "passed-over")
         if verdict is Verdict.FORKED:
             failure = FORKED
@@ -153,7 +153,7 @@ class EventSubscriber(Generic[W]):
 
     def _count(self, verdict: Verdict, outcome: str) -> None:
         telemetry.consumer_events.labels(self.name, outcome).inc()
-        if verdict in (Verdict.AFTER_GAP, Verdict.LATE):
+        if verdict in (Verdict.AFTER_GAP, Verdict.LATE, Verdict.FORKED):
             telemetry.consumer_events.labels(self.name, verdict.value).inc()
 
 
@@ -184,7 +184,8 @@ class RecordSubscriber(Generic[W]):
             parking.park(record, None, failure)
         await parking.flush(connection)
         telemetry.consumer_events.labels(self.name, "parked").inc(len(records))
-        return ()
+        # Each counts as an aggregate of its own, so that a bad deploy stops instead of parking all.
+        return [Parked(f"{each.partition}@{each.offset}", failure.code) for each in records]
 
 
 def _try_label(record: Record) -> tuple[Label | None, str]:

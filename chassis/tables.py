@@ -1,6 +1,7 @@
 """The tables that every service has beside its own: the outbox and what a consumer remembers."""
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Column,
     DateTime,
@@ -72,7 +73,7 @@ inbox = Table(
     Column("subscriber", Text, primary_key=True),
     Column("topic", Text, primary_key=True),
     Column("subject", Text, primary_key=True),
-    Column("last_sequence", BigInteger, nullable=False),
+    Column("last_sequence", BigInteger, nullable=False, comment="0: none yet"),
     Column("greatest_event_id", Uuid, nullable=False),
 )
 
@@ -86,10 +87,11 @@ inbox_missing = Table(
     Column("noticed_at", Moment, nullable=False),
 )
 
-# One row an event that a worker began and may not have lived to finish.
+# One row an event, or a chunk, that a worker began and may not have lived to finish.
 tries = Table(
     "tries",
     metadata,
+    Column("subscriber", Text, primary_key=True, comment="empty: a chunk, by all of them"),
     Column("topic", Text, primary_key=True),
     Column("partition", Integer, primary_key=True),
     Column("offset", BigInteger, primary_key=True),
@@ -108,7 +110,8 @@ parked = Table(
     Column("offset", BigInteger, nullable=False),
     Column("key", LargeBinary),
     Column("payload", LargeBinary, comment="the bytes as they came; null for a tombstone"),
-    Column("headers", JSONB, nullable=False, comment="[name, base64] pairs, in order"),
+    # Not JSONB, which refuses a NUL: a header's name is as foreign as the rest.
+    Column("headers", JSON, nullable=False, comment="[name, base64] pairs, in order"),
     Column("subject", Text, comment="null where the bytes do not tell: it then blocks nobody"),
     Column("sequence", BigInteger),
     Column("event_id", Uuid),

@@ -1,13 +1,29 @@
 """How often an event was begun: counted before it is handled, so that a death counts too."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.tables import tries
+
+# In the place of a subscriber: a chunk, which all of them handle.
+_CHUNK: Final = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A try that was counted: the how-manieth, and when the first was."""
+
+    subscriber: str
+    partition: int
+    offset: int
+    count: int
+    first_at: datetime
 
 
 class Tries:
@@ -18,12 +34,13 @@ class Tries:
         self._topic = topic
         self._now = now
 
-    async def begin(self, partition: int, offset: int) -> tuple[int, datetime]:
-        """Count one more try, in a transaction of its own; return how many, and since when."""
+    async def begin(self, partition: int, offset: int, subscriber: str = _CHUNK) -> Trial:
+        """Count one more try, in a transaction of its own: of one subscriber, or of a chunk."""
         now = self._now()
         counted = (
             insert(tries)
             .values(
+                subscriber=subscriber,
                 topic=self._topic,
                 partition=partition,
                 offset=offset,
@@ -32,32 +49,49 @@ class Tries:
                 last_at=now,
             )
             .on_conflict_do_update(
-                index_elements=[tries.c.topic, tries.c.partition, tries.c.offset],
+                index_elements=list(tries.primary_key),
                 set_={"count": tries.c.count + 1, "last_at": now},
             )
             .returning(tries.c.count, tries.c.first_at)
         )
         async with self._engine.begin() as connection:
             count, first_at = (await connection.execute(counted)).one()
-        return count, first_at
+        return Trial(subscriber, partition, offset, count, first_at)
 
-    async def take_back(self, partition: int, offset: int) -> None:
-        """Uncount a try that failed for a reason that lies outside the event."""
+    async def is_any_left(self, partition: int, begin: int, end: int) -> bool:
+        """Tell whether a subscriber began one of these events, and did not live to end it."""
+        left = exists().where(
+            tries.c.subscriber != _CHUNK,
+            tries.c.topic == self._topic,
+            tries.c.partition == partition,
+            tries.c.offset >= begin,
+            tries.c.offset < end,
+            tries.c.count > 0,
+        )
+        async with self._engine.connect() as connection:
+            return bool(await connection.scalar(select(left)))
+
+    async def take_back(self, trial: Trial) -> None:
+        """Uncount a try that ended for a reason that lies outside the event."""
         async with self._engine.begin() as connection:
             await connection.execute(
                 update(tries)
                 .where(
+                    tries.c.subscriber == trial.subscriber,
                     tries.c.topic == self._topic,
-                    tries.c.partition == partition,
-                    tries.c.offset == offset,
+                    tries.c.partition == trial.partition,
+                    tries.c.offset == trial.offset,
                 )
                 .values(count=tries.c.count - 1)
             )
 
-    async def forget(self, connection: AsyncConnection, partition: int, end: int) -> None:
+    async def forget(
+        self, connection: AsyncConnection, subscribers: Sequence[str], partition: int, end: int
+    ) -> None:
         """Forget all before ``end``, in the transaction that is done with them."""
         await connection.execute(
             delete(tries).where(
+                tries.c.subscriber == func.any([_CHUNK, *subscribers]),
                 tries.c.topic == self._topic,
                 tries.c.partition == partition,
                 tries.c.offset < end,

@@ -33,7 +33,7 @@ def upgrade() -> None:
         sa.Column("subscriber", sa.Text(), nullable=False),
         sa.Column("topic", sa.Text(), nullable=False),
         sa.Column("subject", sa.Text(), nullable=False),
-        sa.Column("last_sequence", sa.BigInteger(), nullable=False),
+        sa.Column("last_sequence", sa.BigInteger(), nullable=False, comment="0: none yet"),
         sa.Column("greatest_event_id", sa.Uuid(), nullable=False),
         sa.PrimaryKeyConstraint("subscriber", "topic", "subject", name=op.f("inbox_pkey")),
     )
@@ -104,12 +104,7 @@ def upgrade() -> None:
             nullable=True,
             comment="the bytes as they came; null for a tombstone",
         ),
-        sa.Column(
-            "headers",
-            postgresql.JSONB(),
-            nullable=False,
-            comment="[name, base64] pairs, in order",
-        ),
+        sa.Column("headers", sa.JSON(), nullable=False, comment="[name, base64] pairs, in order"),
         sa.Column(
             "subject",
             sa.Text(),
@@ -146,13 +141,18 @@ def upgrade() -> None:
     )
     op.create_table(
         "tries",
+        sa.Column(
+            "subscriber", sa.Text(), nullable=False, comment="empty: a chunk, by all of them"
+        ),
         sa.Column("topic", sa.Text(), nullable=False),
         sa.Column("partition", sa.Integer(), nullable=False),
         sa.Column("offset", sa.BigInteger(), nullable=False),
         sa.Column("count", sa.Integer(), nullable=False),
         sa.Column("first_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("topic", "partition", "offset", name=op.f("tries_pkey")),
+        sa.PrimaryKeyConstraint(
+            "subscriber", "topic", "partition", "offset", name=op.f("tries_pkey")
+        ),
     )
 
 

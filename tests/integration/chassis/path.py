@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import asyncpg
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from pydantic import SecretStr
 from sqlalchemy import BigInteger, Column, MetaData, Table, Text, Uuid, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -66,11 +67,11 @@ class PathWork:
 
 def settings_for(database: str, kafka: str, **changes: Any) -> ServiceSettings:
     return ServiceSettings(
-        database_url=database,
+        database_url=SecretStr(database),
         kafka_bootstrap=kafka,
         http_port=0,
         jwks_url="http://127.0.0.1:1/none",
-        idempotency_secret="x" * 32,
+        idempotency_secret=SecretStr("x" * 32),
         environment="development",
         **changes,
     )
@@ -195,22 +196,6 @@ async def consuming(
         await agents.stop()
         with suppress(asyncio.CancelledError):
             await asyncio.wait_for(task, 20)
-
-
-async def eventually(
-    what: Callable[[], Awaitable[bool]],
-    *,
-    within_s: float = 30,
-    every_s: float = 0.05,
-    or_raises: tuple[type[Exception], ...] = (),
-) -> None:
-    """Wait until it holds; fail when it does not in time. What it may raise counts as a no."""
-    async with asyncio.timeout(within_s):
-        while True:
-            with suppress(*or_raises):
-                if await what():
-                    return
-            await asyncio.sleep(every_s)
 
 
 async def rows(database: str, query: str, *arguments: Any) -> list[Any]:

@@ -2,11 +2,11 @@
 
 from uuid import uuid4
 
+from chassis.testing import eventually
 from tests.integration.chassis.path import (
     consuming,
     count,
     create_topic,
-    eventually,
     publish,
     rows,
     schema,

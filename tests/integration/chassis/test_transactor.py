@@ -14,9 +14,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.database import create_engine, is_connection_lost
+from chassis.testing import eventually
 from chassis.transactor import OutcomeUnknown, StaleAggregate, Transactor
 from local_cluster.testing import RunningInfrastructure, running_infrastructure
-from tests.integration.chassis.path import eventually, rows
+from tests.integration.chassis.path import rows
 from tests.integration.chassis.proxy import Proxy, postgres_through_proxy
 
 
@@ -248,7 +249,7 @@ class TestAServerThatCrashes:
                 bench.transactor(ask_for_s=20)(bench.noting("hello", remember_number))
             )
             await crashed.wait()
-            await eventually(another_has_the_number, or_raises=(OSError, asyncpg.PostgresError))
+            await eventually(another_has_the_number, despite=(OSError, asyncpg.PostgresError))
             await bench.proxy.accept()
 
             with pytest.raises(OutcomeUnknown):

@@ -1,0 +1,73 @@
+"""How far each partition is done, and what was fetched beyond that and is in nobody's hands."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from aiokafka import TopicPartition
+
+from chassis.handling import Chunk
+
+TAIL_LOST_AFTER_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the next fetch of a partition begins; a seek makes a new epoch."""
+
+    epoch: int
+    next: int
+
+
+class Done:
+    """What is known of it in this process; what counts is ``progress``, in the database."""
+
+    def __init__(self) -> None:
+        self.places: dict[TopicPartition, int] = {}
+        self._in_hand: dict[TopicPartition, int] = {}
+        self._still: dict[TopicPartition, tuple[tuple[int, int], float]] = {}
+
+    def start(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Begin with these partitions, done up to these offsets."""
+        self.places = dict(offsets)
+
+    def begin(self, chunk: Chunk) -> None:
+        """Say that a chunk is being handled: however long that takes, it is not lost."""
+        self._in_hand[chunk.tp] = chunk.epoch
+
+    def end(self, chunk: Chunk, next_offset: int | None) -> None:
+        """Say that it no longer is, and up to where all is done, if that is known."""
+        # The next owner's chunk may have begun while this one was being cancelled.
+        if self._in_hand.get(chunk.tp) == chunk.epoch:
+            del self._in_hand[chunk.tp]
+        if next_offset is not None:
+            self.places[chunk.tp] = next_offset
+
+    def lags(self, ends: Mapping[TopicPartition, int | None]) -> Mapping[TopicPartition, int]:
+        """Return how many records of each partition are published and not yet done."""
+        return {
+            tp: max(0, end - done)
+            for tp, done in self.places.items()
+            if (end := ends.get(tp)) is not None
+        }
+
+    def lost(
+        self, fetched: Mapping[TopicPartition, Place], now: float
+    ) -> Mapping[TopicPartition, Place]:
+        """Return where to fetch again, in whose epoch: nobody handles it, and nothing moves.
+
+        A lost chunk in the middle is betrayed by its successor; the last one has none.
+        """
+        lost: dict[TopicPartition, Place] = {}
+        for tp, place in fetched.items():
+            done = self.places.get(tp, place.next)
+            if place.next <= done or tp in self._in_hand:
+                self._still.pop(tp, None)
+                continue
+            seen, since = self._still.get(tp, (None, now))
+            if seen != (place.next, done):
+                self._still[tp] = ((place.next, done), now)
+            elif now - since >= TAIL_LOST_AFTER_S:
+                del self._still[tp]
+                lost[tp] = Place(place.epoch, done)
+        return lost
