@@ -37,6 +37,9 @@ class _Group(click.Group):
         except ClusterError as error:
             click.echo(str(error), err=True)
             context.exit(WRONG if isinstance(error, PortTaken) else FAILED)
+        except OSError as error:
+            click.echo(f"{error.filename or 'the system'}: {error.strerror}", err=True)
+            context.exit(FAILED)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,5 +1,6 @@
 """Shows what the processes said, and goes on showing it."""
 
+import os
 import time
 from collections.abc import Iterator
 from io import BufferedReader
@@ -32,7 +33,7 @@ def show_logs(logs: list[Path], lines: int, *, follow: bool) -> Iterator[tuple[s
 
 def _of_now(log: Path, file: BufferedReader) -> BufferedReader:
     """Return the file that bears the log's name now; a full one is put aside at a restart."""
-    if not log.exists() or log.stat().st_ino == Path(f"/dev/fd/{file.fileno()}").stat().st_ino:
+    if not log.exists() or log.stat().st_ino == os.fstat(file.fileno()).st_ino:
         return file
     file.close()
     return log.open("rb")

@@ -9,11 +9,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import asyncpg
+import psutil
 
 from local_cluster.credentials import secret
 from local_cluster.errors import ClusterError
@@ -38,6 +40,10 @@ SETTINGS = {
 }
 
 
+# A statement that fails would be logged whole, and some of ours hold a password.
+_QUIET = {"log_min_error_statement": "panic"}
+
+
 class Postgres:
     """One server in ``directory``, on ``port`` of loopback."""
 
@@ -53,8 +59,12 @@ class Postgres:
         self._user = _UNPRIVILEGED if os.geteuid() == 0 else None
 
     def prepare(self) -> None:
-        """Make the data directory if there is none."""
+        """Make the data directory if there is none.
+
+        :raises ClusterError: it could not be made
+        """
         if self._data.exists():
+            self._forget_dead_server()
             return
         self._home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._home) as scratch:
@@ -63,7 +73,15 @@ class Postgres:
             password_file.write_text(self._password(SUPERUSER))
             for path in (Path(scratch), data, password_file):
                 self._give(path)
-            outcome = subprocess.run(
+            outcome = self._initdb(data)
+            if outcome.returncode != 0:
+                raise ClusterError(f"initdb failed: {outcome.stderr.strip() or outcome.stdout}")
+            # Only a whole data directory ever bears the name.
+            data.rename(self._data)
+
+    def _initdb(self, data: Path) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(
                 [
                     self._programs() / "initdb",
                     f"--pgdata={self._as_seen_from(data)}",
@@ -84,10 +102,23 @@ class Postgres:
                 text=True,
                 check=False,
             )
-            if outcome.returncode != 0:
-                raise ClusterError(f"initdb failed: {outcome.stderr.strip() or outcome.stdout}")
-            # Only a whole data directory ever bears the name.
-            data.rename(self._data)
+        except PermissionError as error:
+            raise ClusterError(
+                f"{self._user} must be able to run PostgreSQL: set LOCAL_CACHE_DIRECTORY to a "
+                f"place that everybody can read ({error})"
+            ) from error
+
+    def _forget_dead_server(self) -> None:
+        """Remove the mark of a server that is gone, whoever has its process id by now.
+
+        PostgreSQL takes any living process of its own user for the former server. After a power
+        cut that may be anything.
+        """
+        mark = self._data / "postmaster.pid"
+        with suppress(FileNotFoundError, psutil.NoSuchProcess):
+            if psutil.Process(int(mark.read_text().split("\n")[0])).name() == "postgres":
+                return
+        mark.unlink(missing_ok=True)
 
     def spec(self) -> ProcessSpec:
         """Return how the supervisor runs it."""
@@ -157,13 +188,15 @@ class Postgres:
             name,
             self._password(name),
         )
-        await connection.execute(statement)
+        # Workers of one test run may make their common login at once.
+        with suppress(asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
+            await connection.execute(statement)
 
     async def _connect(self) -> asyncpg.Connection:
         deadline = time.monotonic() + _UP_WITHIN_S
         while True:
             try:
-                return await asyncpg.connect(self.superuser_url, timeout=5)
+                return await asyncpg.connect(self.superuser_url, timeout=5, server_settings=_QUIET)
             except (OSError, asyncpg.CannotConnectNowError, TimeoutError) as error:
                 if time.monotonic() > deadline:
                     raise ClusterError(f"PostgreSQL does not answer: {error}") from error

@@ -108,10 +108,9 @@ class _Note:
 
     def __init__(self, file: Path, inputs: Iterable[Path]) -> None:
         self._file = file
-        sources = (source for path in inputs for source in sorted((path, *path.rglob("*.py"))))
         digest = hashlib.sha256()
-        for source in sources:
-            if source.is_file():
+        for path in inputs:
+            for source in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
                 digest.update(source.read_bytes())
         self._digest = digest.hexdigest()
 
