@@ -1,0 +1,63 @@
+"""The repository as its house rules see it: tracked files, its configuration, its pages."""
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[3]
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@cache
+def tracked_files() -> tuple[Path, ...]:
+    """Every tracked file that is there, relative to the repository."""
+    listed = subprocess.run(
+        # Also where another user than ours owns the checkout.
+        ["git", "-c", "safe.directory=*", "ls-files", "-z"],  # noqa: S607 - the git on the path
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return tuple(Path(name) for name in listed.split("\0") if name and (ROOT / name).is_file())
+
+
+def read(path: Path | str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+@cache
+def configuration() -> Any:
+    return tomllib.loads(read("pyproject.toml"))
+
+
+def packages() -> set[str]:
+    """The packages that are ours and run: all but the tests' and the benchmarks'."""
+    found = {path.parts[0] for path in tracked_files() if path.parts[1:] == ("__init__.py",)}
+    return found - {"tests", "benchmarks"}
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    text: str
+
+
+def blocks(page: Path | str) -> Iterator[Block]:
+    for language, text in _FENCE.findall(read(page)):
+        yield Block(language, text)
+
+
+def prose(page: Path | str) -> str:
+    """A page without its fenced blocks."""
+    return _FENCE.sub("", read(page))
+
+
+def pages() -> tuple[Path, ...]:
+    return tuple(path for path in tracked_files() if path.suffix == ".md")
