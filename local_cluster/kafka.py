@@ -59,7 +59,13 @@ class Kafka:
     """One broker in ``directory``, on two ports of loopback."""
 
     def __init__(
-        self, directory: Path, port: int, controller_port: int, java: Path, jars: Sequence[Path]
+        self,
+        directory: Path,
+        port: int,
+        controller_port: int,
+        java: Path,
+        jars: Sequence[Path],
+        java_options: Sequence[str] = (),
     ) -> None:
         self.port = port
         self.bootstrap = f"127.0.0.1:{port}"
@@ -67,6 +73,7 @@ class Kafka:
         self._home = directory / "kafka"
         self._data = self._home / "data"
         self._java = java
+        self._java_options = java_options
         self._class_path = ":".join(map(str, jars))
 
     def prepare(self) -> None:
@@ -81,7 +88,11 @@ class Kafka:
             cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             outcome = subprocess.run(
                 self.tool(
-                    "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(properties)
+                    "kafka.tools.StorageTool",
+                    "format",
+                    f"--cluster-id={cluster_id}",
+                    "-c",
+                    str(properties),
                 ),
                 capture_output=True,
                 text=True,
@@ -102,6 +113,7 @@ class Kafka:
                 "-Xmx512m",
                 "-XX:+UseG1GC",
                 "-XX:+ExitOnOutOfMemoryError",
+                *self._java_options,
                 f"-Dlog4j2.configurationFile={_LOGGING}",
                 "-cp",
                 self._class_path,

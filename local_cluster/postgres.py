@@ -48,14 +48,14 @@ class Postgres:
     """One server in ``directory``, on ``port`` of loopback."""
 
     def __init__(
-        self, directory: Path, port: int, cache: Path, settings: Mapping[str, str] | None = None
+        self, directory: Path, port: int, cache: Path, settings: Mapping[str, str]
     ) -> None:
         self.port = port
         self._home = directory / "postgres"
         self._data = self._home / "data"
         self._secrets = directory / "secrets"
         self._cache = cache
-        self._settings = SETTINGS | dict(settings or {})
+        self._settings = SETTINGS | dict(settings)
         self._user = _UNPRIVILEGED if os.geteuid() == 0 else None
 
     def prepare(self) -> None:

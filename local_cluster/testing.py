@@ -24,8 +24,6 @@ from local_cluster.topology import OPERATOR
 
 # The login that owns what `create_database` makes.
 _OWNER = "tests"
-# Tests kill processes, never the machine: what the system holds in memory is safe enough.
-_QUICK = {"fsync": "off"}
 
 Start = Callable[[Cluster], Coroutine[Any, Any, None]]
 
@@ -179,7 +177,7 @@ def _begin(directory: Path, start: Start) -> _Joined:
 
 def _cluster(settings: Settings, lifeline: Path) -> Cluster:
     # What a test needs to know is where it fails; how far it came is in the logs.
-    return Cluster(settings, lambda *_: None, lifeline=lifeline, postgres_settings=_QUICK)
+    return Cluster(settings, lambda *_: None, lifeline=lifeline, short_lived=True)
 
 
 def _wait_for(work: Coroutine[Any, Any, None]) -> None:

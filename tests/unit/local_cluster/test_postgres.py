@@ -12,6 +12,6 @@ class TestAServerThatIsGone:
         mark.parent.mkdir(parents=True)
         mark.write_text(f"{os.getpid()}\n/somewhere\n")
 
-        Postgres(tmp_path, 1, tmp_path).prepare()
+        Postgres(tmp_path, 1, tmp_path, {}).prepare()
 
         assert not mark.exists()

@@ -1,5 +1,6 @@
 """How the processes are told about each other."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def topology(settings: Settings) -> Topology:
-    postgres = Postgres(settings.directory, settings.postgres_port, settings.cache_directory)
+    postgres = Postgres(settings.directory, settings.postgres_port, settings.cache_directory, {})
     return Topology(settings, postgres)
 
 
@@ -28,7 +29,9 @@ def specs(settings: Settings) -> dict[str, ProcessSpec]:
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOTIFICATION_SLACK_TOKEN", raising=False)
+    for name in os.environ:
+        if name.startswith(("LOCAL_", "NOTIFICATION_")):
+            monkeypatch.delenv(name)
 
 
 class TestWiring:
