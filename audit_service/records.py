@@ -25,7 +25,7 @@ from contracts.envelope import Envelope, InvalidEnvelope
 SUBSCRIBER: Final = "audit.keep"
 
 _COLUMNS: Final = [column.name for column in tables.records.columns if column.name != "position"]
-# OpenTelemetry's own limit of links on a span.
+# OpenTelemetry drops what is more; made it would be all the same, in vain.
 _MOST_LINKS: Final = 128
 # A traceparent is `version-trace-parent-flags`, of 2, 32, 16 and 2 characters.
 _TRACE_ID_ENDS: Final = 35
@@ -88,10 +88,20 @@ async def keep(work: AuditWork, records: Sequence[Record]) -> None:
     """
     came = [Kept.of(record) for record in records]
     with _span(came):
-        connection = work.connection
-        fresh = _without_repeats(came, await _known(connection, came))
-        await _judge(connection, fresh, work.now)
-        await _add(connection, fresh, work.now())
+        # First of all: the locks keep everybody else from adding what is about these subjects.
+        inbox = await Inbox.lock(
+            work.connection,
+            SUBSCRIBER,
+            records[0].topic,
+            {each.envelope.subject for each in came if each.envelope is not None},
+            from_beginning=True,
+        )
+        fresh = _without_repeats(came, await _known(work.connection, came))
+        for each in fresh:
+            if each.envelope is not None:
+                each.verdict = inbox.judge(label_in(each.envelope))
+        await _add(work.connection, fresh, work.now())
+        await inbox.flush(work.connection, work.now)
     _report(came, fresh)
 
 
@@ -134,28 +144,9 @@ def _without_repeats(came: Iterable[Kept], known: Mapping[Hashable, set[bytes]])
     return fresh
 
 
-async def _judge(
-    connection: AsyncConnection, fresh: Iterable[Kept], now: Callable[[], datetime]
-) -> None:
-    """Compare each event's sequence with the last of its subject, and note what is missing."""
-    events = [(each, label_in(each.envelope)) for each in fresh if each.envelope is not None]
-    if not events:
-        return
-    inbox = await Inbox.lock(
-        connection,
-        SUBSCRIBER,
-        events[0][0].record.topic,
-        {label.subject for _, label in events},
-        from_beginning=True,
-    )
-    for each, label in events:
-        each.verdict = inbox.judge(label)
-    await inbox.flush(connection, now)
-
-
 async def _add(connection: AsyncConnection, fresh: Sequence[Kept], now: datetime) -> None:
     # COPY takes half the time of any INSERT here. It can't pass over a repeat, and need not: they
-    # are left out by now. One that another partition adds at this very moment breaks the unique
+    # are left out by now. One that comes by another topic at this very moment breaks the unique
     # constraint; the chunk is then handled again, and the repeat is found.
     if fresh:
         raw = await connection.get_raw_connection()

@@ -9,12 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.records import AuditWork, keep
 from audit_service.tables import records
-from tests.unit.audit_service.making import KafkaRecord
+from chassis.testing import FedRecord
 
 RECORDED_AT = datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
 
 
-async def keep_chunk(engine: AsyncEngine, *came: KafkaRecord) -> None:
+async def keep_chunk(engine: AsyncEngine, *came: FedRecord) -> None:
     async with engine.begin() as connection:
         await keep(AuditWork(connection, lambda: RECORDED_AT), came)
 

@@ -21,9 +21,10 @@ from chassis.agents import Agents
 from chassis.health import Health
 from chassis.kafka import create_topics
 from chassis.process import Component
+from chassis.testing import FedRecord, eventually
 from contracts.topics import TOPICS
-from tests.integration.chassis.path import create_topic, eventually, topic_of_its_own, utc_now
-from tests.unit.audit_service.making import KafkaRecord, event
+from tests.integration.chassis.path import create_topic, topic_of_its_own, utc_now
+from tests.unit.audit_service.making import event
 
 
 def settings_for(database: str, kafka: str) -> AuditSettings:
@@ -48,7 +49,7 @@ async def running(components: Sequence[Component]) -> AsyncIterator[None]:
         await asyncio.wait_for(asyncio.gather(*tasks), 20)
 
 
-async def send(kafka: str, *came: KafkaRecord) -> None:
+async def send(kafka: str, *came: FedRecord) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=kafka)
     await producer.start()
     try:
@@ -77,13 +78,13 @@ async def test_all_that_is_on_a_topic_is_kept(
     await create_topic(kafka, topic)
     good, again = event(), event()
     came = [
-        KafkaRecord(topic.name, 0, 0, good.key, good.payload, good.headers),
-        KafkaRecord(topic.name, 0, 1, None, b"no event"),
-        KafkaRecord(topic.name, 0, 2, b"tombstone", None),
-        KafkaRecord(topic.name, 0, 3, None, b"", [("one", b"\xff"), ("one", b""), ("none", None)]),
-        KafkaRecord(topic.name, 0, 4, None, again.payload),
-        KafkaRecord(topic.name, 0, 5, None, again.payload),
-        KafkaRecord(topic.name, 0, 6, None, b"x" * 1_000_000),
+        FedRecord(topic.name, 0, 0, good.key, good.payload, good.headers),
+        FedRecord(topic.name, 0, 1, None, b"no event", []),
+        FedRecord(topic.name, 0, 2, b"tombstone", None, []),
+        FedRecord(topic.name, 0, 3, None, b"", [("one", b"\xff"), ("one", b""), ("none", None)]),
+        FedRecord(topic.name, 0, 4, None, again.payload, []),
+        FedRecord(topic.name, 0, 5, None, again.payload, []),
+        FedRecord(topic.name, 0, 6, None, b"x" * 1_000_000, []),
     ]
     await send(kafka, *came)
     agents = Agents(
@@ -118,7 +119,8 @@ async def test_the_service_keeps_every_topic_of_the_catalogue_for_operators_alon
     ours = event(subject=str(uuid4()))
     subject = ours.key.decode()
     sent = [
-        KafkaRecord(topic.name, 0, 0, ours.key, event(subject=subject).payload) for topic in TOPICS
+        FedRecord(topic.name, 0, 0, ours.key, event(subject=subject).payload, [])
+        for topic in TOPICS
     ]
     await send(kafka, *sent)
 

@@ -19,14 +19,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.records import AuditWork, keep
 from chassis.database import create_engine
+from chassis.testing import FedRecord, eventually
 from chassis.trail import new_id
 from contracts.envelope import EncodedEvent
 from tests.integration.audit_service.evidence import RECORDED_AT, all_kept, keep_chunk
-from tests.integration.chassis.path import eventually
 from tests.unit.audit_service.making import (
     OCCURRED_AT,
     TRACEPARENT,
-    KafkaRecord,
     bytes_record,
     event,
     numbered,
@@ -226,18 +225,27 @@ class TestAChunk:
             await connection.rollback()
         assert await all_kept(engine) == []
 
-    async def test_that_races_with_the_same_event_elsewhere_keeps_it_once(
-        self, engine: AsyncEngine
-    ) -> None:
+    async def test_waits_for_another_with_the_same_event(self, engine: AsyncEngine) -> None:
         same = event()
         async with engine.begin() as ahead:
             await keep(AuditWork(ahead, lambda: RECORDED_AT), [record(same, partition=0)])
             behind = asyncio.create_task(keep_chunk(engine, record(same, partition=1)))
             await until_somebody_waits(engine)
+        await behind
+        assert [row.partition for row in await all_kept(engine)] == [0]
+
+    async def test_fails_for_now_where_another_topic_brings_the_same_event(
+        self, engine: AsyncEngine
+    ) -> None:
+        same = event()
+        async with engine.begin() as ahead:
+            await keep(AuditWork(ahead, lambda: RECORDED_AT), [record(same)])
+            behind = asyncio.create_task(keep_chunk(engine, record(same, topic="users.task")))
+            await until_somebody_waits(engine)
         with pytest.raises(Exception, match="records_event_id_source_sha256_key"):
             await behind
-        await keep_chunk(engine, record(same, partition=1))
-        assert [row.partition for row in await all_kept(engine)] == [0]
+        await keep_chunk(engine, record(same, topic="users.task"))
+        assert [row.topic for row in await all_kept(engine)] == ["users.user"]
 
 
 AN_EVENT = b"(a new event)"
@@ -264,11 +272,11 @@ def test_whatever_comes_is_kept_as_it_came(
 ) -> None:
     topic = f"test.{uuid4().hex}"
     chunk = [
-        KafkaRecord(topic, 0, at, key, event().payload if value == AN_EVENT else value, headers)
+        FedRecord(topic, 0, at, key, event().payload if value == AN_EVENT else value, headers)
         for at, (value, key, headers) in enumerate(came)
     ]
 
-    async def keep_and_read() -> list[KafkaRecord]:
+    async def keep_and_read() -> list[FedRecord]:
         engine = create_engine(audit_database, pool_size=1, application_name="test")
         try:
             await keep_chunk(engine, *chunk)
@@ -276,7 +284,7 @@ def test_whatever_comes_is_kept_as_it_came(
         finally:
             await engine.dispose()
         return [
-            KafkaRecord(row.topic, row.partition, row.offset, row.key, row.payload, decoded(row))
+            FedRecord(row.topic, row.partition, row.offset, row.key, row.payload, decoded(row))
             for row in rows
             if row.topic == topic
         ]

@@ -1,27 +1,16 @@
 """Records as Kafka gives them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID, uuid4
 
+from chassis.testing import FedRecord
 from chassis.trail import new_id
 from contracts.envelope import EncodedEvent, encode
 from contracts.users import UserSignedUpV1
 
 OCCURRED_AT = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-@dataclass(frozen=True)
-class KafkaRecord:
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, Any]] = ()
 
 
 def event(
@@ -51,8 +40,8 @@ def event(
 
 def record(
     event_: EncodedEvent, offset: int = 0, *, partition: int = 0, topic: str = "users.user"
-) -> KafkaRecord:
-    return KafkaRecord(topic, partition, offset, event_.key, event_.payload, tuple(event_.headers))
+) -> FedRecord:
+    return FedRecord.of(event_, topic, offset, partition)
 
 
 def bytes_record(
@@ -60,10 +49,10 @@ def bytes_record(
     offset: int = 0,
     *,
     key: bytes | None = None,
-    headers: Sequence[tuple[str, Any]] = (),
-) -> KafkaRecord:
-    return KafkaRecord("users.user", 0, offset, key, value, headers)
+    headers: Sequence[tuple[str, bytes | None]] = (),
+) -> FedRecord:
+    return FedRecord("users.user", 0, offset, key, value, headers)
 
 
-def numbered(events: Sequence[EncodedEvent], first_offset: int = 0) -> list[KafkaRecord]:
+def numbered(events: Sequence[EncodedEvent], first_offset: int = 0) -> list[FedRecord]:
     return [record(each, offset) for offset, each in enumerate(events, first_offset)]

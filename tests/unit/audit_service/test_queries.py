@@ -1,5 +1,6 @@
 """Cursors: a place in the order of the search, as clients carry it about."""
 
+from base64 import urlsafe_b64encode
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -28,7 +29,15 @@ class TestACursor:
 
     @pytest.mark.parametrize(
         "cursor",
-        ["", "AAAA", "AAAAAAAAAAAAAAAAAAAAAA", "f_________________________==", "é", "AAAA\nAAAA"],
+        [
+            "",
+            "AAAA",
+            "AAAAAAAAAAAAAAAAAAAAAA",
+            "é",
+            "AAAA\nAAAA",
+            pytest.param(urlsafe_b64encode(b"\x7f" * 16).decode(), id="after the year 9999"),
+            pytest.param(urlsafe_b64encode(b"\x80" * 16).decode(), id="before the year 1"),
+        ],
     )
     def test_that_is_mangled_is_refused(self, cursor: str) -> None:
         with pytest.raises(InvalidFields):
