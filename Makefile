@@ -9,7 +9,7 @@ PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down status logs clean test test-unit test-contract test-integration test-e2e \
-        check format lock contracts
+        check format lock contracts docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ format: $(VENV)/development ## format the code
 
 contracts: $(VENV)/development ## write schemas, examples and AsyncAPI anew
 	$(RUN) contracts generate
+
+docs: $(VENV)/development ## write docs/settings.md anew
+	$(RUN) docs.settings_table
 
 lock: $(VENV)/development ## pin the whole environment anew, after a change of pyproject.toml
 	$(VENV)/bin/pip install --quiet uv

@@ -1,0 +1,78 @@
+"""docs/settings.md lists every setting of every process, as the code has it."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings
+
+from docs.settings_table import PAGE, SECTIONS, own_fields, page
+
+from .repository import pages, prose, read, tracked_files
+
+CLASSES = [settings for _, settings in SECTIONS]
+every_class = pytest.mark.parametrize("settings", CLASSES, ids=lambda each: each.__name__)
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "make docs writes it anew"
+
+
+def test_no_settings_class_is_left_out() -> None:
+    for path in tracked_files():
+        if path.name == "settings.py":
+            import_module(".".join(path.with_suffix("").parts))
+
+    def below(settings: type[BaseSettings]) -> set[type[BaseSettings]]:
+        ours = {each for each in settings.__subclasses__() if is_ours(each)}
+        return ours.union(*map(below, ours))
+
+    assert below(BaseSettings) == set(CLASSES)
+
+
+def is_ours(settings: type[BaseSettings]) -> bool:
+    package = settings.__module__.split(".")[0]
+    return package not in ("pydantic_settings", "tests") and any(
+        path.parts[0] == package for path in tracked_files()
+    )
+
+
+@every_class
+def test_each_setting_says_what_it_is(settings: type[BaseSettings]) -> None:
+    unsaid = [name for name, field in own_fields(settings) if not field.description]
+
+    assert unsaid == []
+
+
+@every_class
+def test_no_secret_has_a_default(settings: type[BaseSettings]) -> None:
+    for field in settings.model_fields.values():
+        if SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            assert field.is_required() or field.default is None
+
+
+PREFIXES = [each.model_config["env_prefix"] for each in CLASSES if each.model_config["env_prefix"]]
+VARIABLES = {
+    f"{each.model_config['env_prefix']}{name}".upper()
+    for each in CLASSES
+    for name in each.model_fields
+}
+
+
+@pytest.mark.parametrize("path", pages(), ids=str)
+def test_a_setting_that_a_page_names_is_there(path: Path) -> None:
+    named = set(re.findall(rf"\b(?:{'|'.join(PREFIXES)})[A-Z_0-9]+\b", prose(path)))
+
+    assert named <= VARIABLES
+
+
+def test_the_local_cluster_has_its_own_table_next_to_it_with_the_same_defaults() -> None:
+    rows = {line for line in page().splitlines() if line.startswith("| `LOCAL_")}
+    theirs = read("local_cluster/README.md")
+
+    for row in rows:
+        variable, default = (cell.strip(" `") for cell in row.split("|")[1:3])
+        assert f"| `{variable}` | " in theirs
+        assert not default.isdecimal() or f"| `{variable}` | {default} | " in theirs
