@@ -145,9 +145,9 @@ def _without_repeats(came: Iterable[Kept], known: Mapping[Hashable, set[bytes]])
 
 
 async def _add(connection: AsyncConnection, fresh: Sequence[Kept], now: datetime) -> None:
-    # COPY takes two thirds of the time of any INSERT here. It can't pass over a repeat, and need not: they
-    # are left out by now. One that comes by another topic at this very moment breaks the unique
-    # constraint; the chunk is then handled again, and the repeat is found.
+    # COPY takes two thirds of the time of any INSERT here. It can't pass over a repeat, and need
+    # not: they are left out by now. One that comes by another topic at this very moment breaks the
+    # unique constraint; the chunk is then handled again, and the repeat is found.
     if fresh:
         raw = await connection.get_raw_connection()
         driver: Any = raw.driver_connection
