@@ -103,8 +103,7 @@ class Supervised:
         # What it started itself goes with it, and so does it if it would not listen.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        code = await ended
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return _in_words(await ended)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         spec = self.spec
@@ -126,6 +125,15 @@ class Supervised:
 
     def _enter(self, state: str) -> None:
         self._state, self._since = state, time.time()
+
+
+def _in_words(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"  # most real-time signals have no name
 
 
 def _group_of(user: str) -> int:

@@ -1,5 +1,6 @@
 """Real processes, kept running and stopped in order."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local_cluster import leftovers
+from local_cluster import leftovers, supervisor
 from local_cluster.control import Control
 from local_cluster.directories import make_cluster_directory
 from local_cluster.errors import ClusterError
@@ -114,6 +115,18 @@ class TestRestarting:
         cluster.start("one", "import sys; print('out'); print('err', file=sys.stderr)")
 
         until(lambda: {"out", "err"} <= set(cluster.said("one").split()))
+
+    async def test_after_a_healthy_life_the_early_deaths_are_forgotten(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(supervisor, "HEALTHY_AFTER_S", 0.05)
+        monkeypatch.setattr(supervisor, "BACKOFF_FIRST_S", 600.0)
+        spec = ProcessSpec("one", ("sleep", "0.1"), str(tmp_path), 0)
+
+        one = supervisor.Supervised(spec, tmp_path)
+
+        await asyncio.to_thread(until, lambda: one.status.restarts >= 3)
+        await one.stop()
 
 
 class TestStarting:
