@@ -1,0 +1,1 @@
+"""What the system's speed is, measured."""

@@ -1,0 +1,230 @@
+"""The unit of work, several ways: what it costs to open many accounts, to change many, or one.
+
+``python -m benchmarks.unit_of_work`` starts a PostgreSQL of its own. What came of it:
+docs/decisions/0001-unit-of-work.md.
+"""
+
+import argparse
+import asyncio
+import gc
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+from uuid import UUID
+
+import psutil
+from sqlalchemy import event, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from accounts_service.adapters import tables
+from accounts_service.adapters.postgres_accounts import PostgresAccounts
+from accounts_service.domain.account import Account
+from benchmarks.inserts import INSERTS, insert_accounts
+from benchmarks.orm_accounts import MappedAccount, OrmAccounts, OrmBulkAccounts
+from chassis.database import create_engine
+from chassis.migrations import upgrade
+from chassis.outbox import Outbox
+from chassis.trail import new_id
+from local_cluster.testing import running_infrastructure
+
+CHUNK: Final = 500
+
+A = TypeVar("A", bound=Account)
+Body = Callable[[AsyncConnection], Awaitable[None]]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _outbox() -> Outbox:
+    return Outbox("/accounts", _now)
+
+
+def _opened(kind: type[A]) -> A:
+    return kind.open(
+        new_id(), user_id=new_id(), currency="USD", transaction_id=new_id(), now=_now()
+    )
+
+
+async def _some_ids(connection: AsyncConnection) -> Sequence[UUID]:
+    found = await connection.execute(select(tables.accounts.c.id).limit(CHUNK))
+    return found.scalars().all()
+
+
+async def open_core(connection: AsyncConnection, *, count: int) -> None:
+    outbox = _outbox()
+    accounts = PostgresAccounts(connection, outbox)
+    for _ in range(count):
+        accounts.save(_opened(Account))
+    await accounts.flush()
+    await outbox.flush(connection)
+
+
+async def change_core(connection: AsyncConnection) -> None:
+    accounts = PostgresAccounts(connection, _outbox())
+    for account in (await accounts.load(await _some_ids(connection))).values():
+        account.balance += 1
+        accounts.save(account)
+    await accounts.flush()
+
+
+async def open_orm(
+    connection: AsyncConnection, *, count: int, kind: type[OrmAccounts] = OrmAccounts
+) -> None:
+    accounts = kind(connection, _outbox())
+    for _ in range(count):
+        accounts.save(_opened(MappedAccount))
+    await accounts.flush()
+
+
+async def change_orm(connection: AsyncConnection) -> None:
+    accounts = OrmAccounts(connection, _outbox())
+    for account in await accounts.load(await _some_ids(connection)):
+        account.balance += 1
+    await accounts.flush()
+
+
+@dataclass(frozen=True)
+class Work:
+    """One piece of work, done in several ways, each in a transaction of its own."""
+
+    title: str
+    events: int
+    times: int
+    ways: dict[str, Body]
+    isolation: str = "READ COMMITTED"
+
+
+CORE, ORM, BULK = "Core with a buffer", "ORM, unit of work", "ORM, bulk inserts"
+open_bulk = partial(open_orm, kind=OrmBulkAccounts)
+WORKS: Final = (
+    Work(
+        f"{CHUNK} accounts opened: account, entry and outbox row each",
+        CHUNK,
+        8,
+        {
+            CORE: partial(open_core, count=CHUNK),
+            ORM: partial(open_orm, count=CHUNK),
+            BULK: partial(open_bulk, count=CHUNK),
+        },
+    ),
+    Work(f"{CHUNK} accounts loaded and changed", CHUNK, 8, {CORE: change_core, ORM: change_orm}),
+    Work(
+        "one account opened by a command",
+        1,
+        200,
+        {
+            CORE: partial(open_core, count=1),
+            ORM: partial(open_orm, count=1),
+            BULK: partial(open_bulk, count=1),
+        },
+        "SERIALIZABLE",
+    ),
+    *(
+        Work(
+            f"rows of {count} accounts inserted, three tables, SQL alone",
+            count,
+            times,
+            {
+                name: partial(insert_accounts, insert=insert, count=count)
+                for name, insert in INSERTS.items()
+            },
+        )
+        for count, times in ((CHUNK, 8), (1, 200))
+    ),
+)
+
+
+@dataclass
+class Cost:
+    """What a transaction took, in milliseconds: one number for each repeat."""
+
+    wall: list[float] = field(default_factory=list)
+    client: list[float] = field(default_factory=list)
+    server: list[float] = field(default_factory=list)
+    statements: int = 0
+
+
+class Stopwatch:
+    """Runs a body some times and adds up what it took, here and in the server's process."""
+
+    def __init__(self, engine: AsyncEngine, server: psutil.Process) -> None:
+        self._engine = engine
+        self._server = server
+        self._statements = 0
+        event.listen(engine.sync_engine, "before_cursor_execute", self._count)
+
+    def _count(self, *_: object) -> None:
+        self._statements += 1
+
+    async def measure(self, work: Work, body: Body, cost: Cost) -> None:
+        engine = self._engine.execution_options(isolation_level=work.isolation)
+        gc.collect()
+        self._statements = 0
+        server, client, wall = self._server_s(), time.process_time(), time.perf_counter()
+        for _ in range(work.times):
+            async with engine.begin() as connection:
+                await body(connection)
+        cost.wall.append((time.perf_counter() - wall) * 1000 / work.times)
+        cost.client.append((time.process_time() - client) * 1000 / work.times)
+        cost.server.append((self._server_s() - server) * 1000 / work.times)
+        cost.statements = self._statements // work.times
+
+    def _server_s(self) -> float:
+        used = self._server.cpu_times()
+        return float(used.user + used.system)
+
+
+async def _measure(database_url: str, repeats: int) -> None:
+    await upgrade("accounts_service", database_url)
+    engine = create_engine(database_url, pool_size=1, application_name="benchmark")
+    async with engine.connect() as connection:
+        pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+    stopwatch = Stopwatch(engine, psutil.Process(pid))
+    for work in WORKS:
+        costs = {name: Cost() for name in work.ways}
+        for body in work.ways.values():
+            await stopwatch.measure(work, body, Cost())  # nothing is cold afterwards
+        for number in range(repeats):
+            print(f"{work.title}: repeat {number + 1} of {repeats}", file=sys.stderr)
+            # Alternated, each time in the other order: what else runs here hits all alike.
+            for name in list(work.ways)[:: 1 if number % 2 else -1]:
+                await stopwatch.measure(work, work.ways[name], costs[name])
+        _print(work, costs)
+    await engine.dispose()
+
+
+def _print(work: Work, costs: dict[str, Cost]) -> None:
+    print(work.title)
+    print(f"{'':22}{'events/s':>10}{'ms, median (spread)':>28}{'processor ms here':>19}", end="")
+    print(f"{'in server':>11}{'statements':>12}")
+    for name, cost in costs.items():
+        wall = statistics.median(cost.wall)
+        spread = f"{wall:.2f} ({min(cost.wall):.2f} to {max(cost.wall):.2f})"
+        print(f"  {name:20}{work.events / wall * 1000:10,.0f}{spread:>28}", end="")
+        print(f"{statistics.median(cost.client):19.2f}", end="")
+        print(f"{statistics.median(cost.server):11.2f}{cost.statements:12}")
+    print()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.unit_of_work", description=__doc__)
+    parser.add_argument("--repeats", type=int, default=9, help="of each way, alternated")
+    repeats = parser.parse_args().repeats
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running_infrastructure(Path(directory) / "cluster", kafka=False) as infrastructure,
+    ):
+        asyncio.run(_measure(infrastructure.postgres_url("accounts"), repeats))
+
+
+if __name__ == "__main__":
+    main()
