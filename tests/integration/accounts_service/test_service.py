@@ -1,0 +1,75 @@
+"""The service put together, with Kafka and the users service away."""
+
+from collections.abc import Sequence
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from accounts_service.bootstrap import build
+from accounts_service.settings import AccountsSettings
+from chassis.health import Health
+from chassis.settings import Role
+from chassis.trail import new_id
+
+
+def settings(database: str, *roles: Role) -> AccountsSettings:
+    return AccountsSettings(
+        http_port=0,
+        roles=frozenset(roles),
+        database_url=SecretStr(database),
+        kafka_bootstrap="127.0.0.1:1",
+        jwks_url="http://127.0.0.1:1/jwks.json",
+        idempotency_secret=SecretStr("s" * 32),
+    )
+
+
+async def answer(settings: AccountsSettings, path: str) -> httpx.Response:
+    async with build(settings, Health()) as running:
+        transport = httpx.ASGITransport(running.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://accounts") as client:
+            return await client.get(path)
+
+
+class TestRoles:
+    @pytest.mark.parametrize(
+        ("roles", "parts"),
+        [
+            ([Role.API], ["access-token-keys"]),
+            ([Role.RELAY], ["relay"]),
+            ([Role.AGENTS], ["agents"]),
+            ([*Role], ["access-token-keys", "relay", "agents"]),
+        ],
+    )
+    async def test_a_process_runs_the_parts_of_its_roles(
+        self, accounts_database: str, roles: Sequence[Role], parts: Sequence[str]
+    ) -> None:
+        async with build(settings(accounts_database, *roles), Health()) as running:
+            assert [each.name for each in running.components] == parts
+
+    async def test_routes_are_there_with_the_role_and_ask_for_a_token(
+        self, accounts_database: str
+    ) -> None:
+        path = f"/accounts/{new_id()}"
+
+        with_role = await answer(settings(accounts_database, Role.API), path)
+        without = await answer(settings(accounts_database, Role.AGENTS), path)
+
+        assert with_role.json()["code"] == "not-authenticated"
+        assert without.json()["code"] == "not-found"
+
+
+class TestReadiness:
+    async def test_it_tells_whether_the_database_answers(self, accounts_database: str) -> None:
+        health = Health()
+        async with build(settings(accounts_database, Role.API), health):
+            assert (await health.verdict()).ready
+
+    async def test_and_says_so_when_it_does_not(self) -> None:
+        health = Health()
+        nowhere = "postgresql://accounts:accounts@127.0.0.1:1/accounts"
+        async with build(settings(nowhere, Role.API), health):
+            verdict = await health.verdict()
+
+        assert not verdict.ready
+        assert "database" in verdict.reasons
