@@ -5,10 +5,11 @@ State and outbox are written by the same ``save``, so that neither can be forgot
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Row, Table, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, Table, bindparam, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
@@ -16,6 +17,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from chassis.database import constraint_of
 from chassis.domain import Aggregate, DomainError, DomainEvent
 from chassis.outbox import Outbox
+from chassis.rows import arrays_of, insert_rows, unnested
 from chassis.transactor import StaleAggregate
 from contracts.events import IntegrationEvent
 from contracts.topics import Topic
@@ -95,8 +97,7 @@ class AggregateTable(ABC, Generic[A]):
         new = [aggregate for aggregate in saved if aggregate.version == 0]
         changed = [aggregate for aggregate in saved if aggregate.version > 0]
         try:
-            if new:
-                await self._connection.execute(insert(self.table), [self._columns(a) for a in new])
+            await insert_rows(self._connection, self.table, [self._columns(a) for a in new])
             if changed:
                 await self._update(changed)
         except IntegrityError as error:
@@ -116,24 +117,19 @@ class AggregateTable(ABC, Generic[A]):
 
     async def _update(self, changed: Sequence[A]) -> None:
         rows = [self._columns(aggregate) for aggregate in changed]
-        arrays = {f"all_{column}": [row[column] for row in rows] for column in rows[0]}
-        written = await self._connection.execute(_update_of(self.table), arrays)
+        written = await self._connection.execute(_update_of(self.table), arrays_of(rows))
         if len(written.all()) != len(changed):
             raise StaleAggregate(self.table.name)
 
 
+@cache
 def _update_of(table: Table) -> ReturningUpdate[Any]:
     """Update many rows from arrays; one whose version has moved on is not among those returned."""
-    columns = list(table.columns)
-    values = (
-        func.unnest(*(bindparam(f"all_{c.name}", type_=ARRAY(c.type)) for c in columns))
-        .table_valued(*columns, name="changed")
-        .render_derived()
-    )
+    given = unnested(table.columns)
     return (
         update(table)
         # The version in WHERE is the optimistic lock: no row back, no save.
-        .where(table.c.id == values.c.id, table.c.version == values.c.version - 1)
-        .values({c.name: values.c[c.name] for c in columns if c.name != "id"})
+        .where(table.c.id == given.c.id, table.c.version == given.c.version - 1)
+        .values({column.name: given.c[column.name] for column in table.c if column.name != "id"})
         .returning(table.c.id)
     )

@@ -3,20 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import tables
+from chassis.rows import insert_rows
 from chassis.telemetry import current_traceparent
 from chassis.trail import Trail, new_id, trail_or_none
 from contracts.envelope import encode
 from contracts.events import IntegrationEvent
 from contracts.topics import Topic
-
-_INSERT: Final = insert(tables.outbox)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +88,7 @@ class Outbox:
 
     async def flush(self, connection: AsyncConnection) -> None:
         """Write what was appended, in one statement."""
-        rows = self.take_rows()
-        if rows:
-            await connection.execute(_INSERT, [_columns(row) for row in rows])
+        await insert_rows(connection, tables.outbox, [_columns(row) for row in self.take_rows()])
 
 
 def _columns(row: OutboxRow) -> dict[str, Any]:

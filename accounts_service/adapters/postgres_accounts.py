@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import Row, insert
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts_service.adapters.tables import PERSONAL, accounts, ledger_entries
@@ -15,6 +15,7 @@ from accounts_service.domain.errors import AccountExists
 from chassis.aggregates import AggregateTable
 from chassis.domain import DomainError
 from chassis.outbox import Outbox
+from chassis.rows import insert_rows
 from contracts.events import IntegrationEvent
 from contracts.topics import ACCOUNTS_ACCOUNT
 
@@ -60,8 +61,7 @@ class PostgresAccounts(AggregateTable[Account]):
             for transaction in account.take_transactions()
         ]
         await super().flush()
-        if entries:
-            await self._connection.execute(insert(ledger_entries), entries)
+        await insert_rows(self._connection, ledger_entries, entries)
 
 
 def _entry(account_id: UUID, transaction: Transaction) -> dict[str, Any]:
