@@ -69,9 +69,12 @@ class Cluster:
         :raises ClusterError: something did not come up; the message says what and where to look
         """
         names = [service.name for service in self.topology.services] if services else []
-        self._refuse_taken_ports(["kafka"] * kafka + ["postgres"] * postgres + names)
-        if not self.control.is_up():
+        supervised = self.control.is_up()
+        if not supervised:
+            # First of all: what is left of former processes still has their ports.
             reap(self.settings.directory, self._report)
+        self._refuse_taken_ports(["kafka"] * kafka + ["postgres"] * postgres + names)
+        if not supervised:
             self.control.launch(self.topology.inherited_environment(), self._lifeline)
         specs = [self.topology.spec(service) for service in self.topology.services]
         changed = services and bool(self.control.unlike(specs))

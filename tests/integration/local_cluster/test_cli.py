@@ -79,6 +79,30 @@ class TestUpAndDown:
         assert person.runs("clean").returncode == 0
         assert not person.directory.exists()
 
+    def test_what_a_killed_supervisor_left_up_replaces_and_down_ends(self, person: Person) -> None:
+        assert person.runs("up", "--only-infrastructure").returncode == 0
+        before = person.left()
+        kill_supervisor(person)
+
+        up = person.runs("up", "--only-infrastructure")
+
+        assert up.returncode == 0, up.stderr
+        assert "left without a supervisor" in up.stdout
+        assert not any(process.is_running() for process in before)
+
+        kill_supervisor(person)
+        assert person.runs("down").returncode == 0
+        assert person.left() == []
+
+    def test_after_everything_was_killed_up_works_as_ever(self, person: Person) -> None:
+        assert person.runs("up", "--only-infrastructure").returncode == 0
+        for process in person.left():
+            process.kill()
+
+        up = person.runs("up", "--only-infrastructure")
+
+        assert up.returncode == 0, up.stderr
+
     def test_a_taken_port_is_named_with_who_needs_it_and_what_moves_it(
         self, person: Person
     ) -> None:
@@ -149,3 +173,9 @@ class TestMistakes:
 
         assert logs.returncode == 1
         assert "no log of nobody" in logs.stderr
+
+
+def kill_supervisor(person: Person) -> None:
+    for process in person.left():
+        if "local_cluster.supervisor" in process.cmdline():
+            process.kill()

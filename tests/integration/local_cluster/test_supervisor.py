@@ -120,7 +120,8 @@ class TestRestarting:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(supervisor, "HEALTHY_AFTER_S", 0.05)
-        monkeypatch.setattr(supervisor, "BACKOFF_FIRST_S", 600.0)
+        for pause in ("BACKOFF_FIRST_S", "BACKOFF_MOST_S"):
+            monkeypatch.setattr(supervisor, pause, 600.0)
         spec = ProcessSpec("one", ("sleep", "0.1"), str(tmp_path), 0)
 
         one = supervisor.Supervised(spec, tmp_path)
