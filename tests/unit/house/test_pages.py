@@ -1,0 +1,167 @@
+"""The pages tell the truth: links lead somewhere, and every command they show is there and run."""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import click
+import pytest
+
+from .repository import ROOT, blocks, pages, prose, read
+
+_NEWCOMER: Final = "tests/e2e/test_newcomer.py::test_the_first_hour"
+RUN_BY: Final = {
+    "make demo": _NEWCOMER,
+    "make up": "tests/integration/local_cluster/test_cli.py::test_infrastructure_from_up_to_clean",
+    "make status": _NEWCOMER,
+    "make logs": _NEWCOMER,
+    "make down": _NEWCOMER,
+    "make clean": _NEWCOMER,
+    "make test": ".ci/run",
+    "python -m local_cluster kafka-console-consumer": _NEWCOMER,
+}
+"""Who runs each command that a reader is shown to type, on every change."""
+
+# Where the commands are that a module runs, if not in itself.
+_COMMANDS_OF: Final = {"local_cluster": "local_cluster.cli"}
+
+every_page = pytest.mark.parametrize("page", pages(), ids=str)
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of the headings of a page."""
+    headings = re.findall(r"(?m)^#+ +(.+)$", prose(page))
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@every_page
+def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page.parent / path).resolve() if path else ROOT / page
+        assert target.is_relative_to(ROOT), link
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.relative_to(ROOT)), link
+
+
+def make_targets() -> set[str]:
+    """The targets of the Makefile that are no files."""
+    return set(re.findall(r"(?m)^([a-z][a-z0-9-]*):(?!=)", read("Makefile")))
+
+
+def test_make_help_lists_every_target() -> None:
+    said = subprocess.run(
+        ["make", "--no-print-directory", "help"],  # noqa: S607 - the make on the path
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    assert {line.split()[0] for line in said.splitlines()} == make_targets()
+    assert all(len(line.split()) > 1 for line in said.splitlines())
+
+
+def test_no_target_can_be_taken_for_a_file() -> None:
+    phony = re.search(r"(?m)^\.PHONY: ((?:.*\\\n)*.*)", read("Makefile"))
+
+    assert phony
+    assert set(phony[1].replace("\\\n", " ").split()) == make_targets()
+
+
+def shown_commands(page: Path) -> Iterator[str]:
+    """What a page gives to type, in its text and in its shell blocks."""
+    yield from re.findall(r"`([^`]+)`", prose(page))
+    yield from typed(page)
+
+
+def typed(page: Path) -> Iterator[str]:
+    for block in blocks(page):
+        if block.language == "sh":
+            yield from block.text.replace("\\\n", " ").splitlines()
+
+
+def words_of(command: str) -> list[str]:
+    """The words of a command, without settings before it and a comment after it."""
+    try:
+        words = shlex.split(command, comments=True)
+    except ValueError:
+        return []  # no command, but something with an apostrophe in it
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words.pop(0)
+    return words
+
+
+def runs_of(command: str) -> Iterator[str]:
+    """What a command runs, in the form that ``RUN_BY`` has it."""
+    words = words_of(command)
+    if words[:1] == ["make"]:
+        yield from (f"make {word}" for word in words[1:] if re.fullmatch("[a-z0-9-]+", word))
+    elif words[:1] and Path(words[0]).name == "python" and words[1:2] == ["-m"]:
+        yield " ".join(["python", *words[1:4]])
+
+
+@every_page
+def test_every_make_target_that_is_shown_is_there(page: Path) -> None:
+    for command in shown_commands(page):
+        for run in runs_of(command):
+            if run.startswith("make "):
+                assert run.removeprefix("make ") in make_targets(), command
+
+
+@every_page
+def test_every_module_that_is_shown_can_be_run_so(page: Path) -> None:
+    for command in shown_commands(page):
+        words = words_of(command)
+        if words[1:2] == ["-m"] and words[0].endswith("python") and len(words) > 2:
+            name, arguments = words[2], words[3:]
+            main = f"{name}.__main__" if is_package(name) else name
+            assert find_spec(main), command
+            module = import_module(_COMMANDS_OF.get(name, main))
+            groups = [each for each in vars(module).values() if isinstance(each, click.Group)]
+            if groups and arguments and not arguments[0].startswith("-"):
+                assert any(arguments[0] in group.commands for group in groups), command
+
+
+def is_package(name: str) -> bool:
+    spec = find_spec(name)
+    return spec is not None and spec.submodule_search_locations is not None
+
+
+READERS = [page for page in pages() if page.parent == Path("docs") or page == Path("README.md")]
+
+
+@pytest.mark.parametrize("page", READERS, ids=str)
+def test_every_command_to_type_is_run_by_somebody(page: Path) -> None:
+    for command in typed(page):
+        runs = list(runs_of(command))
+        assert runs or not words_of(command), f"who runs {command}?"
+        for run in runs:
+            assert run in RUN_BY, f"who runs {run}?"
+
+
+@pytest.mark.parametrize("run", RUN_BY)
+def test_who_runs_it_is_there(run: str) -> None:
+    where, _, test = RUN_BY[run].partition("::")
+    text = read(where)
+
+    if test:
+        assert f"def {test}(" in text
+        _, _, command = run.rpartition(" ")
+        # The same command as behind the target.
+        assert f'"{command}"' in text
+        if run.startswith("make "):
+            assert re.search(
+                rf"(?m)^{command}:.*\n\t@\$\(RUN\) local_cluster {command}\b", read("Makefile")
+            )
+    else:
+        assert run in text
