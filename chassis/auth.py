@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from chassis.domain import DomainError, Kind
 from chassis.problems import TemporarilyUnavailable
+from chassis.settings import ServiceSettings
 
 # RFC 9864's name for EdDSA over Ed25519; "EdDSA" alone leaves the curve open and is deprecated.
 SIGNING_ALGORITHM: Final = "Ed25519"
@@ -122,6 +123,18 @@ class TokenVerifier:
             iat={"essential": True},
             exp={"essential": True},
             jti={"essential": True},
+        )
+
+    @classmethod
+    def of(
+        cls, settings: ServiceSettings, now: Callable[[], datetime], *, keys: FetchKeys
+    ) -> "TokenVerifier":
+        """Verify with these keys what the settings say of issuer and audience."""
+        return cls(
+            keys,
+            issuer=settings.access_token_issuer,
+            audience=settings.access_token_audience,
+            now=now,
         )
 
     async def run(self) -> None:

@@ -1,10 +1,15 @@
 """Connections to a service's own PostgreSQL, none of which can hold a lock for ever."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from chassis.settings import ServiceSettings
 
 # A process that is frozen or cut off keeps its locks until the server ends its session, so the
 # server is told when. Idle-in-transaction stays below the consumers' session time-out (6 s):
@@ -42,6 +47,29 @@ def create_engine(database_url: str, *, pool_size: int, application_name: str) -
             "server_settings": SESSION_SETTINGS | {"application_name": application_name},
         },
     )
+
+
+@asynccontextmanager
+async def pool(settings: ServiceSettings, application_name: str) -> AsyncIterator[AsyncEngine]:
+    """Have a pool of connections while the block runs; PostgreSQL shows them by this name."""
+    engine = create_engine(
+        settings.database_url.get_secret_value(),
+        pool_size=settings.database_pool_size,
+        application_name=application_name,
+    )
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def trouble_with(engine: AsyncEngine) -> None:
+    """Ask the database for a sign of life, as a health check does.
+
+    :raises Exception: it gives none
+    """
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
 
 
 def sqlstate_of(error: BaseException) -> str | None:

@@ -29,7 +29,7 @@ class ProcessSettings(BaseSettings):
     http_port: int = Field(ge=0, le=65_535, description="port of HTTP; 0 takes a free one")
     max_body_bytes: int = Field(default=65_536, gt=0, description="largest request body")
     trusted_proxies: str = Field(
-        default="127.0.0.1",
+        default="",
         description="addresses or networks, comma separated, whose X-Forwarded-For is believed",
     )
     shutdown_grace_s: float = Field(
@@ -98,9 +98,6 @@ class ServiceSettings(ProcessSettings):
         default=0.05, gt=0, description="longest sleep when the outbox is empty"
     )
 
-    jwks_url: str = Field(
-        pattern=r"^https?://", description="where the keys that sign access tokens are published"
-    )
     access_token_issuer: str = Field(
         default="users", min_length=1, description="who signs access tokens (their iss)"
     )
@@ -135,6 +132,14 @@ def variable_of(settings_class: type[ProcessSettings], field: str) -> str:
     return f"{settings_class.model_config.get('env_prefix') or ''}{field}".upper()
 
 
+class TokenReaderSettings(ServiceSettings):
+    """The settings of a service that verifies tokens which another one signs."""
+
+    jwks_url: str = Field(
+        pattern=r"^https?://", description="where the keys that sign access tokens are published"
+    )
+
+
 S = TypeVar("S", bound=ProcessSettings)
 
 
@@ -153,6 +158,7 @@ def _exit_naming(settings_class: type[ProcessSettings], errors: list[ErrorDetail
     broken: dict[str, str] = {}
     for each in errors:
         said = "is not set" if each["type"] == "missing" else each["msg"]
+        said = said.removeprefix("Value error, ")
         broken.setdefault(variable_of(settings_class, str(each["loc"][0])), said)
     for variable, said in broken.items():
         print(f"{variable}: {said}", file=sys.stderr)  # noqa: T201 - logging is not set up yet

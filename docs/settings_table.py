@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings
 
 from accounts_service.settings import AccountsSettings
 from audit_service.settings import AuditSettings
-from chassis.settings import ProcessSettings, ServiceSettings
+from chassis.settings import ProcessSettings, ServiceSettings, TokenReaderSettings
 from gateway.settings import GatewaySettings
 from local_cluster.settings import REPOSITORY, Settings
 from notification_service.settings import NotificationSettings
@@ -22,6 +22,7 @@ PAGE: Final = REPOSITORY / "docs" / "settings.md"
 SECTIONS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("Every process", ProcessSettings),
     ("Every service", ServiceSettings),
+    ("Every service but users", TokenReaderSettings),
     ("users", UsersSettings),
     ("accounts", AccountsSettings),
     ("audit", AuditSettings),

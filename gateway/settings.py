@@ -16,11 +16,6 @@ class GatewaySettings(ProcessSettings):
     http_port: int = Field(
         default=8000, ge=0, le=65_535, description="port of HTTP; 0 takes a free one"
     )
-    # This is where strangers come in: here nobody is believed about who they are unless told so.
-    trusted_proxies: str = Field(
-        default="",
-        description="addresses or networks, comma separated, whose X-Forwarded-For is believed",
-    )
 
     users_url: str = Field(pattern=_ORIGIN, description="where the users service listens")
     accounts_url: str = Field(pattern=_ORIGIN, description="where the accounts service listens")

@@ -94,10 +94,11 @@ class Topology:
                 "DATABASE_URL": self._postgres.url(service.database),
                 "KAFKA_BOOTSTRAP": f"127.0.0.1:{self._settings.kafka_port}",
                 "WORKER_NAME": f"{service.name}-1",
-                "JWKS_URL": f"{self.url('users')}/.well-known/jwks.json",
                 "IDEMPOTENCY_SECRET": self._secret(f"{service.name}-idempotency"),
                 "ENVIRONMENT": "development",
             }
+        if service.name in ("accounts", "audit", "notification"):
+            wired["JWKS_URL"] = f"{self.url('users')}/.well-known/jwks.json"
         return _settings_of_caller(prefix) | {
             f"{prefix}{name}": value for name, value in (wired | self._own(service.name)).items()
         }

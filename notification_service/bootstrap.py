@@ -2,14 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.agents import Agents
 from chassis.auth import TokenVerifier, keys_at, operator
-from chassis.database import create_engine
+from chassis.clock import utc_now
+from chassis.database import pool, trouble_with
 from chassis.health import Health
 from chassis.http import create_app
 from chassis.process import Component, Running
@@ -42,62 +41,44 @@ class PostgresWork:
         await self.deliveries.flush(self._connection)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _engine(settings: NotificationSettings, part: str) -> AsyncEngine:
-    return create_engine(
-        settings.database_url.get_secret_value(),
-        pool_size=settings.database_pool_size,
-        application_name=f"{_SERVICE}-{part}",
-    )
-
-
 @asynccontextmanager
 async def build(settings: NotificationSettings, health: Health) -> AsyncIterator[Running]:
     """Open what the service needs, yield its parts, and close it again.
 
     It publishes nothing, so the role ``relay`` runs nothing.
     """
-    engine, agents_engine = _engine(settings, "api"), _engine(settings, "agents")
-    verifier = TokenVerifier(
-        keys_at(settings.jwks_url),
-        issuer=settings.access_token_issuer,
-        audience=settings.access_token_audience,
-        now=_now,
-    )
-    worker = _worker(settings, agents_engine)
-    plan = PlanDeliveries(rules(slack_channel=settings.slack_channel), new_id, _now)
-    agents = Agents(
-        settings,
-        service=_SERVICE,
-        engine=agents_engine,
-        open_work=PostgresWork,
-        subscribers=subscribers(plan),
-        now=_now,
-        on_commit=worker.wake,
-    )
+    async with (
+        pool(settings, f"{_SERVICE}-api") as engine,
+        pool(settings, f"{_SERVICE}-agents") as agents_engine,
+    ):
+        verifier = TokenVerifier.of(settings, utc_now, keys=keys_at(settings.jwks_url))
+        worker = _worker(settings, agents_engine)
+        plan = PlanDeliveries(rules(slack_channel=settings.slack_channel), new_id, utc_now)
+        agents = Agents(
+            settings,
+            service=_SERVICE,
+            engine=agents_engine,
+            open_work=PostgresWork,
+            subscribers=subscribers(plan),
+            now=utc_now,
+            on_commit=worker.wake,
+        )
 
-    components: list[Component] = []
-    if settings.serves_routes:
-        health.add("database", lambda: _trouble_with(engine))
-        components.append(verifier)
-    if Role.AGENTS in settings.roles:
-        components += [agents, worker]
-    app = create_app(
-        title="Notification",
-        description=_DESCRIPTION,
-        version="1",
-        settings=settings,
-        routers=[routes(ListDeliveries(engine), operator(verifier))],
-        health=health,
-    )
-    try:
+        components: list[Component] = []
+        if settings.serves_routes:
+            health.add("database", lambda: trouble_with(engine))
+            components.append(verifier)
+        if Role.AGENTS in settings.roles:
+            components += [agents, worker]
+        app = create_app(
+            title="Notification",
+            description=_DESCRIPTION,
+            version="1",
+            settings=settings,
+            routers=[routes(ListDeliveries(engine), operator(verifier))],
+            health=health,
+        )
         yield Running(app, components)
-    finally:
-        await engine.dispose()
-        await agents_engine.dispose()
 
 
 def _worker(settings: NotificationSettings, engine: AsyncEngine) -> DeliveryWorker:
@@ -105,7 +86,7 @@ def _worker(settings: NotificationSettings, engine: AsyncEngine) -> DeliveryWork
     return DeliveryWorker(
         PostgresDeliveryQueue(engine, SLACK),
         SlackChat(token, base_url, timeout_s=settings.delivery_timeout_s),
-        _now,
+        utc_now,
         Patience(
             call=settings.delivery_timeout_s,
             lease=settings.delivery_lease_s,
@@ -114,9 +95,3 @@ def _worker(settings: NotificationSettings, engine: AsyncEngine) -> DeliveryWork
         ),
         concurrency=settings.delivery_concurrency,
     )
-
-
-async def _trouble_with(engine: AsyncEngine) -> str | None:
-    async with engine.connect() as connection:
-        await connection.execute(text("SELECT 1"))
-    return None

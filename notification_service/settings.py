@@ -5,7 +5,7 @@ from typing import Final
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from chassis.settings import ServiceSettings
+from chassis.settings import TokenReaderSettings
 
 SLACK_URL: Final = "https://slack.com/api/"
 STAND_IN_URL: Final = "http://127.0.0.1:28105/api/"
@@ -13,7 +13,7 @@ STAND_IN_URL: Final = "http://127.0.0.1:28105/api/"
 STAND_IN_TOKEN: Final = "xoxb-stand-in"  # noqa: S105
 
 
-class NotificationSettings(ServiceSettings):
+class NotificationSettings(TokenReaderSettings):
     """The settings of the notification service, read from NOTIFICATION_…."""
 
     model_config = SettingsConfigDict(env_prefix="NOTIFICATION_")

@@ -2,14 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.agents import Agents
 from chassis.auth import TokenVerifier, authenticated
-from chassis.database import create_engine
+from chassis.clock import utc_now
+from chassis.database import pool, trouble_with
 from chassis.health import Health
 from chassis.http import create_app
 from chassis.idempotency import ExpiredKeys, once_for
@@ -41,12 +41,8 @@ _SERVICE = "users"
 _DESCRIPTION = "People, their passwords and tokens, and their tasks."
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 def _open_work(connection: AsyncConnection) -> PostgresUsersWork:
-    return PostgresUsersWork(connection, _now)
+    return PostgresUsersWork(connection, utc_now)
 
 
 def _hasher(settings: UsersSettings) -> Argon2Hasher:
@@ -58,105 +54,87 @@ def _hasher(settings: UsersSettings) -> Argon2Hasher:
     )
 
 
-def _engine(settings: UsersSettings, part: str) -> AsyncEngine:
-    return create_engine(
-        settings.database_url.get_secret_value(),
-        pool_size=settings.database_pool_size,
-        application_name=f"{_SERVICE}-{part}",
-    )
-
-
 @asynccontextmanager
 async def build(settings: UsersSettings, health: Health) -> AsyncIterator[Running]:
     """Open what the service needs, yield its parts, and close it again."""
-    engine, agents_engine = _engine(settings, "api"), _engine(settings, "agents")
-    hasher = _hasher(settings)
-    relay = Relay(settings, service=_SERVICE, now=_now)
-    transactor = Transactor(engine, _open_work, on_commit=relay.wake)
-    views = PostgresViews(engine)
+    async with (
+        pool(settings, f"{_SERVICE}-api") as engine,
+        pool(settings, f"{_SERVICE}-agents") as agents_engine,
+    ):
+        hasher = _hasher(settings)
+        relay = Relay(settings, service=_SERVICE, now=utc_now)
+        transactor = Transactor(engine, _open_work, on_commit=relay.wake)
+        views = PostgresViews(engine)
 
-    keys = SigningKeys(
-        settings.keys_dir,
-        published_ahead=timedelta(seconds=settings.keys_published_ahead_s),
-        now=_now,
-    )
-    tokens = SignedAccessTokens(
-        keys,
-        issuer=settings.access_token_issuer,
-        audience=settings.access_token_audience,
-        lifetime=timedelta(seconds=settings.access_token_lifetime_s),
-    )
-    verifier = TokenVerifier(
-        keys.published,
-        issuer=settings.access_token_issuer,
-        audience=settings.access_token_audience,
-        now=_now,
-    )
-    use_cases = UseCases(
-        sign_up=SignUpHandler(new_id, _now),
-        sign_in=SignInHandler(
-            views=views,
-            hasher=hasher,
-            tokens=tokens,
-            attempts=PostgresSignInAttempts(engine, settings.idempotency_secret),
-            limits=SignInLimits(
-                per_name=settings.sign_ins_per_name,
-                per_network=settings.sign_ins_per_network,
-                window=timedelta(seconds=settings.sign_in_window_s),
+        keys = SigningKeys(
+            settings.keys_dir,
+            published_ahead=timedelta(seconds=settings.keys_published_ahead_s),
+            now=utc_now,
+        )
+        tokens = SignedAccessTokens(
+            keys,
+            issuer=settings.access_token_issuer,
+            audience=settings.access_token_audience,
+            lifetime=timedelta(seconds=settings.access_token_lifetime_s),
+        )
+        verifier = TokenVerifier.of(settings, utc_now, keys=keys.published)
+        use_cases = UseCases(
+            sign_up=SignUpHandler(new_id, utc_now),
+            sign_in=SignInHandler(
+                views=views,
+                hasher=hasher,
+                tokens=tokens,
+                attempts=PostgresSignInAttempts(engine, settings.idempotency_secret),
+                limits=SignInLimits(
+                    per_name=settings.sign_ins_per_name,
+                    per_network=settings.sign_ins_per_network,
+                    window=timedelta(seconds=settings.sign_in_window_s),
+                ),
+                transact=transactor,
+                now=utc_now,
             ),
-            transact=transactor,
-            now=_now,
-        ),
-        profile_of=ProfileOf(views),
-        tasks_of=TasksOf(views),
-    )
-    router = routes(
-        use_cases,
-        hasher=hasher,
-        published_keys=keys.published,
-        once=once_for(transactor, secret=settings.idempotency_secret, now=_now),
-        signed_in=authenticated(verifier),
-        client_network=client_network(settings.gateway_secret),
-    )
-    agents = Agents(
-        settings,
-        service=_SERVICE,
-        engine=agents_engine,
-        open_work=_open_work,
-        subscribers=subscribers(CreateOnboardingTasksHandler(new_id, _now)),
-        now=_now,
-        on_commit=relay.wake,
-    )
+            profile_of=ProfileOf(views),
+            tasks_of=TasksOf(views),
+        )
+        router = routes(
+            use_cases,
+            hasher=hasher,
+            published_keys=keys.published,
+            once=once_for(transactor, secret=settings.idempotency_secret, now=utc_now),
+            signed_in=authenticated(verifier),
+            client_network=client_network(settings.gateway_secret),
+        )
+        agents = Agents(
+            settings,
+            service=_SERVICE,
+            engine=agents_engine,
+            open_work=_open_work,
+            subscribers=subscribers(CreateOnboardingTasksHandler(new_id, utc_now)),
+            now=utc_now,
+            on_commit=relay.wake,
+        )
 
-    components: list[Component] = [ExpiredKeys(engine, _now)]
-    if settings.serves_routes:
-        health.add("database", lambda: _trouble_with(engine))
-        health.add("signing-keys", keys.trouble)
-        components.append(verifier)
-    if Role.RELAY in settings.roles:
-        components.append(relay)
-    if Role.AGENTS in settings.roles:
-        components.append(agents)
-    app = create_app(
-        title="Users",
-        description=_DESCRIPTION,
-        version="1",
-        settings=settings,
-        routers=[router],
-        health=health,
-    )
-    try:
-        yield Running(app, components)
-    finally:
-        hasher.close()
-        await engine.dispose()
-        await agents_engine.dispose()
-
-
-async def _trouble_with(engine: AsyncEngine) -> str | None:
-    async with engine.connect() as connection:
-        await connection.execute(text("SELECT 1"))
-    return None
+        components: list[Component] = [ExpiredKeys(engine, utc_now)]
+        if settings.serves_routes:
+            health.add("database", lambda: trouble_with(engine))
+            health.add("signing-keys", keys.trouble)
+            components.append(verifier)
+        if Role.RELAY in settings.roles:
+            components.append(relay)
+        if Role.AGENTS in settings.roles:
+            components.append(agents)
+        app = create_app(
+            title="Users",
+            description=_DESCRIPTION,
+            version="1",
+            settings=settings,
+            routers=[router],
+            health=health,
+        )
+        try:
+            yield Running(app, components)
+        finally:
+            hasher.close()
 
 
 async def create_operator(
@@ -167,18 +145,18 @@ async def create_operator(
     :raises UsernameIsTaken: by someone who is no operator
     :raises EmailIsTaken: by someone of another name
     """
-    engine = _engine(settings, "command")
     hasher = _hasher(settings)
-    handler = CreateOperatorHandler(new_id, _now)
+    handler = CreateOperatorHandler(new_id, utc_now)
     try:
         command = CreateOperator(username, email, await hasher.hash(password))
-        await Transactor(engine, _open_work)(lambda work: handler(work, command))
-    except UsernameIsTaken:
-        known = await PostgresViews(engine).credentials_of(username)
-        if known is None or UserRole.OPERATOR not in known.roles:
-            raise
-        return False
     finally:
         hasher.close()
-        await engine.dispose()
+    async with pool(settings, f"{_SERVICE}-command") as engine:
+        try:
+            await Transactor(engine, _open_work)(lambda work: handler(work, command))
+        except UsernameIsTaken:
+            known = await PostgresViews(engine).credentials_of(username)
+            if known is None or UserRole.OPERATOR not in known.roles:
+                raise
+            return False
     return True

@@ -14,12 +14,8 @@ class UsersSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="USERS_")
 
     http_port: int = Field(
-        default=8101, ge=0, le=65_535, description="port of HTTP; 0 takes a free one"
+        default=28_101, ge=0, le=65_535, description="port of HTTP; 0 takes a free one"
     )
-    # A client's address limits how often it may guess, so the gateway proves itself by its
-    # secret; an address that anyone on the same machine has is no proof.
-    trusted_proxies: str = Field(default="", description="nobody: see USERS_GATEWAY_SECRET")
-    jwks_url: str = Field(default="", description="not used: this service has the keys itself")
 
     keys_dir: Path = Field(description="directory of the keys that sign access tokens")
     keys_published_ahead_s: float = Field(

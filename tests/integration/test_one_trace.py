@@ -92,13 +92,13 @@ async def whole_system(infrastructure: RunningInfrastructure, keys: Path) -> Asy
     names = ("users", "accounts", "audit", "notification", "slack", "gateway")
     ports = {name: a_free_port() for name in names}
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    jwks_url = f"{urls['users']}/.well-known/jwks.json"
 
     def common(name: str) -> dict[str, Any]:
         return {
             "http_port": ports[name],
             "database_url": SecretStr(infrastructure.postgres_url(name)),
             "kafka_bootstrap": infrastructure.kafka_bootstrap,
-            "jwks_url": f"{urls['users']}/.well-known/jwks.json",
             "idempotency_secret": SECRET,
             "environment": "development",
         }
@@ -112,10 +112,16 @@ async def whole_system(infrastructure: RunningInfrastructure, keys: Path) -> Asy
         "users": users.build(
             UsersSettings(**common("users"), keys_dir=keys, gateway_secret=SECRET), Health()
         ),
-        "accounts": accounts.build(AccountsSettings(**common("accounts")), Health()),
-        "audit": audit.build(AuditSettings(**common("audit")), Health()),
+        "accounts": accounts.build(
+            AccountsSettings(**common("accounts"), jwks_url=jwks_url), Health()
+        ),
+        "audit": audit.build(AuditSettings(**common("audit"), jwks_url=jwks_url), Health()),
         "notification": notification.build(
-            NotificationSettings(**common("notification"), slack_base_url=f"{urls['slack']}/api/"),
+            NotificationSettings(
+                **common("notification"),
+                jwks_url=jwks_url,
+                slack_base_url=f"{urls['slack']}/api/",
+            ),
             Health(),
         ),
         "gateway": gateway.build(

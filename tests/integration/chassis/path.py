@@ -70,7 +70,6 @@ def settings_for(database: str, kafka: str, **changes: Any) -> ServiceSettings:
         database_url=SecretStr(database),
         kafka_bootstrap=kafka,
         http_port=0,
-        jwks_url="http://127.0.0.1:1/none",
         idempotency_secret=SecretStr("x" * 32),
         environment="development",
         **changes,

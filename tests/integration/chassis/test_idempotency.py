@@ -138,8 +138,7 @@ class Shop:
             settings=ServiceSettings(
                 http_port=0,
                 database_url=SecretStr("postgresql://"),
-                jwks_url="http://127.0.0.1:1/",
-                idempotency_secret=SecretStr("s" * 32),
+                        idempotency_secret=SecretStr("s" * 32),
             ),
             routers=[router],
             health=Health(),

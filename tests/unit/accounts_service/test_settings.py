@@ -7,7 +7,7 @@ from chassis.settings import read_settings
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCOUNTS_DATABASE_URL", "postgresql://accounts@127.0.0.1/accounts")
-    monkeypatch.setenv("ACCOUNTS_JWKS_URL", "http://127.0.0.1:8101/.well-known/jwks.json")
+    monkeypatch.setenv("ACCOUNTS_JWKS_URL", "http://127.0.0.1:28101/.well-known/jwks.json")
     monkeypatch.setenv("ACCOUNTS_IDEMPOTENCY_SECRET", "s" * 32)
 
 

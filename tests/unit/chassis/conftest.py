@@ -37,7 +37,6 @@ def settings(**changes: object) -> ServiceSettings:
     given: dict[str, Any] = {
         "http_port": 0,
         "database_url": SecretStr("postgresql://nobody@127.0.0.1:1/nothing"),
-        "jwks_url": "http://127.0.0.1:1/jwks.json",
         "idempotency_secret": SecretStr("s" * 32),
     }
     return ServiceSettings(**(given | changes))

@@ -116,7 +116,7 @@ class TestLogging:
         configure_logging("toys", settings(log_format=log_format))
         try:
             try:
-                Toy(price=address)
+                Toy.model_validate({"price": address})
             except ValueError as error:
                 detail = f"Key (email)=({address}) already exists."
                 raise RuntimeError(f"duplicate key\nDETAIL:  {detail}") from error
