@@ -25,7 +25,7 @@ def pinned(line: str) -> tuple[str, str]:
 
 def entries(file: str) -> list[str]:
     """One entry a package, its continuation lines joined, without comments."""
-    lines = re.sub(r"(?m)^\s*#.*\n?", "", read(file))
+    lines = re.sub(r"(?m)^[ \t]*#.*\n", "", read(file))
     return lines.replace("\\\n", " ").strip().splitlines()
 
 
