@@ -12,7 +12,7 @@ import asyncpg
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from pydantic import SecretStr
-from sqlalchemy import BigInteger, Column, MetaData, Table, Text, Uuid, insert
+from sqlalchemy import BigInteger, Column, Identity, MetaData, Table, Text, Uuid, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import tables
@@ -30,8 +30,10 @@ metadata = MetaData(naming_convention=tables.NAMING)
 effects = Table(
     "effects",
     metadata,
-    Column("event_id", Uuid, primary_key=True),
-    Column("subscriber", Text, primary_key=True),
+    # No key of the event's: an effect that happens twice must show.
+    Column("position", BigInteger, Identity(), primary_key=True),
+    Column("event_id", Uuid, nullable=False),
+    Column("subscriber", Text, nullable=False),
     Column("subject", Text, nullable=False),
     Column("sequence", BigInteger, nullable=False),
 )

@@ -138,7 +138,7 @@ class Shop:
             settings=ServiceSettings(
                 http_port=0,
                 database_url=SecretStr("postgresql://"),
-                        idempotency_secret=SecretStr("s" * 32),
+                idempotency_secret=SecretStr("s" * 32),
             ),
             routers=[router],
             health=Health(),
