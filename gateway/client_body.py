@@ -3,17 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import anyio
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 
 class ClientTooSlow(Exception):
-    """The client did not send its body, or take its answer, in the time it has."""
+    """The client did not send its body in the time it has."""
+
+
+class ClientNotReading(Exception):
+    """The client did not take a part of its answer in the time it has."""
 
 
 class ClientBody:
     """Reads one request: ``begin`` first, then ``content`` to its end, then ``gone``.
+
+    ``failure`` is what ended ``content``, if it ended before the body did.
 
     :raises ClientDisconnect: the client went before its body was whole
     :raises ClientTooSlow: its body was not whole in time
@@ -26,10 +31,11 @@ class ClientBody:
         self._whole = asyncio.Event()
         self._first = b""
         self._deadline = 0.0
+        self.failure: Exception | None = None
 
     async def begin(self) -> None:
         """Wait for the body's beginning: before it, nothing is worth a service's time."""
-        self._deadline = anyio.current_time() + self._timeout_s
+        self._deadline = asyncio.get_running_loop().time() + self._timeout_s
         self._first = await self._next()
 
     def content(self) -> bytes | AsyncIterator[bytes]:
@@ -45,11 +51,15 @@ class ClientBody:
     async def _stream(self) -> AsyncIterator[bytes]:
         yield self._first
         while not self._whole.is_set():
-            yield await self._next()
+            try:
+                yield await self._next()
+            except Exception as error:
+                self.failure = error
+                raise
 
     async def _next(self) -> bytes:
         try:
-            with anyio.fail_after(self._deadline - anyio.current_time()):
+            async with asyncio.timeout_at(self._deadline):
                 message: Message = await self._receive()
         except TimeoutError as error:
             raise ClientTooSlow from error

@@ -1,11 +1,8 @@
 """Forwarding: one request to the service that answers it, and the answer back, as both come."""
 
 import asyncio
-from collections.abc import AsyncIterable, Callable
-from typing import Final
 
-import anyio
-import httpx
+import aiohttp
 import structlog
 from fastapi import APIRouter, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
@@ -14,19 +11,10 @@ from starlette.types import Receive, Scope, Send
 from chassis.problems import UNAVAILABLE_RETRY_AFTER_S, problem
 from chassis.telemetry import current_traceparent
 from chassis.trail import current_trail
-from gateway.client_body import ClientBody, ClientTooSlow
+from gateway.client_body import ClientBody, ClientNotReading, ClientTooSlow
 from gateway.headers import Edge, Header, to_client, to_service
-from gateway.routes import PublicRoute
-from gateway.upstream import Upstream
-
-# httpx's failure → status, code, and what the service did.
-_FAILURES: Final[tuple[tuple[type[httpx.TransportError], int, str, str], ...]] = (
-    (httpx.PoolTimeout, 503, "service-busy", "has more requests than it can take"),
-    (httpx.ConnectTimeout, 504, "service-timeout", "did not take the connection in time"),
-    (httpx.TimeoutException, 504, "service-timeout", "did not answer in time"),
-    (httpx.ConnectError, 502, "service-unreachable", "cannot be reached"),
-    (httpx.TransportError, 502, "service-answer-broken", "gave no whole answer"),
-)
+from gateway.routes import PublicRoute, Service
+from gateway.upstream import ServiceFailed, Upstream
 
 _log = structlog.get_logger(__name__)
 
@@ -94,61 +82,68 @@ class _Exchange(Response):
         body = ClientBody(receive, self._client_timeout_s)
         try:
             await body.begin()
-            # anyio's scope and not a task to cancel: httpcore shields its clean-up by the same.
-            with anyio.CancelScope() as while_wanted:
-                watching = asyncio.create_task(_when_gone(body, while_wanted.cancel))
-                try:
-                    await self._exchange(body.content(), scope, receive, send)
-                finally:
-                    watching.cancel()
+            refusal = await self._while_wanted(body, send)
         except ClientTooSlow:
             refusal = problem(408, "body-too-slow", headers={"Connection": "close"})
-            await refusal(scope, receive, send)
         except ClientDisconnect:
             return
+        if refusal is not None:
+            await refusal(scope, receive, send)
 
-    async def _exchange(
-        self, content: bytes | AsyncIterable[bytes], scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _while_wanted(self, body: ClientBody, send: Send) -> Response | None:
+        exchange = asyncio.create_task(self._exchange(body, send))
+        gone = asyncio.create_task(body.gone())
         try:
-            answer = await self._upstream.send(self._method, self._target, self._fields, content)
-        except httpx.TransportError as error:
-            await self._failed(error)(scope, receive, send)
-            return
-        try:
-            await self._pass_on(answer, send)
+            await asyncio.wait({exchange, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await answer.aclose()
+            exchange.cancel()
+            gone.cancel()
+            await asyncio.wait({exchange, gone})
+        return None if exchange.cancelled() else exchange.result()
 
-    def _failed(self, error: httpx.TransportError) -> Response:
-        status, code, did = next(
-            (status, code, did) for kind, status, code, did in _FAILURES if isinstance(error, kind)
-        )
-        service = self._upstream.service
-        _log.warning("service failed", to=service, code=code, error=type(error).__qualname__)
-        headers = {"Retry-After": str(UNAVAILABLE_RETRY_AFTER_S)} if status == 503 else {}
-        return problem(status, code, f"the {service} service {did}", headers=headers)
+    async def _exchange(self, body: ClientBody, send: Send) -> Response | None:
+        """Pass on what the service answers; return the refusal if it does not begin to."""
+        begun = False
+        try:
+            async with self._upstream.ask(
+                self._method, self._target, self._fields, body.content()
+            ) as answer:
+                begun = True
+                await self._pass_on(answer, send)
+        except ServiceFailed as failed:
+            if body.failure is not None and not begun:
+                raise body.failure from None
+            _log.warning(
+                "answer broke off" if begun else "service failed",
+                to=self._upstream.service,
+                code=failed.code,
+                error=type(failed.__cause__).__qualname__,
+            )
+            # What has begun is left unfinished: the server then cuts the connection, and the
+            # client can't take it for whole.
+            return None if begun else _refusal(self._upstream.service, failed)
+        except ClientNotReading:
+            _log.warning("client does not read", asked=self._upstream.service)
+        return None
 
-    async def _pass_on(self, answer: httpx.Response, send: Send) -> None:
-        """Pass an answer on. One that breaks off is left unfinished: the server then cuts it."""
+    async def _pass_on(self, answer: aiohttp.ClientResponse, send: Send) -> None:
         start = {
             "type": "http.response.start",
-            "status": answer.status_code,
-            "headers": to_client(answer.headers.raw),
+            "status": answer.status,
+            "headers": to_client(answer.raw_headers),
         }
         await send(start)
-        try:
-            async for chunk in answer.aiter_raw():
-                with anyio.fail_after(self._client_timeout_s):
+        async for chunk in answer.content.iter_any():
+            try:
+                async with asyncio.timeout(self._client_timeout_s):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except (httpx.TransportError, TimeoutError) as error:
-            _log.warning(
-                "answer broke off", to=self._upstream.service, error=type(error).__qualname__
-            )
-            return
+            except TimeoutError as error:
+                raise ClientNotReading from error
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _when_gone(body: ClientBody, end: Callable[[], None]) -> None:
-    await body.gone()
-    end()
+def _refusal(service: Service, failed: ServiceFailed) -> Response:
+    headers = {"Retry-After": str(UNAVAILABLE_RETRY_AFTER_S)} if failed.status == 503 else {}
+    return problem(
+        failed.status, failed.code, f"the {service} service {failed.did}", headers=headers
+    )

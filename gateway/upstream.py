@@ -1,80 +1,120 @@
-"""A service as the gateway reaches it: its own pool of connections, its own time-outs."""
+"""A service as the gateway reaches it: its own connections, its own time-outs."""
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Final
 
-import httpx
+import aiohttp
+from yarl import URL
 
 from gateway.headers import Header
 from gateway.routes import Service
 from gateway.settings import GatewaySettings
 
 # Shorter than the 5 s after which the services' server closes an idle connection: a request sent
-# just then would be lost, and it is not ours to send it again.
+# just then would be lost, and a command is not ours to send again.
 _KEEPALIVE_S: Final = 3.0
+# What aiohttp would add in its own name to what the client said.
+_NOT_ADDED: Final = frozenset({"Accept", "Accept-Encoding", "Content-Type", "User-Agent"})
+
+
+@dataclass(eq=False)
+class ServiceFailed(Exception):
+    """A service gave no answer: the status and code to tell so, and what it did in words."""
+
+    status: int
+    code: str
+    did: str
 
 
 class Upstream:
-    """Sends requests to one service. Each has its own pool: a slow one can't exhaust another's.
-
-    Nothing is sent twice. It is httpx's transport without its client, which would keep cookies
-    from one person for another.
-    """
+    """Asks one service. Each has its own connections: a slow one can't use up another's."""
 
     def __init__(
         self, service: Service, url: str, settings: GatewaySettings, tls: ssl.SSLContext
     ) -> None:
         self.service = service
-        self._url = httpx.URL(url)
-        self._timeouts = {
-            "connect": settings.connect_timeout_s,
-            "read": settings.answer_timeout_s,
-            "write": settings.answer_timeout_s,
-            "pool": settings.queue_timeout_s,
-        }
-        self._transport = httpx.AsyncHTTPTransport(
-            verify=tls,
-            limits=httpx.Limits(
-                max_connections=settings.max_connections,
-                max_keepalive_connections=settings.max_connections,
-                keepalive_expiry=_KEEPALIVE_S,
+        self._url = url.rstrip("/")
+        self._queue_timeout_s = settings.queue_timeout_s
+        self._free = asyncio.Semaphore(settings.max_connections)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S, ssl=tls),
+            # A jar would keep one person's cookies for another.
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                sock_connect=settings.connect_timeout_s,
+                sock_read=settings.answer_timeout_s,
             ),
+            auto_decompress=False,
+            skip_auto_headers=_NOT_ADDED,
         )
 
-    async def send(
+    @asynccontextmanager
+    async def ask(
         self,
         method: str,
         target: str,
         headers: Sequence[Header] = (),
         content: bytes | AsyncIterable[bytes] = b"",
-    ) -> httpx.Response:
-        """Send a request, and return its answer once the head is there; the caller closes it.
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request, and give its answer once the head is there, with its body still to come.
 
-        :raises httpx.TransportError: no connection, no answer in time, or none that is HTTP
+        A command is sent once. What is safe to ask twice is asked once more if a connection that
+        was kept turns out to be closed.
+
+        :raises ServiceFailed: no connection, no answer in time, or none that is HTTP; also while
+            the answer's body is read
         """
-        request = httpx.Request(
-            method,
-            self._url.copy_with(raw_path=target.encode("ascii")),
-            headers=list(headers),
-            content=content,
-            extensions={"timeout": self._timeouts},
-        )
-        answer = await self._transport.handle_async_request(request)
-        answer.request = request
-        return answer
+        with _failures():
+            await self._wait_for_place()
+            try:
+                async with self._session.request(
+                    method,
+                    URL(self._url + target, encoded=True),
+                    headers=[
+                        (name.decode(), value.decode("utf-8", "replace")) for name, value in headers
+                    ],
+                    data=content or None,
+                    allow_redirects=False,
+                ) as answer:
+                    yield answer
+            finally:
+                self._free.release()
 
-    async def get(self, path: str) -> httpx.Response:
-        """Ask for this path on the gateway's own behalf, and return the whole answer.
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """Ask for this path on the gateway's own behalf, and return the status and the body.
 
-        :raises httpx.TransportError: as ``send``
+        :raises ServiceFailed: as ``ask``
         """
-        answer = await self.send("GET", path)
-        try:
-            await answer.aread()
-        finally:
-            await answer.aclose()
-        return answer
+        async with self.ask("GET", path) as answer:
+            return answer.status, await answer.read()
 
     async def aclose(self) -> None:
-        await self._transport.aclose()
+        await self._session.close()
+
+    async def _wait_for_place(self) -> None:
+        try:
+            async with asyncio.timeout(self._queue_timeout_s):
+                await self._free.acquire()
+        except TimeoutError:
+            raise ServiceFailed(503, "service-busy", "has more requests than it can take") from None
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except aiohttp.ConnectionTimeoutError as error:
+        raise ServiceFailed(
+            504, "service-timeout", "did not take the connection in time"
+        ) from error
+    except aiohttp.ServerTimeoutError as error:
+        raise ServiceFailed(504, "service-timeout", "did not answer in time") from error
+    except aiohttp.ClientConnectorError as error:
+        raise ServiceFailed(502, "service-unreachable", "cannot be reached") from error
+    except aiohttp.ClientError as error:
+        raise ServiceFailed(502, "service-answer-broken", "gave no whole answer") from error

@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
-import httpx
 import structlog
 
 from gateway.openapi import ApiDocument
-from gateway.upstream import Upstream
+from gateway.upstream import ServiceFailed, Upstream
 
 _DOCUMENT_REFRESH_S: Final = 60.0
 _LOOK_TIMEOUT_S: Final = 2.0
@@ -62,10 +63,13 @@ class ServiceWatch:
         was_away = self._trouble is not None
         try:
             async with asyncio.timeout(_LOOK_TIMEOUT_S):
-                ready = await self._upstream.get("/health/ready")
-            self._trouble = None if ready.status_code == httpx.codes.OK else "not ready"
-        except (httpx.TransportError, TimeoutError):
-            self._trouble = "unreachable"
+                status, _ = await self._upstream.get("/health/ready")
+            self._trouble = None if status == HTTPStatus.OK else "not ready"
+        except ServiceFailed as failed:
+            self._trouble = failed.did
+            return
+        except TimeoutError:
+            self._trouble = "did not answer in time"
             return
         # One that was away may be back as another version.
         if was_away or self._monotonic() >= self._document_due:
@@ -74,8 +78,8 @@ class ServiceWatch:
     async def _read_document(self) -> None:
         try:
             async with asyncio.timeout(_LOOK_TIMEOUT_S):
-                answer = await self._upstream.get("/openapi.json")
-            self._api.learn(self._upstream.service, answer.raise_for_status().json())
+                _, document = await self._upstream.get("/openapi.json")
+            self._api.learn(self._upstream.service, json.loads(document))
             self._document_due = self._monotonic() + _DOCUMENT_REFRESH_S
         except Exception as error:  # noqa: BLE001 - whatever it is, the last document stays good
             _log.warning("document not read", of=self.name, error=type(error).__qualname__)

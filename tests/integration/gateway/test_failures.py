@@ -1,5 +1,6 @@
 import asyncio
 import json
+import socket
 from typing import Any
 
 import httpx
@@ -74,6 +75,30 @@ class TestAServiceThatFails:
         )
         assert asked == 1  # it may have acted on the first, so there is no second
 
+    async def test_does_not_take_the_connection_in_time(self) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            port = full.getsockname()[1]
+            # Whoever is let in waits to be accepted; then the kernel answers nobody any more.
+            waiting = [
+                asyncio.create_task(asyncio.open_connection("127.0.0.1", port)) for _ in range(3)
+            ]
+            async with gateway(
+                users_url=f"http://127.0.0.1:{port}", connect_timeout_s=0.3
+            ) as client:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                response = await client.get("/users/me")
+            for each in waiting:
+                each.cancel()
+            for opened in await asyncio.gather(*waiting, return_exceptions=True):
+                if isinstance(opened, tuple):
+                    opened[1].close()
+
+        assert problem_of(response) == (
+            504,
+            "service-timeout",
+            "the users service did not take the connection in time",
+        )
+
     async def test_has_more_requests_than_it_may(self, users: Toy, users_url: str) -> None:
         users.answer = never
         async with gateway(users_url=users_url, max_connections=1, queue_timeout_s=0.1) as client:
@@ -145,6 +170,48 @@ class TestAConnection:
                 await client.get("/users/me")
 
         assert connections == 1
+
+    @pytest.mark.parametrize(
+        ("method", "path", "status", "asked"),
+        [("POST", "/users", 502, 1), ("GET", "/users/me", 200, 2)],
+    )
+    async def test_that_turns_out_closed_costs_a_command_its_answer_and_never_a_second_try(
+        self, method: str, path: str, status: int, asked: int
+    ) -> None:
+        heard: list[str] = []
+
+        async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heard.append((await reader.readuntil(b"\r\n\r\n")).decode().split()[0])
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            heard.append((await reader.readuntil(b"\r\n\r\n")).decode().split()[0])
+
+        async with tcp_service(answer_once) as url, gateway(users_url=url) as client:
+            await client.get("/users/me")
+            response = await client.request(method, path)
+
+        assert response.status_code == status
+        assert heard == ["GET", *[method] * asked]
+
+
+class TestAnAnswerBeforeTheBodyIsWhole:
+    async def test_comes_back_at_once(self, users_url: str) -> None:
+        async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno")
+            await reader.read()
+
+        async with (
+            tcp_service(refuse) as url,
+            gateway(users_url=url, client_timeout_s=5) as client,
+            connection(client) as (reader, writer),
+        ):
+            writer.write(b"POST /users HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\nhalf")
+            async with asyncio.timeout(3):
+                head = await reader.readuntil(b"\r\n\r\n")
+                body = await reader.readexactly(2)
+
+        assert head.startswith(b"HTTP/1.1 401")
+        assert body == b"no"
 
 
 class TestABodyThatIsTooLarge:

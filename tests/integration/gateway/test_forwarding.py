@@ -1,4 +1,5 @@
 import asyncio
+import json
 from typing import Any
 
 import httpx
@@ -78,6 +79,25 @@ class TestARequest:
 
         assert answer.startswith(b"HTTP/1.1 200")
         assert b'"query": "a=%23b"' in answer
+
+    async def test_keeps_its_header_values_and_none_of_them_breaks_it(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        response = await client.get(
+            "/users/me", headers=[(b"X-Name", "Zoë".encode()), (b"X-Bytes", b"\xff")]
+        )
+
+        assert [name.encode("latin-1").decode() for name in arrived(response, "x-name")] == ["Zoë"]
+        assert len(arrived(response, "x-bytes")) == 1
+
+    async def test_says_nothing_that_its_client_did_not(self, client: httpx.AsyncClient) -> None:
+        async with connection(client) as (reader, writer):
+            writer.write(b"POST /users HTTP/1.0\r\nContent-Length: 1\r\n\r\nx")
+            answer = await reader.read()
+
+        told = json.loads(answer.partition(b"\r\n\r\n")[2])
+        names = {name for name, _ in told["headers"]}
+        assert names.isdisjoint({"user-agent", "accept", "accept-encoding", "content-type"})
 
 
 class TestTheClientsAddress:

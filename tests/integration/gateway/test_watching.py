@@ -44,8 +44,8 @@ class TestReadiness:
 
         assert told == {
             "users": "not ready",
-            "accounts": "unreachable",
-            "notification": "unreachable",
+            "accounts": "cannot be reached",
+            "notification": "cannot be reached",
         }
 
 
