@@ -65,14 +65,14 @@ def routes(
 ) -> APIRouter:
     router = APIRouter(tags=["accounts"])
 
-    @router.get("/users/{user_id}/account")
+    @router.get("/users/{user_id}/account", summary="A user's account")
     async def get_account_of_user(
         user_id: UUID, who: Annotated[Principal, Depends(signed_in)]
     ) -> AccountBody:
         """Return a user's account, to its owner or an operator; to others it is not there."""
         return AccountBody.of(await read_account.of_user(_reader(who), user_id))
 
-    @router.get("/accounts/{account_id}")
+    @router.get("/accounts/{account_id}", summary="An account")
     async def get_account(
         account_id: UUID, who: Annotated[Principal, Depends(signed_in)]
     ) -> AccountBody:

@@ -55,7 +55,13 @@ def routes(
 ) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/users", status_code=201, response_model=SignedUpBody, tags=["users"])
+    @router.post(
+        "/users",
+        status_code=201,
+        response_model=SignedUpBody,
+        tags=["users"],
+        summary="Sign up",
+    )
     async def post_user(
         body: SignUpBody, once: Annotated[Once[CommandWork], Depends(once)]
     ) -> Response:
@@ -69,7 +75,7 @@ def routes(
 
         return await once(lambda work: use_cases.sign_up(work, command), answer=answer)
 
-    @router.post("/auth/token", tags=["sign-in"])
+    @router.post("/auth/token", tags=["sign-in"], summary="Sign in")
     async def post_token(
         form: Annotated[OAuth2PasswordRequestForm, Depends()],
         network: Annotated[str, Depends(client_network)],
@@ -82,17 +88,17 @@ def routes(
         response.headers["Cache-Control"] = "no-store"
         return TokenBody.of(token)
 
-    @router.get("/.well-known/jwks.json", tags=["sign-in"])
+    @router.get("/.well-known/jwks.json", tags=["sign-in"], summary="The keys that verify tokens")
     async def get_keys(response: Response) -> KeySetBody:
         """Return the keys that access tokens are verified with."""
         response.headers["Cache-Control"] = _KEYS_CACHED
         return KeySetBody.model_validate(await published_keys())
 
-    @router.get("/users/me", tags=["users"])
+    @router.get("/users/me", tags=["users"], summary="You")
     async def get_me(who: Annotated[Principal, Depends(signed_in)]) -> UserBody:
         return UserBody.of(await use_cases.profile_of(who.id))
 
-    @router.get("/users/me/tasks", tags=["users"])
+    @router.get("/users/me/tasks", tags=["users"], summary="Your tasks, newest first")
     async def get_my_tasks(
         who: Annotated[Principal, Depends(signed_in)],
         before: UUID | None = None,
@@ -101,7 +107,7 @@ def routes(
         """Return your tasks, newest first."""
         return TasksBody.of(await use_cases.tasks_of(who.id, before=before, limit=limit))
 
-    @router.get("/users/{user_id}", tags=["users"])
+    @router.get("/users/{user_id}", tags=["users"], summary="A user")
     async def get_user(user_id: UUID, who: Annotated[Principal, Depends(signed_in)]) -> UserBody:
         """Return a user, to themselves or to an operator; for others there is none."""
         if who.id != user_id and OPERATOR not in who.roles:
