@@ -167,6 +167,8 @@ def _new(topic: Topic, brokers: int) -> NewTopic:
             "retention.ms": str(-1 if topic.retention_ms is None else topic.retention_ms),
             "retention.bytes": "-1",
             "cleanup.policy": "delete",
+            # A record bears the time of its outbox row, whose clock may be ahead of the broker's.
+            "message.timestamp.after.max.ms": str(2**63 - 1),
         },
     )
 

@@ -21,7 +21,7 @@ _CONNECT_TIMEOUT_S: Final = 5.0
 #: What asyncpg raises when a server is away, starting, stopping, or ended our session.
 DATABASE_AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 #: A holder that is frozen is cut off by the server after so long, and another takes over.
-LOCK_SESSION_SETTINGS: Final = SESSION_SETTINGS | {"idle_session_timeout": "5s"}
+LOCK_SESSION_SETTINGS: Final = SESSION_SETTINGS | {"idle_session_timeout": "6s"}
 
 
 async def connect(settings: ServiceSettings, application_name: str) -> "asyncpg.Connection":

@@ -9,70 +9,31 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-import asyncpg
-import orjson
 import structlog
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    KafkaConnectionError,
-    KafkaError,
-    KafkaTimeoutError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
-)
 
 from chassis import telemetry
-from chassis.kafka import KafkaSecurity
 from chassis.locks import DATABASE_AWAY, connect, try_lock
+from chassis.outbox_queue import OutboxQueue, Row
+from chassis.producer import KafkaAway, RowProducer, is_away, is_forbidden
 from chassis.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
 
-_BATCH_ROWS: Final = 1_000
-_ACK_WITHIN_MS: Final = 5_000
 _BUSY_SLEEP_S: Final = 0.002
 _STAND_BY_S: Final = 0.5
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 5.0
-_KNOW_TOPIC_WITHIN_S: Final = 2.0
 _COUNT_EVERY_S: Final = 5.0
-_COUNT_AT_MOST: Final = 100_000
-
-_READ: Final = """
-    SELECT position, aggregatetype, aggregateid, payload, headers, created_at
-    FROM outbox
-    WHERE aggregatetype <> ALL ($1::text[])
-      AND NOT EXISTS (
-          SELECT FROM outbox_set_aside AS stuck
-          WHERE stuck.aggregatetype = outbox.aggregatetype
-            AND stuck.aggregateid = outbox.aggregateid
-      )
-    ORDER BY position
-    LIMIT $2
-"""
-_DELETE: Final = "DELETE FROM outbox WHERE position = ANY ($1::bigint[])"
-_SET_ASIDE: Final = """
-    WITH moved AS (DELETE FROM outbox WHERE position = $1 RETURNING *)
-    INSERT INTO outbox_set_aside (
-        position, id, aggregatetype, aggregateid, type, sequence, payload, headers, created_at,
-        error_code, error_message, set_aside_at
-    )
-    SELECT
-        position, id, aggregatetype, aggregateid, type, sequence, payload, headers, created_at,
-        $2, $3, $4
-    FROM moved
-"""
-_COUNT: Final = "SELECT count(*) FROM (SELECT FROM outbox LIMIT $1) AS waiting"
-
-_NOT_THERE: Final = (UnknownTopicOrPartitionError, TopicAuthorizationFailedError)
-
-Row = Any  # asyncpg.Record: a row of _READ
 
 
-class KafkaAway(Exception):
-    """Kafka does not take records now; nothing was marked published, all of it is sent again."""
+class OutOfStep(Exception):
+    """Kafka refused records, maybe for others' sake that shared a batch: each is tried alone."""
+
+    def __init__(self, refused: Sequence[Row]) -> None:
+        super().__init__(f"{len(refused)} rows")
+        self.refused = refused
 
 
 class Relay:
@@ -91,8 +52,9 @@ class Relay:
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._trouble: str | None = "starting"
+        self._failures = 0
         self._held_back: dict[str, float] = {}
-        self._pauses_s: dict[str, float] = {}
+        self._times_held_back: dict[str, int] = {}
         self._counted_at = 0.0
 
     def wake(self) -> None:
@@ -111,20 +73,21 @@ class Relay:
 
     async def run(self) -> None:
         """Publish until stopped; waits for Kafka and the database by itself."""
-        failures = 0
         while not self._stopping.is_set():
             try:
                 await self._work()
-                failures = 0
             except KafkaAway as error:
-                self._trouble = f"Kafka does not take records: {error}"
+                reason = f"Kafka does not take records: {error}"
             except DATABASE_AWAY as error:
-                self._trouble = f"the database is away: {type(error).__name__}"
-            if not self._stopping.is_set():
-                log.info("relay-paused", reason=self._trouble)
-                telemetry.relay_retries.inc()
-                await self._sleep(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**failures))
-                failures += 1
+                reason = f"the database is away: {type(error).__name__}"
+            else:
+                return
+            if reason != self._trouble:
+                log.info("relay-paused", reason=reason)
+            self._trouble = reason
+            telemetry.relay_retries.inc()
+            await self._rest(_pause_s(self._failures))
+            self._failures += 1
 
     async def _work(self) -> None:
         """Hold the lock and publish, until stopped or until something is away."""
@@ -132,172 +95,145 @@ class Relay:
         try:
             while not await try_lock(connection, self._lock_name):
                 self._trouble = None  # standing by is the right thing to do
+                await self._rest(_STAND_BY_S)
                 if self._stopping.is_set():
                     return
-                await self._sleep(_STAND_BY_S)
             while not self._stopping.is_set():
-                await self._publish(connection)
+                await self._publish(OutboxQueue(connection))
         finally:
             connection.terminate()
 
-    async def _publish(self, connection: "asyncpg.Connection") -> None:
-        """Publish with one producer, until a record is refused or we are to stop."""
-        producer = await self._new_producer()
+    async def _publish(self, queue: OutboxQueue) -> None:
+        """Publish with one producer, until it is out of step or we are to stop."""
+        producer = await RowProducer.open(self._settings)
+        self._trouble = None
         refused: Sequence[Row] = ()
         try:
-            self._trouble = None
             idle_s = _BUSY_SLEEP_S
-            while not self._stopping.is_set() and not refused:
+            while not self._stopping.is_set():
                 self._wake.clear()
-                self._release_topics()
-                rows = await connection.fetch(_READ, list(self._held_back), _BATCH_ROWS)
+                rows = await self._read(queue)
                 if rows:
-                    refused = await self._send_all(connection, producer, rows)
+                    await self._send_all(queue, producer, rows)
                     idle_s = _BUSY_SLEEP_S
                 else:
                     await self._sleep(idle_s)
                     idle_s = min(idle_s * 2, self._settings.relay_idle_s)
-                await self._count(connection)
+                self._failures = 0
+                await self._count(queue)
+        except OutOfStep as error:
+            refused = error.refused
         finally:
-            await _close(producer)
-        # After one refusal aiokafka's idempotent producer is out of step with the broker for
-        # good, and rows that shared the refused batch failed with it: each is tried alone.
-        await self._send_each_alone(connection, refused)
+            await producer.close()
+        await self._send_each_alone(queue, refused)
+
+    async def _read(self, queue: OutboxQueue) -> Sequence[Row]:
+        now = asyncio.get_running_loop().time()
+        self._held_back = {topic: until for topic, until in self._held_back.items() if until > now}
+        return await queue.read(list(self._held_back))
 
     async def _send_all(
-        self, connection: "asyncpg.Connection", producer: AIOKafkaProducer, rows: Sequence[Row]
-    ) -> Sequence[Row]:
-        """Send rows together, delete what was acknowledged, and return what was refused."""
-        known = [row for row in rows if await self._is_there(producer, row["aggregatetype"])]
-        sent: list[tuple[Row, asyncio.Future[Any]]] = []
-        refused: list[Row] = []
-        stuck: set[tuple[str, str]] = set()
-        for row in known:
-            aggregate = (row["aggregatetype"], row["aggregateid"])
-            if aggregate in stuck:
-                continue
-            try:
-                sent.append((row, await _send(producer, row)))
-            except KafkaError as error:
-                _raise_if_away(error)
-                stuck.add(aggregate)
-                refused.append(row)
-        answers = await asyncio.gather(*(future for _, future in sent), return_exceptions=True)
-        acknowledged: list[Row] = []
-        away: BaseException | None = None
-        for (row, _), answer in zip(sent, answers, strict=True):
-            aggregate = (row["aggregatetype"], row["aggregateid"])
-            if not isinstance(answer, BaseException):
-                if aggregate not in stuck:
-                    acknowledged.append(row)
-            else:
-                # What is sent of its aggregate after it is sent again, behind it.
-                stuck.add(aggregate)
-                if _is_away(answer):
-                    away = answer
-                else:
-                    refused.append(row)
-        await self._delete(connection, acknowledged)
-        if away is not None:
-            raise KafkaAway(type(away).__name__) from away
-        return sorted(refused, key=lambda row: int(row["position"]))
+        self, queue: OutboxQueue, producer: RowProducer, rows: Sequence[Row]
+    ) -> None:
+        """Send rows together, and delete what was acknowledged.
 
-    async def _send_each_alone(self, connection: "asyncpg.Connection", rows: Sequence[Row]) -> None:
-        """Send rows one at a time, and set aside those that a fresh producer cannot send either."""
+        :raises KafkaAway: some were not answered
+        :raises OutOfStep: some were refused
+        """
+        await self._hold_back_missing(producer, {row["aggregatetype"] for row in rows})
+        sent = await producer.send(
+            [row for row in rows if row["aggregatetype"] not in self._held_back]
+        )
+        acknowledged: list[Row] = []
+        failed: list[tuple[Row, BaseException]] = []
         stuck: set[tuple[str, str]] = set()
-        producer: AIOKafkaProducer | None = None
+        for row, answer in sent:
+            aggregate = (row["aggregatetype"], row["aggregateid"])
+            if answer is not None:
+                failed.append((row, answer))
+                stuck.add(aggregate)
+            elif aggregate not in stuck:
+                # What comes after a failed one of its aggregate is sent again, behind it.
+                acknowledged.append(row)
+        await self._delete(queue, acknowledged)
+        for _, error in failed:
+            if is_away(error):
+                raise KafkaAway(type(error).__name__) from error
+        for topic in {row["aggregatetype"] for row, error in failed if is_forbidden(error)}:
+            self._hold_back(topic)
+        if failed:
+            raise OutOfStep([row for row, error in failed if not is_forbidden(error)])
+
+    async def _send_each_alone(self, queue: OutboxQueue, rows: Sequence[Row]) -> None:
+        """Send rows one at a time, and set aside those that a fresh producer cannot send either.
+
+        :raises KafkaAway: one was not answered
+        """
+        stuck: set[tuple[str, str]] = set()
+        producer: RowProducer | None = None
         try:
             for row in rows:
                 aggregate = (row["aggregatetype"], row["aggregateid"])
                 if aggregate in stuck:
                     continue
-                producer = producer or await self._new_producer()
-                try:
-                    await (await _send(producer, row))
-                except KafkaError as error:
-                    _raise_if_away(error)
-                    stuck.add(aggregate)
-                    await self._set_aside(connection, row, error)
-                    await _close(producer)
-                    producer = None
+                producer = producer or await RowProducer.open(self._settings)
+                await self._hold_back_missing(producer, {row["aggregatetype"]})
+                if row["aggregatetype"] in self._held_back:
+                    continue
+                error = await producer.send_alone(row)
+                if error is None:
+                    await self._delete(queue, [row])
+                elif is_away(error):
+                    raise KafkaAway(type(error).__name__) from error
                 else:
-                    await self._delete(connection, [row])
+                    if is_forbidden(error):
+                        self._hold_back(row["aggregatetype"])
+                    else:
+                        await self._set_aside(queue, row, error)
+                    stuck.add(aggregate)
+                    await producer.close()
+                    producer = None
         finally:
             if producer is not None:
-                await _close(producer)
+                await producer.close()
 
-    async def _delete(self, connection: "asyncpg.Connection", rows: Sequence[Row]) -> None:
+    async def _delete(self, queue: OutboxQueue, rows: Sequence[Row]) -> None:
         if not rows:
             return
-        await connection.execute(_DELETE, [row["position"] for row in rows])
+        await queue.delete(rows)
         now = self._now()
         for row in rows:
+            self._times_held_back.pop(row["aggregatetype"], None)
             telemetry.relay_published.labels(row["aggregatetype"]).inc()
             telemetry.relay_latency_seconds.observe((now - row["created_at"]).total_seconds())
 
-    async def _set_aside(
-        self, connection: "asyncpg.Connection", row: Row, error: KafkaError
-    ) -> None:
+    async def _set_aside(self, queue: OutboxQueue, row: Row, error: BaseException) -> None:
         code = type(error).__name__
-        await connection.execute(
-            _SET_ASIDE, row["position"], code, error.description or code, self._now()
-        )
+        message = getattr(error, "description", None) or code
+        await queue.set_aside(row, code, message, self._now())
         telemetry.relay_set_aside.labels(row["aggregatetype"]).inc()
         log.error(
             "row-set-aside", topic=row["aggregatetype"], subject=row["aggregateid"], error=code
         )
 
-    async def _new_producer(self) -> AIOKafkaProducer:
-        """Start a producer.
+    async def _hold_back_missing(self, producer: RowProducer, topics: set[str]) -> None:
+        for topic in topics:
+            if not await producer.has_topic(topic):
+                self._hold_back(topic)
 
-        :raises KafkaAway: no broker answers
-        """
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._settings.kafka_bootstrap,
-            enable_idempotence=True,
-            acks="all",
-            request_timeout_ms=_ACK_WITHIN_MS,
-            # The topics' limit decides, and the broker says so.
-            max_request_size=16 * 1_048_576,
-            **KafkaSecurity.of(self._settings).client_arguments(),
-        )
-        try:
-            await producer.start()
-        except (KafkaError, OSError) as error:
-            await _close(producer)
-            raise KafkaAway(type(error).__name__) from error
-        return producer
+    def _hold_back(self, topic: str) -> None:
+        """Read no rows of a topic for a while; the others go on."""
+        times = self._times_held_back.get(topic, 0)
+        if not times:
+            log.warning("topic-held-back", topic=topic)
+        self._times_held_back[topic] = times + 1
+        self._held_back[topic] = asyncio.get_running_loop().time() + _pause_s(times)
 
-    async def _is_there(self, producer: AIOKafkaProducer, topic: str) -> bool:
-        """Tell whether rows of the topic can be sent; if not, hold them back for a while."""
-        if topic in self._held_back:
-            return False
-        if producer.client.cluster.partitions_for_topic(topic):
-            self._pauses_s.pop(topic, None)
-            return True
-        try:
-            async with asyncio.timeout(_KNOW_TOPIC_WITHIN_S):
-                await producer.partitions_for(topic)
-        except (*_NOT_THERE, TimeoutError) as error:
-            pause_s = min(self._pauses_s.get(topic, _FIRST_PAUSE_S) * 2, _LONGEST_PAUSE_S)
-            self._pauses_s[topic] = pause_s
-            self._held_back[topic] = asyncio.get_running_loop().time() + pause_s
-            log.warning("topic-held-back", topic=topic, error=type(error).__name__)
-            return False
-        except (KafkaError, OSError) as error:
-            raise KafkaAway(type(error).__name__) from error
-        self._pauses_s.pop(topic, None)
-        return True
-
-    def _release_topics(self) -> None:
-        now = asyncio.get_running_loop().time()
-        self._held_back = {topic: at for topic, at in self._held_back.items() if at > now}
-
-    async def _count(self, connection: "asyncpg.Connection") -> None:
+    async def _count(self, queue: OutboxQueue) -> None:
         now = asyncio.get_running_loop().time()
         if now - self._counted_at >= _COUNT_EVERY_S:
             self._counted_at = now
-            telemetry.relay_depth.set(await connection.fetchval(_COUNT, _COUNT_AT_MOST))
+            telemetry.relay_depth.set(await queue.depth())
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep until something is committed in this process, or we are to stop."""
@@ -305,38 +241,12 @@ class Relay:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
 
-
-async def _send(producer: AIOKafkaProducer, row: Row) -> "asyncio.Future[Any]":
-    headers = orjson.loads(row["headers"])
-    future: asyncio.Future[Any] = await producer.send(
-        row["aggregatetype"],
-        value=row["payload"],
-        # Kafka keeps order only within a partition, and the key chooses it.
-        key=row["aggregateid"].encode(),
-        # When it was committed, not when it was sent: a reader can see how long it waited.
-        timestamp_ms=int(row["created_at"].timestamp() * 1_000),
-        headers=[(name, value.encode()) for name, value in headers.items()],
-    )
-    return future
+    async def _rest(self, seconds: float) -> None:
+        """Do nothing for so long, whatever is committed, unless we are to stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
 
-def _is_away(error: BaseException) -> bool:
-    """Tell whether the broker did not answer, rather than refuse."""
-    if isinstance(error, KafkaConnectionError | KafkaTimeoutError | OSError):
-        return True
-    return isinstance(error, KafkaError) and bool(error.retriable)
-
-
-def _raise_if_away(error: KafkaError) -> None:
-    if _is_away(error):
-        raise KafkaAway(type(error).__name__) from error
-
-
-async def _close(producer: AIOKafkaProducer) -> None:
-    """Close a producer, also one whose broker is gone and whose records will never be sent."""
-    try:
-        async with asyncio.timeout(2):
-            await producer.stop()
-    except (TimeoutError, KafkaError, OSError) as error:
-        log.info("producer-abandoned", error=type(error).__name__)
-        await producer.client.close()
+def _pause_s(failures: int) -> float:
+    return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(failures, 10))
