@@ -18,7 +18,7 @@ class ClientNotReading(Exception):
 class ClientBody:
     """Reads one request: ``begin`` first, then ``content`` to its end, then ``gone``.
 
-    ``failure`` is what ended ``content``, if it ended before the body did.
+    ``failure`` is what ended ``content``, if the body did not.
 
     :raises ClientDisconnect: the client went before its body was whole
     :raises ClientTooSlow: its body was not whole in time
@@ -28,7 +28,8 @@ class ClientBody:
     def __init__(self, receive: Receive, timeout_s: float) -> None:
         self._receive = receive
         self._timeout_s = timeout_s
-        self._whole = asyncio.Event()
+        self._whole = False
+        self._ended = asyncio.Event()
         self._first = b""
         self._deadline = 0.0
         self.failure: Exception | None = None
@@ -40,21 +41,22 @@ class ClientBody:
 
     def content(self) -> bytes | AsyncIterator[bytes]:
         """Return the body: whole if it is here already, else as it comes."""
-        return self._first if self._whole.is_set() else self._stream()
+        return self._first if self._whole else self._stream()
 
     async def gone(self) -> None:
-        """Wait until the client has gone, or has its answer."""
-        await self._whole.wait()
-        while (await self._receive())["type"] != "http.disconnect":
+        """Wait until nothing more is to be had of the client: it has gone, or its body failed."""
+        await self._ended.wait()
+        while self.failure is None and (await self._receive())["type"] != "http.disconnect":
             pass
 
     async def _stream(self) -> AsyncIterator[bytes]:
         yield self._first
-        while not self._whole.is_set():
+        while not self._whole:
             try:
                 yield await self._next()
             except Exception as error:
                 self.failure = error
+                self._ended.set()
                 raise
 
     async def _next(self) -> bytes:
@@ -66,6 +68,7 @@ class ClientBody:
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         if not message.get("more_body", False):
-            self._whole.set()
+            self._whole = True
+            self._ended.set()
         body: bytes = message.get("body", b"")
         return body

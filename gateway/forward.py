@@ -77,6 +77,7 @@ class _Exchange(Response):
         self._target = target
         self._fields = fields
         self._client_timeout_s = client_timeout_s
+        self._begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = ClientBody(receive, self._client_timeout_s)
@@ -99,29 +100,30 @@ class _Exchange(Response):
             exchange.cancel()
             gone.cancel()
             await asyncio.wait({exchange, gone})
+        if body.failure is not None and not self._begun:
+            raise body.failure
         return None if exchange.cancelled() else exchange.result()
 
     async def _exchange(self, body: ClientBody, send: Send) -> Response | None:
-        """Pass on what the service answers; return the refusal if it does not begin to."""
-        begun = False
+        """Pass on what the service answers; return the refusal if it does not begin to.
+
+        What has begun and breaks off is left unfinished: the server then cuts the connection, so
+        that the client can't take it for whole.
+        """
         try:
             async with self._upstream.ask(
                 self._method, self._target, self._fields, body.content()
             ) as answer:
-                begun = True
                 await self._pass_on(answer, send)
         except ServiceFailed as failed:
-            if body.failure is not None and not begun:
-                raise body.failure from None
-            _log.warning(
-                "answer broke off" if begun else "service failed",
-                to=self._upstream.service,
-                code=failed.code,
-                error=type(failed.__cause__).__qualname__,
-            )
-            # What has begun is left unfinished: the server then cuts the connection, and the
-            # client can't take it for whole.
-            return None if begun else _refusal(self._upstream.service, failed)
+            if body.failure is None:
+                _log.warning(
+                    "answer broke off" if self._begun else "service failed",
+                    to=self._upstream.service,
+                    code=failed.code,
+                    error=type(failed.__cause__).__qualname__,
+                )
+            return None if self._begun else _refusal(self._upstream.service, failed)
         except ClientNotReading:
             _log.warning("client does not read", asked=self._upstream.service)
         return None
@@ -132,6 +134,7 @@ class _Exchange(Response):
             "status": answer.status,
             "headers": to_client(answer.raw_headers),
         }
+        self._begun = True
         await send(start)
         async for chunk in answer.content.iter_any():
             try:

@@ -81,7 +81,12 @@ class Upstream:
                     data=content or None,
                     allow_redirects=False,
                 ) as answer:
-                    yield answer
+                    try:
+                        yield answer
+                    except BaseException:
+                        # Left early, the connection would be kept until the body is sent.
+                        answer.close()
+                        raise
             finally:
                 self._free.release()
 
@@ -100,8 +105,10 @@ class Upstream:
         try:
             async with asyncio.timeout(self._queue_timeout_s):
                 await self._free.acquire()
-        except TimeoutError:
-            raise ServiceFailed(503, "service-busy", "has more requests than it can take") from None
+        except TimeoutError as error:
+            raise ServiceFailed(
+                503, "service-busy", "has more requests than it can take"
+            ) from error
 
 
 @contextmanager

@@ -213,6 +213,27 @@ class TestAnAnswerBeforeTheBodyIsWhole:
         assert head.startswith(b"HTTP/1.1 401")
         assert body == b"no"
 
+    async def test_is_cut_when_the_body_then_grows_too_large(self, logged: Logged) -> None:
+        async def begin_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nfirst")
+            await reader.read()
+
+        async with (
+            tcp_service(begin_early) as url,
+            gateway(users_url=url, max_body_bytes=100) as client,
+            connection(client) as (reader, writer),
+        ):
+            writer.write(b"POST /users HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n")
+            writer.write(b"32\r\n" + b"x" * 50 + b"\r\n")
+            await reader.readuntil(b"first")
+            writer.write(b"33\r\n" + b"x" * 51 + b"\r\n")
+            async with asyncio.timeout(5):
+                rest = await reader.read()
+
+        assert rest == b""
+        assert [line["event"] for line in logged if line["log_level"] != "info"] == []
+
 
 class TestABodyThatIsTooLarge:
     async def test_by_its_announced_length_reaches_no_service(

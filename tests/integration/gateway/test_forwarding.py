@@ -162,6 +162,16 @@ class TestAnAnswer:
         assert response.headers.get_list("content-type") == ["text/plain"]
         assert len(response.headers.get_list("date")) == 1
 
+    async def test_that_sends_its_client_elsewhere_does_not_send_the_gateway(
+        self, users: Toy, client: httpx.AsyncClient
+    ) -> None:
+        users.answer = lambda _, send: respond(send, 307, b"", (b"Location", b"/metrics"))
+
+        response = await client.get("/users/me")
+
+        assert (response.status_code, response.headers["location"]) == (307, "/metrics")
+        assert users.requests == ["GET /users/me"]
+
     async def test_of_a_service_that_is_unavailable_is_passed_on(
         self, users: Toy, client: httpx.AsyncClient
     ) -> None:
