@@ -11,9 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import SecretStr
 
@@ -46,19 +44,6 @@ def infrastructure(tmp_path: Path) -> Iterator[RunningInfrastructure]:
     """Kafka and PostgreSQL of its own: the services' topics and groups have fixed names."""
     with running_infrastructure(tmp_path / "infrastructure") as running:
         yield running
-
-
-@pytest.fixture
-def spans() -> Iterator[InMemorySpanExporter]:
-    """Every span that ends in this process."""
-    provider = trace.get_tracer_provider()
-    if not isinstance(provider, TracerProvider):
-        provider = TracerProvider()
-        trace.set_tracer_provider(provider)
-    exporter = InMemorySpanExporter()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    yield exporter
-    exporter.shutdown()
 
 
 @asynccontextmanager

@@ -1,11 +1,6 @@
 """The span of a chunk: where its events' traces go on."""
 
-from collections.abc import Iterator
-
-import pytest
-from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from audit_service.records import Kept, _span
@@ -16,42 +11,30 @@ A_TOO = "00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-2222222222222222-01"
 B = "00-bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb-3333333333333333-01"
 
 
-@pytest.fixture
-def exporter() -> Iterator[InMemorySpanExporter]:
-    provider = trace.get_tracer_provider()
-    if not isinstance(provider, TracerProvider):
-        provider = TracerProvider()
-        trace.set_tracer_provider(provider)
-    exporter = InMemorySpanExporter()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    yield exporter
-    exporter.shutdown()
-
-
-def span_of(exporter: InMemorySpanExporter, *traceparents: str | None) -> ReadableSpan:
+def span_of(spans: InMemorySpanExporter, *traceparents: str | None) -> ReadableSpan:
     with _span([Kept.of(record(event(traceparent=each))) for each in traceparents]):
         pass
-    (span,) = exporter.get_finished_spans()
+    (span,) = spans.get_finished_spans()
     return span
 
 
 class TestTheSpanOfAChunk:
-    def test_goes_on_with_the_one_trace_that_it_is_of(self, exporter: InMemorySpanExporter) -> None:
-        span = span_of(exporter, A, A_TOO, None)
+    def test_goes_on_with_the_one_trace_that_it_is_of(self, spans: InMemorySpanExporter) -> None:
+        span = span_of(spans, A, A_TOO, None)
         assert span.parent is not None
         assert span.parent.trace_id == int("a" * 32, 16)
         assert span.attributes == {"records": 3}
 
-    def test_is_linked_to_each_of_several_traces_once(self, exporter: InMemorySpanExporter) -> None:
-        span = span_of(exporter, A, B, A_TOO)
+    def test_is_linked_to_each_of_several_traces_once(self, spans: InMemorySpanExporter) -> None:
+        span = span_of(spans, A, B, A_TOO)
         assert span.parent is None
         assert [link.context.trace_id for link in span.links] == [
             int("a" * 32, 16),
             int("b" * 32, 16),
         ]
 
-    def test_stands_alone_where_nothing_is_traced(self, exporter: InMemorySpanExporter) -> None:
+    def test_stands_alone_where_nothing_is_traced(self, spans: InMemorySpanExporter) -> None:
         with _span([Kept.of(bytes_record(b"no event")), Kept.of(record(event(traceparent="?")))]):
             pass
-        (span,) = exporter.get_finished_spans()
+        (span,) = spans.get_finished_spans()
         assert (span.parent, list(span.links)) == (None, [])

@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import structlog
 from fastapi import APIRouter
-from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 from pydantic import BaseModel
 
-from chassis.telemetry import configure_logging, configure_tracing, current_traceparent, span
+from chassis.telemetry import configure_logging, current_traceparent, span
 from chassis.trail import Trail, on_trail
 
 from .conftest import Serve, settings
@@ -33,22 +31,6 @@ def written(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
     httpx_log.setLevel(httpx_level)
     logging.captureWarnings(capture=False)
     structlog.configure(**before)
-
-
-@pytest.fixture(scope="module")
-def exporter() -> InMemorySpanExporter:
-    exporter = InMemorySpanExporter()
-    provider = trace.get_tracer_provider()
-    if not isinstance(provider, TracerProvider):
-        provider = configure_tracing("toys", settings())
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return exporter
-
-
-@pytest.fixture
-def spans(exporter: InMemorySpanExporter) -> InMemorySpanExporter:
-    exporter.clear()
-    return exporter
 
 
 def only(spans: InMemorySpanExporter) -> ReadableSpan:

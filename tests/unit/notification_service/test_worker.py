@@ -6,9 +6,6 @@ from typing import Any
 
 import pytest
 import structlog
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from chassis.trail import current_trail
@@ -433,16 +430,6 @@ class ForgetfulQueue(InMemoryDeliveries):
 
 
 class TestTheTrail:
-    @pytest.fixture
-    def spans(self) -> InMemorySpanExporter:
-        exporter = InMemorySpanExporter()
-        provider = trace.get_tracer_provider()
-        if not isinstance(provider, TracerProvider):
-            provider = TracerProvider()
-            trace.set_tracer_provider(provider)
-        provider.add_span_processor(SimpleSpanProcessor(exporter))
-        return exporter
-
     async def test_sending_goes_on_in_the_journeys_trace(self, spans: InMemorySpanExporter) -> None:
         trace_id, parent_id = "a" * 32, "b" * 16
 
