@@ -57,7 +57,7 @@ consumer_lag = Gauge(
     "consumer_lag", "Events published and not yet handled.", ["subscriber", "topic", "partition"]
 )
 consumer_parked = Gauge("consumer_parked", "Events that wait for an operator.", ["subscriber"])
-consumer_retries = Counter("consumer_retries", "Tries that failed.", ["subscriber"])
+consumer_retries = Counter("consumer_retries", "Tries that failed.", ["topic"])
 
 
 def configure_logging(service: str, settings: ProcessSettings) -> None:

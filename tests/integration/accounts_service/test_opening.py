@@ -80,8 +80,8 @@ def open_work(connection: AsyncConnection) -> PostgresAccountsWork:
 
 @pytest.fixture
 def subscriber() -> EventSubscriber[AccountsWork]:
-    [subscriber] = subscribers(OpenAccountHandler(new_id, now, currency="USD"))
-    return subscriber
+    known = subscribers(OpenAccountHandler(new_id, now, currency="USD"))
+    return next(each for each in known if each.name == "accounts.open-account")
 
 
 async def take(
