@@ -87,12 +87,13 @@ class Agents(Generic[W]):
         self._app: faust.App | None = None
         self._trouble: str | None = "starting"
         self._placing: str | None = None
-        self._shorter: dict[TopicPartition, str] = {}
+        self._shorter: Mapping[TopicPartition, str] = {}
+        self._given_up: Mapping[TopicPartition, str] = {}
         self._stopping = asyncio.Event()
 
     def trouble(self) -> str | None:
         """Say why events do not flow, or None when they do."""
-        said = [self._placing, *self._shorter.values()]
+        said = [self._placing, *self._shorter.values(), *self._given_up.values()]
         said += [each.trouble() for each in self._consumers.values()]
         return self._trouble or "; ".join(each for each in said if each) or None
 
@@ -264,8 +265,7 @@ class Agents(Generic[W]):
 
     def _report_lag(self, app: faust.App) -> None:
         feed = _feed_of(app)
-        for tp in feed.cut_off:
-            self._shorter[tp] = f"{tp.topic}[{tp.partition}] no longer holds what comes next"
+        self._given_up = feed.given_up
         for tp, behind in feed.lags().items():
             for subscriber in self._consumers[tp.topic].subscribers:
                 telemetry.consumer_lag.labels(subscriber.name, tp.topic, str(tp.partition)).set(

@@ -105,8 +105,9 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         super().__post_init__()
         self.places: dict[TopicPartition, Place] = {}
         self.ends: dict[TopicPartition, int | None] = {}
-        self.cut_off: set[TopicPartition] = set()
+        self.given_up: dict[TopicPartition, str] = {}
         self._doubted: dict[TopicPartition, int] = {}
+        self._one_unreadable = False
         self._epochs = itertools.count(1)
         # A seek may not come between a fetch and its account.
         self._moving = asyncio.Lock()
@@ -122,7 +123,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         # First, before anything is awaited: what is fetched now belongs to somebody else.
         self.places.clear()
-        self.cut_off.clear()
+        self.given_up.clear()
         await super().on_partitions_revoked(revoked)
 
     async def getmany(
@@ -146,7 +147,8 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             except NoOffsetForPartitionError:
                 return {}  # a rebalance came between; nobody has sought there yet
             except OffsetOutOfRangeError as error:
-                self._cut_off(error)
+                for tp in error.args[0]:
+                    self._give_up(tp, "no longer holds what comes next")
                 return {}
             chunks = {
                 tp: self._account(tp, records)
@@ -160,12 +162,21 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
     ) -> dict[TopicPartition, list[Record]]:
         """Fetch one chunk of every partition that has something."""
         consumer = self._ensure_consumer()
-        found: dict[TopicPartition, list[Record]] = dict(
-            await consumer.getmany(*ready, timeout_ms=_FETCH_WAIT_MS)
-        )
+        found: dict[TopicPartition, list[Record]] = {}
+        if not self._one_unreadable:
+            try:
+                found |= await consumer.getmany(*ready, timeout_ms=_FETCH_WAIT_MS)
+            except UnicodeDecodeError:
+                # A header's name, the one thing that aiokafka insists on. It does not say whose.
+                self._one_unreadable = True
+        wait_ms = _FETCH_WAIT_MS // len(ready) if self._one_unreadable else 0
         for tp in ready:
             if tp not in found:
-                found |= await consumer.getmany(tp, timeout_ms=0)
+                try:
+                    found |= await consumer.getmany(tp, timeout_ms=wait_ms)
+                except UnicodeDecodeError:
+                    self._give_up(tp, "holds a record that can't be read next")
+                    self._one_unreadable = False
         return found
 
     def _account(self, tp: TopicPartition, records: list[Record]) -> Chunk | None:
@@ -209,12 +220,15 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         following = await consumer.end_offsets(partitions)
         return {tp.partition: (first[tp], following[tp]) for tp in partitions}
 
-    def _cut_off(self, error: OffsetOutOfRangeError) -> None:
-        """Read no more where the topic no longer has what we would have to read next."""
-        for tp in error.args[0]:
-            self.places.pop(tp, None)
-            self.cut_off.add(tp)
-            log.error("topic-shorter-than-progress", topic=tp.topic, partition=tp.partition)
+    def _give_up(self, tp: TopicPartition, reason: str) -> None:
+        """Read no more of a partition, in sight, until somebody decides; the others go on."""
+        place = self.places.pop(tp, None)
+        consumer = self._ensure_consumer()
+        if place is not None and tp in consumer.assignment():
+            consumer.pause(tp)
+            consumer.seek(tp, place.next)  # away with what is buffered of it
+        self.given_up[tp] = f"{tp.topic}[{tp.partition}] {reason}"
+        log.error("partition-given-up", topic=tp.topic, partition=tp.partition, reason=reason)
 
     async def place(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Read on from these offsets, in a new epoch each."""
@@ -238,6 +252,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
     def _seek_to(self, tp: TopicPartition, offset: int) -> None:
         consumer = self._ensure_consumer()
         if tp in consumer.assignment():
+            consumer.resume(tp)
             consumer.seek(tp, offset)
             self.places[tp] = Place(next(self._epochs), offset)
 
@@ -267,9 +282,9 @@ class ChunkConsumer(driver.Consumer):
         return self._thread.places
 
     @property
-    def cut_off(self) -> frozenset[TopicPartition]:
-        """Partitions whose topic no longer holds what would have to be read next."""
-        return frozenset(self._thread.cut_off)
+    def given_up(self) -> Mapping[TopicPartition, str]:
+        """Say of which partitions no more is read, and why."""
+        return dict(self._thread.given_up)
 
     def lags(self) -> Mapping[TopicPartition, int]:
         """Return how many records of each partition are published and not yet done."""

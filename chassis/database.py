@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
@@ -95,8 +96,8 @@ _READ_ONLY: Final = "25006"
 
 def is_connection_lost(error: BaseException) -> bool:
     """Tell whether there is no session (the statement may or may not have been carried out)."""
-    if isinstance(error, OSError):
-        return True
+    if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return True  # the last two are the driver's, of a connection it can no longer use
     state = sqlstate_of(error)
     if state is not None:
         # Also while connecting, where SQLAlchemy lets the driver's own errors through.
@@ -105,7 +106,7 @@ def is_connection_lost(error: BaseException) -> bool:
         return False
     # The driver's own errors (a closed connection, a closed transport) carry no state.
     return error.connection_invalidated or isinstance(
-        getattr(error.orig, "__cause__", None), OSError
+        getattr(error.orig, "__cause__", None), OSError | asyncpg.InternalClientError
     )
 
 
@@ -118,6 +119,11 @@ def is_unwell(error: BaseException) -> bool:
     """Tell whether the server answers but can't do its work now: full, out of memory, a standby."""
     state = sqlstate_of(error)
     return state is not None and (state.startswith("53") or state == _READ_ONLY)
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether the database is to be waited for: gone, or there and unwell."""
+    return is_connection_lost(error) or is_unwell(error)
 
 
 def is_worth_retrying(error: BaseException) -> bool:

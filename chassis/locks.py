@@ -9,7 +9,7 @@ from typing import Final
 import asyncpg
 import structlog
 
-from chassis.database import SESSION_SETTINGS
+from chassis.database import SESSION_SETTINGS, is_away
 from chassis.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -18,8 +18,6 @@ _TRY_EVERY_S: Final = 0.5
 _SHOW_LIFE_EVERY_S: Final = 1.0
 _LOST_AFTER_S: Final = 10.0
 _CONNECT_TIMEOUT_S: Final = 5.0
-#: What asyncpg raises when a server is away, starting, stopping, or ended our session.
-DATABASE_AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 #: A holder that is frozen is cut off by the server after so long, and another takes over.
 LOCK_SESSION_SETTINGS: Final = SESSION_SETTINGS | {"idle_session_timeout": "6s"}
 
@@ -27,7 +25,7 @@ LOCK_SESSION_SETTINGS: Final = SESSION_SETTINGS | {"idle_session_timeout": "6s"}
 async def connect(settings: ServiceSettings, application_name: str) -> "asyncpg.Connection":
     """Open a connection of its own, past any pool.
 
-    :raises OSError: nobody answers; also ``asyncpg.PostgresError`` while the server starts
+    :raises Exception: nobody answers, or the server is starting (``database.is_away``)
     """
     return await asyncpg.connect(
         settings.database_url.get_secret_value(),
@@ -81,18 +79,16 @@ class NamedLock:
         return connection
 
     async def _try_to_take(self) -> "asyncpg.Connection | None":
+        connection, taken = None, False
         try:
             connection = await connect(self._settings, self._name)
-        except DATABASE_AWAY:
-            return None
-        taken = False
-        try:
             taken = await try_lock(connection, self._name)
             self._refused_since = None if taken else self._refused_since or time.monotonic()
-        except DATABASE_AWAY:
-            pass
+        except Exception as error:
+            if not is_away(error):
+                raise
         finally:
-            if not taken:
+            if connection is not None and not taken:
                 connection.terminate()
         return connection if taken else None
 
@@ -103,7 +99,9 @@ class NamedLock:
                 await asyncio.sleep(_SHOW_LIFE_EVERY_S)
                 try:
                     await connection.execute("SELECT 1")
-                except DATABASE_AWAY:
+                except Exception as error:
+                    if not is_away(error):
+                        raise
                     connection.terminate()
                     connection = await self._take()
         finally:

@@ -14,7 +14,8 @@ from typing import Final
 import structlog
 
 from chassis import telemetry
-from chassis.locks import DATABASE_AWAY, connect, try_lock
+from chassis.database import is_away
+from chassis.locks import connect, try_lock
 from chassis.outbox_queue import OutboxQueue, Row
 from chassis.producer import KafkaAway, RowProducer, is_away, is_forbidden
 from chassis.settings import ServiceSettings
@@ -78,7 +79,9 @@ class Relay:
                 await self._work()
             except KafkaAway as error:
                 reason = f"Kafka does not take records: {error}"
-            except DATABASE_AWAY as error:
+            except Exception as error:
+                if not is_away(error):
+                    raise
                 reason = f"the database is away: {type(error).__name__}"
             else:
                 return

@@ -135,12 +135,15 @@ def other_event(subject: UUID, sequence: int) -> EncodedEvent:
     )
 
 
-async def publish(kafka: str, topic: Topic, events: Sequence[EncodedEvent]) -> None:
+async def publish(
+    kafka: str, topic: Topic, events: Sequence[EncodedEvent], partition: int | None = None
+) -> None:
+    """Publish events, by default each to the partition of its key."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka, enable_idempotence=True)
     await producer.start()
     try:
         sent = [
-            await producer.send(topic.name, value=each.payload, key=each.key, headers=each.headers)
+            await producer.send(topic.name, each.payload, each.key, partition, headers=each.headers)
             for each in events
         ]
         await asyncio.gather(*sent)

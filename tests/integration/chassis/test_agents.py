@@ -1,9 +1,32 @@
 """Events go from Kafka into effects: each once, in order, from where progress says."""
 
-from uuid import uuid4
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+from uuid import UUID, uuid4
 
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.record import default_records
+from prometheus_client import REGISTRY
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis import agents as agents_module
+from chassis import failures
+from chassis.agents import Stalled
+from chassis.parking import Failure, Parked
+from chassis.progress import begin
+from chassis.records import Record
+from chassis.subscribers import Start
 from chassis.testing import eventually
+from contracts.envelope import Envelope
+from contracts.events import IntegrationEvent
+from contracts.topics import Topic
 from tests.integration.chassis.path import (
+    PathWork,
+    Worker,
     consuming,
     count,
     create_topic,
@@ -14,36 +37,481 @@ from tests.integration.chassis.path import (
     signed_up,
     subscriber,
     topic_of_its_own,
+    utc_now,
 )
+from tests.integration.chassis.proxy import postgres_through_proxy
+from tests.integration.chassis.worker import until_it_works, worker_process
+
+
+@pytest.fixture
+async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+    async with schema(database) as engine:
+        yield engine
+
+
+async def publish_some(kafka: str, topic: Topic, subjects: Sequence[UUID], *sequences: int) -> None:
+    await publish(
+        kafka, topic, [signed_up(each, number) for number in sequences for each in subjects]
+    )
+
+
+async def until_handled(database: str, number: int) -> None:
+    async def all_are() -> bool:
+        return await count(database) >= number
+
+    await eventually(all_are)
+    assert await count(database) == number
+
+
+async def until_says(worker: Worker, said: str) -> None:
+    async def says_so() -> bool:
+        return said in (worker.agents.trouble() or "")
+
+    await eventually(says_so)
+
+
+async def until_well(worker: Worker) -> None:
+    async def is_well() -> bool:
+        return worker.agents.trouble() is None
+
+    await eventually(is_well)
+
+
+async def order(database: str) -> dict[str, list[int]]:
+    found = await rows(
+        database,
+        "SELECT subject, array_agg(sequence ORDER BY position) s FROM effects GROUP BY 1",
+    )
+    return {row["subject"]: row["s"] for row in found}
 
 
 class TestTheStraightPath:
     async def test_every_event_has_its_effect_once_and_in_order(
-        self, database: str, kafka: str
+        self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
         subjects = [uuid4() for _ in range(50)]
-        events = [signed_up(each, number) for number in (1, 2, 3) for each in subjects]
-        await publish(kafka, topic, events)
+        await publish_some(kafka, topic, subjects, 1, 2, 3)
 
+        async with consuming(
+            settings_for(database, kafka),
+            engine,
+            [subscriber("test.one", topic)],
+            service=topic.name,
+        ):
+            await until_handled(database, 150)
+
+        assert await order(database) == {str(each): [1, 2, 3] for each in subjects}
+
+    async def test_lag_and_kafkas_own_offsets_tell_how_far_it_is(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own(1)
+        await create_topic(kafka, topic)
+        await publish_some(kafka, topic, [uuid4() for _ in range(20)], 1)
+        consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=topic.name)
+
+        async with consuming(
+            settings_for(database, kafka),
+            engine,
+            [subscriber("test.one", topic)],
+            service=topic.name,
+        ):
+            await until_handled(database, 20)
+
+            async def no_lag() -> bool:
+                labels = {"subscriber": "test.one", "topic": topic.name, "partition": "0"}
+                return REGISTRY.get_sample_value("consumer_lag", labels) == 0
+
+            await eventually(no_lag)
+            await consumer.start()
+
+            async def committed() -> bool:
+                return bool(await consumer.committed(TopicPartition(topic.name, 0)) == 20)
+
+            await eventually(committed)
+            await consumer.stop()
+
+
+class TestWhereItBegins:
+    async def test_a_worker_that_is_started_again_goes_on_where_progress_is(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        subjects = [uuid4() for _ in range(30)]
+        settings, one = settings_for(database, kafka), subscriber("test.one", topic)
+        await publish_some(kafka, topic, subjects, 1)
+        async with consuming(settings, engine, [one], service=topic.name):
+            await until_handled(database, 30)
+
+        await publish_some(kafka, topic, subjects, 2)
+        async with consuming(settings, engine, [one], service=topic.name):
+            await until_handled(database, 60)
+
+        assert await order(database) == {str(each): [1, 2] for each in subjects}
+
+    async def test_subscribers_added_later_begin_at_the_beginning_or_now_as_they_say(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        subjects = [uuid4() for _ in range(30)]
+        settings, one = settings_for(database, kafka), subscriber("test.one", topic)
+        await publish_some(kafka, topic, subjects, 1)
+        async with consuming(settings, engine, [one], service=topic.name):
+            await until_handled(database, 30)
+
+        two = subscriber("test.two", topic)
+        now = subscriber("test.now", topic, starts=Start.NOW)
+        async with consuming(settings, engine, [one, two, now], service=topic.name) as worker:
+            await until_well(worker)
+            await until_handled(database, 60)
+            await publish_some(kafka, topic, subjects, 2)
+            await until_handled(database, 150)
+
+        found = await rows(
+            database, "SELECT subscriber, sequence, count(*) AS n FROM effects GROUP BY 1, 2"
+        )
+        assert {(row["subscriber"], row["sequence"]): row["n"] for row in found} == {
+            ("test.one", 1): 30,
+            ("test.one", 2): 30,
+            ("test.two", 1): 30,
+            ("test.two", 2): 30,
+            ("test.now", 2): 30,
+        }
+
+    async def test_one_that_began_now_reads_a_partition_that_is_added_from_its_beginning(
+        self, engine: AsyncEngine
+    ) -> None:
+        one = subscriber("test.now", topic_of_its_own(), starts=Start.NOW)
+        async with engine.begin() as connection:
+            await begin(connection, [one], "t", {0: (0, 7), 1: (0, 9)}, utc_now)
+
+        async with engine.begin() as connection:
+            bounds = {0: (0, 20), 1: (0, 20), 2: (0, 5)}
+            places = await begin(connection, [one], "t", bounds, utc_now)
+
+        assert places == {0: {"test.now": 7}, 1: {"test.now": 9}, 2: {"test.now": 0}}
+
+    async def test_a_topic_that_is_shorter_than_progress_is_left_alone_in_sight(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own(1)
+        await create_topic(kafka, topic)
+        await publish_some(kafka, topic, [uuid4()], 1, 2, 3)
+        one = subscriber("test.one", topic)
+        async with engine.begin() as connection:
+            await begin(connection, [one], topic.name, {0: (500, 500)}, utc_now)
+
+        async with consuming(
+            settings_for(database, kafka), engine, [one], service=topic.name
+        ) as worker:
+            await until_says(worker, f"{topic.name}[0] holds 0 to 3, and progress is at 500")
+
+        assert await count(database) == 0
+
+    async def test_a_topic_whose_beginning_was_cut_off_is_left_alone_in_sight(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own(1)
+        await create_topic(kafka, topic)
+        await publish_some(kafka, topic, [uuid4()], 1, 2, 3)
+        one = subscriber("test.one", topic)
+        async with engine.begin() as connection:
+            await begin(connection, [one], topic.name, {0: (1, 3)}, utc_now)
+        await self._delete_before(kafka, topic, 2)
+
+        async with consuming(
+            settings_for(database, kafka), engine, [one], service=topic.name
+        ) as worker:
+            await until_says(worker, f"{topic.name}[0] holds 2 to 3, and progress is at 1")
+
+    async def _delete_before(self, kafka: str, topic: Topic, offset: int) -> None:
+        client = AIOKafkaAdminClient(bootstrap_servers=kafka)
+        await client.start()
+        try:
+            await client.delete_records(
+                {TopicPartition(topic.name, 0): RecordsToDelete(before_offset=offset)}
+            )
+        finally:
+            await client.close()
+
+
+class _NotUtf8(str):
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return b"\xff\xfe"
+
+
+class TestARecordThatCannotBeRead:
+    async def test_stops_its_partition_in_sight_and_no_other(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own(2)
+        await create_topic(kafka, topic)
+        producer = AIOKafkaProducer(bootstrap_servers=kafka)
+        await producer.start()
+        batch = producer.create_batch()
+        batch._builder = default_records._DefaultRecordBatchBuilderPy(
+            2,
+            0,
+            is_transactional=0,
+            producer_id=-1,
+            producer_epoch=-1,
+            base_sequence=0,
+            batch_size=9_999,
+        )
+        batch.append(key=b"k", value=b"v", timestamp=None, headers=[(_NotUtf8("x"), b"")])
+        await (await producer.send_batch(batch, topic.name, partition=0))
+        for number in range(20):
+            event = signed_up(uuid4(), 1)
+            await producer.send_and_wait(
+                topic.name,
+                event.payload,
+                key=event.key,
+                headers=event.headers,
+                partition=number % 2,
+            )
+        await producer.stop()
+
+        async with consuming(
+            settings_for(database, kafka),
+            engine,
+            [subscriber("test.one", topic)],
+            service=topic.name,
+        ) as worker:
+            await until_says(worker, f"{topic.name}[0] holds a record that can't be read next")
+            await until_handled(database, 10)
+            assert not worker.task.done()
+
+
+class TestSeveralWorkers:
+    async def test_share_the_partitions_and_take_over_from_one_that_is_killed(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own(4)
+        await create_topic(kafka, topic)
+        subjects = [uuid4() for _ in range(40)]
+        producing = asyncio.create_task(self._produce(kafka, topic, subjects))
         async with (
-            schema(database) as engine,
-            consuming(
+            worker_process(database, kafka, topic, "a") as first,
+            worker_process(database, kafka, topic, "b") as second,
+        ):
+            await until_it_works(first)
+            await until_it_works(second)
+            await eventually(self._handled(database, 400))
+            first.kill()
+            await first.wait()
+            async with worker_process(database, kafka, topic, "c") as third:
+                await until_it_works(third)
+                await eventually(self._handled(database, 1_200), within_s=60)
+                third.send_signal(signal.SIGTERM)
+                assert await third.wait() == 0
+                await producing
+                await eventually(self._handled(database, 2_000), within_s=60)
+
+        assert await order(database) == {str(each): list(range(1, 51)) for each in subjects}
+        assert await rows(database, "SELECT * FROM inbox_missing") == []
+        assert await rows(database, "SELECT * FROM parked") == []
+
+    async def _produce(self, kafka: str, topic: Topic, subjects: Sequence[UUID]) -> None:
+        for number in range(1, 51):
+            await publish_some(kafka, topic, subjects, number)
+            await asyncio.sleep(0.2)  # the load goes on while workers come and go
+
+    def _handled(self, database: str, number: int) -> Callable[[], Any]:
+        async def so_many() -> bool:
+            return await count(database) >= number
+
+        return so_many
+
+    async def test_of_one_name_work_one_after_the_other(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        settings, one = settings_for(database, kafka), subscriber("test.one", topic)
+        async with consuming(settings, engine, [one], service=topic.name) as first:
+            await until_well(first)
+            async with consuming(settings, engine, [one], service=topic.name) as second:
+                await publish_some(kafka, topic, [uuid4()], 1)
+                await until_handled(database, 1)
+                assert second.agents.trouble() == "starting"
+
+                await first.agents.stop()
+
+                await until_well(second)
+                await publish_some(kafka, topic, [uuid4()], 1)
+                await until_handled(database, 2)
+
+
+class Unkeepable:
+    """A subscriber that can't even park."""
+
+    starts = Start.BEGINNING
+    name = "test.one"
+
+    def __init__(self, topic: Topic) -> None:
+        self.topic = topic
+
+    async def take(
+        self,
+        work: PathWork,
+        connection: AsyncConnection,
+        records: Sequence[Record],
+        now: object,
+        failure: Failure | None = None,
+    ) -> Sequence[Parked]:
+        raise LookupError
+
+
+class TestTheWatch:
+    async def test_ends_when_faust_crashed(
+        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(failures, "_LONGEST_PAUSE_S", 0.01)
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        await publish_some(kafka, topic, [uuid4()], 1)
+        worker = consuming(
+            settings_for(database, kafka), engine, [Unkeepable(topic)], service=topic.name
+        )
+
+        with pytest.raises(Stalled):
+            async with worker as running:
+                await asyncio.wait([running.task], timeout=30)
+
+    async def test_ends_when_it_may_not_join_the_group(
+        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Below what the broker allows: aiokafka logs the refusal once, and idles for ever.
+        monkeypatch.setattr(agents_module, "_JOIN_WITHIN_S", 3)
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        worker = consuming(
+            settings_for(database, kafka, kafka_session_timeout_s=0.5),
+            engine,
+            [subscriber("test.one", topic)],
+            service=topic.name,
+        )
+
+        with pytest.raises(Stalled):
+            async with worker as running:
+                await asyncio.wait([running.task], timeout=30)
+
+    async def test_ends_when_places_can_not_be_found_for_a_reason_nobody_knows(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        await rows(database, "DROP TABLE progress")
+        worker = consuming(
+            settings_for(database, kafka),
+            engine,
+            [subscriber("test.one", topic)],
+            service=topic.name,
+        )
+
+        with pytest.raises(Stalled):
+            async with worker as running:
+                await asyncio.wait([running.task], timeout=30)
+
+
+class TestWhatIsAway:
+    async def test_a_topic_that_is_missing_is_waited_for_in_sight(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own()
+        async with consuming(
+            settings_for(database, kafka),
+            engine,
+            [subscriber("test.one", topic)],
+            service=topic.name,
+        ) as worker:
+            await until_says(worker, f"topic {topic.name} is missing")
+
+            await create_topic(kafka, topic)
+            await publish_some(kafka, topic, [uuid4()], 1)
+
+            await until_handled(database, 1)
+
+    async def test_the_database_while_places_are_looked_up_is_waited_for_in_sight(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        await publish_some(kafka, topic, [uuid4()], 1)
+        async with postgres_through_proxy(database) as (url, proxy), schema(url) as through:
+            away = asyncio.Event()
+
+            async def no_progress(data: bytes) -> bool:
+                return b"progress" not in data or away.is_set()
+
+            proxy.on_request = no_progress
+            async with consuming(
                 settings_for(database, kafka),
-                engine,
+                through,
                 [subscriber("test.one", topic)],
                 service=topic.name,
-            ),
+            ) as worker:
+                await until_says(worker, "where to read on is not known")
+
+                away.set()
+
+                await until_handled(database, 1)
+                await until_well(worker)
+
+    async def test_the_database_does_not_keep_a_worker_from_stopping(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        async with (
+            postgres_through_proxy(database) as (url, proxy),
+            schema(url) as through,
+            consuming(
+                settings_for(url, kafka),
+                through,
+                [subscriber("test.one", topic)],
+                service=topic.name,
+            ) as worker,
         ):
+            await until_well(worker)
+            await proxy.refuse()
+            await publish_some(kafka, topic, [uuid4()], 1)
+            await until_says(worker, "is tried again")
 
-            async def all_handled() -> bool:
-                return await count(database) == 150
+            await worker.agents.stop()
 
-            await eventually(all_handled)
-        found = await rows(
-            database,
-            "SELECT subject, array_agg(sequence ORDER BY event_id) s FROM effects GROUP BY 1",
-        )
-        assert {each["subject"] for each in found} == {str(each) for each in subjects}
-        assert all(each["s"] == [1, 2, 3] for each in found)
+            async with asyncio.timeout(8):
+                await worker.task
+
+        assert await count(database) == 0
+
+    async def test_a_handler_in_hand_does_not_keep_a_worker_from_stopping(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        await publish_some(kafka, topic, [uuid4()], 1)
+        began = asyncio.Event()
+
+        async def wait(_event: IntegrationEvent, _envelope: Envelope) -> None:
+            began.set()
+            await asyncio.sleep(60)
+
+        async with consuming(
+            settings_for(database, kafka),
+            engine,
+            [subscriber("test.one", topic, before=wait)],
+            service=topic.name,
+        ) as worker:
+            await began.wait()
+
+            await worker.agents.stop()
+
+            async with asyncio.timeout(8):
+                await worker.task
+        assert await count(database) == 0
+        assert await rows(database, "SELECT * FROM tries WHERE count > 0") == []
