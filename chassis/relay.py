@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from chassis import telemetry
-from chassis.database import is_away
+from chassis.database import is_away as is_database_away
 from chassis.locks import connect, try_lock
 from chassis.outbox_queue import OutboxQueue, Row
 from chassis.producer import KafkaAway, RowProducer, is_away, is_forbidden
@@ -80,7 +80,7 @@ class Relay:
             except KafkaAway as error:
                 reason = f"Kafka does not take records: {error}"
             except Exception as error:
-                if not is_away(error):
+                if not is_database_away(error):
                     raise
                 reason = f"the database is away: {type(error).__name__}"
             else:

@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import locks
@@ -458,3 +460,15 @@ class TestKafkaThatIsAway:
                 own_kafka.resume("kafka")
         assert asyncio.all_tasks() == before
         assert await count(database, "outbox") == 1
+
+
+class TestAMistakeOfOurs:
+    async def test_ends_the_relay_instead_of_being_waited_out(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(text("DROP TABLE outbox"))
+        relay = Relay(settings_for(database, kafka), service="test", now=utc_now)
+
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await asyncio.wait_for(relay.run(), 20)
