@@ -52,6 +52,7 @@ async def show_journey(cluster: Cluster, console: Console) -> None:
         httpx.AsyncClient(base_url=url, timeout=10) as gateway,
         _records_from_now(f"127.0.0.1:{cluster.settings.kafka_port}") as consumer,
     ):
+        await _until_untroubled(cluster)
         operator = await _token(gateway, OPERATOR, cluster.operator_password_file.read_text())
         username, password = f"ada.{secrets.token_hex(4)}", secrets.token_urlsafe(12)
         # Connections are open and the token is there: what follows is the journey alone.
@@ -88,6 +89,21 @@ async def show_journey(cluster: Cluster, console: Console) -> None:
         console.print(f"\n[green]all of it seen after {took_ms:.0f} ms[/]")
         if SLACK_STAND_IN in [service.name for service in cluster.topology.services]:
             console.print(f"the message: {cluster.topology.url(SLACK_STAND_IN)}/")
+
+
+async def _until_untroubled(cluster: Cluster) -> None:
+    """Wait for the consumers to have joined their groups: requests are answered before that.
+
+    One that does not come good shows in the journey, so it is not waited for without end.
+    """
+    urls = [cluster.topology.url(each.name) for each in cluster.topology.services if each.database]
+    deadline = time.monotonic() + _WITHIN_S
+    async with httpx.AsyncClient(timeout=5) as client:
+        while time.monotonic() < deadline:
+            answers = [await client.get(f"{url}/health/ready") for url in urls]
+            if not any(answer.json().get("troubles", True) for answer in answers):
+                return
+            await asyncio.sleep(0.1)
 
 
 @asynccontextmanager
