@@ -78,13 +78,18 @@ class Cluster:
             self.control.launch(self.topology.inherited_environment(), self._lifeline)
         specs = [self.topology.spec(service) for service in self.topology.services]
         changed = services and bool(self.control.unlike(specs))
+
+        async def databases_then_services() -> None:
+            if postgres:
+                await self._start_postgres(schemas=changed)
+            if services:
+                # They need their schemas to start with; for Kafka they wait by themselves.
+                await asyncio.to_thread(self.control.start, specs)
+                await together(*map(self._wait_until_ready, self.topology.services))
+
         await together(
-            *([self._start_kafka(topics=changed)] if kafka else []),
-            *([self._start_postgres(schemas=changed)] if postgres else []),
+            *([self._start_kafka(topics=changed)] if kafka else []), databases_then_services()
         )
-        if services:
-            await asyncio.to_thread(self.control.start, specs)
-            await together(*map(self._wait_until_ready, self.topology.services))
 
     def down(self) -> None:
         """Stop the services, then Kafka, then PostgreSQL, and whatever was left of former ones."""
