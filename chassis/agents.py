@@ -40,6 +40,7 @@ _JOIN_WITHIN_S: Final = 30.0
 _STOP_WITHIN_S: Final = 10.0
 # Beyond this aiokafka leaves the group for good when nothing is polled, as with no partition.
 _NEVER_S: Final = 2_000_000.0
+_METADATA_MAX_AGE_MS: Final = 3_000
 _CHUNKS_AHEAD: Final = 4
 
 
@@ -172,6 +173,9 @@ class Agents(Generic[W]):
             broker_session_timeout=settings.kafka_session_timeout_s,
             broker_heartbeat_interval=settings.kafka_session_timeout_s / 6,
             broker_commit_interval=1.0,
+            # A broker that has just started may not know a topic yet, and the group leader then
+            # gives its partitions to nobody. Only a look at the metadata makes it do so anew.
+            consumer_metadata_max_age_ms=_METADATA_MAX_AGE_MS,
             consumer_group_instance_id=f"{self._service}-{settings.worker_name}",
             # An automatic reset would read elsewhere than progress says, and nobody would know.
             consumer_auto_offset_reset="none",
