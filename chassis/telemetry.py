@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,7 @@ from chassis.trail import trail_or_none
 
 _W3C = TraceContextTextMapPropagator()
 _EXPORT_TIMEOUT_S = 2
+_SAY_AGAIN_AFTER_S = 10.0
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 # Each would double the series, and say only when this process began to count.
@@ -96,12 +98,30 @@ def configure_logging(service: str, settings: ProcessSettings) -> None:
             ],
         )
     )
+    handler.addFilter(_NotAgainAndAgain())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
     logging.captureWarnings(capture=True)
     # At INFO httpx writes whole URLs, and queries may hold what no log should.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+class _NotAgainAndAgain(logging.Filter):
+    """Lets Kafka's client say the same thing once in 10 s: with no broker it does so all the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_at: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("aiokafka"):
+            return True
+        said, now = (record.name, str(record.msg)), time.monotonic()
+        if now - self._said_at.get(said, -_SAY_AGAIN_AFTER_S) < _SAY_AGAIN_AFTER_S:
+            return False
+        self._said_at[said] = now
+        return True
 
 
 class _Where:

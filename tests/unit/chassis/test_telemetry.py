@@ -66,6 +66,20 @@ class TestLogging:
         assert (line["event"], line["level"]) == ("node 3 is away", "warning")
         assert (line["logger"], line["service"]) == ("aiokafka.client", "toys")
 
+    def test_kafkas_client_says_the_same_thing_once_in_a_while_and_others_always(
+        self, written: Written
+    ) -> None:
+        configure_logging("toys", settings())
+
+        for number in range(100):
+            logging.getLogger("aiokafka").error("Unable connect to node with id %s", number)
+            logging.getLogger("shop").error("no customer for %s", number)
+        logging.getLogger("aiokafka").error("Unable to update metadata from %s", [1])
+
+        said = [json.loads(line)["logger"] for line in written().splitlines()]
+        assert said.count("aiokafka") == 2
+        assert said.count("shop") == 100
+
     def test_a_line_written_on_no_trail_begins_none(self, written: Written) -> None:
         configure_logging("toys", settings())
         log = structlog.get_logger()
