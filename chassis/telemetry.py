@@ -108,7 +108,7 @@ def configure_logging(service: str, settings: ProcessSettings) -> None:
 
 
 class _NotAgainAndAgain(logging.Filter):
-    """Lets Kafka's client say the same thing once in 10 s: with no broker it does so all the time."""
+    """Lets Kafka's client say the same thing once in 10 s; with no broker it never stops."""
 
     def __init__(self) -> None:
         super().__init__()
