@@ -1,6 +1,5 @@
 """Chunks that are dropped, doubled or swapped on their way: nothing is lost and nothing doubled."""
 
-import asyncio
 import dataclasses
 import itertools
 from collections.abc import AsyncIterator
@@ -176,31 +175,3 @@ class TestALostTail:
                 return await count(database) == 1
 
             await eventually(it_is_handled)
-
-    async def test_is_not_taken_for_one_while_it_is_handled_slowly(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("chassis.done.TAIL_LOST_AFTER_S", 0.5)
-        times = 0
-
-        async def slow(_event: object, _envelope: object) -> None:
-            nonlocal times
-            times += 1
-            for _ in range(30):
-                await asyncio.sleep(0.1)
-
-        topic = topic_of_its_own(1)
-        await create_topic(kafka, topic)
-        async with consuming(
-            settings_for(database, kafka),
-            engine,
-            [subscriber("test.one", topic, before=slow)],
-            service=topic.name,
-        ):
-            await publish(kafka, topic, [signed_up(uuid4(), 1)])
-
-            async def it_is_handled() -> bool:
-                return await count(database) == 1
-
-            await eventually(it_is_handled)
-        assert times == 1

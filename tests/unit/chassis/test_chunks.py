@@ -1,0 +1,171 @@
+"""The chunk transport's own rules, and what it rests on in Faust and aiokafka."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import tuples
+
+from chassis import chunks
+from chassis.chunks import ChunkConsumer, ChunkThread, DeliveredChunk, check_libraries
+from chassis.done import Place
+from chassis.testing import FedRecord
+
+TP = TopicPartition("t", 0)
+
+
+class Kafka:
+    """A consumer of one partition whose positions move by seeks and fetches only."""
+
+    def __init__(self) -> None:
+        self.seeks: list[int] = []
+        self.paused: list[TopicPartition] = []
+
+    def assignment(self) -> set[TopicPartition]:
+        return {TP}
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        self.seeks.append(offset)
+
+    def resume(self, tp: TopicPartition) -> None:
+        self.paused = []
+
+
+@pytest.fixture
+def kafka() -> Kafka:
+    return Kafka()
+
+
+@pytest.fixture
+def thread(kafka: Kafka) -> ChunkThread:
+    # Faust would start a thread and a loop; what is tested here needs neither.
+    thread = object.__new__(ChunkThread)
+    thread.places = {}
+    thread.given_up = {}
+    thread._doubted = {}
+    thread._epochs = iter(range(1, 1_000))  # type: ignore[assignment]  # counts just the same
+    thread._moving = asyncio.Lock()
+    thread._consumer = kafka
+    return thread
+
+
+def records(*offsets: int) -> list[Any]:
+    return [FedRecord("t", 0, offset, None, None, []) for offset in offsets]
+
+
+class TestPlaces:
+    async def test_a_fetch_moves_the_place_and_its_chunk_begins_there(
+        self, thread: ChunkThread
+    ) -> None:
+        await thread._place({TP: 5})
+
+        first = thread._account(TP, records(5, 6))
+        second = thread._account(TP, records(7))
+
+        assert first is not None
+        assert second is not None
+        assert [(each.begin, each.end, each.epoch) for each in (first, second)] == [
+            (5, 7, 1),
+            (7, 8, 1),
+        ]
+
+    async def test_a_seek_begins_a_new_epoch(self, thread: ChunkThread, kafka: Kafka) -> None:
+        await thread._place({TP: 5})
+        await thread._place({TP: 5})
+
+        assert thread.places == {TP: Place(2, 5)}
+        assert kafka.seeks == [5, 5]
+
+    async def test_a_rewind_of_the_current_epoch_seeks(self, thread: ChunkThread) -> None:
+        await thread._place({TP: 5})
+
+        await thread._rewind(TP, 3, 1)
+
+        assert thread.places == {TP: Place(2, 3)}
+
+    async def test_a_rewind_of_an_epoch_that_is_over_does_nothing(
+        self, thread: ChunkThread
+    ) -> None:
+        await thread._place({TP: 5})
+        await thread._rewind(TP, 3, 1)
+
+        await thread._rewind(TP, 3, 1)
+
+        assert thread.places == {TP: Place(2, 3)}
+
+    async def test_a_place_elsewhere_than_assigned_is_none(self, thread: ChunkThread) -> None:
+        await thread._place({TopicPartition("t", 1): 5})
+
+        assert thread.places == {}
+
+    async def test_a_hole_is_fetched_again_before_it_is_believed(
+        self, thread: ChunkThread, kafka: Kafka
+    ) -> None:
+        await thread._place({TP: 5})
+
+        doubted = thread._account(TP, records(8, 9))
+        believed = thread._account(TP, records(8, 9))
+
+        assert doubted is None
+        assert kafka.seeks == [5, 5]
+        assert believed is not None
+        assert (believed.begin, believed.end) == (5, 10)
+
+
+class TestTheConsumer:
+    def consumer(self, places: Mapping[TopicPartition, Place]) -> ChunkConsumer:
+        thread = object.__new__(ChunkThread)
+        thread.places = dict(places)
+        consumer = object.__new__(ChunkConsumer)
+        consumer._thread = thread
+        return consumer
+
+    @pytest.mark.parametrize(
+        ("places", "current"),
+        [({}, False), ({TP: Place(1, 9)}, True), ({TP: Place(2, 9)}, False)],
+        ids=["revoked", "ours", "sought since"],
+    )
+    def test_a_chunk_is_current_in_its_epoch_only(
+        self, places: Mapping[TopicPartition, Place], *, current: bool
+    ) -> None:
+        chunk = DeliveredChunk("t", 0, 5, 9, 1, [])
+
+        assert self.consumer(places).is_current(chunk) is current
+
+
+class TestWhatItRestsOn:
+    def test_is_there(self) -> None:
+        check_libraries()
+
+    def test_in_another_version_is_refused_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(chunks._VERSIONS, "faust-streaming", "0.0.1")
+
+        with pytest.raises(RuntimeError, match=r"faust-streaming is .*written for 0\.0\.1"):
+            check_libraries()
+
+    def test_when_a_name_is_gone_is_refused_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer")
+
+        with pytest.raises(RuntimeError, match="_create_worker_consumer is gone"):
+            check_libraries()
+
+    def test_faust_makes_a_message_of_a_chunk(self) -> None:
+        records_: Sequence[Any] = records(5, 6)
+        chunk = DeliveredChunk("t", 0, 5, 7, 1, records_)
+        consumer = object.__new__(ChunkConsumer)
+        consumer.app = SimpleNamespace(consumer_generation_id=1)  # type: ignore[assignment]  # all it asks
+
+        message = consumer._to_message(tuples.TP("t", 0), chunk)
+
+        value: object = message.value
+        assert value is chunk
+        assert message.offset == chunk.offset
+
+    def test_each_chunk_is_a_later_record_to_faust(self) -> None:
+        one, two = (DeliveredChunk("t", 0, 5, 7, 1, []) for _ in range(2))
+
+        assert one.offset < two.offset

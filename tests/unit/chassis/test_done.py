@@ -1,0 +1,82 @@
+"""What is done, and what was fetched beyond that and is in nobody's hands."""
+
+import pytest
+from aiokafka import TopicPartition
+
+from chassis.done import TAIL_LOST_AFTER_S, Done, Place
+from chassis.handling import Chunk
+
+TP = TopicPartition("t", 0)
+
+
+def chunk(begin: int, end: int, epoch: int = 1) -> Chunk:
+    return Chunk(TP.topic, TP.partition, begin, end, epoch, [])
+
+
+@pytest.fixture
+def done() -> Done:
+    done = Done()
+    done.start({TP: 10})
+    return done
+
+
+def lost_in_time(done: Done, place: Place) -> dict[TopicPartition, Place]:
+    """Look twice, as long apart as it takes."""
+    done.lost({TP: place}, 0.0)
+    return dict(done.lost({TP: place}, TAIL_LOST_AFTER_S))
+
+
+class TestALostTail:
+    def test_is_what_was_fetched_and_nobody_handles(self, done: Done) -> None:
+        assert lost_in_time(done, Place(3, 12)) == {TP: Place(3, 10)}
+
+    def test_is_looked_for_again_after_it_was_found(self, done: Done) -> None:
+        lost_in_time(done, Place(3, 12))
+
+        assert lost_in_time(done, Place(4, 12)) == {TP: Place(4, 10)}
+
+    def test_is_none_where_all_is_done(self, done: Done) -> None:
+        assert lost_in_time(done, Place(3, 10)) == {}
+
+    def test_is_none_too_soon(self, done: Done) -> None:
+        done.lost({TP: Place(3, 12)}, 0.0)
+
+        assert done.lost({TP: Place(3, 12)}, TAIL_LOST_AFTER_S - 0.1) == {}
+
+    def test_is_none_while_more_is_fetched(self, done: Done) -> None:
+        done.lost({TP: Place(3, 12)}, 0.0)
+
+        assert done.lost({TP: Place(3, 14)}, TAIL_LOST_AFTER_S) == {}
+
+    def test_is_none_while_more_is_done(self, done: Done) -> None:
+        done.lost({TP: Place(3, 20)}, 0.0)
+        done.begin(chunk(10, 12))
+        done.end(chunk(10, 12), 12)
+
+        assert done.lost({TP: Place(3, 20)}, TAIL_LOST_AFTER_S) == {}
+
+    def test_is_none_while_it_is_handled_however_long(self, done: Done) -> None:
+        done.begin(chunk(10, 12))
+
+        assert lost_in_time(done, Place(1, 12)) == {}
+
+    def test_may_be_what_was_left_undone(self, done: Done) -> None:
+        done.begin(chunk(10, 12))
+        done.end(chunk(10, 12), None)
+
+        assert lost_in_time(done, Place(1, 12)) == {TP: Place(1, 10)}
+
+    def test_is_none_while_the_next_owners_chunk_is_handled(self, done: Done) -> None:
+        done.begin(chunk(10, 12, epoch=1))
+        done.begin(chunk(10, 12, epoch=2))
+        done.end(chunk(10, 12, epoch=1), None)
+
+        assert lost_in_time(done, Place(2, 12)) == {}
+
+
+class TestLag:
+    def test_is_what_is_published_and_not_yet_done(self, done: Done) -> None:
+        assert done.lags({TP: 25}) == {TP: 15}
+
+    def test_is_left_out_where_the_end_is_not_known(self, done: Done) -> None:
+        assert done.lags({TP: None}) == {}
