@@ -100,8 +100,8 @@ class Operator:
 
     async def account_of(self, person: Person) -> Json | None:
         answer = await self.gateway.get(f"/users/{person.id}/account", headers=self.headers)
-        if answer.status_code == httpx.codes.NOT_FOUND or answer.is_server_error:
-            return None  # not there yet, or who knows of it is just starting
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
         assert answer.status_code == httpx.codes.OK, answer.text
         body: Json = answer.json()
         return body

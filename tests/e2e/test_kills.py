@@ -10,7 +10,8 @@ import pytest
 from local_cluster.testing import RunningCluster, running_cluster
 from tests.e2e.people import Operator, Person, eventually, slack_messages
 
-VICTIMS = ("users", "accounts", "audit", "notification", "gateway", "kafka", "postgres")
+SERVICES = ("users", "accounts", "audit", "notification", "gateway")
+VICTIMS = (*SERVICES, "kafka", "postgres")
 
 
 @pytest.fixture
@@ -32,6 +33,19 @@ async def sign_up_until_answered(gateway: httpx.AsyncClient) -> Person:
 
     await eventually(answer, lambda status: status == httpx.codes.CREATED)
     return person
+
+
+async def everyone_is_ready(cluster: RunningCluster) -> bool:
+    """Whether every service answers, and can do its work."""
+    async with httpx.AsyncClient(timeout=5) as client:
+        for name in SERVICES:
+            try:
+                answer = await client.get(f"{cluster.url(name)}/health/ready")
+            except httpx.TransportError:
+                return False
+            if answer.status_code != httpx.codes.OK:
+                return False
+    return True
 
 
 async def assert_whole_and_once(
@@ -65,6 +79,7 @@ class TestKillingEachProcessInTurn:
                 await asyncio.to_thread(cluster.kill, victim)
                 people += await asyncio.gather(*signing_up)
 
+            await eventually(lambda: everyone_is_ready(cluster))
             operator = await Operator.signed_in(
                 gateway, cluster.operator, cluster.operator_password
             )
