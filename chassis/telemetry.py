@@ -58,7 +58,7 @@ consumer_chunk_seconds = Histogram(
 consumer_lag = Gauge(
     "consumer_lag", "Events published and not yet handled.", ["subscriber", "topic", "partition"]
 )
-consumer_parked = Gauge("consumer_parked", "Events that wait for an operator.", ["subscriber"])
+consumer_parked = Counter("consumer_parked", "Events that were parked.", ["subscriber"])
 consumer_retries = Counter("consumer_retries", "Tries that failed.", ["topic"])
 
 
