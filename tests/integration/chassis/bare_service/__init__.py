@@ -1,0 +1,1 @@
+"""A service with no tables beside those that every service has."""

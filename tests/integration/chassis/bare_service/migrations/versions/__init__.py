@@ -1,0 +1,1 @@
+"""No revisions of its own."""
