@@ -1,13 +1,14 @@
 """The tables that every service has, as its migrations make them."""
 
 import asyncio
-import sys
 
+import asyncpg
 import pytest
 from alembic.util.exc import CommandError
 from sqlalchemy import Column, Integer, Table
 
-from chassis.migrations import metadata_of
+from chassis.migrations import MIGRATION_LOCK, metadata_of, upgrade
+from chassis.testing import eventually
 from tests.integration.chassis.path import rows
 from tests.integration.migrations import assert_migrations_round_trip
 
@@ -27,16 +28,17 @@ class TestTheChassisTables:
         finally:
             metadata.remove(added)
 
-    async def test_are_made_once_by_two_processes_that_migrate_at_once(self, database: str) -> None:
-        migrate = (
-            "import asyncio, sys; from chassis.migrations import upgrade;"
-            " asyncio.run(upgrade(*sys.argv[1:]))"
-        )
-        processes = [
-            await asyncio.create_subprocess_exec(sys.executable, "-c", migrate, PACKAGE, database)
-            for _ in range(3)
-        ]
+    async def test_are_made_by_one_process_at_a_time(self, database: str) -> None:
+        other = await asyncpg.connect(database)
+        await other.execute(f"SELECT pg_advisory_lock({MIGRATION_LOCK})")
+        ours = asyncio.create_task(upgrade(PACKAGE, database))
 
-        assert [await each.wait() for each in processes] == [0, 0, 0]
+        async def ours_waits() -> bool:
+            return bool(await rows(database, "SELECT FROM pg_locks WHERE NOT granted"))
+
+        await eventually(ours_waits)
+        await other.close()
+        await ours
+
         found = await rows(database, "SELECT version_num FROM alembic_version")
         assert [row["version_num"] for row in found] == ["chassis_0001"]
