@@ -30,6 +30,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.records import Label
+from chassis.rows import insert_rows
 from chassis.tables import inbox, inbox_missing, parked
 
 # A jump of billions can only be a producer's mistake: it is noticed, not written out.
@@ -168,8 +169,7 @@ class Inbox:
                 for number in sorted(seen.missing - before)
             ]
             closed += [(subject, number) for number in before - seen.missing]
-        if opened:
-            await connection.execute(insert(inbox_missing), opened)
+        await insert_rows(connection, inbox_missing, opened)
         if closed:
             await connection.execute(
                 delete(inbox_missing).where(

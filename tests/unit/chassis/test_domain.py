@@ -1,0 +1,34 @@
+"""An aggregate hands over what happened to it; an error says what it is."""
+
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from chassis.domain import Aggregate, BrokenField, DomainEvent, InvalidFields, Kind
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class TestAnAggregate:
+    def test_hands_over_each_fact_once_and_in_order(self) -> None:
+        aggregate = Aggregate(uuid4())
+        first, second = DomainEvent(occurred_at=NOW), DomainEvent(occurred_at=NOW)
+        aggregate._record(first)
+        aggregate._record(second)
+
+        assert [id(each) for each in aggregate.take_events()] == [id(first), id(second)]
+        assert list(aggregate.take_events()) == []
+
+    def test_that_was_never_stored_has_no_version_and_no_sequence(self) -> None:
+        aggregate = Aggregate(uuid4())
+
+        assert (aggregate.version, aggregate.sequence) == (0, 0)
+
+
+class TestInvalidFields:
+    def test_names_every_one_of_them(self) -> None:
+        error = InvalidFields(
+            BrokenField("name", "too-short", "at least 2"), BrokenField("email", "odd", "has an @")
+        )
+
+        assert (error.kind, error.code) == (Kind.INVALID, "invalid-fields")
+        assert str(error) == "name: at least 2; email: has an @"
