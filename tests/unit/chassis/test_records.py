@@ -51,7 +51,8 @@ class TestTheLabel:
             ("sequence", b"-000000007"),
             ("sequence", None),
             ("id", b"x"),
-            ("id", b"3820077f-c289-4fd4-9cf3-b176b66ec855"),  # not a UUIDv7: it would spoil the order of ids
+            # Not a UUIDv7: it would spoil the order of ids.
+            ("id", b"3820077f-c289-4fd4-9cf3-b176b66ec855"),
             ("id", None),
             ("subject", b""),
             ("subject", b"\xff"),
