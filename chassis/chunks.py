@@ -167,8 +167,11 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             try:
                 found |= await consumer.getmany(*ready, timeout_ms=_FETCH_WAIT_MS)
             except UnicodeDecodeError:
-                # A header's name, the one thing that aiokafka insists on. It does not say whose.
+                # A header's name, the one thing that aiokafka insists on. It does not say whose,
+                # and what it had taken of the others before is gone: they are read anew.
                 self._one_unreadable = True
+                for tp in ready:
+                    consumer.seek(tp, self.places[tp].next)
         wait_ms = _FETCH_WAIT_MS // len(ready) if self._one_unreadable else 0
         for tp in ready:
             if tp not in found:
