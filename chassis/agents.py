@@ -20,10 +20,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from yarl import URL
 
 from chassis import progress, telemetry
-from chassis.chunks import ChunkConsumer, ChunkTransport, PassThrough, check_libraries
+from chassis.chunks import ChunkConsumer, ChunkTransport, PassThrough
 from chassis.consume import Consumer
 from chassis.database import is_connection_lost
 from chassis.kafka import KafkaSecurity, admin_client, shortcomings, topic_states
+from chassis.libraries import check_libraries
 from chassis.locks import NamedLock
 from chassis.settings import ServiceSettings
 from chassis.subscribers import Subscriber
@@ -106,6 +107,7 @@ class Agents(Generic[W]):
         async with contextlib.AsyncExitStack() as open_:
             if not await self._until_stopped(self._wait_for_kafka()):
                 return
+            self._trouble = "waiting until this worker's name is free and the database answers"
             if not await self._until_stopped(open_.enter_async_context(self._worker.held())):
                 return
             self._trouble = "joining the consumer group"

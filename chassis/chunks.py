@@ -8,7 +8,8 @@ What is read next is decided by ``Place``: only our seeks and our fetches move i
 ``begin`` is true by construction, and a lost or doubled chunk shows as soon as it is compared
 with the ``progress`` row. Kafka's committed offsets serve lag tools, nothing else.
 
-The names of Faust's and aiokafka's insides that this rests on are used in this file only.
+The names of Faust's and aiokafka's insides that this rests on are used in this file only, and
+``libraries.py`` looks for them at the start.
 """
 
 import asyncio
@@ -16,7 +17,6 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any, Final, cast
 
 import faust
@@ -35,43 +35,7 @@ log = structlog.get_logger(__name__)
 _FETCH_WAIT_MS: Final = 100
 _NOTHING_READY_S: Final = 0.02
 
-# The versions whose insides were read, and what of them is used or overridden below.
-_VERSIONS: Final = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
-_NAMES: Final[Mapping[type, Sequence[str]]] = {
-    driver.AIOKafkaConsumerThread: (
-        "_create_worker_consumer",
-        "_ensure_consumer",
-        "call_thread",
-        "getmany",
-        "highwater",
-        "on_partitions_revoked",
-    ),
-    driver.Consumer: (
-        "_new_consumer_thread",
-        "crash",
-        "force_commit",
-        "seek_to_committed",
-        "verify_event_path",
-    ),
-    driver.Transport: ("Consumer",),
-    faust.Schema: ("loads_key", "loads_value"),
-}
-
 _serial = itertools.count()
-
-
-def check_libraries() -> None:
-    """Make sure that the insides of Faust and aiokafka are those that this was written for.
-
-    :raises RuntimeError: saying what is another than it was
-    """
-    for package, known in _VERSIONS.items():
-        if (found := version(package)) != known:
-            raise RuntimeError(f"{package} is {found}; the chunk transport was written for {known}")
-    for owner, names in _NAMES.items():
-        for name in names:
-            if not hasattr(owner, name):
-                raise RuntimeError(f"{owner.__name__}.{name} is gone; the chunk transport needs it")
 
 
 @dataclass(frozen=True, slots=True)

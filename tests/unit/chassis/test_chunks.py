@@ -1,4 +1,4 @@
-"""The chunk transport's own rules, and what it rests on in Faust and aiokafka."""
+"""The chunk transport's own rules."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from faust.transport.drivers import aiokafka as driver
 from faust.types import tuples
 
-from chassis import chunks
-from chassis.chunks import ChunkConsumer, ChunkThread, DeliveredChunk, check_libraries
+from chassis.chunks import ChunkConsumer, ChunkThread, DeliveredChunk
 from chassis.done import Place
 from chassis.testing import FedRecord
 
@@ -137,23 +135,8 @@ class TestTheConsumer:
         assert self.consumer(places).is_current(chunk) is current
 
 
-class TestWhatItRestsOn:
-    def test_is_there(self) -> None:
-        check_libraries()
-
-    def test_in_another_version_is_refused_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(chunks._VERSIONS, "faust-streaming", "0.0.1")
-
-        with pytest.raises(RuntimeError, match=r"faust-streaming is .*written for 0\.0\.1"):
-            check_libraries()
-
-    def test_when_a_name_is_gone_is_refused_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer")
-
-        with pytest.raises(RuntimeError, match="_create_worker_consumer is gone"):
-            check_libraries()
-
-    def test_faust_makes_a_message_of_a_chunk(self) -> None:
+class TestToFaust:
+    def test_a_chunk_makes_a_message(self) -> None:
         records_: Sequence[Any] = records(5, 6)
         chunk = DeliveredChunk("t", 0, 5, 7, 1, records_)
         consumer = object.__new__(ChunkConsumer)
@@ -165,7 +148,7 @@ class TestWhatItRestsOn:
         assert value is chunk
         assert message.offset == chunk.offset
 
-    def test_each_chunk_is_a_later_record_to_faust(self) -> None:
+    def test_each_chunk_is_a_later_record(self) -> None:
         one, two = (DeliveredChunk("t", 0, 5, 7, 1, []) for _ in range(2))
 
         assert one.offset < two.offset
