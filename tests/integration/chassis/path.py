@@ -140,8 +140,8 @@ async def publish(
 ) -> None:
     """Publish events, by default each to the partition of its key."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka, enable_idempotence=True)
-    await producer.start()
     try:
+        await producer.start()
         sent = [
             await producer.send(topic.name, each.payload, each.key, partition, headers=each.headers)
             for each in events

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import KafkaError
 from aiokafka.record import default_records
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -24,6 +25,7 @@ from chassis.testing import eventually
 from contracts.envelope import Envelope
 from contracts.events import IntegrationEvent
 from contracts.topics import Topic
+from local_cluster.testing import RunningInfrastructure
 from tests.integration.chassis.path import (
     PathWork,
     Worker,
@@ -286,6 +288,41 @@ class TestARecordThatCannotBeRead:
             assert not worker.task.done()
 
 
+class TestOddRecords:
+    async def test_are_parked_as_they_came_and_hold_up_nobody(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own(1)
+        await create_topic(kafka, topic)
+        odd: list[tuple[bytes | None, bytes | None, list[Any]]] = [
+            (b"k", None, []),  # a tombstone
+            (None, b"not json", []),
+            (b"", b"{}", [("type", b"x"), ("id", None)]),
+            (b"\xff", b"\xff" * 500_000, [("content-type", b"application/cloudevents+json")]),
+        ]
+        events = [signed_up(uuid4(), 1) for _ in odd]
+        producer = AIOKafkaProducer(bootstrap_servers=kafka)
+        await producer.start()
+        for (key, value, headers), event in zip(odd, events, strict=True):
+            await producer.send_and_wait(topic.name, value, key, headers=headers)
+            await producer.send_and_wait(
+                topic.name, event.payload, event.key, headers=event.headers
+            )
+        await producer.stop()
+
+        async with consuming(
+            settings_for(database, kafka),
+            engine,
+            [subscriber("test.one", topic)],
+            service=topic.name,
+        ):
+            await until_handled(database, len(odd))
+
+        kept = await rows(database, 'SELECT * FROM parked ORDER BY "offset"')
+        assert [(row["key"], row["payload"]) for row in kept] == [each[:2] for each in odd]
+        assert {row["reason"] for row in kept} == {"not-understood"}
+
+
 class TestSeveralWorkers:
     async def test_share_the_partitions_and_take_over_from_one_that_is_killed(
         self, database: str, engine: AsyncEngine, kafka: str
@@ -532,3 +569,30 @@ class TestWhatIsAway:
                 await worker.task
         assert await count(database) == 0
         assert await rows(database, "SELECT * FROM tries WHERE count > 0") == []
+
+    async def test_kafka_is_waited_for_and_nothing_is_lost_or_doubled(
+        self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure
+    ) -> None:
+        kafka, topic = own_kafka.kafka_bootstrap, topic_of_its_own()
+        await create_topic(kafka, topic)
+        subjects = [uuid4() for _ in range(20)]
+        async with consuming(
+            settings_for(database, kafka),
+            engine,
+            [subscriber("test.one", topic)],
+            service=topic.name,
+        ):
+            await publish_some(kafka, topic, subjects, 1)
+            await until_handled(database, 20)
+
+            own_kafka.kill("kafka", signal.SIGKILL)  # and started again by its supervisor
+            events = [signed_up(each, 2) for each in subjects]
+
+            async def they_are_published() -> bool:
+                await publish(kafka, topic, events)
+                return True
+
+            await eventually(they_are_published, despite=(KafkaError,))
+            await until_handled(database, 40)
+
+        assert await order(database) == {str(each): [1, 2] for each in subjects}

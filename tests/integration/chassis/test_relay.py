@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ from chassis.settings import ServiceSettings
 from chassis.testing import eventually
 from contracts.topics import Topic
 from contracts.users import UserSignedUpV1
-from local_cluster.testing import RunningInfrastructure, running_infrastructure
+from local_cluster.testing import RunningInfrastructure
 from tests.integration.chassis.path import (
     count,
     create_topic,
@@ -400,12 +400,6 @@ class TestADatabaseThatIsAway:
 
 
 class TestKafkaThatIsAway:
-    @pytest.fixture(scope="class")
-    @classmethod
-    def own_kafka(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningInfrastructure]:
-        with running_infrastructure(tmp_path_factory.mktemp("kafka"), postgres=False) as running:
-            yield running
-
     async def test_frozen_is_waited_for_in_sight_and_nothing_is_lost_or_out_of_order(
         self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure
     ) -> None:
