@@ -134,8 +134,8 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
                 # A header's name, the one thing that aiokafka insists on. It does not say whose,
                 # and what it had taken of the others before is gone: they are read anew.
                 self._one_unreadable = True
-                for tp in ready:
-                    consumer.seek(tp, self.places[tp].next)
+                for tp, place in self.places.items():
+                    consumer.seek(tp, place.next)
         wait_ms = _FETCH_WAIT_MS // len(ready) if self._one_unreadable else 0
         for tp in ready:
             if tp not in found:
