@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+from chassis.failpoints import clock_error
+
 
 def utc_now() -> datetime:
-    return datetime.now(UTC)
+    return datetime.now(UTC) + clock_error()

@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import progress, telemetry
+from chassis.failpoints import failpoint
 from chassis.failures import FailedLately, MassFailure, is_permanent, is_transient, pause_s
 from chassis.handling import Chunk, Feed, Handling, Refused
 from chassis.parking import Failure, Parked, died
@@ -158,6 +159,8 @@ class Consumer(Generic[W]):
             await work.flush()
             if behind:
                 await self._advance(connection, behind, chunk.partition, chunk.end)
+            await failpoint("park.before-commit" if parked else "chunk.before-commit")
+        await failpoint("park.after-commit" if parked else "chunk.after-commit")
         handling.begun.clear()
         self._on_commit()
         return chunk.end
@@ -230,6 +233,8 @@ class Consumer(Generic[W]):
             self._failed_lately.add(parked)
             await work.flush()
             await self._advance(connection, [subscriber], record.partition, record.offset + 1)
+            await failpoint("park.before-commit" if parked else "event.before-commit")
+        await failpoint("park.after-commit" if parked else "event.after-commit")
 
     async def _begin_trial(
         self, subscriber: Subscriber[W], record: Record, handling: Handling

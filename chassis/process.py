@@ -19,8 +19,15 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
+from chassis import failpoints
 from chassis.health import Health
-from chassis.settings import ProcessSettings, ServiceSettings, read_settings, variable_of
+from chassis.settings import (
+    BAD_SETTINGS_EXIT_CODE,
+    ProcessSettings,
+    ServiceSettings,
+    read_settings,
+    variable_of,
+)
 from chassis.telemetry import configure_logging, configure_tracing
 
 _log = structlog.get_logger(__name__)
@@ -105,6 +112,8 @@ def serve(service: ServiceDefinition[S]) -> NoReturn:
     :raises SystemExit: 0 after a stop that was asked for, 1 after a failure, 2 on bad settings
     """
     settings = read_settings(service.settings)
+    _refuse_failpoints_in_production(settings)
+    failpoints.belong_to(service.name)
     configure_logging(service.name, settings)
     tracing = configure_tracing(service.name, settings)
     listener = _listen(service.name, settings)
@@ -112,6 +121,12 @@ def serve(service: ServiceDefinition[S]) -> NoReturn:
         failed = runner.run(_serve(service, settings, listener))
     tracing.shutdown()
     sys.exit(1 if failed else 0)
+
+
+def _refuse_failpoints_in_production(settings: ProcessSettings) -> None:
+    if failpoints.are_switched_on() and getattr(settings, "environment", "") == "production":
+        click.echo("FAILPOINTS is for tests, and this is production: unset it.", err=True)
+        sys.exit(BAD_SETTINGS_EXIT_CODE)
 
 
 def _listen(name: str, settings: ProcessSettings) -> socket.socket:

@@ -16,6 +16,7 @@ from aiokafka.errors import (
 )
 from aiokafka.partitioner import DefaultPartitioner
 
+from chassis.failpoints import failpoint
 from chassis.kafka import KafkaSecurity
 from chassis.outbox_queue import Row
 from chassis.settings import ServiceSettings
@@ -110,6 +111,7 @@ class RowProducer:
         """Send rows of topics that are there, in their order, as far as they may go now."""
         sent: list[tuple[Row, tuple[str, int], asyncio.Future[Any]]] = []
         first: set[tuple[str, int]] = set()
+        await failpoint("relay.before-send")
         with suppress(TimeoutError):
             async with asyncio.timeout(_ANSWER_WITHIN_S):
                 for row in rows:
@@ -119,6 +121,7 @@ class RowProducer:
                             continue
                         first.add(place)
                     sent.append((row, place, await self._hand_over(row, place)))
+                await failpoint("relay.before-ack")
                 if sent:
                     await asyncio.wait([answer for _, _, answer in sent])
         return [(row, self._error_of(place, answer)) for row, place, answer in sent]

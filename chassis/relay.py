@@ -15,6 +15,7 @@ import structlog
 
 from chassis import telemetry
 from chassis.database import is_away as is_database_away
+from chassis.failpoints import failpoint
 from chassis.locks import connect, try_lock
 from chassis.outbox_queue import OutboxQueue, Row
 from chassis.producer import KafkaAway, RowProducer, is_away, is_forbidden
@@ -203,7 +204,9 @@ class Relay:
     async def _delete(self, queue: OutboxQueue, rows: Sequence[Row]) -> None:
         if not rows:
             return
+        await failpoint("relay.before-delete")
         await queue.delete(rows)
+        await failpoint("relay.after-delete")
         now = self._now()
         for row in rows:
             self._times_held_back.pop(row["aggregatetype"], None)
@@ -213,7 +216,9 @@ class Relay:
     async def _set_aside(self, queue: OutboxQueue, row: Row, error: BaseException) -> None:
         code = type(error).__name__
         message = getattr(error, "description", None) or code
+        await failpoint("relay.before-set-aside")
         await queue.set_aside(row, code, message, self._now())
+        await failpoint("relay.after-set-aside")
         telemetry.relay_set_aside.labels(row["aggregatetype"]).inc()
         log.error(
             "row-set-aside", topic=row["aggregatetype"], subject=row["aggregateid"], error=code

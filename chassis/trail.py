@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
 import uuid_utils.compat
+
+from chassis.failpoints import clock_error
 
 # What a client may send as its own id: enough for any UUID, ULID or trace id, harmless in a log.
 _ACCEPTABLE: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -16,7 +19,10 @@ _ACCEPTABLE: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 def new_id() -> UUID:
     """Make a UUIDv7 (RFC 9562): ordered by the time it was made."""
-    return uuid_utils.compat.uuid7()
+    made = uuid_utils.compat.uuid7()
+    error_ms = clock_error() // timedelta(milliseconds=1)
+    # Its first 48 bits are the time.
+    return UUID(int=made.int + (error_ms << 80)) if error_ms else made
 
 
 @dataclass(frozen=True, slots=True)

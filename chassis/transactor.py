@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chassis import telemetry
 from chassis.database import is_connection_lost, is_worth_retrying, sqlstate_of
 from chassis.domain import DomainError, Kind
+from chassis.failpoints import failpoint
 
 log = structlog.get_logger(__name__)
 
@@ -118,6 +119,7 @@ class Transactor(Generic[W]):
             result = await body(work)
             await work.flush()
             mark = (await connection.execute(_MARK)).one()
+            await failpoint("command.before-commit")
             try:
                 await connection.commit()
             except Exception as error:
@@ -125,6 +127,7 @@ class Transactor(Generic[W]):
                     raise
                 lost = error
             else:
+                await failpoint("command.after-commit")
                 return result
         # Asked only now: the lost connection had its place in the pool until here, and when a
         # server restarts, everybody asks.

@@ -9,6 +9,7 @@ from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chassis.failpoints import failpoint
 from chassis.tables import tries
 
 # In the place of a subscriber: a chunk, which all of them handle.
@@ -56,6 +57,7 @@ class Tries:
         )
         async with self._engine.begin() as connection:
             count, first_at = (await connection.execute(counted)).one()
+        await failpoint("tries.after-count")
         return Trial(subscriber, partition, offset, count, first_at)
 
     async def is_any_left(self, partition: int, begin: int, end: int) -> bool:

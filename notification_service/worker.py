@@ -11,6 +11,7 @@ import structlog
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter, Histogram
 
+from chassis.failpoints import failpoint
 from chassis.telemetry import span
 from chassis.trail import Trail, on_trail
 from notification_service.chat import (
@@ -182,6 +183,7 @@ class DeliveryWorker:
             )
 
     async def _send_and_mark(self, claimed: ClaimedDelivery) -> str:
+        await failpoint("delivery.after-claim")
         try:
             message_id = await self._send(claimed)
         except ChatError as error:
@@ -195,6 +197,7 @@ class DeliveryWorker:
         self._chat_trouble = None
         now = self._now()
         held = await self._queue.sent(claimed, message_id, now)
+        await failpoint("delivery.after-mark")
         delivery_seconds.labels(claimed.rule).observe((now - claimed.created_at).total_seconds())
         return "sent" if held else "claim-lost"
 
@@ -217,9 +220,12 @@ class DeliveryWorker:
         # A process that was frozen since its claim must not send what another has sent by now.
         if self._now() + timedelta(seconds=self._patience.call) > lease_until:
             raise ClaimLost
-        return await self._chat.post(
+        await failpoint("delivery.before-post")
+        message_id = await self._chat.post(
             Message(claimed.address, claimed.text, claimed.id, claimed.correlation_id)
         )
+        await failpoint("delivery.after-post")
+        return message_id
 
     async def _put_back(self, claimed: ClaimedDelivery, error: ChatError) -> bool:
         now = self._now()
