@@ -1,12 +1,29 @@
 """One record of every event type: what one sign-up leads to, with values that never change."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from contracts.accounts import AccountOpenedV1, AccountsEventWithheldV1
 from contracts.envelope import EncodedEvent, encode
 from contracts.events import IntegrationEvent
+from contracts.operations import (
+    DeliveryRetriedV1,
+    OperationsEventWithheldV1,
+    OperatorAct,
+    OutboxRowDiscardedV1,
+    OutboxRowEditedV1,
+    OutboxRowReleasedV1,
+    ParkedEventAppliedV1,
+    ParkedEventDiscardedV1,
+    ParkedEventEditedV1,
+    ParkedEventParkedAgainV1,
+    ParkedEventReleasedV1,
+    SubscriberPausedV1,
+    SubscriberRestartedV1,
+    SubscriberResumedV1,
+)
 from contracts.users import TaskCreatedV1, UsersEventWithheldV1, UserSignedUpV1
 
 _ADA = UUID("01937b5e-8a40-7c11-9d2e-5f0a6b7c8d9e")
@@ -24,6 +41,7 @@ _SIGN_UP = datetime(2024, 11, 30, 4, 40, 13, 633_000, tzinfo=UTC)
 def _record(
     event: IntegrationEvent,
     *,
+    source: str | None = None,
     id: UUID,  # noqa: A002 - CloudEvents' own name
     subject: UUID,
     after_ms: int,
@@ -33,7 +51,7 @@ def _record(
     return encode(
         event,
         id=id,
-        source="/" + event.event_type.split(".")[0],
+        source=source or "/" + event.event_type.split(".")[0],
         subject=str(subject),
         time=_SIGN_UP + timedelta(milliseconds=after_ms),
         sequence=sequence,
@@ -42,6 +60,85 @@ def _record(
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     )
 
+
+_OPERATOR = "01937b5e-0000-7000-8000-00000000000b"
+_PARKED = UUID("01937b5e-8b10-7b64-9a53-0a1b2c3d4e5f")
+_ROW = UUID("01937b5e-9c00-7a63-b162-738495061728")
+_SUBSCRIBER = UUID("5f0a6b7c-8d9e-5a1b-8c2d-3e4f50617283")
+_DELIVERY = UUID("01937b5e-8b44-7c75-ab64-1b2c3d4e5f60")
+_BYTES_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+def _id_made(*, after_ms: int) -> UUID:
+    """Return a UUIDv7 of that time; all its random bits are zero."""
+    at_ms = round(_SIGN_UP.timestamp() * 1_000) + after_ms
+    return UUID(int=at_ms << 80 | 0x7000_8000_0000_0000_0000)
+
+
+def _about_parked(why: str) -> dict[str, Any]:
+    return {
+        "by": _OPERATOR,
+        "why": why,
+        "subscriber": "accounts.open-account",
+        "topic": "users.user",
+        "partition": 3,
+        "offset": 4_711,
+        "parked_subject": str(_ADA),
+        "parked_event_id": _SIGNED_UP,
+        "parked_type": UserSignedUpV1.event_type,
+    }
+
+
+def _about_row(why: str) -> dict[str, Any]:
+    return {
+        "by": _OPERATOR,
+        "why": why,
+        "topic": "accounts.account",
+        "row_subject": str(_ACCOUNT),
+        "row_sequence": 2,
+        "row_type": AccountOpenedV1.event_type,
+    }
+
+
+def _about_subscriber(why: str) -> dict[str, Any]:
+    return {
+        "by": _OPERATOR,
+        "why": why,
+        "subscriber": "accounts.open-account",
+        "topic": "users.user",
+    }
+
+
+_ACTS: Sequence[tuple[UUID, OperatorAct]] = (
+    (_PARKED, ParkedEventReleasedV1(**_about_parked("fixed in 1.4.2"))),
+    (_PARKED, ParkedEventAppliedV1(**_about_parked("the older history is void"))),
+    (
+        _PARKED,
+        ParkedEventParkedAgainV1(
+            **_about_parked("fixed in 1.4.1"), error_code="account-already-open"
+        ),
+    ),
+    (
+        _PARKED,
+        ParkedEventEditedV1(**_about_parked("the name was cut"), payload_sha256=_BYTES_SHA256),
+    ),
+    (_PARKED, ParkedEventDiscardedV1(**_about_parked("a test of another team"))),
+    (_ROW, OutboxRowReleasedV1(**_about_row("the topic takes 2 MB now"))),
+    (
+        _ROW,
+        OutboxRowEditedV1(**_about_row("the text was too long"), payload_sha256=_BYTES_SHA256),
+    ),
+    (_ROW, OutboxRowDiscardedV1(**_about_row("nobody can read it"))),
+    (_SUBSCRIBER, SubscriberPausedV1(**_about_subscriber("until 1.4.2 is out"))),
+    (_SUBSCRIBER, SubscriberResumedV1(**_about_subscriber("1.4.2 is out"))),
+    (_SUBSCRIBER, SubscriberRestartedV1(**_about_subscriber("its table was lost"))),
+    (
+        _DELIVERY,
+        DeliveryRetriedV1(
+            by=_OPERATOR, why="the channel is there now", delivery_id=_DELIVERY, rule="new-user"
+        ),
+    ),
+)
 
 EXAMPLES: Mapping[str, EncodedEvent] = {
     UserSignedUpV1.event_type: _record(
@@ -81,5 +178,26 @@ EXAMPLES: Mapping[str, EncodedEvent] = {
         after_ms=106_573,
         sequence=2,
     ),
+    OperationsEventWithheldV1.event_type: _record(
+        OperationsEventWithheldV1(
+            withheld_id=UUID("01937b5e-9e20-7e97-8495-0617283940ab"),
+            withheld_type=ParkedEventReleasedV1.event_type,
+        ),
+        id=UUID("01937b60-3bf1-7fa8-b5a6-1728394051bc"),
+        subject=_PARKED,
+        after_ms=111_024,
+        sequence=2,
+        source="/accounts",
+    ),
+    **{
+        act.event_type: _record(
+            act,
+            id=_id_made(after_ms=200_000 + number),
+            subject=subject,
+            after_ms=200_000 + number,
+            source="/notification" if isinstance(act, DeliveryRetriedV1) else "/accounts",
+        )
+        for number, (subject, act) in enumerate(_ACTS)
+    },
 }
 """By event type."""

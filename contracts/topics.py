@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from contracts.accounts import AccountOpenedV1, AccountsEventWithheldV1
 from contracts.events import IntegrationEvent
+from contracts.operations import ACTS, DeliveryRetriedV1
 from contracts.users import TaskCreatedV1, UsersEventWithheldV1, UserSignedUpV1
 
 
@@ -52,7 +53,33 @@ ACCOUNTS_ACCOUNT = Topic(
     events=(AccountOpenedV1, AccountsEventWithheldV1),
 )
 
-TOPICS: tuple[Topic, ...] = (USERS_USER, USERS_TASK, ACCOUNTS_ACCOUNT)
+
+def _operations(owner: str, *more: type[IntegrationEvent]) -> Topic:
+    return Topic(
+        name=f"{owner}.operations",
+        key="id of what was acted on",
+        owner=owner,
+        consumers=("audit",),
+        events=(*ACTS, *more),
+        # People act, and rarely.
+        partitions=1,
+    )
+
+
+USERS_OPERATIONS = _operations("users")
+ACCOUNTS_OPERATIONS = _operations("accounts")
+AUDIT_OPERATIONS = _operations("audit")
+NOTIFICATION_OPERATIONS = _operations("notification", DeliveryRetriedV1)
+
+TOPICS: tuple[Topic, ...] = (
+    USERS_USER,
+    USERS_TASK,
+    ACCOUNTS_ACCOUNT,
+    USERS_OPERATIONS,
+    ACCOUNTS_OPERATIONS,
+    AUDIT_OPERATIONS,
+    NOTIFICATION_OPERATIONS,
+)
 
 EVENTS: Mapping[str, type[IntegrationEvent]] = MappingProxyType(
     {event.event_type: event for topic in TOPICS for event in topic.events}

@@ -1,0 +1,153 @@
+"""What operators did by hand: every service publishes it, to its own ``<service>.operations``.
+
+The subject is what they acted on: a parked event, an outbox row, a subscriber, a delivery.
+"""
+
+from typing import Annotated, ClassVar
+from uuid import UUID
+
+from pydantic import Field
+
+from contracts.events import PRINTABLE, EventWithheld, IntegrationEvent
+
+Text = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="In hexadecimal digits.")]
+
+
+class OperatorAct(IntegrationEvent):
+    """Who did it, and why."""
+
+    by: Annotated[Text, Field(description="The operator's user id, or their name on the machine.")]
+    why: Annotated[str, Field(min_length=1, max_length=1_000, pattern=PRINTABLE)]
+
+
+class ParkedEventAct(OperatorAct):
+    """Something was done with an event that a subscriber could not handle."""
+
+    subscriber: Text
+    topic: Text
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+    parked_subject: Annotated[Text | None, Field(description="Null: the bytes did not tell.")]
+    parked_event_id: UUID | None
+    parked_type: Text | None
+
+
+class ParkedEventReleasedV1(ParkedEventAct):
+    """It was handled after all, in the order of its aggregate."""
+
+    event_type: ClassVar[str] = "operations.parked-event-released.v1"
+
+
+class ParkedEventAppliedV1(ParkedEventAct):
+    """It was handled all the same, out of the order of its aggregate."""
+
+    event_type: ClassVar[str] = "operations.parked-event-applied.v1"
+
+
+class ParkedEventParkedAgainV1(ParkedEventAct):
+    """It was tried, and could not be handled this time either."""
+
+    event_type: ClassVar[str] = "operations.parked-event-parked-again.v1"
+
+    error_code: Text
+
+
+class ParkedEventEditedV1(ParkedEventAct):
+    """Other bytes will be handled in its place; those that came are kept."""
+
+    event_type: ClassVar[str] = "operations.parked-event-edited.v1"
+
+    payload_sha256: Annotated[Sha256, Field(description="Of the new bytes.")]
+
+
+class ParkedEventDiscardedV1(ParkedEventAct):
+    """It will not be handled by this subscriber."""
+
+    event_type: ClassVar[str] = "operations.parked-event-discarded.v1"
+
+
+class OutboxRowAct(OperatorAct):
+    """Something was done with an event that Kafka would not take."""
+
+    topic: Text
+    row_subject: Text
+    row_sequence: Annotated[int, Field(ge=1)]
+    row_type: Text
+
+
+class OutboxRowReleasedV1(OutboxRowAct):
+    """It is published again, in its place."""
+
+    event_type: ClassVar[str] = "operations.outbox-row-released.v1"
+
+
+class OutboxRowEditedV1(OutboxRowAct):
+    """Other bytes will be published in its place; the first are kept until then."""
+
+    event_type: ClassVar[str] = "operations.outbox-row-edited.v1"
+
+    payload_sha256: Annotated[Sha256, Field(description="Of the new bytes.")]
+
+
+class OutboxRowDiscardedV1(OutboxRowAct):
+    """It will not be published; a withheld event has its sequence."""
+
+    event_type: ClassVar[str] = "operations.outbox-row-discarded.v1"
+
+
+class SubscriberAct(OperatorAct):
+    """Something was done with all of a subscriber's partitions."""
+
+    subscriber: Text
+    topic: Text
+
+
+class SubscriberPausedV1(SubscriberAct):
+    """It takes no more events until it is resumed."""
+
+    event_type: ClassVar[str] = "operations.subscriber-paused.v1"
+
+
+class SubscriberResumedV1(SubscriberAct):
+    """It goes on where it was paused."""
+
+    event_type: ClassVar[str] = "operations.subscriber-resumed.v1"
+
+
+class SubscriberRestartedV1(SubscriberAct):
+    """Its state was emptied, and it begins at the beginning of the topic."""
+
+    event_type: ClassVar[str] = "operations.subscriber-restarted.v1"
+
+
+class DeliveryRetriedV1(OperatorAct):
+    """A message that the other side had refused is sent again."""
+
+    event_type: ClassVar[str] = "operations.delivery-retried.v1"
+
+    delivery_id: UUID
+    rule: Text
+
+
+class OperationsEventWithheldV1(EventWithheld):
+    """An event about an operator's act was discarded; this one has its sequence."""
+
+    event_type: ClassVar[str] = "operations.event-withheld.v1"
+
+
+ACTS: tuple[type[IntegrationEvent], ...] = (
+    ParkedEventReleasedV1,
+    ParkedEventAppliedV1,
+    ParkedEventParkedAgainV1,
+    ParkedEventEditedV1,
+    ParkedEventDiscardedV1,
+    OutboxRowReleasedV1,
+    OutboxRowEditedV1,
+    OutboxRowDiscardedV1,
+    SubscriberPausedV1,
+    SubscriberResumedV1,
+    SubscriberRestartedV1,
+    OperationsEventWithheldV1,
+)
+"""What every service may publish of it; `DeliveryRetriedV1` is the notification service's."""
