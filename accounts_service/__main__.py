@@ -1,11 +1,15 @@
 """``python -m accounts_service`` serves; ``migrate`` brings its database up first."""
 
-from accounts_service.bootstrap import build
+from accounts_service.bootstrap import build, operable
 from accounts_service.settings import AccountsSettings
 from chassis.process import ServiceDefinition, command_line
 
 SERVICE = ServiceDefinition(
-    name="accounts", package="accounts_service", settings=AccountsSettings, build=build
+    name="accounts",
+    package="accounts_service",
+    settings=AccountsSettings,
+    build=build,
+    operable=operable,
 )
 
 cli = command_line(SERVICE)

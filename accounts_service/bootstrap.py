@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts_service.adapters.postgres_accounts import PostgresAccountsWork
+from accounts_service.adapters.postgres_accounts import PostgresAccounts, PostgresAccountsWork
 from accounts_service.adapters.postgres_views import PostgresAccountViews
 from accounts_service.application.open_account import OpenAccountHandler
 from accounts_service.application.queries import ReadAccount
@@ -13,15 +13,18 @@ from accounts_service.entrypoints.agents import subscribers
 from accounts_service.entrypoints.http import routes
 from accounts_service.settings import AccountsSettings
 from chassis.agents import Agents
-from chassis.auth import TokenVerifier, authenticated, keys_at
+from chassis.auth import TokenVerifier, authenticated, keys_at, operator
 from chassis.clock import utc_now
 from chassis.database import pool, trouble_with
 from chassis.health import Health
 from chassis.http import create_app
+from chassis.operations.http import operations_routes
+from chassis.operations.operable import Operable, Operations
 from chassis.process import Component, Running
 from chassis.relay import Relay
 from chassis.settings import Role
 from chassis.trail import new_id
+from contracts.topics import ACCOUNTS_OPERATIONS
 
 _SERVICE = "accounts"
 _DESCRIPTION = "Accounts and the money in them."
@@ -29,6 +32,18 @@ _DESCRIPTION = "Accounts and the money in them."
 
 def _open_work(connection: AsyncConnection) -> PostgresAccountsWork:
     return PostgresAccountsWork(connection, utc_now)
+
+
+def operable(settings: AccountsSettings) -> Operable[PostgresAccountsWork]:
+    """Return what consumes and what publishes, for those who run it and those who repair it."""
+    open_account = OpenAccountHandler(new_id, utc_now, currency=settings.currency)
+    return Operable(
+        service=_SERVICE,
+        topic=ACCOUNTS_OPERATIONS,
+        aggregates=[PostgresAccounts],
+        subscribers=subscribers(open_account),
+        open_work=_open_work,
+    )
 
 
 @asynccontextmanager
@@ -43,13 +58,14 @@ async def build(settings: AccountsSettings, health: Health) -> AsyncIterator[Run
             ReadAccount(PostgresAccountViews(engine)), signed_in=authenticated(verifier)
         )
         relay = Relay(settings, service=_SERVICE, now=utc_now)
-        open_account = OpenAccountHandler(new_id, utc_now, currency=settings.currency)
+        ours = operable(settings)
+        operations = Operations(ours, settings, engine, utc_now, on_commit=relay.wake)
         agents = Agents(
             settings,
             service=_SERVICE,
             engine=agents_engine,
-            open_work=_open_work,
-            subscribers=subscribers(open_account),
+            open_work=ours.open_work,
+            subscribers=ours.subscribers,
             now=utc_now,
             on_commit=relay.wake,
         )
@@ -67,7 +83,7 @@ async def build(settings: AccountsSettings, health: Health) -> AsyncIterator[Run
             description=_DESCRIPTION,
             version="1",
             settings=settings,
-            routers=[router],
+            routers=[router, operations_routes(operations, operator(verifier))],
             health=health,
         )
         yield Running(app, components)

@@ -21,6 +21,8 @@ from fastapi import FastAPI
 
 from chassis import failpoints
 from chassis.health import Health
+from chassis.operations.command_line import operations_commands
+from chassis.operations.operable import Operable
 from chassis.settings import (
     BAD_SETTINGS_EXIT_CODE,
     ProcessSettings,
@@ -68,13 +70,15 @@ class ServiceDefinition(Generic[S]):
     """A service as its process knows it.
 
     ``build`` opens what the service needs, yields its parts, and closes it again at the end.
-    ``package`` has the service's ``migrations``, if it owns a database.
+    ``package`` has the service's ``migrations``, if it owns a database. ``operable`` tells what
+    its operators get commands for.
     """
 
     name: str
     package: str
     settings: type[S]
     build: Callable[[S, Health], AbstractAsyncContextManager[Running]]
+    operable: Callable[[S], Operable[Any]] | None = None
 
 
 def command_line(service: ServiceDefinition[S]) -> click.Group:
@@ -91,6 +95,9 @@ def command_line(service: ServiceDefinition[S]) -> click.Group:
 
     if issubclass(service.settings, ServiceSettings):
         group.add_command(_migrate(service.name, service.package, service.settings))
+        if service.operable is not None:
+            for each in operations_commands(service.settings, service.operable):
+                group.add_command(each)
     return group
 
 

@@ -52,6 +52,7 @@ outbox_set_aside = Table(
     Column("error_code", Text, nullable=False),
     Column("error_message", Text, nullable=False),
     Column("set_aside_at", Moment, nullable=False),
+    Column("original_payload", LargeBinary, comment="null: it was not edited"),
     # The later rows of its aggregate stay in the outbox, and wait behind it.
     Index(None, "aggregatetype", "aggregateid"),
 )
@@ -65,6 +66,7 @@ progress = Table(
     Column("partition", Integer, primary_key=True),
     Column("next_offset", BigInteger, nullable=False, comment="everything before it is done"),
     Column("updated_at", Moment, nullable=False),
+    Column("paused_at", Moment, comment="null: it is not; an operator resumes it"),
 )
 
 inbox = Table(
@@ -122,8 +124,17 @@ parked = Table(
     Column("tries", Integer, nullable=False),
     Column("first_tried_at", Moment, nullable=False),
     Column("last_tried_at", Moment, nullable=False),
+    Column("edited_payload", LargeBinary, comment="what is handled instead; null: as it came"),
     Index("parked_place_key", "subscriber", "topic", "partition", "offset", unique=True),
     Index("parked_subject_idx", "subscriber", "topic", "subject", "sequence"),
+)
+
+# One row for each thing that an operator ever acted on.
+operated = Table(
+    "operated",
+    metadata,
+    Column("subject", Uuid, primary_key=True),
+    Column("last_sequence", BigInteger, nullable=False),
 )
 
 idempotency_keys = Table(

@@ -11,9 +11,13 @@ from chassis.clock import utc_now
 from chassis.database import pool, trouble_with
 from chassis.health import Health
 from chassis.http import create_app
+from chassis.operations.http import operations_routes
+from chassis.operations.operable import Operable, Operations
 from chassis.process import Component, Running
+from chassis.relay import Relay
 from chassis.settings import Role
 from chassis.trail import new_id
+from contracts.topics import NOTIFICATION_OPERATIONS
 from notification_service.agents import subscribers
 from notification_service.http import routes
 from notification_service.postgres_deliveries import (
@@ -41,25 +45,40 @@ class PostgresWork:
         await self.deliveries.flush(self._connection)
 
 
+def operable(settings: NotificationSettings) -> Operable[PostgresWork]:
+    """Return what consumes and what publishes, for those who run it and those who repair it."""
+    plan = PlanDeliveries(rules(slack_channel=settings.slack_channel), new_id, utc_now)
+    return Operable(
+        service=_SERVICE,
+        topic=NOTIFICATION_OPERATIONS,
+        subscribers=subscribers(plan),
+        open_work=PostgresWork,
+    )
+
+
 @asynccontextmanager
 async def build(settings: NotificationSettings, health: Health) -> AsyncIterator[Running]:
-    """Open what the service needs, yield its parts, and close it again.
-
-    It publishes nothing, so the role ``relay`` runs nothing.
-    """
+    """Open what the service needs, yield its parts, and close it again."""
     async with (
         pool(settings, f"{_SERVICE}-api") as engine,
         pool(settings, f"{_SERVICE}-agents") as agents_engine,
     ):
         verifier = TokenVerifier.of(settings, utc_now, keys=keys_at(settings.jwks_url))
         worker = _worker(settings, agents_engine)
-        plan = PlanDeliveries(rules(slack_channel=settings.slack_channel), new_id, utc_now)
+        relay = Relay(settings, service=_SERVICE, now=utc_now)
+        ours = operable(settings)
+
+        def wake() -> None:
+            relay.wake()
+            worker.wake()
+
+        operations = Operations(ours, settings, engine, utc_now, on_commit=wake)
         agents = Agents(
             settings,
             service=_SERVICE,
             engine=agents_engine,
-            open_work=PostgresWork,
-            subscribers=subscribers(plan),
+            open_work=ours.open_work,
+            subscribers=ours.subscribers,
             now=utc_now,
             on_commit=worker.wake,
         )
@@ -68,6 +87,8 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
         if settings.serves_routes:
             health.add("database", lambda: trouble_with(engine))
             components.append(verifier)
+        if Role.RELAY in settings.roles:
+            components.append(relay)
         if Role.AGENTS in settings.roles:
             components += [agents, worker]
         app = create_app(
@@ -75,7 +96,10 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
             description=_DESCRIPTION,
             version="1",
             settings=settings,
-            routers=[routes(ListDeliveries(engine), operator(verifier))],
+            routers=[
+                routes(ListDeliveries(engine), operator(verifier)),
+                operations_routes(operations, operator(verifier)),
+            ],
             health=health,
         )
         yield Running(app, components)

@@ -7,20 +7,27 @@ from datetime import timedelta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.agents import Agents
-from chassis.auth import TokenVerifier, authenticated
+from chassis.auth import TokenVerifier, authenticated, operator
 from chassis.clock import utc_now
 from chassis.database import pool, trouble_with
 from chassis.health import Health
 from chassis.http import create_app
 from chassis.idempotency import ExpiredKeys, once_for
+from chassis.operations.http import operations_routes
+from chassis.operations.operable import Operable, Operations
 from chassis.process import Component, Running
 from chassis.relay import Relay
 from chassis.settings import Role
 from chassis.trail import new_id
 from chassis.transactor import Transactor
+from contracts.topics import USERS_OPERATIONS
 from users_service.adapters.access_tokens import SignedAccessTokens
 from users_service.adapters.argon2_hasher import Argon2Hasher
-from users_service.adapters.postgres_repositories import PostgresUsersWork
+from users_service.adapters.postgres_repositories import (
+    PostgresTasks,
+    PostgresUsers,
+    PostgresUsersWork,
+)
 from users_service.adapters.postgres_sign_in_attempts import PostgresSignInAttempts
 from users_service.adapters.postgres_views import PostgresViews
 from users_service.adapters.signing_keys import SigningKeys
@@ -51,6 +58,17 @@ def _hasher(settings: UsersSettings) -> Argon2Hasher:
         passes=settings.argon2_passes,
         lanes=settings.argon2_lanes,
         threads=settings.argon2_threads,
+    )
+
+
+def operable(_settings: UsersSettings) -> Operable[PostgresUsersWork]:
+    """Return what consumes and what publishes, for those who run it and those who repair it."""
+    return Operable(
+        service=_SERVICE,
+        topic=USERS_OPERATIONS,
+        aggregates=[PostgresUsers, PostgresTasks],
+        subscribers=subscribers(CreateOnboardingTasksHandler(new_id, utc_now)),
+        open_work=_open_work,
     )
 
 
@@ -104,12 +122,14 @@ async def build(settings: UsersSettings, health: Health) -> AsyncIterator[Runnin
             signed_in=authenticated(verifier),
             client_network=client_network(settings.gateway_secret),
         )
+        ours = operable(settings)
+        operations = Operations(ours, settings, engine, utc_now, on_commit=relay.wake)
         agents = Agents(
             settings,
             service=_SERVICE,
             engine=agents_engine,
-            open_work=_open_work,
-            subscribers=subscribers(CreateOnboardingTasksHandler(new_id, utc_now)),
+            open_work=ours.open_work,
+            subscribers=ours.subscribers,
             now=utc_now,
             on_commit=relay.wake,
         )
@@ -128,7 +148,7 @@ async def build(settings: UsersSettings, health: Health) -> AsyncIterator[Runnin
             description=_DESCRIPTION,
             version="1",
             settings=settings,
-            routers=[router],
+            routers=[router, operations_routes(operations, operator(verifier))],
             health=health,
         )
         try:

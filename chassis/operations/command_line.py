@@ -1,0 +1,18 @@
+"""The operators' commands, the same at every service: they work where HTTP does not."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from chassis.operations.operable import Operable
+from chassis.settings import ServiceSettings
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def operations_commands(
+    settings: type[S], operable: Callable[[S], Operable[Any]]
+) -> Sequence[click.Command]:
+    """Make the commands that a service's command line gets."""
+    return ()

@@ -1,0 +1,19 @@
+"""The operators' routes, the same at every service."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import APIRouter
+
+from chassis.auth import Principal
+from chassis.operations.operable import Operations
+
+
+def operations_routes(
+    operations: Operations[Any], operator: Callable[..., Awaitable[Principal]]
+) -> APIRouter:
+    """Make the routes below ``/ops``: each asks for an operator.
+
+    :param operator: a dependency that gives one, or answers 401 or 403
+    """
+    return APIRouter(prefix="/ops", tags=["operations"])
