@@ -5,7 +5,7 @@ import contextlib
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -23,13 +23,13 @@ from chassis import progress, telemetry
 from chassis.chunks import ChunkConsumer, ChunkTransport, PassThrough
 from chassis.consume import Consumer
 from chassis.database import is_connection_lost
+from chassis.done import Standstill
 from chassis.kafka import KafkaSecurity, admin_client, shortcomings, topic_states
 from chassis.libraries import check_libraries
 from chassis.locks import NamedLock
 from chassis.settings import ServiceSettings
 from chassis.subscribers import Subscriber
 from chassis.transactor import Work
-from contracts.topics import Topic
 
 log = structlog.get_logger(__name__)
 
@@ -140,14 +140,14 @@ class Agents(Generic[W]):
 
         Faust must not be started before: it gives up at once, or looks as if it had started.
         """
-        topics = [consumer.topic for consumer in self._consumers.values()]
-        while (reason := await self._what_kafka_lacks(topics)) is not None:
+        while (reason := await self._what_kafka_lacks()) is not None:
             if reason != self._trouble:
                 log.info("waiting", reason=reason)
             self._trouble = reason
             await asyncio.sleep(_ASK_AGAIN_S)
 
-    async def _what_kafka_lacks(self, topics: Sequence[Topic]) -> str | None:
+    async def _what_kafka_lacks(self) -> str | None:
+        topics = [consumer.topic for consumer in self._consumers.values()]
         try:
             async with admin_client(
                 self._settings.kafka_bootstrap, KafkaSecurity.of(self._settings)
@@ -252,6 +252,7 @@ class Agents(Generic[W]):
         A crash inside Faust raises nothing here, and a join that fails for good is silent too.
         """
         healthy_at = time.monotonic()
+        standstill = Standstill()
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _LOOK_EVERY_S)
@@ -261,13 +262,37 @@ class Agents(Generic[W]):
                 raise Stalled("Faust crashed")
             if not self._worker.is_held():
                 raise Stalled("another worker took this one's name")
+            stuck: Collection[TopicPartition] = ()
             if started.done() and not app.rebalancing:
                 healthy_at = time.monotonic()
                 self._trouble = None
                 self._report_lag(app)
-            elif time.monotonic() - healthy_at > _JOIN_WITHIN_S:
-                raise Stalled(f"not joined the consumer group within {_JOIN_WITHIN_S:g} s")
+                stuck = standstill.look(self._behind_unsaid(app), time.monotonic())
+            if stuck or time.monotonic() - healthy_at > _JOIN_WITHIN_S:
+                await self._end_if_kafka_answers(stuck)
+                healthy_at = time.monotonic()
+                standstill.excuse()
         started.cancel()
+
+    def _behind_unsaid(self, app: faust.App) -> Mapping[TopicPartition, int]:
+        """Return where those partitions are that lag, and whose consumer does not say why."""
+        return {
+            tp: place
+            for tp, place in _feed_of(app).behind().items()
+            if self._consumers[tp.topic].trouble() is None
+        }
+
+    async def _end_if_kafka_answers(self, stuck: Collection[TopicPartition]) -> None:
+        """End the process, unless Kafka is away: then it would be no better off.
+
+        :raises Stalled: Kafka is there, and events do not flow
+        """
+        if (reason := await self._what_kafka_lacks()) is not None:
+            self._trouble = reason
+            return
+        if stuck:
+            raise Stalled(f"no progress, although there is more: {_names_of(stuck)}")
+        raise Stalled(f"not joined the consumer group within {_JOIN_WITHIN_S:g} s")
 
     def _report_lag(self, app: faust.App) -> None:
         feed = _feed_of(app)
@@ -297,6 +322,10 @@ def _handler_of(consumer: Consumer[Any], app: faust.App) -> Any:
             await consumer.handle(event.value, _feed_of(app))
 
     return take
+
+
+def _names_of(partitions: Collection[TopicPartition]) -> str:
+    return ", ".join(f"{tp.topic}[{tp.partition}]" for tp in sorted(partitions))
 
 
 def _feed_of(app: faust.App) -> ChunkConsumer:

@@ -257,6 +257,10 @@ class ChunkConsumer(driver.Consumer):
         """Return how many records of each partition are published and not yet done."""
         return self._done.lags(self._thread.ends)
 
+    def behind(self) -> Mapping[TopicPartition, int]:
+        """Return up to where each partition is done of which more is published."""
+        return self._done.behind(self._thread.ends)
+
     async def bounds(self, topic: str) -> Mapping[int, tuple[int, int]]:
         """Return the first and the next offset of each partition of a topic.
 
@@ -274,6 +278,9 @@ class ChunkConsumer(driver.Consumer):
 
     def begin(self, chunk: Chunk) -> None:
         self._done.begin(chunk)
+
+    def advance(self, chunk: Chunk, next_offset: int) -> None:
+        self._done.advance(chunk, next_offset)
 
     def end(self, chunk: Chunk, next_offset: int | None) -> None:
         self._done.end(chunk, next_offset)

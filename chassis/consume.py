@@ -181,6 +181,7 @@ class Consumer(Generic[W]):
                 ):
                     return None
             begin = record.offset + 1
+            handling.advance(begin)
         handling.begun.clear()
         return chunk.end
 

@@ -1,6 +1,6 @@
 """How far each partition is done, and what was fetched beyond that and is in nobody's hands."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,6 +9,7 @@ from aiokafka import TopicPartition
 from chassis.handling import Chunk
 
 TAIL_LOST_AFTER_S: Final = 5.0
+STUCK_AFTER_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,11 @@ class Done:
         """Say that a chunk is being handled: however long that takes, it is not lost."""
         self._in_hand[chunk.tp] = chunk.epoch
 
+    def advance(self, chunk: Chunk, next_offset: int) -> None:
+        """Say up to where the chunk in hand is done."""
+        if self._in_hand.get(chunk.tp) == chunk.epoch:
+            self.places[chunk.tp] = next_offset
+
     def end(self, chunk: Chunk, next_offset: int | None) -> None:
         """Say that it no longer is, and up to where all is done, if that is known."""
         # The next owner's chunk may have begun while this one was being cancelled.
@@ -50,6 +56,10 @@ class Done:
             for tp, done in self.places.items()
             if (end := ends.get(tp)) is not None
         }
+
+    def behind(self, ends: Mapping[TopicPartition, int | None]) -> Mapping[TopicPartition, int]:
+        """Return up to where each partition is done of which more is published."""
+        return {tp: self.places[tp] for tp, lag in self.lags(ends).items() if lag}
 
     def lost(
         self, fetched: Mapping[TopicPartition, Place], now: float
@@ -71,3 +81,21 @@ class Done:
                 del self._still[tp]
                 lost[tp] = Place(place.epoch, done)
         return lost
+
+
+class Standstill:
+    """Partitions that do not move for long, although there is more."""
+
+    def __init__(self) -> None:
+        self._since: dict[TopicPartition, tuple[int, float]] = {}
+
+    def look(self, behind: Mapping[TopicPartition, int], now: float) -> Collection[TopicPartition]:
+        """Return those that have stood where they are for too long by now."""
+        since = {tp: (place, now) for tp, place in behind.items()}
+        since |= {tp: at for tp, at in self._since.items() if behind.get(tp) == at[0]}
+        self._since = since
+        return [tp for tp, (_, at) in since.items() if now - at >= STUCK_AFTER_S]
+
+    def excuse(self) -> None:
+        """Begin to count anew: something else is in the way."""
+        self._since.clear()

@@ -47,6 +47,10 @@ class Feed(Protocol):
         """Say that the chunk is being handled: however long that takes, it is not lost."""
         ...
 
+    def advance(self, chunk: Chunk, next_offset: int) -> None:
+        """Say up to where the chunk in hand is done."""
+        ...
+
     def end(self, chunk: Chunk, next_offset: int | None) -> None:
         """Say that it no longer is, and up to where all is done, if that is known."""
         ...
@@ -71,6 +75,10 @@ class Handling:
     def is_ours(self) -> bool:
         """Tell whether to go on: not when the partition was revoked or sought, or we stop."""
         return self._feed.is_current(self.chunk)
+
+    def advance(self, next_offset: int) -> None:
+        """Say up to where it is done."""
+        self._feed.advance(self.chunk, next_offset)
 
     async def pause(self, seconds: float) -> None:
         """Wait, no longer than the chunk is ours."""

@@ -91,5 +91,8 @@ class Fed:
     def begin(self, chunk: Chunk) -> None:
         self.done = None
 
+    def advance(self, chunk: Chunk, next_offset: int) -> None:
+        self.done = next_offset
+
     def end(self, chunk: Chunk, next_offset: int | None) -> None:
         self.done = next_offset

@@ -15,13 +15,15 @@ from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import agents as agents_module
-from chassis import failures, libraries
+from chassis import done, failures, libraries
 from chassis.agents import Stalled
+from chassis.consume import Consumer
 from chassis.parking import Failure, Parked
 from chassis.progress import begin
 from chassis.records import Record
 from chassis.subscribers import Start
 from chassis.testing import eventually
+from chassis.transactor import StaleAggregate
 from contracts.envelope import Envelope
 from contracts.events import IntegrationEvent
 from contracts.topics import Topic
@@ -436,6 +438,54 @@ class TestTheWatch:
         with pytest.raises(Stalled):
             async with worker as running:
                 await asyncio.wait([running.task], timeout=30)
+
+    async def test_ends_when_a_partition_does_not_move_although_there_is_more(
+        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def hang(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(done, "STUCK_AFTER_S", 2)
+        monkeypatch.setattr(Consumer, "handle", hang)
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        await publish_some(kafka, topic, [uuid4()], 1)
+        worker = consuming(
+            settings_for(database, kafka),
+            engine,
+            [subscriber("test.one", topic)],
+            service=topic.name,
+        )
+
+        with pytest.raises(Stalled, match="no progress"):
+            async with worker as running:
+                await asyncio.wait([running.task], timeout=30)
+
+    async def test_goes_on_while_a_partition_is_tried_again_however_long_that_takes(
+        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(done, "STUCK_AFTER_S", 0.5)
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        await publish_some(kafka, topic, [uuid4()], 1)
+
+        async def in_the_way(*_: object) -> None:
+            raise StaleAggregate
+
+        async with consuming(
+            settings_for(database, kafka),
+            engine,
+            [subscriber("test.one", topic, before=in_the_way)],
+            service=topic.name,
+        ) as running:
+
+            async def is_tried_again() -> bool:
+                return "StaleAggregate" in (running.agents.trouble() or "")
+
+            await eventually(is_tried_again)
+            stopped, _ = await asyncio.wait([running.task], timeout=3)
+
+        assert not stopped
 
     async def test_ends_at_once_with_libraries_that_are_not_known(
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
