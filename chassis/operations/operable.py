@@ -1,6 +1,7 @@
 """What of a service its operators can see and repair, and with what."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -8,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.aggregates import AggregateTable
+from chassis.failpoints import failpoint
 from chassis.operations.acts import Acts
 from chassis.settings import ServiceSettings
 from chassis.subscribers import Subscriber
@@ -55,3 +57,12 @@ class Operations(Generic[W]):
         self.now = now
         self.on_commit = on_commit
         self.acts = Acts(operable.service, operable.topic, now)
+
+    @asynccontextmanager
+    async def act(self) -> AsyncIterator[AsyncConnection]:
+        """Open the transaction of what an operator does; at its end commit it, whole."""
+        async with self.engine.begin() as connection:
+            yield connection
+            await failpoint("operations.before-commit")
+        await failpoint("operations.after-commit")
+        self.on_commit()

@@ -1,0 +1,106 @@
+"""What the operators' commands share: the service's database, who acts and why, and tables."""
+
+import asyncio
+import getpass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NoReturn, TypeVar
+
+import click
+from pydantic import BaseModel, ValidationError
+
+from chassis import failpoints
+from chassis.clock import utc_now
+from chassis.database import is_away, pool
+from chassis.domain import DomainError
+from chassis.operations.acts import Operator
+from chassis.operations.operable import Operable, Operations
+from chassis.settings import ServiceSettings, read_settings
+from chassis.telemetry import configure_logging
+from contracts.operations import OperatorAct
+
+S = TypeVar("S", bound=ServiceSettings)
+T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+
+@dataclass(frozen=True)
+class Terminal(Generic[S]):
+    """Runs operators' commands straight on the database of one service."""
+
+    settings: type[S]
+    operable: Callable[[S], Operable[Any]]
+
+    def run(self, work: Callable[[Operations[Any]], Awaitable[T]]) -> T:
+        """Do the work, and return its result; what it refuses is said, with exit code 1."""
+        settings = read_settings(self.settings)
+        operable = self.operable(settings)
+        configure_logging(operable.service, settings)
+        failpoints.belong_to(operable.service)
+
+        async def on_database() -> T:
+            async with pool(settings, f"{operable.service}-operator") as engine:
+                return await work(Operations(operable, settings, engine, utc_now))
+
+        try:
+            return asyncio.run(on_database())
+        except DomainError as error:
+            _refuse(f"{error.code}: {error}")
+        except Exception as error:
+            if not is_away(error):
+                raise
+            _refuse(f"the database is away: {type(error).__name__}")
+
+
+def act_options(command: Command) -> Command:
+    """Ask for ``--why``, and by whom it is done."""
+    command = click.option("--why", required=True, help="The reason, which is kept for ever.")(
+        command
+    )
+    return click.option(
+        "--by", default=getpass.getuser, show_default="your name on this machine", help="Who acts."
+    )(command)
+
+
+def operator_of(by: str, why: str) -> Operator:
+    """Return who acts.
+
+    :raises click.UsageError: the name or the reason can't be kept with the act
+    """
+    try:
+        told = OperatorAct(by=by, why=why)
+    except ValidationError as error:
+        broken = error.errors()[0]
+        raise click.UsageError(f"--{broken['loc'][0]}: {broken['msg']}") from None
+    return Operator(told.by, told.why)
+
+
+def echo_json(body: BaseModel) -> None:
+    click.echo(body.model_dump_json(indent=2))
+
+
+def echo_table(rows: Iterable[BaseModel], columns: Sequence[str]) -> None:
+    """Show these fields of each row, one row a line."""
+    lines = [[name.replace("_", " ").upper() for name in columns]]
+    for row in rows:
+        values = row.model_dump(mode="json")
+        lines.append(["-" if values[name] is None else str(values[name]) for name in columns])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+def echo_fields(body: BaseModel) -> None:
+    """Show all of one thing, one field a line."""
+    values = body.model_dump(mode="json")
+    width = max(map(len, values))
+    for name, value in values.items():
+        click.echo(f"{name.replace('_', ' ').ljust(width)}  {'-' if value is None else value}")
+
+
+def _refuse(why: str) -> NoReturn:
+    click.echo(why, err=True)
+    raise SystemExit(1)
