@@ -3,11 +3,15 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 import pytest
 
 from local_cluster.testing import RunningInfrastructure, running_infrastructure
+
+#: Names a directory where several test runs share their servers.
+SHARED_BY_RUNS: Final = "TESTS_SHARED_DIRECTORY"
 
 
 @pytest.fixture(scope="session")
@@ -41,5 +45,7 @@ def kafka(kafka_server: RunningInfrastructure) -> str:
 @pytest.fixture(scope="session")
 def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory that all workers of this run share."""
+    if shared := os.environ.get(SHARED_BY_RUNS):
+        return Path(shared)
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
