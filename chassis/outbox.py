@@ -88,10 +88,11 @@ class Outbox:
 
     async def flush(self, connection: AsyncConnection) -> None:
         """Write what was appended, in one statement."""
-        await insert_rows(connection, tables.outbox, [_columns(row) for row in self.take_rows()])
+        await insert_rows(connection, tables.outbox, [columns_of(row) for row in self.take_rows()])
 
 
-def _columns(row: OutboxRow) -> dict[str, Any]:
+def columns_of(row: OutboxRow) -> dict[str, Any]:
+    """Return the columns of a row, apart from its position."""
     return {
         "id": row.id,
         "aggregatetype": row.topic,

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 import click
 
 from chassis.operations.operable import Operable
+from chassis.operations.outbox_commands import outbox_commands
+from chassis.operations.terminal import Terminal
 from chassis.settings import ServiceSettings
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -15,4 +17,5 @@ def operations_commands(
     settings: type[S], operable: Callable[[S], Operable[Any]]
 ) -> Sequence[click.Command]:
     """Make the commands that a service's command line gets."""
-    return ()
+    terminal = Terminal(settings, operable)
+    return (outbox_commands(terminal),)

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 
 from chassis.auth import Principal
 from chassis.operations.operable import Operations
+from chassis.operations.outbox_http import outbox_routes
 
 
 def operations_routes(
@@ -16,4 +17,6 @@ def operations_routes(
 
     :param operator: a dependency that gives one, or answers 401 or 403
     """
-    return APIRouter(prefix="/ops", tags=["operations"])
+    router = APIRouter(prefix="/ops", tags=["operations"])
+    router.include_router(outbox_routes(operations, operator))
+    return router

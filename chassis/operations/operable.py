@@ -35,6 +35,11 @@ class Operable(Generic[W]):
     subscribers: Sequence[Subscriber[W]]
     open_work: Callable[[AsyncConnection], W]
 
+    @property
+    def topics(self) -> Sequence[Topic]:
+        """Return what it publishes to."""
+        return [*(each.topic for each in self.aggregates), self.topic]
+
 
 class Operations(Generic[W]):
     """An operable service with its database: what every operator's act needs.
