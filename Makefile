@@ -8,8 +8,8 @@ TEST_WORKERS ?= 2
 PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs clean test test-unit test-contract test-integration test-e2e \
-        check format lock contracts docs
+.PHONY: help demo up down status logs verify clean test test-unit test-contract test-integration \
+        test-e2e check format lock contracts docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ status: $(VENV)/product ## show each process, each consumer's lag, each outbox's
 
 logs: $(VENV)/product ## show what the processes say (make logs PROCESS=users)
 	@$(RUN) local_cluster logs $(PROCESS)
+
+verify: $(VENV)/product ## check that nothing is lost, in the databases and on the topics
+	@$(RUN) local_cluster verify
 
 clean: $(VENV)/product ## stop everything and remove its data
 	@$(RUN) local_cluster clean

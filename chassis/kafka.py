@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from chassis.settings import ServiceSettings
+from chassis.settings import KafkaSettings
 from contracts.topics import TOPICS, Topic
 
 _REQUEST_TIMEOUT_MS: Final = 5_000
@@ -33,7 +33,7 @@ class KafkaSecurity:
     ssl_context: ssl.SSLContext | None = None
 
     @classmethod
-    def of(cls, settings: ServiceSettings) -> "KafkaSecurity":
+    def of(cls, settings: KafkaSettings) -> "KafkaSecurity":
         password = settings.kafka_sasl_password
         encrypted = settings.kafka_security_protocol.endswith("SSL")
         return cls(

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -58,7 +58,37 @@ class ProcessSettings(BaseSettings):
         return True
 
 
-class ServiceSettings(ProcessSettings):
+def _is_postgresql(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith("postgresql://"):
+        raise ValueError("must begin with postgresql://")
+    return value
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_postgresql)]
+
+
+class KafkaSettings(BaseSettings):
+    """Where Kafka is, and how a client proves who it is."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, hide_input_in_errors=True)
+
+    kafka_bootstrap: str = Field(
+        default="127.0.0.1:9092", min_length=1, description="host:port of brokers, comma separated"
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="how the brokers are spoken to"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="how this program signs in to the brokers"
+    )
+    kafka_sasl_username: str | None = Field(default=None, description="its name there")
+    kafka_sasl_password: SecretStr | None = Field(default=None, description="its password there")
+    kafka_ca_file: Path | None = Field(
+        default=None, description="PEM file of the authorities that sign the brokers' certificates"
+    )
+
+
+class ServiceSettings(ProcessSettings, KafkaSettings):
     """The settings of a service that owns a database and speaks over Kafka."""
 
     environment: Literal["development", "production"] = Field(
@@ -71,23 +101,9 @@ class ServiceSettings(ProcessSettings):
         description="what this process runs, comma separated: api, relay, agents",
     )
 
-    database_url: SecretStr = Field(description="postgresql://login:password@host:port/database")
+    database_url: DatabaseUrl = Field(description="postgresql://login:password@host:port/database")
     database_pool_size: int = Field(default=10, gt=0, le=200, description="connections at most")
 
-    kafka_bootstrap: str = Field(
-        default="127.0.0.1:9092", min_length=1, description="host:port of brokers, comma separated"
-    )
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        default="PLAINTEXT", description="how the brokers are spoken to"
-    )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        default="SCRAM-SHA-512", description="how this service signs in to the brokers"
-    )
-    kafka_sasl_username: str | None = Field(default=None, description="its name there")
-    kafka_sasl_password: SecretStr | None = Field(default=None, description="its password there")
-    kafka_ca_file: Path | None = Field(
-        default=None, description="PEM file of the authorities that sign the brokers' certificates"
-    )
     kafka_session_timeout_s: float = Field(
         default=6.0, gt=0, description="a worker silent for so long loses its partitions"
     )
@@ -119,15 +135,8 @@ class ServiceSettings(ProcessSettings):
             return [role.strip() for role in value.split(",") if role.strip()]
         return value
 
-    @field_validator("database_url")
-    @classmethod
-    def _is_postgresql(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith("postgresql://"):
-            raise ValueError("must begin with postgresql://")
-        return value
 
-
-def variable_of(settings_class: type[ProcessSettings], field: str) -> str:
+def variable_of(settings_class: type[BaseSettings], field: str) -> str:
     """Return the name of the environment variable that sets this field."""
     return f"{settings_class.model_config.get('env_prefix') or ''}{field}".upper()
 
@@ -140,7 +149,7 @@ class TokenReaderSettings(ServiceSettings):
     )
 
 
-S = TypeVar("S", bound=ProcessSettings)
+S = TypeVar("S", bound=BaseSettings)
 
 
 def read_settings(settings_class: type[S]) -> S:
@@ -154,7 +163,7 @@ def read_settings(settings_class: type[S]) -> S:
         _exit_naming(settings_class, error.errors(include_url=False, include_input=False))
 
 
-def _exit_naming(settings_class: type[ProcessSettings], errors: list[ErrorDetails]) -> NoReturn:
+def _exit_naming(settings_class: type[BaseSettings], errors: list[ErrorDetails]) -> NoReturn:
     broken: dict[str, str] = {}
     for each in errors:
         said = "is not set" if each["type"] == "missing" else each["msg"]

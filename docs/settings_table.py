@@ -10,18 +10,20 @@ from pydantic_settings import BaseSettings
 
 from accounts_service.settings import AccountsSettings
 from audit_service.settings import AuditSettings
-from chassis.settings import ProcessSettings, ServiceSettings, TokenReaderSettings
+from chassis.settings import KafkaSettings, ProcessSettings, ServiceSettings, TokenReaderSettings
 from gateway.settings import GatewaySettings
 from local_cluster.settings import REPOSITORY, Settings
 from notification_service.settings import NotificationSettings
 from notification_service.slack_stand_in.settings import StandInSettings
 from users_service.settings import UsersSettings
+from verification.settings import VerifySettings
 
 PAGE: Final = REPOSITORY / "docs" / "settings.md"
 
 SECTIONS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("Every process", ProcessSettings),
     ("Every service", ServiceSettings),
+    ("Every service, and the verification", KafkaSettings),
     ("Every service but users", TokenReaderSettings),
     ("users", UsersSettings),
     ("accounts", AccountsSettings),
@@ -29,6 +31,7 @@ SECTIONS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("notification", NotificationSettings),
     ("gateway", GatewaySettings),
     ("The stand-in for Slack", StandInSettings),
+    ("The verification", VerifySettings),
     ("The local cluster", Settings),
 )
 
@@ -44,7 +47,9 @@ not set.
 Those of every process and of every service begin with the prefix of the process: `USERS_`,
 `ACCOUNTS_`, `AUDIT_`, `NOTIFICATION_`, `GATEWAY_`, `SLACK_STAND_IN_`. The gateway and the stand-in
 have no database and do not speak to Kafka, so only the first table is theirs. `make up` sets what
-is needed, and hands on what you set for a process yourself: `USERS_LOG_LEVEL=DEBUG make up`.
+is needed, and hands on what you set for a process yourself: `USERS_LOG_LEVEL=DEBUG make up`. The
+verification (`VERIFY_`, [what it is](operations.md#is-anything-lost)) is no process that stays;
+`make verify` sets what it needs.
 """
 
 

@@ -1,4 +1,4 @@
-"""The command line: up, down, status, logs, clean, and Kafka's own console consumer."""
+"""The command line: up, down, status, logs, clean, verify, and Kafka's own console consumer."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from local_cluster.errors import ClusterError, PortTaken
 from local_cluster.kafka import CONSOLE_CONSUMER
 from local_cluster.logs import show_logs
 from local_cluster.ports import is_free
-from local_cluster.settings import Settings
+from local_cluster.settings import REPOSITORY, Settings
 from local_cluster.status import read_status
 from local_cluster.together import Report
 
@@ -127,6 +127,20 @@ def demo(cluster: Cluster) -> None:
     with turn(cluster.settings.directory):
         asyncio.run(cluster.up())
     asyncio.run(show_journey(cluster, _console))
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def verify(cluster: Cluster, arguments: tuple[str, ...]) -> None:
+    """Check that nothing is lost: as python -m verification does, of what runs here."""
+    if not cluster.control.is_up():
+        click.echo("nothing is up", err=True)
+        sys.exit(NOT_UP)
+    command = [sys.executable, "-m", "verification", *arguments]
+    os.chdir(REPOSITORY)
+    environment = cluster.topology.verification_environment()
+    os.execve(command[0], command, environment)  # noqa: S606 (no shell is what we want)
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -103,6 +103,18 @@ class Topology:
             f"{prefix}{name}": value for name, value in (wired | self._own(service.name)).items()
         }
 
+    def verification_environment(self) -> dict[str, str]:
+        """Return what the verification runs in: it finds everything that is here."""
+        urls = {
+            f"VERIFY_{each.upper()}_DATABASE_URL": self._postgres.url(each)
+            for each in self.databases
+        }
+        urls["VERIFY_KAFKA_BOOTSTRAP"] = f"127.0.0.1:{self._settings.kafka_port}"
+        if not self._slack_token:
+            urls["VERIFY_SLACK_STAND_IN_URL"] = self.url(SLACK_STAND_IN)
+        others = {k: value for k, value in os.environ.items() if not k.startswith("VERIFY_")}
+        return others | urls
+
     def inherited_environment(self) -> dict[str, str]:
         """Return what every process has: the caller's, but nobody else's settings."""
         prefixes = tuple(service.prefix for service in SERVICES)

@@ -100,6 +100,12 @@ def test_the_first_hour(shell: Shell) -> None:
         assert_well_formed(line)
     assert len(printed.splitlines()) == 3, "all three sign-ups are there, those before the kill too"
 
+    # Nothing was lost, not by the kill either.
+    said = shell.run("verify")
+    assert "nothing is lost" in said
+    assert "\x1b" not in said, "colours are for a terminal"
+    assert json.loads(shell.run("verify", "--json"))["holds"] is True
+
     status = json.loads(shell.run("status", "--json"))
     assert {each["state"] for each in status["processes"]} == {"running"}
     assert {each["records"] for each in status["lags"]} == {0}

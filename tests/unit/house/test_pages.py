@@ -21,6 +21,7 @@ RUN_BY: Final = {
     "make up": "tests/integration/local_cluster/test_cli.py::test_infrastructure_from_up_to_clean",
     "make status": _NEWCOMER,
     "make logs": _NEWCOMER,
+    "make verify": _NEWCOMER,
     "make down": _NEWCOMER,
     "make clean": _NEWCOMER,
     "make test": ".ci/run",

@@ -1,0 +1,1 @@
+"""Was anything lost? Computed from the databases and the topics themselves."""

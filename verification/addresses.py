@@ -1,0 +1,24 @@
+"""Where everything is that is looked at, and what it means that it can't be."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from chassis.kafka import KafkaSecurity
+
+SERVICES: Final = ("users", "accounts", "audit", "notification")
+"""Those that own a database."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """The databases by the names of their services, and Kafka; Slack's stand-in where it runs."""
+
+    databases: Mapping[str, str] = field(repr=False)
+    kafka_bootstrap: str
+    kafka_security: KafkaSecurity = field(default=KafkaSecurity(), repr=False)
+    slack_stand_in_url: str | None = None
+
+
+class CannotVerify(Exception):
+    """Nothing can be said: a part does not answer, or the system does not come to rest."""

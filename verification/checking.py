@@ -1,0 +1,57 @@
+"""Puts the questions of every invariant to the evidence."""
+
+from typing import Final
+
+from verification import effects
+from verification.evidence import Evidence
+from verification.invariants import INVARIANTS, Invariant
+from verification.report import MOST_EXAMPLES, Check, Expected, Violation
+
+_KNOWN: Final = {
+    "opens_accounts": effects.OPENS_ACCOUNTS,
+    "creates_tasks": effects.CREATES_TASKS,
+    "plans_deliveries": effects.PLANS_DELIVERIES,
+    "keeps_records": effects.KEEPS_RECORDS,
+    "most_messages": effects.MOST_STAND_IN_MESSAGES,
+}
+
+
+def check_all(evidence: Evidence, expected: Expected) -> tuple[Check, ...]:
+    """Conclude the evidence, and check every invariant on it."""
+    evidence.add("expected_users", ((str(each),) for each in expected.users))
+    evidence.add("made_up", ((each,) for each in expected.made_up))
+    evidence.conclude()
+    return tuple(_check(each, evidence, expected) for each in INVARIANTS)
+
+
+def _check(invariant: Invariant, evidence: Evidence, expected: Expected) -> Check:
+    if invariant.needs_messages and not evidence.has_messages:
+        return Check.left_out(invariant.name, invariant.sentence, "no VERIFY_SLACK_STAND_IN_URL")
+    parameters = _KNOWN | {"parked": expected.parked, "unreadable": expected.unreadable}
+    violated = explained = 0
+    examples: list[Violation] = []
+    for query in invariant.broken_by:
+        # In a query around it, for the columns have no names of their own.
+        named = f"WITH found (subject, said, explained) AS ({query}) {_JUDGED}"
+        for subject, said, is_explained in evidence.ask(named, parameters):
+            if is_explained:
+                explained += 1
+                continue
+            violated += 1
+            if len(examples) < MOST_EXAMPLES:
+                examples.append(Violation(subject, said))
+    return Check(
+        name=invariant.name,
+        sentence=invariant.sentence,
+        looked_at={
+            what: next(evidence.ask(count))[0] for what, count in invariant.looked_at.items()
+        },
+        violated=violated,
+        explained=explained,
+        violations=tuple(examples),
+    )
+
+
+_JUDGED: Final = (
+    "SELECT subject, said, explained OR subject IN (SELECT subject FROM made_up) FROM found"
+)

@@ -1,0 +1,128 @@
+"""What was read, side by side in one temporary SQLite database: in a file, not in memory."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from contracts.topics import TOPICS
+from verification.effects import DELIVERY_RULES, ONBOARDING_TASKS, SIGN_UP
+
+_SCHEMA: Final = """
+-- The catalogue, and what this package knows of the services.
+CREATE TABLE catalogue (topic);
+CREATE TABLE consumers (service, topic);
+CREATE TABLE sign_up (type);
+CREATE TABLE onboarding_tasks (name);
+CREATE TABLE delivery_rules (rule, type);
+
+-- Kafka. A record that is no event of ours has no subject, number, id and type, but a reason.
+CREATE TABLE partitions (topic, partition INTEGER, first_offset INTEGER, next_offset INTEGER);
+CREATE TABLE published (
+    topic, partition INTEGER, offset INTEGER, subject, sequence INTEGER, event_id, type,
+    sha256 BLOB, key_is_subject INTEGER, unreadable_because,
+    place AS (topic || ' ' || partition || '@' || offset)
+);
+
+-- The databases.
+CREATE TABLE aggregates (topic, subject, last_sequence INTEGER);
+CREATE TABLE users (id, signed_up INTEGER);
+CREATE TABLE tasks (id, assignee_id, name);
+CREATE TABLE accounts (id, user_id, entries INTEGER, first_entries INTEGER);
+CREATE TABLE imbalances (subject, said);
+CREATE TABLE records (
+    topic, partition INTEGER, offset INTEGER, event_id, sha256 BLOB, sha256_of_payload BLOB,
+    place AS (topic || ' ' || partition || '@' || offset)
+);
+CREATE TABLE deliveries (id, rule, event_id, medium, state, maybe_repeated INTEGER, message_id);
+CREATE TABLE outbox (service, topic, subject, sequence INTEGER, set_aside INTEGER);
+CREATE TABLE parked (
+    service, subscriber, topic, partition INTEGER, offset INTEGER, subject, sequence INTEGER,
+    event_id, place AS (topic || ' ' || partition || '@' || offset)
+);
+CREATE TABLE missing (service, subscriber, subject, sequence INTEGER);
+CREATE TABLE tries (service, topic, partition INTEGER, offset INTEGER, count INTEGER);
+CREATE TABLE progress (service, subscriber, topic, partition INTEGER, next_offset INTEGER);
+
+-- Slack's stand-in.
+CREATE TABLE messages (ts, delivery_id);
+
+-- What whoever asks knows.
+CREATE TABLE expected_users (id);
+CREATE TABLE made_up (subject);
+"""
+
+# What most questions are about: each event once, however often it was published, and what became
+# of those that came no further.
+_CONCLUSIONS: Final = """
+CREATE INDEX published_event ON published (topic, subject, sequence, event_id);
+CREATE INDEX published_place ON published (place);
+CREATE TABLE events AS
+    SELECT topic, subject, sequence, event_id, type, count(*) AS times
+    FROM published WHERE unreadable_because IS NULL
+    GROUP BY topic, subject, sequence, event_id, type;
+CREATE INDEX events_subject ON events (topic, subject, sequence);
+CREATE INDEX events_id ON events (event_id);
+CREATE TABLE sign_ups AS
+    SELECT DISTINCT subject AS user_id, event_id FROM events JOIN sign_up USING (type);
+CREATE INDEX sign_ups_user ON sign_ups (user_id);
+
+-- A sign-up is the first event of its user. It may have come no further, in sight.
+CREATE TABLE sign_ups_held AS
+    SELECT subject AS user_id, subscriber FROM parked
+        WHERE topic = 'users.user' AND sequence = 1
+    UNION SELECT subject, NULL FROM outbox WHERE topic = 'users.user' AND sequence = 1
+    UNION SELECT subject, NULL FROM events
+        WHERE topic = 'users.user' AND sequence = 1 AND type LIKE '%.event-withheld.v%';
+CREATE INDEX sign_ups_held_user ON sign_ups_held (user_id);
+
+CREATE INDEX aggregates_subject ON aggregates (topic, subject);
+CREATE INDEX users_id ON users (id);
+CREATE INDEX tasks_assignee ON tasks (assignee_id, name);
+CREATE INDEX accounts_user ON accounts (user_id);
+CREATE INDEX records_event ON records (event_id, sha256);
+CREATE INDEX records_place ON records (place);
+CREATE INDEX deliveries_id ON deliveries (id);
+CREATE INDEX deliveries_event ON deliveries (event_id, rule);
+CREATE INDEX outbox_subject ON outbox (topic, subject, sequence);
+CREATE INDEX parked_place ON parked (place);
+CREATE INDEX parked_event ON parked (event_id);
+CREATE INDEX messages_delivery ON messages (delivery_id);
+CREATE INDEX made_up_subject ON made_up (subject);
+"""
+
+
+class Evidence:
+    """Tables that are filled once, concluded, and then asked. Ids are text, as on the wire."""
+
+    def __init__(self) -> None:
+        self.has_messages = False
+        # Without a name: a file of SQLite's own that nobody else sees, gone when it is closed. The
+        # questions are asked in a thread, but never two at once.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
+        self._database.executescript(_SCHEMA)
+        self.add("catalogue", ((each.name,) for each in TOPICS))
+        self.add("consumers", ((name, each.name) for each in TOPICS for name in each.consumers))
+        self.add("sign_up", [(SIGN_UP,)])
+        self.add("onboarding_tasks", ((name,) for name in ONBOARDING_TASKS))
+        self.add("delivery_rules", DELIVERY_RULES.items())
+
+    def add(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Add rows whose values are in the order of the table's columns."""
+        columns = self._database.execute("SELECT * FROM pragma_table_info(?)", [table]).fetchall()
+        values = ", ".join("?" * len(columns))
+        self._database.execute("BEGIN")
+        insert = f"INSERT INTO {table} VALUES ({values})"  # noqa: S608 - the names are ours
+        self._database.executemany(insert, rows)
+        self._database.execute("COMMIT")
+
+    def conclude(self) -> None:
+        """Work out what most questions are about; nothing is added after this."""
+        self._database.executescript(_CONCLUSIONS)
+
+    def ask(self, query: str, parameters: Mapping[str, Any] | None = None) -> Iterator[Any]:
+        """Yield the rows that answer a query."""
+        return iter(self._database.execute(query, parameters or {}))
+
+    def close(self) -> None:
+        self._database.close()

@@ -1,0 +1,468 @@
+"""The invariants: what has to be true once everything that began has come to its end.
+
+Each is a few questions to the evidence. A row of an answer is a violation: of which subject, what
+is wrong, and whether that is explained by something that is in sight elsewhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invariant:
+    """One promise, as questions to the evidence.
+
+    :param looked_at: what is counted, and how
+    :param broken_by: each answers with rows of subject, what is wrong, and whether it is explained
+    """
+
+    name: str
+    sentence: str
+    looked_at: Mapping[str, str]
+    broken_by: tuple[str, ...]
+    needs_messages: bool = False
+
+
+_COMMANDS: Final = Invariant(
+    name="commands",
+    sentence="every sign-up that was answered is there",
+    looked_at={"answers": "SELECT count(*) FROM expected_users"},
+    broken_by=(
+        """
+        SELECT id, 'the sign-up was answered, and there is no such user', 0
+        FROM expected_users
+        WHERE id NOT IN (SELECT id FROM users WHERE signed_up)
+        """,
+    ),
+)
+
+_ACCOUNTS: Final = Invariant(
+    name="accounts",
+    sentence="each user has one account, and each account one user",
+    looked_at={
+        "users": "SELECT count(*) FROM users WHERE signed_up",
+        "accounts": "SELECT count(*) FROM accounts WHERE user_id IS NOT NULL",
+    },
+    broken_by=(
+        """
+        SELECT id, 'has no account', EXISTS (
+            SELECT 1 FROM sign_ups_held AS held WHERE held.user_id = users.id
+            AND coalesce(held.subscriber, :opens_accounts) = :opens_accounts
+        )
+        FROM users
+        WHERE signed_up AND NOT EXISTS (SELECT 1 FROM accounts WHERE user_id = users.id)
+        """,
+        """
+        SELECT user_id, 'has ' || count(*) || ' accounts', 0
+        FROM accounts
+        WHERE user_id IS NOT NULL
+        GROUP BY user_id HAVING count(*) > 1
+        """,
+        """
+        SELECT user_id, 'has account ' || id || ', and did not sign up', 0
+        FROM accounts
+        WHERE user_id NOT IN (SELECT id FROM users WHERE signed_up)
+        """,
+    ),
+)
+
+_ONBOARDING_TASKS: Final = Invariant(
+    name="onboarding-tasks",
+    sentence="each user has each onboarding task once",
+    looked_at={
+        "users": "SELECT count(*) FROM users WHERE signed_up",
+        "tasks": "SELECT count(*) FROM tasks",
+    },
+    broken_by=(
+        """
+        SELECT
+            users.id,
+            'has “' || wanted.name || '” ' || count(tasks.id) || ' times',
+            count(tasks.id) = 0 AND EXISTS (
+                SELECT 1 FROM sign_ups_held AS held WHERE held.user_id = users.id
+                AND coalesce(held.subscriber, :creates_tasks) = :creates_tasks
+            )
+        FROM users
+            CROSS JOIN onboarding_tasks AS wanted
+            LEFT JOIN tasks ON tasks.assignee_id = users.id AND tasks.name = wanted.name
+        WHERE signed_up
+        GROUP BY users.id, wanted.name HAVING count(tasks.id) <> 1
+        """,
+        """
+        SELECT assignee_id, 'has task ' || id || ', and did not sign up', 0
+        FROM tasks
+        WHERE name IN (SELECT name FROM onboarding_tasks)
+            AND assignee_id NOT IN (SELECT id FROM users WHERE signed_up)
+        """,
+    ),
+)
+
+_TOPICS: Final = Invariant(
+    name="topics",
+    sentence="every record on every topic is an event, under its subject's key",
+    looked_at={
+        "topics": "SELECT count(DISTINCT topic) FROM partitions",
+        "records": "SELECT count(*) FROM published",
+    },
+    broken_by=(
+        """
+        SELECT topic, 'the topic is missing', 0
+        FROM catalogue
+        WHERE topic NOT IN (SELECT topic FROM partitions)
+        """,
+        """
+        SELECT place, unreadable_because, row_number() OVER (ORDER BY place) <= :unreadable
+        FROM published
+        WHERE unreadable_because IS NOT NULL
+        """,
+        """
+        SELECT subject, 'its record ' || place || ' has another key', 0
+        FROM published
+        WHERE unreadable_because IS NULL AND NOT key_is_subject
+        """,
+    ),
+)
+
+_SEQUENCES: Final = Invariant(
+    name="sequences",
+    sentence="each subject's events are numbered 1, 2, 3 and so on, in order, each number once",
+    looked_at={
+        "subjects": "SELECT count(*) FROM (SELECT DISTINCT topic, subject FROM events)",
+        "events": "SELECT count(*) FROM events",
+        "repeats": "SELECT coalesce(sum(times - 1), 0) FROM events",
+    },
+    broken_by=(
+        """
+        SELECT
+            subject,
+            topic || ': of numbers up to ' || max(sequence) || ', '
+            || (max(sequence) - count(DISTINCT sequence)) || ' are missing',
+            0
+        FROM events
+        GROUP BY topic, subject HAVING max(sequence) <> count(DISTINCT sequence)
+        """,
+        """
+        SELECT
+            subject,
+            topic || ': number ' || sequence || ' is of ' || count(DISTINCT event_id) || ' events',
+            0
+        FROM events
+        GROUP BY topic, subject, sequence HAVING count(DISTINCT event_id) > 1
+        """,
+        """
+        SELECT min(subject), 'event ' || event_id || ' has ' || count(*) || ' numbers or types', 0
+        FROM events
+        GROUP BY event_id HAVING count(*) > 1
+        """,
+        """
+        SELECT min(subject), 'event ' || event_id || ' came with different bytes', 0
+        FROM published
+        WHERE unreadable_because IS NULL
+        GROUP BY event_id HAVING count(DISTINCT sha256) > 1
+        """,
+        """
+        SELECT subject, topic || ': number ' || sequence || ' came before the one before it', 0
+        FROM (
+            SELECT topic, subject, sequence, min(offset) AS at, lag(min(offset)) OVER (
+                PARTITION BY topic, partition, subject ORDER BY sequence
+            ) AS at_before
+            FROM published
+            WHERE unreadable_because IS NULL
+            GROUP BY topic, partition, subject, sequence
+        )
+        WHERE at_before > at
+        """,
+    ),
+)
+
+_PRODUCERS: Final = Invariant(
+    name="producers",
+    sentence="the last number that each producer gave is the last on the topic",
+    looked_at={"aggregates": "SELECT count(*) FROM aggregates"},
+    broken_by=(
+        """
+        SELECT
+            given.subject,
+            given.topic || ': the last number given is ' || given.last_sequence
+            || ', the last published ' || given.published,
+            given.last_sequence - given.published = (
+                SELECT count(DISTINCT outbox.sequence)
+                FROM outbox
+                WHERE outbox.topic = given.topic AND outbox.subject = given.subject
+                    AND outbox.sequence > given.published
+                    AND outbox.sequence <= given.last_sequence
+            )
+        FROM (
+            SELECT topic, subject, last_sequence, coalesce((
+                SELECT max(sequence) FROM events
+                WHERE events.topic = aggregates.topic AND events.subject = aggregates.subject
+            ), 0) AS published
+            FROM aggregates
+        ) AS given
+        WHERE given.last_sequence <> given.published
+        """,
+        """
+        SELECT DISTINCT subject, topic || ': its producer does not know it', 0
+        FROM events
+        WHERE NOT EXISTS (
+            SELECT 1 FROM aggregates
+            WHERE aggregates.topic = events.topic AND aggregates.subject = events.subject
+        )
+        """,
+    ),
+)
+
+_AUDIT: Final = Invariant(
+    name="audit",
+    sentence="each event has one audit record, of its place and its bytes",
+    looked_at={
+        "events": "SELECT count(*) FROM (SELECT DISTINCT event_id, sha256 FROM published)",
+        "audit records": "SELECT count(*) FROM records",
+    },
+    broken_by=(
+        """
+        SELECT
+            min(subject),
+            'event ' || event_id || ' at ' || min(place) || ' has no audit record',
+            max(EXISTS (
+                SELECT 1 FROM parked
+                WHERE parked.subscriber = :keeps_records AND parked.place = published.place
+            ))
+        FROM published
+        WHERE unreadable_because IS NULL AND NOT EXISTS (
+            SELECT 1 FROM records
+            WHERE records.event_id = published.event_id AND records.sha256 = published.sha256
+        )
+        GROUP BY event_id, sha256
+        """,
+        # What is no event is told from others by its place.
+        """
+        SELECT place, 'has no audit record', EXISTS (
+            SELECT 1 FROM parked
+            WHERE parked.subscriber = :keeps_records AND parked.place = published.place
+        )
+        FROM published
+        WHERE unreadable_because IS NOT NULL AND NOT EXISTS (
+            SELECT 1 FROM records
+            WHERE records.place = published.place AND records.sha256 = published.sha256
+                AND records.event_id IS NULL
+        )
+        """,
+        """
+        SELECT coalesce(event_id, place), 'has ' || count(*) || ' audit records', 0
+        FROM records
+        GROUP BY coalesce(event_id, place), sha256 HAVING count(*) > 1
+        """,
+        """
+        SELECT coalesce(event_id, place), 'is not at ' || place || ', where its audit record is', 0
+        FROM records
+        WHERE NOT EXISTS (
+            SELECT 1 FROM published
+            WHERE published.place = records.place AND published.sha256 = records.sha256
+                AND published.event_id IS records.event_id
+        )
+        """,
+        """
+        SELECT coalesce(event_id, place), 'has bytes in its audit record of another SHA-256', 0
+        FROM records
+        WHERE sha256 <> sha256_of_payload
+        """,
+    ),
+)
+
+_EFFECTS: Final = Invariant(
+    name="effects",
+    sentence="each event had each of its effects once",
+    looked_at={
+        "sign-ups": "SELECT count(*) FROM sign_ups",
+        "deliveries": "SELECT count(*) FROM deliveries",
+    },
+    broken_by=(
+        """
+        SELECT user_id, 'event ' || event_id || ' opened no account', EXISTS (
+            SELECT 1 FROM parked
+            WHERE parked.event_id = sign_ups.event_id AND parked.subscriber = :opens_accounts
+        )
+        FROM sign_ups
+        WHERE NOT EXISTS (SELECT 1 FROM accounts WHERE accounts.user_id = sign_ups.user_id)
+        """,
+        """
+        SELECT user_id, 'account ' || id || ' has ' || first_entries || ' first entries', 0
+        FROM accounts
+        WHERE user_id IS NOT NULL AND first_entries <> 1
+        """,
+        """
+        SELECT user_id, 'event ' || event_id || ' created no “' || wanted.name || '”', EXISTS (
+            SELECT 1 FROM parked
+            WHERE parked.event_id = sign_ups.event_id AND parked.subscriber = :creates_tasks
+        )
+        FROM sign_ups CROSS JOIN onboarding_tasks AS wanted
+        WHERE NOT EXISTS (
+            SELECT 1 FROM tasks
+            WHERE tasks.assignee_id = sign_ups.user_id AND tasks.name = wanted.name
+        )
+        """,
+        """
+        SELECT
+            events.subject,
+            'event ' || events.event_id || ' has ' || count(deliveries.id) || ' deliveries by '
+            || delivery_rules.rule,
+            count(deliveries.id) = 0 AND EXISTS (
+                SELECT 1 FROM parked
+                WHERE parked.event_id = events.event_id AND parked.subscriber = :plans_deliveries
+            )
+        FROM events
+            JOIN delivery_rules USING (type)
+            LEFT JOIN deliveries ON deliveries.event_id = events.event_id
+                AND deliveries.rule = delivery_rules.rule
+        GROUP BY events.topic, events.subject, events.event_id, delivery_rules.rule
+        HAVING count(deliveries.id) <> 1
+        """,
+        """
+        SELECT event_id, 'delivery ' || id || ' is of an event that is on no topic', 0
+        FROM deliveries
+        WHERE event_id NOT IN (SELECT event_id FROM events)
+        """,
+    ),
+)
+
+_SLACK: Final = Invariant(
+    name="slack",
+    sentence="each delivery that was sent is one message, and each message a delivery",
+    looked_at={
+        "messages": "SELECT count(*) FROM messages",
+        "deliveries sent": """
+            SELECT count(*) FROM deliveries WHERE medium = 'slack' AND state = 'sent'
+        """,
+        "marked as maybe repeated": "SELECT count(*) FROM deliveries WHERE maybe_repeated",
+        "repeated": "SELECT count(delivery_id) - count(DISTINCT delivery_id) FROM messages",
+    },
+    broken_by=(
+        """
+        SELECT deliveries.id, 'was posted ' || count(ts) || ' times', 0
+        FROM deliveries JOIN messages ON messages.delivery_id = deliveries.id
+        GROUP BY deliveries.id HAVING count(ts) > 1 + maybe_repeated
+        """,
+        # What the stand-in has forgotten can't be looked for.
+        """
+        SELECT id, 'is sent, and was never posted', 0
+        FROM deliveries
+        WHERE medium = 'slack' AND state = 'sent'
+            AND NOT EXISTS (SELECT 1 FROM messages WHERE messages.delivery_id = deliveries.id)
+            AND ((SELECT count(*) FROM messages) < :most_messages
+                OR message_id >= (SELECT min(ts) FROM messages))
+        """,
+        """
+        SELECT ts, 'a message of no delivery', 0
+        FROM messages
+        WHERE NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.id = messages.delivery_id)
+        """,
+    ),
+    needs_messages=True,
+)
+
+_BOOKS: Final = Invariant(
+    name="books",
+    sentence="all entries add up to zero, and each account's to its balance",
+    looked_at={
+        "accounts": "SELECT count(*) FROM accounts",
+        "entries": "SELECT coalesce(sum(entries), 0) FROM accounts",
+    },
+    broken_by=("SELECT subject, said, 0 FROM imbalances",),
+)
+
+_NOTHING_WAITS: Final = Invariant(
+    name="nothing-waits",
+    sentence="nothing is left on its way, and nothing waits for an operator",
+    looked_at={
+        "in outboxes": "SELECT count(*) FROM outbox WHERE NOT set_aside",
+        "set aside": "SELECT count(*) FROM outbox WHERE set_aside",
+        "parked": "SELECT count(*) FROM parked",
+    },
+    broken_by=(
+        """
+        SELECT
+            subject,
+            'number ' || sequence || ' of ' || topic || ' is in the outbox of ' || service,
+            :parked AND EXISTS (
+                SELECT 1 FROM outbox AS aside
+                WHERE aside.set_aside AND aside.topic = outbox.topic
+                    AND aside.subject = outbox.subject
+            )
+        FROM outbox
+        WHERE NOT set_aside
+        """,
+        """
+        SELECT
+            subject,
+            'number ' || sequence || ' of ' || topic || ' is set aside: Kafka refuses it;'
+            || ' see outbox_set_aside of ' || service,
+            :parked
+        FROM outbox
+        WHERE set_aside
+        """,
+        """
+        SELECT
+            coalesce(subject, place),
+            subscriber || ' has parked it; see python -m ' || service || '_service parked list',
+            :parked
+        FROM parked
+        """,
+        "SELECT subject, subscriber || ' misses number ' || sequence, 0 FROM missing",
+        """
+        SELECT topic || ' ' || partition || '@' || offset,
+            service || ' began it ' || count || ' times, and did not end it', 0
+        FROM tries
+        """,
+        """
+        SELECT id, 'this delivery by ' || rule || ' is ' || state, :parked AND state = 'failed'
+        FROM deliveries
+        WHERE state <> 'sent'
+        """,
+    ),
+)
+
+_PROGRESS: Final = Invariant(
+    name="progress",
+    sentence="every consumer has read every partition to its end",
+    looked_at={
+        "partitions": "SELECT count(*) FROM partitions",
+        "places of subscribers": "SELECT count(*) FROM progress",
+    },
+    broken_by=(
+        """
+        SELECT
+            topic || ' ' || partition,
+            subscriber || ' is at ' || progress.next_offset || ', the end is '
+            || partitions.next_offset,
+            0
+        FROM progress JOIN partitions USING (topic, partition)
+        WHERE progress.next_offset <> partitions.next_offset
+        """,
+        """
+        SELECT topic || ' ' || partition, service || ' has never read it', 0
+        FROM consumers JOIN partitions USING (topic)
+        WHERE next_offset > first_offset AND NOT EXISTS (
+            SELECT 1 FROM progress
+            WHERE progress.service = consumers.service AND progress.topic = partitions.topic
+                AND progress.partition = partitions.partition
+        )
+        """,
+    ),
+)
+
+INVARIANTS: Final = (
+    _COMMANDS,
+    _ACCOUNTS,
+    _ONBOARDING_TASKS,
+    _TOPICS,
+    _SEQUENCES,
+    _PRODUCERS,
+    _AUDIT,
+    _EFFECTS,
+    _SLACK,
+    _BOOKS,
+    _NOTHING_WAITS,
+    _PROGRESS,
+)

@@ -1,0 +1,118 @@
+"""What each service's database is asked for: rows for the evidence, in the order of its columns."""
+
+from typing import Final
+
+OF_EVERY_SERVICE: Final = (
+    (
+        "outbox",
+        """
+        SELECT $1::text, aggregatetype, aggregateid, sequence, false FROM outbox
+        UNION ALL
+        SELECT $1::text, aggregatetype, aggregateid, sequence, true FROM outbox_set_aside
+        """,
+    ),
+    (
+        "parked",
+        """
+        SELECT $1::text, subscriber, topic, "partition", "offset", subject, sequence, event_id::text
+        FROM parked
+        """,
+    ),
+    ("missing", "SELECT $1::text, subscriber, subject, sequence FROM inbox_missing"),
+    ("tries", 'SELECT $1::text, topic, "partition", "offset", count FROM tries'),
+    ("progress", 'SELECT $1::text, subscriber, topic, "partition", next_offset FROM progress'),
+)
+"""Which table of the evidence each query fills; ``$1`` is the service's name."""
+
+OF_ONE_SERVICE: Final = {
+    "users": (
+        # Operators did not sign up.
+        ("users", "SELECT id::text, 'operator' <> ALL (string_to_array(roles, ' ')) FROM users"),
+        ("tasks", "SELECT id::text, assignee_id::text, name FROM tasks"),
+    ),
+    "accounts": (
+        (
+            "accounts",
+            """
+            SELECT a.id::text, a.user_id::text, count(e.account_id),
+                count(*) FILTER (WHERE e.position = 1)
+            FROM accounts AS a LEFT JOIN ledger_entries AS e ON e.account_id = a.id
+            GROUP BY a.id
+            """,
+        ),
+        (
+            "imbalances",
+            """
+            SELECT currency, 'all entries together make ' || sum(delta)
+            FROM ledger_entries JOIN accounts ON accounts.id = account_id
+            GROUP BY currency HAVING sum(delta) <> 0
+            """,
+        ),
+        (
+            "imbalances",
+            """
+            SELECT transaction_id::text, 'its entries in ' || currency || ' make ' || sum(delta)
+            FROM ledger_entries JOIN accounts ON accounts.id = account_id
+            GROUP BY transaction_id, currency HAVING sum(delta) <> 0
+            """,
+        ),
+        (
+            "imbalances",
+            """
+            SELECT a.id::text, format(
+                'its balance is %s after %s entries, but %s entries make %s',
+                a.balance, a.last_position, count(e.account_id), coalesce(sum(e.delta), 0)
+            )
+            FROM accounts AS a LEFT JOIN ledger_entries AS e ON e.account_id = a.id
+            WHERE a.balance IS NOT NULL
+            GROUP BY a.id
+            HAVING a.balance <> coalesce(sum(e.delta), 0) OR a.last_position <> count(e.account_id)
+            """,
+        ),
+        (
+            "imbalances",
+            """
+            SELECT account_id::text, format(
+                'after entry %s its balance is said to be %s, and is %s',
+                position, balance_after, balance
+            )
+            FROM (
+                SELECT account_id, position, balance_after,
+                    sum(delta) OVER (PARTITION BY account_id ORDER BY position) AS balance
+                FROM ledger_entries
+                WHERE position IS NOT NULL
+            ) AS running
+            WHERE balance_after <> balance
+            """,
+        ),
+    ),
+    "audit": (
+        (
+            "records",
+            """
+            SELECT topic, "partition", "offset", event_id::text, sha256,
+                sha256(coalesce(payload, ''))
+            FROM records
+            """,
+        ),
+    ),
+    "notification": (
+        (
+            "deliveries",
+            """
+            SELECT id::text, rule, event_id::text, medium, state, maybe_repeated, message_id
+            FROM deliveries
+            """,
+        ),
+    ),
+}
+
+# What waits behind a row set aside moves no more than that does.
+OUTBOX: Final = """
+SELECT count(*), coalesce(max(position), 0) FROM outbox AS o WHERE NOT EXISTS (
+    SELECT FROM outbox_set_aside AS s
+    WHERE s.aggregatetype = o.aggregatetype AND s.aggregateid = o.aggregateid
+)
+"""
+PROGRESS: Final = 'SELECT subscriber, topic, "partition", next_offset FROM progress'
+OPEN_DELIVERIES: Final = "SELECT count(*) FROM deliveries WHERE next_attempt_at IS NOT NULL"

@@ -1,0 +1,30 @@
+"""Reads what the stand-in for Slack was told."""
+
+import httpx
+
+from verification.addresses import CannotVerify
+from verification.evidence import Evidence
+
+
+async def read_messages_into(evidence: Evidence, stand_in_url: str) -> None:
+    """Add every message that is kept, with the id of the delivery that it says it is of.
+
+    :raises CannotVerify: the stand-in does not answer as it should
+    """
+    try:
+        # Near, and not behind the proxy to the internet.
+        async with httpx.AsyncClient(base_url=stand_in_url, timeout=30, trust_env=False) as client:
+            answer = (await client.get("/messages")).raise_for_status()
+        messages = answer.json()["messages"]
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise CannotVerify(f"Slack's stand-in ({stand_in_url}): {type(error).__name__}") from error
+    evidence.add(
+        "messages",
+        (
+            (
+                each["ts"],
+                ((each["metadata"] or {}).get("event_payload") or {}).get("delivery_id"),
+            )
+            for each in messages
+        ),
+    )

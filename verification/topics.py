@@ -1,0 +1,135 @@
+"""Reads every record of every topic of the catalogue, as a consumer of no group."""
+
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from chassis.records import Record, label_of, open_record
+from contracts.envelope import InvalidEnvelope
+from contracts.topics import TOPICS
+from verification.addresses import Addresses, CannotVerify
+from verification.evidence import Evidence
+
+_REQUEST_TIMEOUT_MS: Final = 10_000
+_FETCH_BYTES: Final = 4 << 20
+_RECORDS_AT_ONCE: Final = 5_000
+_LONGEST_SILENCE_S: Final = 30.0
+
+Say = Callable[[str], None]
+
+
+class Topics:
+    """The topics of the catalogue, open."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, bootstrap: str) -> None:
+        self._consumer = consumer
+        self._where = f"Kafka ({bootstrap})"
+        # Asked before anything is assigned: that narrows what the client knows.
+        self._partitions = [
+            TopicPartition(topic.name, number)
+            for topic in TOPICS
+            for number in sorted(consumer.partitions_for_topic(topic.name) or ())
+        ]
+        consumer.assign(self._partitions)
+
+    async def ends(self) -> dict[tuple[str, int], int]:
+        """Return the offset after the last record of each partition."""
+        try:
+            ends = await self._consumer.end_offsets(self._partitions)
+        except (KafkaError, OSError) as error:
+            raise CannotVerify(f"{self._where}: {type(error).__name__}") from error
+        return {(place.topic, place.partition): offset for place, offset in ends.items()}
+
+    async def read_into(self, evidence: Evidence, say: Say) -> None:
+        """Add all records that are there now.
+
+        :raises CannotVerify: Kafka fell silent before the end
+        """
+        try:
+            first = await self._consumer.beginning_offsets(self._partitions)
+            ends = await self._consumer.end_offsets(self._partitions)
+            evidence.add(
+                "partitions",
+                ((each.topic, each.partition, first[each], ends[each]) for each in ends),
+            )
+            for each in self._partitions:
+                self._consumer.seek(each, first[each])
+            total = sum(ends[each] - first[each] for each in ends)
+            unread = {each: ends[each] for each in ends if first[each] < ends[each]}
+            await self._read(unread, total, evidence, say)
+        except (KafkaError, OSError) as error:
+            raise CannotVerify(f"{self._where}: {type(error).__name__}") from error
+
+    async def _read(
+        self, unread: dict[TopicPartition, int], total: int, evidence: Evidence, say: Say
+    ) -> None:
+        read, heard_at = 0, time.monotonic()
+        while unread:
+            chunks = await self._consumer.getmany(
+                *unread, timeout_ms=1_000, max_records=_RECORDS_AT_ONCE
+            )
+            for place, records in chunks.items():
+                rows = [_row(each) for each in records if each.offset < unread[place]]
+                evidence.add("published", rows)
+                read += len(rows)
+            for place in list(unread):
+                # By position and not by the last record: a batch may end with records of nobody.
+                if await self._consumer.position(place) >= unread[place]:
+                    del unread[place]
+            if chunks:
+                heard_at = time.monotonic()
+                say(f"read {read:,} of {total:,} records on the topics")
+            elif time.monotonic() - heard_at > _LONGEST_SILENCE_S:
+                raise CannotVerify(f"{self._where}: no record for {_LONGEST_SILENCE_S:g} s")
+
+
+def _row(record: Record) -> tuple[Any, ...]:
+    place = (record.topic, record.partition, record.offset)
+    sha256 = hashlib.sha256(record.value or b"").digest()
+    try:
+        event = open_record(record, label_of(record))
+    except InvalidEnvelope as error:
+        return *place, None, None, None, None, sha256, False, str(error)
+    key_is_subject = record.key == event.subject.encode()
+    return (
+        *place,
+        event.subject,
+        event.sequence,
+        str(event.id),
+        event.type,
+        sha256,
+        key_is_subject,
+        None,
+    )
+
+
+@asynccontextmanager
+async def open_topics(addresses: Addresses) -> AsyncIterator[Topics]:
+    """Have the topics open.
+
+    :raises CannotVerify: no broker answers
+    """
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=addresses.kafka_bootstrap,
+        client_id="verification",
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        request_timeout_ms=_REQUEST_TIMEOUT_MS,
+        max_partition_fetch_bytes=_FETCH_BYTES,
+        **addresses.kafka_security.client_arguments(),
+    )
+    try:
+        try:
+            await consumer.start()
+        except (KafkaError, OSError) as error:
+            raise CannotVerify(
+                f"Kafka ({addresses.kafka_bootstrap}): {type(error).__name__}"
+            ) from error
+        yield Topics(consumer, addresses.kafka_bootstrap)
+    finally:
+        await consumer.stop()
