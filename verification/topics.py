@@ -9,6 +9,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from chassis.kafka import admin_client
 from chassis.records import Record, label_of, open_record
 from contracts.envelope import InvalidEnvelope
 from contracts.topics import TOPICS
@@ -26,16 +27,12 @@ Say = Callable[[str], None]
 class Topics:
     """The topics of the catalogue, open."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, bootstrap: str) -> None:
+    def __init__(
+        self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], where: str
+    ) -> None:
         self._consumer = consumer
-        self._where = f"Kafka ({bootstrap})"
-        # Asked before anything is assigned: that narrows what the client knows.
-        self._partitions = [
-            TopicPartition(topic.name, number)
-            for topic in TOPICS
-            for number in sorted(consumer.partitions_for_topic(topic.name) or ())
-        ]
-        consumer.assign(self._partitions)
+        self._partitions = partitions
+        self._where = where
 
     async def ends(self) -> dict[tuple[str, int], int]:
         """Return the offset after the last record of each partition."""
@@ -123,13 +120,25 @@ async def open_topics(addresses: Addresses) -> AsyncIterator[Topics]:
         max_partition_fetch_bytes=_FETCH_BYTES,
         **addresses.kafka_security.client_arguments(),
     )
+    where = f"Kafka ({addresses.kafka_bootstrap})"
     try:
         try:
+            partitions = await _partitions(addresses)
             await consumer.start()
         except (KafkaError, OSError) as error:
-            raise CannotVerify(
-                f"Kafka ({addresses.kafka_bootstrap}): {type(error).__name__}"
-            ) from error
-        yield Topics(consumer, addresses.kafka_bootstrap)
+            raise CannotVerify(f"{where}: {type(error).__name__}") from error
+        consumer.assign(partitions)
+        yield Topics(consumer, partitions, where)
     finally:
         await consumer.stop()
+
+
+async def _partitions(addresses: Addresses) -> list[TopicPartition]:
+    """Return every partition there is of the topics of the catalogue."""
+    async with admin_client(addresses.kafka_bootstrap, addresses.kafka_security) as client:
+        described = await client.describe_topics([topic.name for topic in TOPICS])
+    return [
+        TopicPartition(topic["topic"], partition["partition"])
+        for topic in described
+        for partition in topic["partitions"]
+    ]
