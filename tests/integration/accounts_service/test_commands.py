@@ -1,0 +1,154 @@
+"""Operators' commands of a service, as they are given on a terminal."""
+
+import getpass
+import json
+import subprocess
+import sys
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from click.testing import CliRunner
+
+from accounts_service.__main__ import cli
+from chassis.trail import new_id
+from contracts.accounts import AccountOpenedV1
+from contracts.envelope import decode, encode
+from tests.integration.chassis.path import rows, utc_now
+
+pytestmark = pytest.mark.usefixtures("_settings")
+
+
+@pytest.fixture
+def _settings(accounts_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "DATABASE_URL": accounts_database,
+        "KAFKA_BOOTSTRAP": "127.0.0.1:1",
+        "JWKS_URL": "http://127.0.0.1:1/jwks.json",
+        "IDEMPOTENCY_SECRET": "s" * 32,
+        "ENVIRONMENT": "development",
+    }.items():
+        monkeypatch.setenv(f"ACCOUNTS_{name}", value)
+
+
+def accounts(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "accounts_service", *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+async def refuse_one(database: str) -> UUID:
+    """Write an event as if Kafka had refused it."""
+    id_, account = new_id(), uuid4()
+    encoded = encode(
+        AccountOpenedV1(account_id=account, user_id=uuid4(), currency="USD"),
+        id=id_,
+        source="/accounts",
+        subject=str(account),
+        time=utc_now(),
+        sequence=1,
+        correlationid="c-1",
+    )
+    headers = {name: value.decode() for name, value in encoded.headers}
+    [position] = await rows(
+        database, "SELECT nextval(pg_get_serial_sequence('outbox', 'position'))"
+    )
+    columns: dict[str, Any] = {
+        "position": position[0],
+        "id": id_,
+        "aggregatetype": "accounts.account",
+        "aggregateid": str(account),
+        "type": AccountOpenedV1.event_type,
+        "sequence": 1,
+        "payload": encoded.payload,
+        "headers": json.dumps(headers),
+        "created_at": utc_now(),
+        "error_code": "MessageSizeTooLargeError",
+        "error_message": "too large",
+        "set_aside_at": utc_now(),
+    }
+    names, numbers = ", ".join(columns), ", ".join(f"${n + 1}" for n in range(len(columns)))
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute(
+            f"INSERT INTO outbox_set_aside ({names}) VALUES ({numbers})",  # noqa: S608
+            *columns.values(),
+        )
+    finally:
+        await connection.close()
+    return id_
+
+
+class TestTheOutbox:
+    async def test_is_listed_for_people_and_for_programs(self, accounts_database: str) -> None:
+        id_ = await refuse_one(accounts_database)
+
+        for_people = accounts("outbox", "list")
+        for_programs = accounts("outbox", "list", "--json")
+
+        assert for_people.returncode == 0
+        said, head, line = for_people.stdout.splitlines()
+        assert said == "0 wait"
+        assert head.split()[:3] == ["ID", "TOPIC", "SUBJECT"]
+        assert line.split()[:2] == [str(id_), "accounts.account"]
+        assert [each["id"] for each in json.loads(for_programs.stdout)["set_aside"]] == [str(id_)]
+
+    async def test_a_row_is_edited_and_released(
+        self, accounts_database: str, tmp_path: Any
+    ) -> None:
+        id_ = await refuse_one(accounts_database)
+        payload = json.loads(accounts("outbox", "show", id_, "--json").stdout)["payload"]
+        payload["data"]["currency"] = "EUR"
+        (tmp_path / "event.json").write_text(json.dumps(payload))
+
+        file = tmp_path / "event.json"
+        edited = accounts("outbox", "edit", id_, "--payload-file", file, "--why", "wrong currency")
+        released = accounts("outbox", "release", id_, "--why", "mended", "--by", "ada")
+
+        assert (edited.stdout, released.stdout) == ("edited\n", "released\n")
+        first, *acts = await rows(accounts_database, "SELECT payload FROM outbox ORDER BY position")
+        assert decode(first["payload"]).data["currency"] == "EUR"
+        told = [decode(act["payload"]).data for act in acts]
+        assert [(act["by"], act["why"]) for act in told] == [
+            (getpass.getuser(), "wrong currency"),
+            ("ada", "mended"),
+        ]
+
+    async def test_a_row_is_discarded_once(self, accounts_database: str) -> None:
+        id_ = await refuse_one(accounts_database)
+
+        done = accounts("outbox", "discard", id_, "--why", "not wanted")
+        again = accounts("outbox", "discard", id_, "--why", "not wanted")
+
+        assert (done.returncode, done.stdout) == (0, "discarded\n")
+        assert (again.returncode, again.stdout) == (1, "")
+        assert again.stderr.startswith("not-set-aside: ")
+
+
+class TestACommand:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("outbox", "release", UUID(int=1)),
+            ("outbox", "release", UUID(int=1), "--why", ""),
+            ("outbox", "release", UUID(int=1), "--why", "a\nb"),
+            ("outbox", "release", UUID(int=1), "--why", "x", "--by", "b" * 256),
+            ("outbox", "show", "1"),
+        ],
+    )
+    def test_that_makes_no_sense_is_refused(self, arguments: tuple[object, ...]) -> None:
+        done = CliRunner().invoke(cli, [str(each) for each in arguments])
+
+        assert (done.exit_code, done.stdout) == (2, "")
+
+    def test_says_when_the_database_is_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ACCOUNTS_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+
+        done = accounts("outbox", "list")
+
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.splitlines()[-1].startswith("the database is away: ")

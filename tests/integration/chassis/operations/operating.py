@@ -1,0 +1,124 @@
+"""The path service as its operators have it: one kind of aggregate, and routes to ask."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Final
+from uuid import UUID, uuid4
+
+import httpx
+from fastapi import Header
+from sqlalchemy import BigInteger, Column, Row, Table, Uuid
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis.aggregates import AggregateTable
+from chassis.auth import OPERATOR, NotAuthenticated, OperatorsOnly, Principal
+from chassis.domain import Aggregate
+from chassis.health import Health
+from chassis.http import create_app
+from chassis.operations.acts import Operator
+from chassis.operations.http import operations_routes
+from chassis.operations.operable import Operable, Operations
+from chassis.settings import ServiceSettings
+from chassis.subscribers import Subscriber
+from contracts.events import IntegrationEvent
+from contracts.operations import ACTS
+from contracts.topics import Topic
+from contracts.users import UsersEventWithheldV1, UserSignedUpV1
+from tests.integration.chassis.path import PathWork, metadata, rows, topic_of_its_own, utc_now
+
+ADA: Final = Principal(UUID(int=1), frozenset({OPERATOR}))
+BY_ADA: Final = Operator(str(ADA.id), "as a test wants it")
+
+things = Table(
+    "things",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+)
+
+
+def topic_with_withheld(partitions: int = 2) -> Topic:
+    return replace(topic_of_its_own(partitions), events=(UserSignedUpV1, UsersEventWithheldV1))
+
+
+def operable_of(
+    topic: Topic, subscribers: Sequence[Subscriber[PathWork]] = ()
+) -> Operable[PathWork]:
+    """Describe a service that publishes to the topic, and takes what these subscribers want."""
+    of_it = topic
+
+    class Things(AggregateTable[Aggregate]):
+        table: ClassVar[Table] = things
+        topic: ClassVar[Topic] = of_it
+
+        def to_row(self, aggregate: Aggregate) -> dict[str, Any]:
+            return {}
+
+        def from_row(self, row: Row[Any]) -> Aggregate:
+            return Aggregate(row.id, version=row.version, sequence=row.sequence)
+
+        def translate(self, event: Any) -> IntegrationEvent | None:
+            return None
+
+    return Operable(
+        service="test",
+        topic=Topic(
+            name=f"test.operations-{uuid4().hex[:12]}",
+            key="id of what was acted on",
+            owner="test",
+            consumers=(),
+            events=ACTS,
+            partitions=1,
+        ),
+        aggregates=[Things],
+        subscribers=subscribers,
+        open_work=PathWork,
+    )
+
+
+def operations_of(
+    operable: Operable[PathWork],
+    settings: ServiceSettings,
+    engine: AsyncEngine,
+    on_commit: Callable[[], None] = lambda: None,
+) -> Operations[PathWork]:
+    return Operations(operable, settings, engine, utc_now, on_commit=on_commit)
+
+
+async def _believed(role: Annotated[str, Header()] = "operator") -> Principal:
+    """Believe what the request says of itself, where a token would be read."""
+    match role:
+        case "operator":
+            return ADA
+        case "user":
+            raise OperatorsOnly
+        case _:
+            raise NotAuthenticated
+
+
+@asynccontextmanager
+async def asking(operations: Operations[PathWork]) -> AsyncIterator[httpx.AsyncClient]:
+    """Ask over HTTP, as an operator; as another with the header ``role``."""
+    app = create_app(
+        title="Test",
+        description="For tests.",
+        version="1",
+        settings=operations.settings,
+        routers=[operations_routes(operations, _believed)],
+        health=Health(),
+    )
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+async def told(database: str) -> list[tuple[str, str, int]]:
+    """Return type, subject and sequence of all acts that wait to be published, in their order."""
+    found = await rows(
+        database,
+        "SELECT type, aggregateid, sequence FROM outbox WHERE type LIKE 'operations.%'"
+        " ORDER BY position",
+    )
+    return [(row["type"], row["aggregateid"], row["sequence"]) for row in found]
