@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,6 +91,30 @@ class RunningCluster(RunningInfrastructure):
     def url(self, name: str) -> str:
         """Return where a service answers: ``users``, ``gateway``, ``slack-stand-in``, …"""
         return self._cluster.topology.url(name)
+
+    def add_worker(self, service: str, number: int, *, stop_signal: int = signal.SIGTERM) -> str:
+        """Have one more process of a service, and return its name: ``accounts-2`` of ``accounts``.
+
+        It consumes with the first, whose relay it stands by, and answers no requests. It ends by
+        ``stop_signal``: with SIGKILL it leaves without a word.
+        """
+        topology = self._cluster.topology
+        first = topology.spec(next(each for each in topology.services if each.name == service))
+        name, prefix = f"{service}-{number}", service.upper()
+        own = {"HTTP_PORT": "0", "WORKER_NAME": name, "ROLES": "relay,agents"}
+        worker = replace(
+            first,
+            name=name,
+            environment=first.environment | {f"{prefix}_{key}": own[key] for key in own},
+            stop_signal=stop_signal,
+            port=None,
+        )
+        self._cluster.control.start([worker])
+        return name
+
+    def remove_worker(self, name: str) -> None:
+        """End what ``add_worker`` began, and wait until it is gone."""
+        self._cluster.control.stop(name)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 WITHIN_S = 60.0
 
+SERVICES = ("users", "accounts", "audit", "notification", "gateway")
+
 
 async def eventually(
     ask: Callable[[], Awaitable[T]],
@@ -69,6 +71,19 @@ async def token_of(gateway: httpx.AsyncClient, username: str, password: str) -> 
     answer = await gateway.post("/auth/token", data=form)
     assert answer.status_code == httpx.codes.OK, answer.text
     return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+async def everyone_is_ready(cluster: RunningCluster) -> bool:
+    """Whether every service answers, and can do its work."""
+    async with httpx.AsyncClient(timeout=5) as client:
+        for name in SERVICES:
+            try:
+                answer = await client.get(f"{cluster.url(name)}/health/ready")
+            except httpx.TransportError:
+                return False
+            if answer.status_code != httpx.codes.OK:
+                return False
+    return True
 
 
 async def slack_messages(cluster: RunningCluster, username: str) -> list[Json]:

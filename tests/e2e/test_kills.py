@@ -8,9 +8,15 @@ import httpx
 import pytest
 
 from local_cluster.testing import RunningCluster, running_cluster
-from tests.e2e.people import Operator, Person, eventually, slack_messages
+from tests.e2e.people import (
+    SERVICES,
+    Operator,
+    Person,
+    eventually,
+    everyone_is_ready,
+    slack_messages,
+)
 
-SERVICES = ("users", "accounts", "audit", "notification", "gateway")
 VICTIMS = (*SERVICES, "kafka", "postgres")
 
 
@@ -33,19 +39,6 @@ async def sign_up_until_answered(gateway: httpx.AsyncClient) -> Person:
 
     await eventually(answer, lambda status: status == httpx.codes.CREATED)
     return person
-
-
-async def everyone_is_ready(cluster: RunningCluster) -> bool:
-    """Whether every service answers, and can do its work."""
-    async with httpx.AsyncClient(timeout=5) as client:
-        for name in SERVICES:
-            try:
-                answer = await client.get(f"{cluster.url(name)}/health/ready")
-            except httpx.TransportError:
-                return False
-            if answer.status_code != httpx.codes.OK:
-                return False
-    return True
 
 
 async def assert_whole_and_once(

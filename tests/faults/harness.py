@@ -1,6 +1,143 @@
-"""The whole system where faults are made: started for it, kept busy, and looked at afterwards."""
+"""The whole system where faults are made: started for it, armed, and looked at afterwards."""
 
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
+
+import asyncpg
+
+from local_cluster.testing import RunningCluster, running_cluster
+from tests.e2e.people import SERVICES, eventually, everyone_is_ready
+from tests.faults.workload import Workload
+from verification.addresses import SERVICES as WITH_DATABASE
+from verification.addresses import Addresses, CannotVerify
+from verification.report import Expected, Report
+from verification.verify import verify
 
 OUTAGE_VARIABLE: Final = "FAULTS_OUTAGE_S"
 SHORT_OUTAGE_S: Final = 20.0
+
+# A password costs next to nothing, and a delivery whose worker died is taken up after 6 s.
+_SETTINGS: Final = {
+    "USERS_ARGON2_MEMORY_KIB": "8",
+    "USERS_ARGON2_PASSES": "1",
+    "NOTIFICATION_DELIVERY_TIMEOUT_S": "2",
+    "NOTIFICATION_DELIVERY_LEASE_S": "5",
+    "NOTIFICATION_DELIVERY_SETTLE_S": "1",
+    "NOTIFICATION_DELIVERY_LONGEST_RETRY_S": "3",
+}
+
+
+class Failpoints:
+    """What is armed in the processes of a system; see ``chassis/failpoints.py``."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True)
+
+    def arm(self, name: str, action: str, *, service: str = "") -> None:
+        """Arm a point, in any process or in those of one service; it was not hit then."""
+        file = self._file(name, service)
+        self._hit(file).unlink(missing_ok=True)
+        # Whoever comes by reads all of it or nothing.
+        written = self.directory / ".arming"
+        written.write_text(action)
+        written.rename(file)
+
+    def was_hit(self, name: str, *, service: str = "") -> bool:
+        return self._hit(self._file(name, service)).exists()
+
+    def disarm(self) -> None:
+        """Forget all that was armed, and all that was hit."""
+        for file in self.directory.iterdir():
+            file.unlink(missing_ok=True)
+
+    def _file(self, name: str, service: str) -> Path:
+        return self.directory / (f"{service}@{name}" if service else name)
+
+    def _hit(self, file: Path) -> Path:
+        return file.with_name(f"{file.name}.hit")
+
+
+class System:
+    """All processes, the points armed in them, and what clients were promised."""
+
+    services: Final = SERVICES
+
+    def __init__(self, cluster: RunningCluster, failpoints: Failpoints, workload: Workload) -> None:
+        self.cluster = cluster
+        self.failpoints = failpoints
+        self.workload = workload
+        #: Subjects that a test publishes events of by itself.
+        self.made_up: set[str] = set()
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where the invariants are looked for."""
+        return Addresses(
+            databases={each: self.cluster.postgres_url(each) for each in WITH_DATABASE},
+            kafka_bootstrap=self.cluster.kafka_bootstrap,
+            slack_stand_in_url=self.cluster.url("slack-stand-in"),
+        )
+
+    async def verified(self, *, within_s: float = 120.0) -> Report:
+        """Wait until everybody is back and all is quiet, and return what was found then.
+
+        :raises CannotVerify: it does not come to rest
+        """
+        deadline = time.monotonic() + within_s
+        await eventually(lambda: everyone_is_ready(self.cluster), within_s=within_s)
+        expected = Expected(
+            users=frozenset(self.workload.promised), made_up=frozenset(self.made_up)
+        )
+        while True:
+            try:
+                left_s = max(0.0, deadline - time.monotonic())
+                return await verify(self.addresses, expected, wait_s=left_s)
+            except CannotVerify:
+                if time.monotonic() > deadline:
+                    raise
+
+    async def wrong_answers(self) -> list[str]:
+        """Return what clients were told and is not so."""
+        connection = await asyncpg.connect(self.cluster.postgres_url("users"))
+        try:
+            rows = await connection.fetch("SELECT id, username FROM users WHERE roles = ''")
+        finally:
+            await connection.close()
+        return self.workload.wrong + self.workload.compared(
+            {row["id"]: row["username"] for row in rows}
+        )
+
+    async def assert_nothing_is_lost(self, *, within_s: float = 120.0) -> Report:
+        """Wait for quiet, and hold every invariant against what is there."""
+        report = await self.verified(within_s=within_s)
+        assert report.holds, f"{report.broken()}\nlogs: {self.cluster.log('')}"
+        wrong = await self.wrong_answers()
+        assert not wrong, f"{wrong}\nlogs: {self.cluster.log('')}"
+        return report
+
+
+@contextmanager
+def running_system(directory: Path, *, seed: int = 0) -> Iterator[System]:
+    """Have the whole system up in ``directory``, with failpoints that can be reached."""
+    failpoints = Failpoints(directory / "failpoints")
+    with (
+        _environment(_SETTINGS | {"FAILPOINTS": str(failpoints.directory)}),
+        running_cluster(directory / "cluster") as cluster,
+    ):
+        yield System(cluster, failpoints, Workload(cluster.gateway_url, seed=seed))
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

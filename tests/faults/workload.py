@@ -1,0 +1,129 @@
+"""Clients as they should be: they repeat what was not answered, and remember what was."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import UUID
+
+import httpx
+
+from tests.e2e.people import Person
+
+_ANSWER_WITHIN_S: Final = 5.0
+_PAUSE_S: Final = 0.2
+_MOST_AT_ONCE: Final = 200
+# These hang up so soon that it may be in the midst of it, and never ask again.
+_IMPATIENT: Final = 0.1
+_MOST_IMPATIENT_S: Final = 0.05
+# These ask once more, though they were answered.
+_FORGETFUL: Final = 0.05
+
+
+class Workload:
+    """Sign-ups through the gateway, each under an ``Idempotency-Key`` of its own."""
+
+    def __init__(self, gateway_url: str, *, seed: int = 0, give_up_after_s: float = 120.0) -> None:
+        self._gateway_url = gateway_url
+        self._random = random.Random(seed)  # noqa: S311 - it is to come again, not to be secret
+        self._give_up_after_s = give_up_after_s
+        #: Ids and names of those whose sign-up was answered with 201.
+        self.promised: dict[UUID, str] = {}
+        #: Names of those who heard nothing: their sign-up is whole, or absent.
+        self.cut_off: set[str] = set()
+        #: Answers that nobody should get.
+        self.wrong: list[str] = []
+        #: How long each answered command took, repeats included, in seconds.
+        self.latencies_s: list[float] = []
+        self.repeated = 0
+        self._id_of: dict[str, UUID] = {}
+        self._open: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def at(self, per_second: float) -> AsyncIterator[None]:
+        """Send so many a second while the block runs; at its end wait for the last answers."""
+        async with self._client() as client:
+            sending = asyncio.create_task(self._send(client, per_second))
+            try:
+                yield
+            finally:
+                sending.cancel()
+                await asyncio.wait([sending])
+                await asyncio.gather(*self._open)
+
+    async def sign_up(self, count: int) -> None:
+        """Send so many at once, and wait until they are answered."""
+        async with self._client() as client:
+            await asyncio.gather(*(self._command(client) for _ in range(count)))
+
+    def compared(self, users: Mapping[UUID, str]) -> list[str]:
+        """Return how those who are there differ from those who were answered or cut off."""
+        known = set(self.promised.values()) | self.cut_off
+        strangers = [f"nobody asked for {name}" for name in users.values() if name not in known]
+        others = [
+            f"{id_} is said to be {name}, and is {users[id_]}"
+            for id_, name in self.promised.items()
+            if id_ in users and users[id_] != name
+        ]
+        return strangers + others
+
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self._gateway_url,
+            timeout=_ANSWER_WITHIN_S,
+            limits=httpx.Limits(max_connections=_MOST_AT_ONCE),
+        )
+
+    async def _send(self, client: httpx.AsyncClient, per_second: float) -> None:
+        at = time.monotonic()
+        while True:
+            if len(self._open) < _MOST_AT_ONCE:
+                task = asyncio.create_task(self._command(client))
+                self._open.add(task)
+                task.add_done_callback(self._open.discard)
+            at = max(at + 1 / per_second, time.monotonic())
+            await asyncio.sleep(at - time.monotonic())
+
+    async def _command(self, client: httpx.AsyncClient) -> None:
+        person = Person(client)
+        if self._random.random() < _IMPATIENT:
+            await self._hang_up_early(person)
+            return
+        began = time.monotonic()
+        while not await self._is_answered(person):
+            if time.monotonic() - began > self._give_up_after_s:
+                self.cut_off.add(person.username)
+                return
+            self.repeated += 1
+            await asyncio.sleep(_PAUSE_S)
+        self.latencies_s.append(time.monotonic() - began)
+        if self._random.random() < _FORGETFUL:
+            await self._is_answered(person)
+
+    async def _hang_up_early(self, person: Person) -> None:
+        self.cut_off.add(person.username)
+        try:
+            async with asyncio.timeout(self._random.uniform(0, _MOST_IMPATIENT_S)):
+                if await self._is_answered(person):
+                    self.cut_off.discard(person.username)
+        except TimeoutError:
+            return
+
+    async def _is_answered(self, person: Person) -> bool:
+        """Ask; whatever is no answer to the command itself will be asked again."""
+        try:
+            answer = await person.sign_up(**{"Idempotency-Key": person.username})
+        except httpx.TransportError:
+            return False
+        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            return False
+        if answer.status_code != httpx.codes.CREATED:
+            self.wrong.append(f"{person.username}: {answer.status_code} {answer.text[:200]}")
+            return True
+        id_, before = UUID(person.id), self._id_of.setdefault(person.username, UUID(person.id))
+        if id_ != before:
+            self.wrong.append(f"{person.username}: answered with {before}, then with {id_}")
+        self.promised[id_] = person.username
+        return True
