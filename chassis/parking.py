@@ -1,17 +1,18 @@
 """Events that could not be handled: kept whole and in sight until an operator decides."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from sqlalchemy import Row
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import telemetry
-from chassis.domain import DomainError
+from chassis.domain import DomainError, Kind
 from chassis.records import Label, Record
 from chassis.tables import parked
 from chassis.trail import new_id
@@ -73,6 +74,43 @@ def died(tries: int, first_tried_at: datetime) -> Failure:
         tries,
         first_tried_at,
     )
+
+
+class CannotRelease(DomainError):
+    """A parked event that is not to be handled now; nothing was changed."""
+
+    kind = Kind.CONFLICT
+
+
+class SeenAlready(CannotRelease):
+    code = "seen-already"
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedRecord:
+    """A parked event as a record again."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> "ParkedRecord":
+        """Make it of a row of ``parked``: as it came, or with the bytes put in their place."""
+        if row.edited_payload is None:
+            value, headers = row.payload, headers_in(row.headers)
+        else:
+            # Those that came are not this event's: without any, the value tells which it is.
+            value, headers = row.edited_payload, []
+        return cls(row.topic, row.partition, row.offset, row.key, value, headers)
+
+
+def headers_in(kept: Iterable[tuple[str, str | None]]) -> list[tuple[str, bytes | None]]:
+    """Return the headers that a parked event came with, of how they are kept."""
+    return [(name, None if said is None else base64.b64decode(said)) for name, said in kept]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import telemetry
 from chassis.inbox import Inbox, Verdict, subjects_of
-from chassis.parking import BEHIND, FORKED, Failure, Parked, Parking, not_understood
-from chassis.records import Label, Record, label_of, open_record
+from chassis.parking import (
+    BEHIND,
+    FORKED,
+    Failure,
+    Parked,
+    Parking,
+    SeenAlready,
+    not_understood,
+)
+from chassis.records import Label, Record, label_in, label_of, open_record
 from chassis.trail import Trail, on_trail
-from contracts.envelope import Envelope, InvalidEnvelope, event_in
+from contracts.envelope import Envelope, InvalidEnvelope, decode, event_in
 from contracts.events import IntegrationEvent
 from contracts.topics import Topic
 
@@ -56,6 +64,24 @@ class Subscriber(Protocol[W_contra]):
         With ``failure`` the one record is parked for that reason, if it would be handled.
         """
 
+    async def take_parked(
+        self,
+        work: W_contra,
+        connection: AsyncConnection,
+        record: Record,
+        now: Callable[[], datetime],
+        *,
+        counted: bool,
+        in_order: bool,
+    ) -> Failure | None:
+        """Handle a record that was parked, as a live one is; or say why it stays parked.
+
+        One that was ``counted`` when it came has its place in its subject. Another is given it
+        now, and handled there unless ``in_order`` is false.
+
+        :raises SeenAlready: another had its place
+        """
+
 
 @dataclass(frozen=True)
 class EventSubscriber(Generic[W]):
@@ -63,12 +89,14 @@ class EventSubscriber(Generic[W]):
 
     :param name: ``<service>.<what it does>``; it stays, for its progress is kept under it
     :param handlers: the contract's model of each wanted type, and what is done with it
+    :param empty_state: undoes all that it ever did, so that it can begin anew; None: nothing can
     """
 
     name: str
     topic: Topic
     handlers: Mapping[type[IntegrationEvent], Handler[W]]
     starts: Start = Start.BEGINNING
+    empty_state: Callable[[AsyncConnection], Awaitable[None]] | None = None
 
     @cached_property
     def _models(self) -> Mapping[str, type[IntegrationEvent]]:
@@ -105,6 +133,58 @@ class EventSubscriber(Generic[W]):
         await inbox.flush(connection, now)
         await parking.flush(connection)
         return parking.stopped
+
+    async def take_parked(
+        self,
+        work: W,
+        connection: AsyncConnection,
+        record: Record,
+        now: Callable[[], datetime],
+        *,
+        counted: bool,
+        in_order: bool,
+    ) -> Failure | None:
+        label, invalid = _try_label(record)
+        if label is None:
+            return not_understood(invalid)
+        verdict = Verdict.NEXT if counted else await self._count_in(connection, label, now)
+        if verdict is Verdict.REPEAT:
+            raise SeenAlready(
+                f"{self.name} has seen number {label.sequence} of {label.subject}: discard this one"
+            )
+        if _family(label.type) not in self._families:
+            return None
+        if in_order and verdict is Verdict.FORKED:
+            return FORKED
+        if in_order and verdict is Verdict.BEHIND:
+            return BEHIND
+        return await self._open_and_handle(work, record, label)
+
+    async def _count_in(
+        self, connection: AsyncConnection, label: Label, now: Callable[[], datetime]
+    ) -> Verdict:
+        inbox = await Inbox.lock(
+            connection,
+            self.name,
+            self.topic.name,
+            [label.subject],
+            from_beginning=self.starts is Start.BEGINNING,
+        )
+        verdict = inbox.judge(label)
+        await inbox.flush(connection, now)
+        return verdict
+
+    def label_of_edited(self, payload: bytes) -> Label:
+        """Return the label of an event that an operator wrote.
+
+        :raises InvalidEnvelope: it is none, or none that this subscriber handles
+        """
+        envelope = decode(payload)
+        model = self._models.get(envelope.type)
+        if model is None:
+            raise InvalidEnvelope(f"type: none that {self.name} handles")
+        event_in(envelope, model)
+        return label_in(envelope)
 
     async def _take_one(
         self,
@@ -186,6 +266,19 @@ class RecordSubscriber(Generic[W]):
         telemetry.consumer_events.labels(self.name, "parked").inc(len(records))
         # Each counts as an aggregate of its own, so that a bad deploy stops instead of parking all.
         return [Parked(f"{each.partition}@{each.offset}", failure.code) for each in records]
+
+    async def take_parked(
+        self,
+        work: W,
+        connection: AsyncConnection,
+        record: Record,
+        now: Callable[[], datetime],
+        *,
+        counted: bool,
+        in_order: bool,
+    ) -> Failure | None:
+        await self.keep(work, [record])
+        return None
 
 
 def _try_label(record: Record) -> tuple[Label | None, str]:

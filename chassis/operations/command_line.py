@@ -7,6 +7,9 @@ import click
 
 from chassis.operations.operable import Operable
 from chassis.operations.outbox_commands import outbox_commands
+from chassis.operations.parked_commands import parked_commands
+from chassis.operations.progress_commands import progress_commands
+from chassis.operations.sequences_commands import sequences_command
 from chassis.operations.terminal import Terminal
 from chassis.settings import ServiceSettings
 
@@ -18,4 +21,9 @@ def operations_commands(
 ) -> Sequence[click.Command]:
     """Make the commands that a service's command line gets."""
     terminal = Terminal(settings, operable)
-    return (outbox_commands(terminal),)
+    return (
+        outbox_commands(terminal),
+        parked_commands(terminal),
+        progress_commands(terminal),
+        sequences_command(terminal),
+    )

@@ -1,0 +1,103 @@
+"""A subscriber that can't handle some events until it is mended, and its operators."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis.consume import Consumer
+from chassis.operations.operable import Operations
+from chassis.operations.parked import ParkedEvents
+from chassis.operations.release import Release
+from chassis.subscribers import Subscriber
+from chassis.testing import FedRecord
+from contracts.envelope import EncodedEvent, Envelope
+from contracts.events import IntegrationEvent
+from tests.integration.chassis.path import PathWork, rows, settings_for, signed_up, subscriber
+from tests.integration.chassis.service import TOPIC, NameIsTaken, Service, records_of
+
+from .operating import BY_ADA, operable_of, operations_of
+
+NAME = "test.one"
+
+
+class Faults:
+    """What a handler does before its effect: it fails on these sequences, until told otherwise."""
+
+    def __init__(self, *sequences: int) -> None:
+        self.on = set(sequences)
+        self.error: Exception = NameIsTaken("taken")
+
+    async def __call__(self, _event: IntegrationEvent, envelope: Envelope) -> None:
+        if envelope.sequence in self.on:
+            raise self.error
+
+    def mend(self) -> None:
+        self.on.clear()
+
+
+class Shop:
+    """A service with one subscriber, fed by hand, and what its operators do."""
+
+    def __init__(self, database: str, engine: AsyncEngine, *also: Subscriber[PathWork]) -> None:
+        self.service = Service(database, engine)
+        self.faults = Faults()
+        self.subscriber = subscriber(NAME, TOPIC, before=self.faults)
+        self.subscribers: Sequence[Subscriber[PathWork]] = [self.subscriber, *also]
+        self.woken = 0
+        self.operations: Operations[PathWork] = operations_of(
+            operable_of(TOPIC, self.subscribers),
+            settings_for(database, "127.0.0.1:1"),
+            engine,
+            self._wake,
+        )
+        self.events = ParkedEvents(self.operations)
+        self._consumer: Consumer[PathWork] | None = None
+        self._next_offset = 0
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    async def comes(self, *events: EncodedEvent | FedRecord) -> None:
+        """Let a chunk of these come."""
+        offset, self._next_offset = self._next_offset, self._next_offset + len(events)
+        records = []
+        for number, each in enumerate(events, start=offset):
+            if isinstance(each, EncodedEvent):
+                records += records_of(each, offset=number)
+            else:
+                records.append(FedRecord(TOPIC.name, 0, number, each.key, each.value, each.headers))
+        if self._consumer is None:
+            self._consumer = await self.service.consumer(*self.subscribers)
+        await self.service.handle(self._consumer, records)
+
+    async def parks(self, subject: UUID, *sequences: int, failing: int | None = None) -> None:
+        """Let these come, of which the first, or another one, fails; mend what it fails by."""
+        self.faults.on = {failing or sequences[0]}
+        await self.comes(*(signed_up(subject, each) for each in sequences))
+        self.faults.mend()
+
+    def release(self) -> Release[PathWork]:
+        return Release(self.operations, BY_ADA)
+
+    async def ids(self) -> dict[int, UUID]:
+        """Return what is parked, by offset."""
+        found = await rows(self.service.database, 'SELECT id, "offset" FROM parked')
+        return {row["offset"]: row["id"] for row in found}
+
+    async def row(self, id_: UUID) -> Any:
+        (row,) = await rows(self.service.database, "SELECT * FROM parked WHERE id = $1", id_)
+        return row
+
+    async def handled(self) -> list[int]:
+        """Return the sequences of all that had its effect, in the order it had."""
+        return [sequence for _, sequence in await self.service.handled(NAME)]
+
+
+def without_label(subject: UUID, sequence: int) -> FedRecord:
+    """An event whose bytes do not tell which it is."""
+    (record,) = records_of(signed_up(subject, sequence))
+    assert record.value is not None
+    return replace(record, value=record.value.replace(b'"specversion"', b'"version"'), headers=[])
