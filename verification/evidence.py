@@ -7,6 +7,9 @@ from typing import Any, Final
 from contracts.topics import TOPICS
 from verification.effects import DELIVERY_RULES, ONBOARDING_TASKS, SIGN_UP
 
+# The memory that it may take at most is the cache's.
+_PRAGMAS: Final = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -200000"
+
 _SCHEMA: Final = """
 -- The catalogue, and what this package knows of the services.
 CREATE TABLE catalogue (topic);
@@ -20,6 +23,11 @@ CREATE TABLE partitions (topic, partition INTEGER, first_offset INTEGER, next_of
 CREATE TABLE published (
     topic, partition INTEGER, offset INTEGER, subject, sequence INTEGER, event_id, type,
     sha256 BLOB, key_is_subject INTEGER, unreadable_because,
+    place AS (topic || ' ' || partition || '@' || offset)
+);
+-- Parked events that an operator decided to leave unhandled.
+CREATE TABLE discarded (
+    subscriber, topic, partition INTEGER, offset INTEGER, event_id,
     place AS (topic || ' ' || partition || '@' || offset)
 );
 
@@ -36,8 +44,8 @@ CREATE TABLE records (
 CREATE TABLE deliveries (id, rule, event_id, medium, state, maybe_repeated INTEGER, message_id);
 CREATE TABLE outbox (service, topic, subject, sequence INTEGER, set_aside INTEGER);
 CREATE TABLE parked (
-    service, subscriber, topic, partition INTEGER, offset INTEGER, subject, sequence INTEGER,
-    event_id, place AS (topic || ' ' || partition || '@' || offset)
+    service, subscriber, topic, partition INTEGER, offset INTEGER, subject, event_id,
+    place AS (topic || ' ' || partition || '@' || offset)
 );
 CREATE TABLE missing (service, subscriber, subject, sequence INTEGER);
 CREATE TABLE tries (service, topic, partition INTEGER, offset INTEGER, count INTEGER);
@@ -66,10 +74,17 @@ CREATE TABLE sign_ups AS
     SELECT DISTINCT subject AS user_id, event_id FROM events JOIN sign_up USING (type);
 CREATE INDEX sign_ups_user ON sign_ups (user_id);
 
--- A sign-up is the first event of its user. It may have come no further, in sight.
+-- What a subscriber did not handle, in sight.
+CREATE TABLE not_handled AS
+    SELECT subscriber, event_id, place FROM parked
+    UNION SELECT subscriber, event_id, place FROM discarded;
+CREATE INDEX not_handled_place ON not_handled (place);
+CREATE INDEX not_handled_event ON not_handled (event_id);
+
+-- A sign-up is the first event of its user, and may have come no further; without a subscriber:
+-- to none of them.
 CREATE TABLE sign_ups_held AS
-    SELECT subject AS user_id, subscriber FROM parked
-        WHERE topic = 'users.user' AND sequence = 1
+    SELECT user_id, subscriber FROM not_handled JOIN sign_ups USING (event_id)
     UNION SELECT subject, NULL FROM outbox WHERE topic = 'users.user' AND sequence = 1
     UNION SELECT subject, NULL FROM events
         WHERE topic = 'users.user' AND sequence = 1 AND type LIKE '%.event-withheld.v%';
@@ -84,8 +99,6 @@ CREATE INDEX records_place ON records (place);
 CREATE INDEX deliveries_id ON deliveries (id);
 CREATE INDEX deliveries_event ON deliveries (event_id, rule);
 CREATE INDEX outbox_subject ON outbox (topic, subject, sequence);
-CREATE INDEX parked_place ON parked (place);
-CREATE INDEX parked_event ON parked (event_id);
 CREATE INDEX messages_delivery ON messages (delivery_id);
 CREATE INDEX made_up_subject ON made_up (subject);
 """
@@ -99,7 +112,7 @@ class Evidence:
         # Without a name: a file of SQLite's own that nobody else sees, gone when it is closed. The
         # questions are asked in a thread, but never two at once.
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
+        self._database.executescript(_PRAGMAS)
         self._database.executescript(_SCHEMA)
         self.add("catalogue", ((each.name,) for each in TOPICS))
         self.add("consumers", ((name, each.name) for each in TOPICS for name in each.consumers))

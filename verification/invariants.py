@@ -226,8 +226,8 @@ _AUDIT: Final = Invariant(
             min(subject),
             'event ' || event_id || ' at ' || min(place) || ' has no audit record',
             max(EXISTS (
-                SELECT 1 FROM parked
-                WHERE parked.subscriber = :keeps_records AND parked.place = published.place
+                SELECT 1 FROM not_handled AS held
+                WHERE held.subscriber = :keeps_records AND held.place = published.place
             ))
         FROM published
         WHERE unreadable_because IS NULL AND NOT EXISTS (
@@ -239,8 +239,8 @@ _AUDIT: Final = Invariant(
         # What is no event is told from others by its place.
         """
         SELECT place, 'has no audit record', EXISTS (
-            SELECT 1 FROM parked
-            WHERE parked.subscriber = :keeps_records AND parked.place = published.place
+            SELECT 1 FROM not_handled AS held
+            WHERE held.subscriber = :keeps_records AND held.place = published.place
         )
         FROM published
         WHERE unreadable_because IS NOT NULL AND NOT EXISTS (
@@ -281,8 +281,8 @@ _EFFECTS: Final = Invariant(
     broken_by=(
         """
         SELECT user_id, 'event ' || event_id || ' opened no account', EXISTS (
-            SELECT 1 FROM parked
-            WHERE parked.event_id = sign_ups.event_id AND parked.subscriber = :opens_accounts
+            SELECT 1 FROM not_handled AS held
+            WHERE held.event_id = sign_ups.event_id AND held.subscriber = :opens_accounts
         )
         FROM sign_ups
         WHERE NOT EXISTS (SELECT 1 FROM accounts WHERE accounts.user_id = sign_ups.user_id)
@@ -294,8 +294,8 @@ _EFFECTS: Final = Invariant(
         """,
         """
         SELECT user_id, 'event ' || event_id || ' created no “' || wanted.name || '”', EXISTS (
-            SELECT 1 FROM parked
-            WHERE parked.event_id = sign_ups.event_id AND parked.subscriber = :creates_tasks
+            SELECT 1 FROM not_handled AS held
+            WHERE held.event_id = sign_ups.event_id AND held.subscriber = :creates_tasks
         )
         FROM sign_ups CROSS JOIN onboarding_tasks AS wanted
         WHERE NOT EXISTS (
@@ -309,8 +309,8 @@ _EFFECTS: Final = Invariant(
             'event ' || events.event_id || ' has ' || count(deliveries.id) || ' deliveries by '
             || delivery_rules.rule,
             count(deliveries.id) = 0 AND EXISTS (
-                SELECT 1 FROM parked
-                WHERE parked.event_id = events.event_id AND parked.subscriber = :plans_deliveries
+                SELECT 1 FROM not_handled AS held
+                WHERE held.event_id = events.event_id AND held.subscriber = :plans_deliveries
             )
         FROM events
             JOIN delivery_rules USING (type)

@@ -14,7 +14,7 @@ OF_EVERY_SERVICE: Final = (
     (
         "parked",
         """
-        SELECT $1::text, subscriber, topic, "partition", "offset", subject, sequence, event_id::text
+        SELECT $1::text, subscriber, topic, "partition", "offset", subject, event_id::text
         FROM parked
         """,
     ),

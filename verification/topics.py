@@ -2,16 +2,18 @@
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from chassis.kafka import admin_client
 from chassis.records import Record, label_of, open_record
-from contracts.envelope import InvalidEnvelope
+from contracts.envelope import InvalidEnvelope, event_in
+from contracts.operations import ParkedEventDiscardedV1
 from contracts.topics import TOPICS
 from verification.addresses import Addresses, CannotVerify
 from verification.evidence import Evidence
@@ -71,9 +73,9 @@ class Topics:
                 *unread, timeout_ms=1_000, max_records=_RECORDS_AT_ONCE
             )
             for place, records in chunks.items():
-                rows = [_row(each) for each in records if each.offset < unread[place]]
-                evidence.add("published", rows)
-                read += len(rows)
+                until_end = [each for each in records if each.offset < unread[place]]
+                _add(until_end, evidence)
+                read += len(until_end)
             for place in list(unread):
                 # By position and not by the last record: a batch may end with records of nobody.
                 if await self._consumer.position(place) >= unread[place]:
@@ -85,24 +87,31 @@ class Topics:
                 raise CannotVerify(f"{self._where}: no record for {_LONGEST_SILENCE_S:g} s")
 
 
-def _row(record: Record) -> tuple[Any, ...]:
-    place = (record.topic, record.partition, record.offset)
-    sha256 = hashlib.sha256(record.value or b"").digest()
-    try:
-        event = open_record(record, label_of(record))
-    except InvalidEnvelope as error:
-        return *place, None, None, None, None, sha256, False, str(error)
-    key_is_subject = record.key == event.subject.encode()
-    return (
-        *place,
-        event.subject,
-        event.sequence,
-        str(event.id),
-        event.type,
-        sha256,
-        key_is_subject,
-        None,
-    )
+def _add(records: Sequence[Record], evidence: Evidence) -> None:
+    published: list[tuple[Any, ...]] = []
+    discarded: list[tuple[Any, ...]] = []
+    for record in records:
+        place = (record.topic, record.partition, record.offset)
+        sha256 = hashlib.sha256(record.value or b"").digest()
+        try:
+            event = open_record(record, label_of(record))
+            if event.type == ParkedEventDiscardedV1.event_type:
+                act = event_in(event, ParkedEventDiscardedV1)
+                discarded.append(
+                    (act.subscriber, act.topic, act.partition, act.offset, _id(act.parked_event_id))
+                )
+        except InvalidEnvelope as error:
+            published.append((*place, None, None, None, None, sha256, False, str(error)))
+            continue
+        identity = (event.subject, event.sequence, str(event.id), event.type)
+        key_is_subject = record.key == event.subject.encode()
+        published.append((*place, *identity, sha256, key_is_subject, None))
+    evidence.add("published", published)
+    evidence.add("discarded", discarded)
+
+
+def _id(event_id: UUID | None) -> str | None:
+    return str(event_id) if event_id else None
 
 
 @asynccontextmanager

@@ -154,7 +154,7 @@ class TestWhatWasHeldBack:
     def test_what_one_subscriber_parked_excuses_no_other(self, world: World) -> None:
         world.sign_up("ada")
         world.evidence.add(
-            "parked", [("audit", "audit.keep", "users.user", 0, 0, "bob", 1, "event of bob")]
+            "parked", [("audit", "audit.keep", "users.user", 0, 99, "bob", "event of bob")]
         )
         world.evidence.add("users", [("bob", True)])
 
