@@ -37,6 +37,7 @@ W = TypeVar("W", bound=Work)
 
 _LOOK_EVERY_S: Final = 1.0
 _ASK_AGAIN_S: Final = 0.5
+_ASK_KAFKA_EVERY_S: Final = 3.0
 _JOIN_WITHIN_S: Final = 30.0
 _STOP_WITHIN_S: Final = 10.0
 # Beyond this aiokafka leaves the group for good when nothing is polled, as with no partition.
@@ -88,6 +89,7 @@ class Agents(Generic[W]):
         self._worker = NamedLock(settings, f"{service}-worker-{settings.worker_name}")
         self._app: faust.App | None = None
         self._trouble: str | None = "starting"
+        self._lacking: str | None = None
         self._placing: str | None = None
         self._shorter: Mapping[TopicPartition, str] = {}
         self._given_up: Mapping[TopicPartition, str] = {}
@@ -95,7 +97,7 @@ class Agents(Generic[W]):
 
     def trouble(self) -> str | None:
         """Say why events do not flow, or None when they do."""
-        said = [self._placing, *self._shorter.values(), *self._given_up.values()]
+        said = [self._lacking, self._placing, *self._shorter.values(), *self._given_up.values()]
         said += [each.trouble() for each in self._consumers.values()]
         return self._trouble or "; ".join(each for each in said if each) or None
 
@@ -112,10 +114,12 @@ class Agents(Generic[W]):
                 return
             self._trouble = "joining the consumer group"
             app = self._app = self._make_app()
+            asking = asyncio.create_task(self._keep_asking())
             try:
                 started = asyncio.create_task(app.start())
-                await self._watch(app, started)
+                await self._watch(app, started, asking)
             finally:
+                asking.cancel()
                 await self._end(app)
 
     async def stop(self) -> None:
@@ -145,6 +149,12 @@ class Agents(Generic[W]):
                 log.info("waiting", reason=reason)
             self._trouble = reason
             await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _keep_asking(self) -> None:
+        """Ask Kafka all the time for a sign of life: Faust says nothing when there is none."""
+        while True:
+            await asyncio.sleep(_ASK_KAFKA_EVERY_S)
+            self._lacking = await self._what_kafka_lacks()
 
     async def _what_kafka_lacks(self) -> str | None:
         topics = [consumer.topic for consumer in self._consumers.values()]
@@ -246,7 +256,9 @@ class Agents(Generic[W]):
         self._shorter = shorter
         return places
 
-    async def _watch(self, app: faust.App, started: asyncio.Task[None]) -> None:
+    async def _watch(
+        self, app: faust.App, started: asyncio.Task[None], asking: asyncio.Task[None]
+    ) -> None:
         """Look after the app until asked to stop.
 
         A crash inside Faust raises nothing here, and a join that fails for good is silent too.
@@ -256,8 +268,9 @@ class Agents(Generic[W]):
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _LOOK_EVERY_S)
-            if started.done():
-                started.result()
+            for each in (started, asking):
+                if each.done():
+                    each.result()
             if app.crashed or app.should_stop:
                 raise Stalled("Faust crashed")
             if not self._worker.is_held():

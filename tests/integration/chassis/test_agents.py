@@ -620,6 +620,27 @@ class TestWhatIsAway:
         assert await count(database) == 0
         assert await rows(database, "SELECT * FROM tries WHERE count > 0") == []
 
+    async def test_kafka_is_told_although_nothing_was_to_come(
+        self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure
+    ) -> None:
+        kafka, topic = own_kafka.kafka_bootstrap, topic_of_its_own()
+        await create_topic(kafka, topic)
+        async with consuming(
+            settings_for(database, kafka),
+            engine,
+            [subscriber("test.one", topic)],
+            service=topic.name,
+        ) as worker:
+            await until_well(worker)
+
+            await asyncio.to_thread(own_kafka.stop, "kafka")
+            try:
+                await until_says(worker, "Kafka does not answer")
+            finally:
+                await asyncio.to_thread(own_kafka.resume, "kafka")
+
+            await until_well(worker)
+
     async def test_kafka_is_waited_for_and_nothing_is_lost_or_doubled(
         self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure
     ) -> None:
