@@ -8,7 +8,8 @@ from aiokafka import TopicPartition
 
 from chassis.handling import Chunk
 
-TAIL_LOST_AFTER_S: Final = 5.0
+# Looked at once a second, so that a lost last chunk is fetched again within 6 s.
+TAIL_LOST_AFTER_S: Final = 4.0
 STUCK_AFTER_S: Final = 30.0
 
 
