@@ -35,15 +35,13 @@ _NOT_EFFECTS: Final = frozenset(tables.metadata.tables)
 
 _WRITTEN: Final = text(
     "SELECT relid, relname AS name, format('%I.%I', schemaname, relname) AS quoted,"
+    " ARRAY(SELECT attname::text FROM pg_index JOIN pg_attribute"
+    " ON attrelid = indrelid AND attnum = ANY (indkey)"
+    " WHERE indrelid = relid AND indisprimary) AS keys,"
     " n_tup_ins AS inserted, n_tup_upd AS updated, n_tup_del AS deleted"
     " FROM pg_stat_xact_user_tables ORDER BY relname"
 )
 _OUR_ID: Final = text("SELECT pg_current_xact_id()::xid::text")
-_PRIMARY_KEY: Final = text(
-    "SELECT attname FROM pg_index JOIN pg_attribute"
-    " ON attrelid = indrelid AND attnum = ANY (indkey)"
-    " WHERE indrelid = CAST(:relid AS oid) AND indisprimary"
-)
 _TOLD: Final = text(
     "SELECT aggregatetype AS topic, payload FROM outbox"
     " WHERE xmin = pg_current_xact_id()::xid ORDER BY position LIMIT :most"
@@ -98,11 +96,12 @@ class DryRunBody(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A table, and how often a transaction wrote to it."""
+    """A table, its primary key, and how often a transaction wrote to it."""
 
     relid: int
     name: str
     quoted: str
+    keys: Sequence[str]
     inserted: int
     updated: int
     deleted: int
@@ -140,11 +139,18 @@ class DryRun:
                     events=[],
                 )
             written = _since(before, await _written(connection))
+            our_id = str(await connection.scalar(_OUR_ID))
             await connection.execute(_LOOK_THROUGH_A_TABLE)
             return DryRunBody(
                 stays_parked=None,
                 changes=[
-                    await _changes(connection, engine, each)
+                    TableChanges(
+                        table=each.name,
+                        inserted=each.inserted,
+                        updated=each.updated,
+                        deleted=each.deleted,
+                        rows=await _rows(connection, engine, each, our_id),
+                    )
                     for each in written
                     if each.name not in _NOT_EFFECTS
                 ],
@@ -193,32 +199,18 @@ def _since(before: Mapping[int, _Written], after: Mapping[int, _Written]) -> lis
             each.deleted - first.deleted,
         )
         if any(counts):
-            since.append(_Written(relid, each.name, each.quoted, *counts))
+            since.append(_Written(relid, each.name, each.quoted, each.keys, *counts))
     return since
 
 
-async def _changes(
-    connection: AsyncConnection, engine: AsyncEngine, table: _Written
-) -> TableChanges:
-    return TableChanges(
-        table=table.name,
-        inserted=table.inserted,
-        updated=table.updated,
-        deleted=table.deleted,
-        rows=await _rows(connection, engine, table),
-    )
-
-
 async def _rows(
-    connection: AsyncConnection, engine: AsyncEngine, table: _Written
+    connection: AsyncConnection, engine: AsyncEngine, table: _Written, our_id: str
 ) -> list[RowChange] | None:
     """Return the rows that differ, each before and after; None where there are too many to look.
 
     PostgreSQL marks a row with who wrote it (xmin), and the one that it replaces, or that is
     locked, with who did that (xmax): the first is seen by us, the second by everybody else.
     """
-    keys = (await connection.scalars(_PRIMARY_KEY, {"relid": table.relid})).all()
-    our_id = await connection.scalar(_OUR_ID)
     after = await _look(connection, table, "xmin", our_id)
     before: list[dict[str, Any]] | None = []
     if after is not None and table.updated + table.deleted:
@@ -231,15 +223,15 @@ async def _rows(
     changes: dict[Hashable, RowChange] = {}
     for row in before:
         if row["ctid"] not in locked_only:
-            changes[_identity(row, keys)] = RowChange(before=_shown(row), after=None)
+            changes[_identity(row, table.keys)] = RowChange(before=_shown(row), after=None)
     for row in after:
-        change = changes.setdefault(_identity(row, keys), RowChange(before=None, after=None))
+        change = changes.setdefault(_identity(row, table.keys), RowChange(before=None, after=None))
         change.after = _shown(row)
     return list(changes.values())[:MOST_ROWS]
 
 
 async def _look(
-    connection: AsyncConnection, table: _Written, column: str, transaction_id: Any
+    connection: AsyncConnection, table: _Written, column: str, transaction_id: str
 ) -> list[dict[str, Any]] | None:
     query = (
         f"SELECT ctid::text AS ctid, * FROM {table.quoted}"  # noqa: S608 - the catalogue's own name

@@ -11,7 +11,7 @@ from chassis.consume import Consumer
 from chassis.operations.operable import Operations
 from chassis.operations.parked import ParkedEvents
 from chassis.operations.release import Release
-from chassis.subscribers import Subscriber
+from chassis.subscribers import EventSubscriber, Subscriber
 from chassis.testing import FedRecord
 from contracts.envelope import EncodedEvent, Envelope
 from contracts.events import IntegrationEvent
@@ -44,8 +44,7 @@ class Shop:
     def __init__(self, database: str, engine: AsyncEngine, *also: Subscriber[PathWork]) -> None:
         self.service = Service(database, engine)
         self.faults = Faults()
-        self.subscriber = subscriber(NAME, TOPIC, before=self.faults)
-        self.subscribers: Sequence[Subscriber[PathWork]] = [self.subscriber, *also]
+        self.subscribers: Sequence[Subscriber[PathWork]] = [self._handler(), *also]
         self.woken = 0
         self.operations: Operations[PathWork] = operations_of(
             operable_of(TOPIC, self.subscribers),
@@ -56,6 +55,9 @@ class Shop:
         self.events = ParkedEvents(self.operations)
         self._consumer: Consumer[PathWork] | None = None
         self._next_offset = 0
+
+    def _handler(self) -> EventSubscriber[PathWork]:
+        return subscriber(NAME, TOPIC, before=self.faults)
 
     def _wake(self) -> None:
         self.woken += 1

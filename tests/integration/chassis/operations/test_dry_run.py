@@ -1,0 +1,317 @@
+"""A dry run shows what handling a parked event would change, and changes nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+
+from chassis import failures
+from chassis.operations import dry_run as dry_run_module
+from chassis.operations.dry_run import DryRun, DryRunBody, RowChange
+from chassis.operations.parked import NoSuchParkedEvent
+from chassis.outbox import Outbox
+from chassis.parking import SeenAlready
+from chassis.problems import TemporarilyUnavailable
+from chassis.subscribers import EventSubscriber
+from chassis.transactor import StaleAggregate
+from contracts.envelope import Envelope, decode
+from contracts.users import UserSignedUpV1
+from tests.integration.chassis.path import PathWork, count, rows, schema, signed_up, utc_now
+from tests.integration.chassis.service import TOPIC, NameIsTaken
+
+from .operating import BY_ADA, told
+from .parking import NAME, Shop, without_label
+
+goods_metadata = MetaData()
+owners = Table("owners", goods_metadata, Column("id", Uuid, primary_key=True))
+goods = Table(
+    "goods",
+    goods_metadata,
+    Column("name", Text, primary_key=True),
+    Column("left", Integer),
+    Column("password_hash", Text),
+    Column("picture", LargeBinary),
+    Column("owner", Uuid, ForeignKey(owners.c.id)),
+)
+OWNER = UUID(int=1)
+
+Effect = Callable[[PathWork, Envelope], Awaitable[None]]
+
+
+async def fails(_work: PathWork, _envelope: Envelope) -> None:
+    raise NameIsTaken("taken")
+
+
+class Warehouse(Shop):
+    """A shop whose subscriber does to a table of goods what a test says."""
+
+    effect: Effect = staticmethod(fails)
+
+    def _handler(self) -> EventSubscriber[PathWork]:
+        async def handle(work: PathWork, _event: UserSignedUpV1, envelope: Envelope) -> None:
+            await self.effect(work, envelope)
+
+        return EventSubscriber(name=NAME, topic=TOPIC, handlers={UserSignedUpV1: handle})
+
+    async def parked_with(self, effect: Effect) -> UUID:
+        """Park an event, and have it handled so from now on."""
+        await self.comes(signed_up(uuid4(), 1))
+        self.effect = effect
+        (id_,) = (await self.ids()).values()
+        return id_
+
+    async def tried_with(self, *statements: str) -> DryRunBody:
+        async def effect(work: PathWork, _envelope: Envelope) -> None:
+            for each in statements:
+                await work.connection.execute(text(each))
+
+        return await DryRun(self.operations)(await self.parked_with(effect))
+
+    async def snapshot(self) -> list[list[Any]]:
+        """Return all that is in the database."""
+        tables = await rows(
+            self.service.database, "SELECT relname AS name FROM pg_stat_user_tables ORDER BY 1"
+        )
+        return [
+            await rows(self.service.database, f"SELECT * FROM {each['name']}")  # noqa: S608
+            for each in tables
+        ]
+
+
+@pytest.fixture
+async def shop(database: str) -> AsyncIterator[Warehouse]:
+    async with schema(database) as engine:
+        async with engine.begin() as connection:
+            await connection.run_sync(goods_metadata.create_all)
+            await connection.execute(owners.insert().values(id=OWNER))
+            await connection.execute(
+                goods.insert(),
+                [
+                    {"name": name, "left": left, "password_hash": "x", "picture": b"abc"}
+                    for name, left in [("book", 3), ("lamp", 7)]
+                ],
+            )
+        yield Warehouse(database, engine)
+
+
+def shown(**row: Any) -> dict[str, Any]:
+    return {"password_hash": "…", "picture": "3 bytes", "owner": None} | row
+
+
+class TestWhatItShows:
+    async def test_is_rows_that_are_inserted_updated_and_deleted(self, shop: Warehouse) -> None:
+        tried = await shop.tried_with(
+            "INSERT INTO goods (name, \"left\") VALUES ('chair', 1)",
+            "UPDATE goods SET \"left\" = 2 WHERE name = 'book'",
+            "DELETE FROM goods WHERE name = 'lamp'",
+        )
+
+        (table,) = tried.changes
+        assert tried.stays_parked is None
+        assert (table.table, table.inserted, table.updated, table.deleted) == ("goods", 1, 1, 1)
+        assert table.rows is not None
+        chair = {"name": "chair", "left": 1, "password_hash": None, "picture": None, "owner": None}
+        expected = [
+            RowChange(before=shown(name="book", left=3), after=shown(name="book", left=2)),
+            RowChange(before=shown(name="lamp", left=7), after=None),
+            RowChange(before=None, after=chair),
+        ]
+        assert sorted(table.rows, key=str) == sorted(expected, key=str)
+
+    async def test_leaves_out_rows_that_are_only_locked(self, shop: Warehouse) -> None:
+        tried = await shop.tried_with(
+            "SELECT * FROM goods FOR UPDATE",
+            "UPDATE goods SET \"left\" = 2 WHERE name = 'book'",
+            "INSERT INTO goods (name, owner) SELECT 'desk', id FROM owners",
+        )
+
+        (table,) = tried.changes
+        assert table.rows is not None
+        assert {(row.after or {})["name"] for row in table.rows} == {"book", "desk"}
+
+    async def test_shows_a_row_as_it_would_be_in_the_end(self, shop: Warehouse) -> None:
+        tried = await shop.tried_with(
+            "UPDATE goods SET \"left\" = 2 WHERE name = 'book'",
+            "UPDATE goods SET \"left\" = 1 WHERE name = 'book'",
+            "INSERT INTO goods (name) VALUES ('chair')",
+            "DELETE FROM goods WHERE name = 'chair'",
+        )
+
+        (table,) = tried.changes
+        assert table.rows == [
+            RowChange(before=shown(name="book", left=3), after=shown(name="book", left=1))
+        ]
+
+    async def test_shows_so_many_rows_of_a_table_and_counts_all(self, shop: Warehouse) -> None:
+        tried = await shop.tried_with(
+            "INSERT INTO goods (name) SELECT 'n' || n FROM generate_series(1, 500) AS n"
+        )
+
+        (table,) = tried.changes
+        assert table.rows is not None
+        assert (table.inserted, len(table.rows)) == (500, dry_run_module.MOST_ROWS)
+
+    async def test_counts_what_is_too_large_to_look_through(
+        self, shop: Warehouse, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        impatient = (
+            "SELECT set_config('statement_timeout', '15ms', true),"
+            " set_config('max_parallel_workers_per_gather', '0', true)"
+        )
+        monkeypatch.setattr(dry_run_module, "_LOOK_THROUGH_A_TABLE", text(impatient))
+        many = "INSERT INTO goods (name) SELECT 'n' || n FROM generate_series(1, 600000) AS n"
+        await rows(shop.service.database, many)
+
+        tried = await shop.tried_with(
+            "INSERT INTO goods (name) VALUES ('chair')",
+            "INSERT INTO owners VALUES (gen_random_uuid())",
+        )
+
+        large, small = tried.changes
+        assert (large.table, large.inserted, large.rows) == ("goods", 1, None)
+        assert small.rows is not None
+
+    async def test_counts_what_nobody_else_can_look_at(self, shop: Warehouse) -> None:
+        tried = await shop.tried_with(
+            "LOCK TABLE goods", "UPDATE goods SET \"left\" = 2 WHERE name = 'book'"
+        )
+
+        (table,) = tried.changes
+        assert (table.updated, table.rows) == (1, None)
+
+    async def test_shows_the_events_that_would_be_told(self, shop: Warehouse) -> None:
+        async def tell(work: PathWork, envelope: Envelope) -> None:
+            outbox = Outbox("/test", utc_now)
+            outbox.append(
+                UserSignedUpV1(user_id=OWNER, username="bob"),
+                topic=TOPIC,
+                subject=OWNER,
+                sequence=4,
+                occurred_at=utc_now(),
+            )
+            await outbox.flush(work.connection)
+
+        tried = await DryRun(shop.operations)(await shop.parked_with(tell))
+
+        assert tried.changes == []
+        assert tried.events is not None
+        (event,) = tried.events
+        assert event.topic == TOPIC.name
+        assert event.event["data"]["username"] == "bob"
+        assert await count(shop.service.database, "outbox") == 0
+
+    async def test_does_not_count_what_was_done_before_on_the_same_connection(
+        self, shop: Warehouse
+    ) -> None:
+        async with shop.operations.engine.begin() as connection:
+            await connection.execute(text("INSERT INTO goods (name) VALUES ('before')"))
+
+        tried = await shop.tried_with("INSERT INTO owners VALUES (gen_random_uuid())")
+
+        assert [each.table for each in tried.changes] == ["owners"]
+
+    async def test_is_why_it_would_fail(self, shop: Warehouse) -> None:
+        tried = await DryRun(shop.operations)(await shop.parked_with(fails))
+
+        assert tried.stays_parked is not None
+        assert (tried.stays_parked.error_code, tried.changes) == ("name-is-taken", [])
+
+    async def test_is_why_it_would_fail_when_the_database_says_so(self, shop: Warehouse) -> None:
+        tried = await shop.tried_with("INSERT INTO goods (name) VALUES ('book')")
+
+        assert tried.stays_parked is not None
+        assert tried.stays_parked.error_message == "IntegrityError"
+
+
+class TestNothing:
+    async def test_is_changed_told_or_counted(self, shop: Warehouse) -> None:
+        async def effect(work: PathWork, envelope: Envelope) -> None:
+            work.handled(NAME, envelope)
+
+        id_ = await shop.parked_with(effect)
+        before = await shop.snapshot()
+
+        tried = await DryRun(shop.operations)(id_)
+
+        assert [each.table for each in tried.changes] == ["effects"]
+        assert await shop.snapshot() == before
+        assert await told(shop.service.database) == []
+        assert shop.woken == 0
+
+    async def test_is_changed_when_it_fails(self, shop: Warehouse) -> None:
+        id_ = await shop.parked_with(fails)
+        before = await shop.snapshot()
+
+        await DryRun(shop.operations)(id_)
+
+        assert await shop.snapshot() == before
+
+    async def test_of_bytes_that_had_no_subject_is_counted(self, shop: Warehouse) -> None:
+        async def effect(work: PathWork, envelope: Envelope) -> None:
+            work.handled(NAME, envelope)
+
+        ada = uuid4()
+        await shop.comes(without_label(ada, 1))
+        (id_,) = (await shop.ids()).values()
+        payload = decode(signed_up(ada, 1).payload).model_dump(mode="json")
+        await shop.events.edit(id_, payload, BY_ADA)
+        shop.effect = effect
+        before = await shop.snapshot()
+
+        tried = await DryRun(shop.operations)(id_)
+
+        assert [each.table for each in tried.changes] == ["effects"]
+        assert await shop.snapshot() == before
+
+
+class TestARefusal:
+    async def test_of_what_is_not_there(self, shop: Warehouse) -> None:
+        with pytest.raises(NoSuchParkedEvent):
+            await DryRun(shop.operations)(uuid4())
+
+    async def test_of_what_was_seen_already(self, shop: Warehouse) -> None:
+        async def effect(work: PathWork, envelope: Envelope) -> None:
+            work.handled(NAME, envelope)
+
+        ada, event = uuid4(), signed_up(uuid4(), 1)
+        await shop.comes(without_label(ada, 1))
+        (id_,) = (await shop.ids()).values()
+        shop.effect = effect
+        await shop.comes(event)
+        await shop.events.edit(id_, decode(event.payload).model_dump(mode="json"), BY_ADA)
+
+        with pytest.raises(SeenAlready):
+            await DryRun(shop.operations)(id_)
+
+    async def test_for_now(self, shop: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(failures, "_LONGEST_PAUSE_S", 0.02)
+
+        async def in_the_way(_work: PathWork, _envelope: Envelope) -> None:
+            raise StaleAggregate
+
+        with pytest.raises(TemporarilyUnavailable):
+            await DryRun(shop.operations)(await shop.parked_with(in_the_way))
+
+    async def test_of_a_handler_that_hangs(
+        self, shop: Warehouse, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dry_run_module, "_TIMEOUT_S", 0.3)
+
+        async def hang(_work: PathWork, _envelope: Envelope) -> None:
+            await asyncio.Event().wait()
+
+        with pytest.raises(TimeoutError):
+            await DryRun(shop.operations)(await shop.parked_with(hang))
