@@ -1,0 +1,175 @@
+"""What no producer of ours would publish: by hand, each with what is to become of it."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from chassis.trail import new_id
+from contracts.envelope import CONTENT_TYPE
+from contracts.example_events import EXAMPLES
+from contracts.topics import USERS_USER, Topic
+
+PASSED: Final = "passed over"
+HANDLED: Final = "handled"
+NOT_UNDERSTOOD: Final = "not-understood"
+FORKED: Final = "forked"
+
+NO_EVENT: Final = "no event"
+REPEATED: Final = "repeated"
+
+Headers = list[tuple[str, bytes | None]]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """A record, and what becomes of it.
+
+    :param subscribed: with those who want the topic's first type: a reason to park it, or none
+    :param audited: audit's verdict; that it is no event; or that it is there already
+    """
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    subscribed: str
+    audited: str
+
+
+def event(topic: Topic, subject: UUID, sequence: int = 1) -> Json:
+    """Return an event of the topic's first type, as it is on the wire."""
+    attributes: Json = json.loads(EXAMPLES[topic.events[0].event_type].payload)
+    attributes |= {
+        "id": str(new_id()),
+        "subject": str(subject),
+        "sequence": f"{sequence:010d}",
+    }
+    if topic is USERS_USER:
+        attributes["data"] = {"user_id": str(subject), "username": "mallory"}
+    return attributes
+
+
+def headers_of(attributes: Json) -> Headers:
+    """Return the headers that belong on an event."""
+    said = {"content-type": CONTENT_TYPE} | {
+        name: str(attributes[name]) for name in ("type", "id", "subject", "sequence")
+    }
+    return [(name, value.encode()) for name, value in said.items()]
+
+
+def record(
+    attributes: Json,
+    *,
+    subscribed: str = NOT_UNDERSTOOD,
+    audited: str = NO_EVENT,
+    headers: Headers | None = None,
+) -> BadRecord:
+    """Return the record of an event; its headers are its own if no others are given."""
+    return BadRecord(
+        str(attributes["subject"]).encode(),
+        json.dumps(attributes).encode(),
+        headers_of(attributes) if headers is None else headers,
+        subscribed,
+        audited,
+    )
+
+
+def _unlike_any(topic: Topic) -> list[BadRecord]:
+    def raw(key: bytes | None, value: bytes | None, headers: Headers) -> BadRecord:
+        return BadRecord(key, value, headers, NOT_UNDERSTOOD, NO_EVENT)
+
+    headers = headers_of(event(topic, uuid4()))
+    return [
+        raw(b"k", b"not json", []),
+        raw(b"k", b"", []),
+        raw(b"k", b"null", []),
+        raw(b"k", b"[]", []),
+        raw(b"k", b'{"hello": "world"}', []),
+        raw(b"k", b'{"username": "mallory"}', [("ce_type", b"x"), ("ce_id", b"1")]),
+        raw(b"k", b"\xff" * 1_000_000, [("content-type", b"\xff")]),
+        raw(b"k", b"[" * 100_000, []),
+        raw(b"k", None, []),  # a tombstone
+        raw(b"k", None, headers),  # headers only
+        raw(None, b"{}", []),
+        raw(b"\x00\xff" * 500, b"{}", [("", None), ("type", None), ("type", b"\x00")]),
+    ]
+
+
+def _broken(topic: Topic) -> list[BadRecord]:
+    """Events of which one thing is wrong, each of a subject of its own."""
+    good: Callable[[], Json] = lambda: event(topic, uuid4())  # noqa: E731
+    wrong_data: Json = {"user_id": 5, "task_id": [], "account_id": {}, "username": None}
+    wrong: list[Json] = [
+        good() | {"specversion": "0.3"},
+        good() | {"id": "1"},
+        good() | {"id": str(uuid4())},
+        good() | {"sequence": 1},
+        good() | {"sequence": "1"},
+        good() | {"sequence": "0000000000"},
+        good() | {"time": 0},
+        good() | {"correlationid": "x" * 900_000},
+        good() | {"source": "\x00"},
+        good() | {"data": None},
+        good() | dict.fromkeys(("type", "time", "source", "data")),
+    ]
+    return [
+        *(record(each, headers=[]) for each in wrong),
+        *(record(each) for each in wrong if each["type"] and len(str(each["sequence"])) == 10),
+        # The headers of one event on another.
+        record(good(), headers=headers_of(good())),
+        # Audit keeps whatever the envelope holds: what the data have to be, it does not ask.
+        record(good() | {"data": wrong_data}, audited="next"),
+        record(good() | {"data": {}}, audited="next"),
+        record(good() | {"data": event(topic, uuid4())["data"] | {"username": "x" * 900_000}},
+               audited="next"),
+        record(good() | {"data": event(topic, uuid4())["data"] | {"username": "\x00"}},
+               audited="next"),
+    ]  # fmt: skip
+
+
+def _unknown(topic: Topic) -> list[BadRecord]:
+    known = topic.events[0].event_type
+    family = known.rpartition(".v")[0]
+    return [
+        record(event(topic, uuid4()) | {"type": type_}, subscribed=becomes, audited="next")
+        for type_, becomes in (
+            (f"{family}.v2", NOT_UNDERSTOOD),
+            (f"{family}.v999999999999", NOT_UNDERSTOOD),
+            (f"{family}-twice.v1", PASSED),
+            ("somebody.else-did-that.v1", PASSED),
+            ("x", PASSED),
+        )
+    ]
+
+
+def _out_of_order(topic: Topic) -> list[BadRecord]:
+    other = {"type": "somebody.else-did-that.v1"}
+    twice = record(event(topic, uuid4()), subscribed=HANDLED, audited="next")
+    late, jumping, forked = uuid4(), uuid4(), uuid4()
+    return [
+        twice,
+        replace(twice, subscribed=PASSED, audited=REPEATED),
+        # The second before the first.
+        record(event(topic, late, 2) | other, subscribed=PASSED, audited="after-gap"),
+        record(event(topic, late, 1), subscribed=HANDLED, audited="late"),
+        # From the first to the fifth, and to the last number that there is.
+        record(event(topic, jumping, 1), subscribed=HANDLED, audited="next"),
+        record(event(topic, jumping, 5) | other, subscribed=PASSED, audited="after-gap"),
+        record(
+            event(topic, jumping, 9_999_999_999) | other, subscribed=PASSED, audited="after-gap"
+        ),
+        # One number, two events.
+        record(event(topic, forked, 1), subscribed=HANDLED, audited="next"),
+        record(event(topic, forked, 1), subscribed=FORKED, audited="forked"),
+        # Behind what is parked an event waits; one that nobody wants does not.
+        record(event(topic, forked, 2) | other, subscribed=PASSED, audited="next"),
+        # Without a key it comes to any partition, and is an event all the same.
+        replace(record(event(topic, uuid4()), subscribed=HANDLED, audited="next"), key=None),
+    ]
+
+
+def bad_records(topic: Topic) -> Sequence[BadRecord]:
+    """Return one of each kind, in the order in which they are to be published."""
+    return [*_unlike_any(topic), *_broken(topic), *_unknown(topic), *_out_of_order(topic)]

@@ -1,0 +1,208 @@
+"""Whatever bytes come: each service's own handlers, on its own tables, take what is good of it."""
+
+import asyncio
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import accounts_service.bootstrap
+import audit_service.bootstrap
+import notification_service.bootstrap
+import users_service.bootstrap
+from accounts_service.settings import AccountsSettings
+from audit_service.settings import AuditSettings
+from chassis import migrations, progress
+from chassis.consume import Consumer
+from chassis.database import create_engine
+from chassis.operations.operable import Operable
+from chassis.testing import Fed, FedRecord, chunk_of
+from contracts.topics import Topic
+from local_cluster.testing import RunningInfrastructure
+from notification_service.settings import NotificationSettings
+from tests.faults.bad_bytes import Headers, Json, bad_records, event, headers_of
+from tests.integration.chassis.path import rows, utc_now
+from users_service.settings import UsersSettings
+
+# As they are by default: nothing of what is told from outside matters here.
+_OPERABLE: Final[dict[str, Callable[[], Operable[Any]]]] = {
+    "users": lambda: users_service.bootstrap.operable(UsersSettings.model_construct()),
+    "accounts": lambda: accounts_service.bootstrap.operable(AccountsSettings.model_construct()),
+    "audit": lambda: audit_service.bootstrap.operable(AuditSettings.model_construct()),
+    "notification": lambda: notification_service.bootstrap.operable(
+        NotificationSettings.model_construct()
+    ),
+}
+
+#: How many effects each good event has, in the service that handles it.
+_EFFECTS: Final = {
+    "users": "SELECT count(*) FROM tasks WHERE assignee_id::text = $1",
+    "accounts": "SELECT count(*) FROM accounts WHERE user_id::text = $1",
+    "notification": "SELECT count(*) FROM deliveries WHERE event_id::text = $2",
+    "audit": "SELECT count(*) FROM records WHERE subject = $1 AND event_id::text = $2",
+}
+_EFFECTS_OF_ONE: Final = {"users": 2, "accounts": 1, "notification": 1, "audit": 1}
+
+_partitions: Final = itertools.count()
+
+# --- what may come --------------------------------------------------------------------------------
+
+_NAMES: Final = ("content-type", "type", "id", "subject", "sequence", "traceparent", "ce_type", "")
+_anything: Final = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3)
+    ),
+    max_leaves=5,
+)
+_headers: Final[st.SearchStrategy[Headers]] = st.lists(
+    st.tuples(
+        st.sampled_from(_NAMES) | st.text(max_size=5),
+        st.none() | st.binary(max_size=40) | st.just(b"application/cloudevents+json"),
+    ),
+    max_size=6,
+)
+
+Came = tuple[bytes | None, bytes | None, Headers]
+
+
+@st.composite
+def spoilt_events(draw: st.DrawFn, topic: Topic) -> Came:
+    """An event with something about it that should be otherwise, or nothing at all."""
+    attributes: Json = event(topic, uuid4())
+    before = headers_of(attributes)
+    for place in draw(st.lists(st.sampled_from(("attributes", "data")), max_size=3)):
+        spoilt = attributes if place == "attributes" else attributes.get("data")
+        if not isinstance(spoilt, dict) or not spoilt:
+            continue
+        name = draw(st.sampled_from(sorted(spoilt)) | st.text(max_size=5))
+        if draw(st.booleans()):
+            spoilt[name] = draw(_anything)
+        else:
+            spoilt.pop(name, None)
+    value = json.dumps(attributes).encode()
+    if draw(st.booleans()):
+        at, put = draw(st.integers(0, len(value))), draw(st.binary(max_size=3))
+        value = value[:at] + put + value[at + draw(st.integers(0, 3)) :]
+    headers = draw(st.sampled_from((before, [])) | _headers)
+    return draw(st.none() | st.binary(max_size=40)), value, headers
+
+
+def whatever_comes(topic: Topic) -> st.SearchStrategy[Came]:
+    return st.one_of(
+        st.tuples(
+            st.none() | st.binary(max_size=40), st.none() | st.binary(max_size=200), _headers
+        ),
+        spoilt_events(topic),
+        st.deferred(
+            lambda: st.sampled_from([(r.key, r.value, r.headers) for r in bad_records(topic)])
+        ),
+    )
+
+
+# --- and what becomes of it -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=list(_OPERABLE))
+def service(
+    request: pytest.FixtureRequest, postgres_server: RunningInfrastructure
+) -> Iterator[tuple[str, str]]:
+    """A service, and a database with its schema."""
+    name: str = request.param
+    url = postgres_server.create_database(f"any_bytes_{name}_{uuid4().hex[:8]}")
+    asyncio.run(migrations.upgrade(f"{name}_service", url))
+    yield name, url
+    postgres_server.drop_database(url.rpartition("/")[2])
+
+
+class TestWhateverBytesCome:
+    @settings(
+        max_examples=60,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    @given(data=st.data())
+    async def test_the_good_events_amid_them_are_handled_and_nobody_stops(
+        self, service: tuple[str, str], data: st.DataObject
+    ) -> None:
+        name, database = service
+        ours = _OPERABLE[name]()
+        subscriber = data.draw(st.sampled_from(ours.subscribers), label="subscriber")
+        topic = subscriber.topic
+        came = data.draw(st.lists(whatever_comes(topic), min_size=1, max_size=8), label="came")
+        good = [event(topic, uuid4()) for _ in range(len(came) + 1)]
+        # Each bad one between two good ones.
+        values: list[Came] = [as_it_is(good[0])]
+        for bad, one in zip(came, good[1:], strict=True):
+            values += [bad, as_it_is(one)]
+        partition = next(_partitions)
+        records = [
+            FedRecord(topic.name, partition, offset, *value) for offset, value in enumerate(values)
+        ]
+
+        engine = create_engine(database, pool_size=5, application_name="test")
+        try:
+            async with engine.begin() as connection:
+                await progress.begin(
+                    connection, [subscriber], topic.name, {partition: (0, 0)}, utc_now
+                )
+            feed = Fed()
+            consumer = Consumer(topic, [subscriber], engine, ours.open_work, utc_now)
+            async with asyncio.timeout(60):
+                await consumer.handle(chunk_of(records), feed)
+        finally:
+            await engine.dispose()
+
+        assert feed.done == len(records)
+        assert consumer.trouble() is None
+        for each in good:
+            identity = UUID(each["subject"]), UUID(each["id"])
+            assert await effects(database, name, *identity) == _EFFECTS_OF_ONE[name]
+        await assert_parked_as_it_came(database, records, wanted=topic.events[0].event_type)
+        if name == "audit":
+            await assert_all_are_kept(database, records)
+
+
+def as_it_is(attributes: Json) -> Came:
+    return (
+        str(attributes["subject"]).encode(),
+        json.dumps(attributes).encode(),
+        headers_of(attributes),
+    )
+
+
+async def effects(database: str, service: str, subject: UUID, event_id: UUID) -> int:
+    query = _EFFECTS[service]
+    named = [str(subject), str(event_id)]
+    # A parameter that a query does not name has no type.
+    given = [value for number, value in enumerate(named, 1) if f"${number}" in query]
+    if "$1" not in query:
+        query = query.replace("$2", "$1")
+    return int((await rows(database, query, *given))[0]["count"])
+
+
+async def assert_parked_as_it_came(database: str, records: list[FedRecord], *, wanted: str) -> None:
+    """What is parked is whole, and somebody here wanted it or nobody could say what it was."""
+    family = wanted.rpartition(".v")[0]
+    query = "SELECT * FROM parked WHERE topic = $1 AND partition = $2"
+    for row in await rows(database, query, records[0].topic, records[0].partition):
+        came = records[row["offset"]]
+        assert (row["key"], row["payload"]) == (came.key, came.value)
+        assert row["error_code"] in ("not-understood", "forked-history", "behind-parked"), row
+        assert row["type"] is None or row["type"].rpartition(".v")[0] == family, row
+
+
+async def assert_all_are_kept(database: str, records: list[FedRecord]) -> None:
+    """Audit parks nothing, and has each record: once, or the same one that came before it."""
+    query = "SELECT sha256 FROM records WHERE topic = $1"
+    kept = {row["sha256"] for row in await rows(database, query, records[0].topic)}
+    for each in records:
+        assert hashlib.sha256(each.value or b"").digest() in kept
+    assert await rows(database, "SELECT 1 FROM parked") == []
