@@ -16,17 +16,19 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from faust.contrib.asgi import bind_to_running_loop
 from mode import CrashingSupervisor
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from yarl import URL
 
 from chassis import progress, telemetry
 from chassis.chunks import ChunkConsumer, ChunkTransport, PassThrough
 from chassis.consume import Consumer
-from chassis.database import is_connection_lost
+from chassis.database import is_away, is_connection_lost
 from chassis.done import Standstill
 from chassis.kafka import KafkaSecurity, admin_client, shortcomings, topic_states
 from chassis.libraries import check_libraries
 from chassis.locks import NamedLock
+from chassis.progress import Standing, foremost, hindmost
 from chassis.settings import ServiceSettings
 from chassis.subscribers import Subscriber
 from chassis.transactor import Work
@@ -36,6 +38,7 @@ log = structlog.get_logger(__name__)
 W = TypeVar("W", bound=Work)
 
 _LOOK_EVERY_S: Final = 1.0
+_LOOK_WITHIN_S: Final = 2.0
 _ASK_AGAIN_S: Final = 0.5
 _ASK_KAFKA_EVERY_S: Final = 3.0
 _JOIN_WITHIN_S: Final = 30.0
@@ -76,6 +79,7 @@ class Agents(Generic[W]):
         self._service = service
         self._engine = engine
         self._now = now
+        self._subscribers = subscribers
         by_topic: dict[str, list[Subscriber[W]]] = defaultdict(list)
         for subscriber in subscribers:
             same_topic = by_topic[subscriber.topic.name]
@@ -91,6 +95,7 @@ class Agents(Generic[W]):
         self._trouble: str | None = "starting"
         self._lacking: str | None = None
         self._placing: str | None = None
+        self._standings: Sequence[Standing] = ()
         self._shorter: Mapping[TopicPartition, str] = {}
         self._given_up: Mapping[TopicPartition, str] = {}
         self._stopping = asyncio.Event()
@@ -236,23 +241,25 @@ class Agents(Generic[W]):
         for name, consumer in self._consumers.items():
             bounds = await feed.bounds(name)
             async with self._engine.begin() as connection:
-                begun = await progress.begin(
+                standings = await progress.begin(
                     connection, consumer.subscribers, name, bounds, self._now
                 )
+            # Where all are paused, what they will need first waits for one of them.
+            last = hindmost(standings) | hindmost(each for each in standings if not each.paused)
+            first_of_all = foremost(standings)
             # Asked again: progress may have moved, and with it the end, since it was asked first.
             bounds = await feed.bounds(name)
             for tp in (each for each in partitions if each.topic == name):
-                offsets = begun[tp.partition].values()
                 first, following = bounds[tp.partition]
-                if min(offsets) < first or max(offsets) > following:
+                if last[tp] < first or first_of_all[tp] > following:
                     # A restored cluster, or a cut log. To go on would lose what is missing.
                     shorter[tp] = (
                         f"{name}[{tp.partition}] holds {first} to {following},"
-                        f" and progress is at {min(offsets)}"
+                        f" and progress is at {last[tp]}"
                     )
                     log.error("topic-shorter-than-progress", topic=name, partition=tp.partition)
                 else:
-                    places[tp] = min(offsets)
+                    places[tp] = last[tp]
         self._shorter = shorter
         return places
 
@@ -279,6 +286,7 @@ class Agents(Generic[W]):
             if started.done() and not app.rebalancing:
                 healthy_at = time.monotonic()
                 self._trouble = None
+                await self._follow_progress(app)
                 self._report_lag(app)
                 stuck = standstill.look(self._behind_unsaid(app), time.monotonic())
             if stuck or time.monotonic() - healthy_at > _JOIN_WITHIN_S:
@@ -307,14 +315,40 @@ class Agents(Generic[W]):
             raise Stalled(f"no progress, although there is more: {_names_of(stuck)}")
         raise Stalled(f"not joined the consumer group within {_JOIN_WITHIN_S:g} s")
 
+    async def _follow_progress(self, app: faust.App) -> None:
+        """Go back to where an operator resumed a subscriber, or had it begin anew.
+
+        The next chunk would be refused for it; but none may come.
+
+        :raises Stalled: progress can't be read, and the database is not away
+        """
+        feed = _feed_of(app)
+        # Before progress is read, which only an operator moves back.
+        done = feed.done
+        try:
+            async with asyncio.timeout(_LOOK_WITHIN_S), self._engine.connect() as connection:
+                self._standings = await progress.read(connection, self._subscribers)
+        except Exception as error:
+            if is_away(error) or isinstance(error, PoolTimeoutError):
+                return
+            raise Stalled(f"progress can't be read: {type(error).__name__}") from error
+        for name, consumer in self._consumers.items():
+            consumer.paused = frozenset(
+                each.subscriber for each in self._standings if each.paused and each.tp.topic == name
+            )
+        for tp, offset in hindmost(each for each in self._standings if not each.paused).items():
+            if offset < done.get(tp, offset):
+                await feed.go_back(tp, offset)
+
     def _report_lag(self, app: faust.App) -> None:
         feed = _feed_of(app)
         self._given_up = feed.given_up
-        for tp, behind in feed.lags().items():
-            for subscriber in self._consumers[tp.topic].subscribers:
-                telemetry.consumer_lag.labels(subscriber.name, tp.topic, str(tp.partition)).set(
-                    behind
-                )
+        ends = feed.ends
+        for each in self._standings:
+            if (end := ends.get(each.tp)) is not None:
+                telemetry.consumer_lag.labels(
+                    each.subscriber, each.tp.topic, str(each.tp.partition)
+                ).set(max(0, end - each.next_offset))
 
     async def _end(self, app: faust.App) -> None:
         """Stop Faust, which can hang: the process then ends hard, and nothing is lost by it."""

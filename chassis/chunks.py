@@ -253,9 +253,15 @@ class ChunkConsumer(driver.Consumer):
         """Say of which partitions no more is read, and why."""
         return dict(self._thread.given_up)
 
-    def lags(self) -> Mapping[TopicPartition, int]:
-        """Return how many records of each partition are published and not yet done."""
-        return self._done.lags(self._thread.ends)
+    @property
+    def ends(self) -> Mapping[TopicPartition, int | None]:
+        """Return where each partition ended when last fetched."""
+        return self._thread.ends
+
+    @property
+    def done(self) -> Mapping[TopicPartition, int]:
+        """Return up to where each partition is done, as far as is known here."""
+        return {tp: offset for tp, offset in self._done.places.items() if tp in self.places}
 
     def behind(self) -> Mapping[TopicPartition, int]:
         """Return up to where each partition is done of which more is published."""
@@ -275,6 +281,14 @@ class ChunkConsumer(driver.Consumer):
     async def rewind(self, chunk: Chunk, offset: int) -> None:
         log.info("rewind", topic=chunk.topic, partition=chunk.partition, offset=offset)
         await self._thread.rewind(chunk.tp, offset, chunk.epoch)
+
+    async def go_back(self, tp: TopicPartition, offset: int) -> None:
+        """Read on from ``offset``: less is done than was thought here."""
+        place = self.places.get(tp)
+        if place is not None:
+            log.info("rewind", topic=tp.topic, partition=tp.partition, offset=offset)
+            self._done.places[tp] = offset
+            await self._thread.rewind(tp, offset, place.epoch)
 
     def begin(self, chunk: Chunk) -> None:
         self._done.begin(chunk)

@@ -39,6 +39,10 @@ _EVENT_TIMEOUT_S: Final = 10.0
 _TAKE_BACK_WITHIN_S: Final = 2.0
 
 
+class AllPaused(Exception):
+    """An operator has paused every subscriber; what came waits."""
+
+
 class Consumer(Generic[W]):
     """All subscribers of one service to one topic."""
 
@@ -64,13 +68,18 @@ class Consumer(Generic[W]):
         self._failed_lately = FailedLately(topic.name)
         self._halted: str | None = None
         self._waiting: dict[int, str] = {}
+        #: Which subscribers are paused, as far as is known here; their progress decides.
+        self.paused: frozenset[str] = frozenset()
 
     def trouble(self) -> str | None:
         """Say why events of this topic are not handled, or None when they are."""
         if self._halted is not None:
             return self._halted
+        said = [f"{name} is paused at {self.topic.name}" for name in sorted(self.paused)]
         waiting = [f"[{partition}] {error}" for partition, error in self._waiting.items()]
-        return f"{self.topic.name} is tried again: {', '.join(waiting)}" if waiting else None
+        if waiting:
+            said.append(f"{self.topic.name} is tried again: {', '.join(waiting)}")
+        return "; ".join(said) or None
 
     async def handle(self, chunk: Chunk, feed: Feed) -> None:
         """Handle a chunk until it is done, refused, or no longer ours.
@@ -116,6 +125,8 @@ class Consumer(Generic[W]):
                 return await self._together(handling)
             except Refused:
                 raise
+            except AllPaused:
+                await handling.pause(1)
             except MassFailure as error:
                 # It stands still, in sight, until the process is started again.
                 self._halted = str(error)
@@ -146,12 +157,12 @@ class Consumer(Generic[W]):
         """Handle the whole chunk in one transaction."""
         chunk = handling.chunk
         async with asyncio.timeout(_CHUNK_TIMEOUT_S), self._engine.begin() as connection:
-            places = await progress.lock(connection, self._names, self.topic.name, chunk.partition)
+            places = await self._lock(connection, chunk.partition)
             if chunk.begin > min(places.values()):
                 raise Refused(min(places.values()))
             work = self._open_work(connection)
             parked: list[Parked] = []
-            behind = [each for each in self.subscribers if places[each.name] < chunk.end]
+            behind = [s for s in self.subscribers if places.get(s.name, chunk.end) < chunk.end]
             for subscriber in behind:
                 records = [r for r in chunk.records if r.offset >= places[subscriber.name]]
                 parked += await subscriber.take(work, connection, records, self._now)
@@ -172,11 +183,12 @@ class Consumer(Generic[W]):
         """
         chunk = handling.chunk
         async with self._engine.begin() as connection:
-            places = await progress.lock(connection, self._names, self.topic.name, chunk.partition)
+            places = await self._lock(connection, chunk.partition)
         begin = chunk.begin
         for record in chunk.records:
             for subscriber in self.subscribers:
-                if places[subscriber.name] <= record.offset and not await self._alone(
+                place = places.get(subscriber.name, chunk.end)
+                if place <= record.offset and not await self._alone(
                     subscriber, record, begin, handling
                 ):
                     return None
@@ -184,6 +196,16 @@ class Consumer(Generic[W]):
             handling.advance(begin)
         handling.begun.clear()
         return chunk.end
+
+    async def _lock(self, connection: AsyncConnection, partition: int) -> dict[str, int]:
+        """Lock the progress of all, and return where those are that are not paused.
+
+        :raises AllPaused: there are none
+        """
+        places = await progress.lock(connection, self._names, self.topic.name, partition)
+        if not places:
+            raise AllPaused
+        return places
 
     async def _alone(
         self, subscriber: Subscriber[W], record: Record, begin: int, handling: Handling
@@ -194,7 +216,7 @@ class Consumer(Generic[W]):
         failures = 0
         while handling.is_ours():
             try:
-                await self._alone_once(subscriber, record, begin, failure)
+                came_to_it = await self._alone_once(subscriber, record, begin, failure)
             except (Refused, MassFailure):
                 raise
             except Exception as error:
@@ -213,22 +235,27 @@ class Consumer(Generic[W]):
             else:
                 self._waiting.pop(record.partition, None)
                 handling.begun.remove(trial)
+                if not came_to_it:
+                    await self._take_back([trial])
                 self._on_commit()
                 return True
         return False
 
     async def _alone_once(
         self, subscriber: Subscriber[W], record: Record, begin: int, failure: Failure | None
-    ) -> None:
+    ) -> bool:
+        """Handle or park one event; false when the subscriber was paused meanwhile."""
         async with asyncio.timeout(_EVENT_TIMEOUT_S), self._engine.begin() as connection:
             places = await progress.lock(
                 connection, [subscriber.name], self.topic.name, record.partition
             )
+            if subscriber.name not in places:
+                return False
             place = places[subscriber.name]
             if begin > place:
                 raise Refused(place)
             if place > record.offset:
-                return
+                return True
             work = self._open_work(connection)
             parked = await subscriber.take(work, connection, [record], self._now, failure)
             self._failed_lately.add(parked)
@@ -236,6 +263,7 @@ class Consumer(Generic[W]):
             await self._advance(connection, [subscriber], record.partition, record.offset + 1)
             await failpoint("park.before-commit" if parked else "event.before-commit")
         await failpoint("park.after-commit" if parked else "event.after-commit")
+        return True
 
     async def _begin_trial(
         self, subscriber: Subscriber[W], record: Record, handling: Handling

@@ -6,20 +6,22 @@
 import asyncio
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import click
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError, for_code
 
 from chassis.settings import KafkaSettings
 from contracts.topics import TOPICS, Topic
 
 _REQUEST_TIMEOUT_MS: Final = 5_000
+_BOUNDS_WITHIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,29 @@ async def admin_client(
         yield client
     finally:
         await client.close()
+
+
+async def bounds_of(
+    settings: KafkaSettings, partitions: Collection[TopicPartition]
+) -> Mapping[TopicPartition, tuple[int, int]]:
+    """Return the first and the next offset of each partition.
+
+    :raises KafkaError: the brokers did not say within seconds
+    """
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap,
+        **KafkaSecurity.of(settings).client_arguments(),
+    )
+    try:
+        async with asyncio.timeout(_BOUNDS_WITHIN_S):
+            await consumer.start()
+            first = await consumer.beginning_offsets(partitions)
+            following = await consumer.end_offsets(partitions)
+    except TimeoutError as error:
+        raise KafkaTimeoutError(f"no answer within {_BOUNDS_WITHIN_S:g} s") from error
+    finally:
+        await consumer.stop()
+    return {each: (first[each], following[each]) for each in partitions}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """How far each subscriber has come in each partition: the row that decides, in its own database."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from aiokafka import TopicPartition
+from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,12 +14,39 @@ from chassis.subscribers import Start, Subscriber
 from chassis.tables import progress
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one subscriber is in one partition: all before ``next_offset`` is done."""
+
+    subscriber: str
+    tp: TopicPartition
+    next_offset: int
+    paused: bool
+
+
+def hindmost(standings: Iterable[Standing]) -> dict[TopicPartition, int]:
+    """Return how far the last of these is in each partition."""
+    return {each.tp: each.next_offset for each in sorted(standings, key=_offset_of, reverse=True)}
+
+
+def foremost(standings: Iterable[Standing]) -> dict[TopicPartition, int]:
+    """Return how far the first of these is in each partition."""
+    return {each.tp: each.next_offset for each in sorted(standings, key=_offset_of)}
+
+
+def _offset_of(standing: Standing) -> int:
+    return standing.next_offset
+
+
 async def lock(
     connection: AsyncConnection, subscribers: Iterable[str], topic: str, partition: int
 ) -> dict[str, int]:
-    """Lock the rows of one partition until the transaction ends; return the next offset of each."""
+    """Lock the rows of one partition until the transaction ends.
+
+    Return the next offset of each subscriber that is not paused.
+    """
     rows = await connection.execute(
-        select(progress.c.subscriber, progress.c.next_offset)
+        select(progress.c.subscriber, progress.c.next_offset, progress.c.paused_at)
         .where(
             progress.c.subscriber == func.any(list(subscribers)),
             progress.c.topic == topic,
@@ -27,7 +55,7 @@ async def lock(
         .order_by(progress.c.subscriber)
         .with_for_update()
     )
-    return {row.subscriber: row.next_offset for row in rows}
+    return {row.subscriber: row.next_offset for row in rows if row.paused_at is None}
 
 
 async def advance(
@@ -56,17 +84,21 @@ async def begin(
     topic: str,
     bounds: Mapping[int, tuple[int, int]],
     now: Callable[[], datetime],
-) -> dict[int, dict[str, int]]:
-    """Return the next offset of each partition and subscriber, made where there was none.
+) -> Sequence[Standing]:
+    """Return how far each subscriber is in each partition; it begins where it was in none yet.
 
     ``bounds`` are the first and the next offset of every partition of the topic, whoever reads it:
     a subscriber that starts now starts so everywhere at once, and reads from its beginning a
-    partition that is added later.
+    partition that is added later. One that is paused is paused there too.
     """
     names = [each.name for each in subscribers]
     mine = (progress.c.topic == topic) & (progress.c.subscriber == func.any(names))
-    known = await connection.scalars(select(progress.c.subscriber).where(mine).distinct())
-    run_before = set(known)
+    known = await connection.execute(
+        select(progress.c.subscriber, func.max(progress.c.paused_at).label("paused_at"))
+        .where(mine)
+        .group_by(progress.c.subscriber)
+    )
+    run_before = {row.subscriber: row.paused_at for row in known}
     rows = [
         {
             "subscriber": each.name,
@@ -76,16 +108,30 @@ async def begin(
             if each.starts is Start.NOW and each.name not in run_before
             else first,
             "updated_at": now(),
+            "paused_at": run_before.get(each.name),
         }
         for each in subscribers
         for partition, (first, following) in sorted(bounds.items())
     ]
     if rows:
         await connection.execute(insert(progress).on_conflict_do_nothing(), rows)
+    return await read(connection, subscribers)
+
+
+async def read(
+    connection: AsyncConnection, subscribers: Iterable[Subscriber[Any]]
+) -> Sequence[Standing]:
+    """Return how far these subscribers are, wherever they have begun."""
+    theirs = [(each.name, each.topic.name) for each in subscribers]
     found = await connection.execute(
-        select(progress.c.partition, progress.c.subscriber, progress.c.next_offset).where(mine)
+        select(progress).where(tuple_(progress.c.subscriber, progress.c.topic).in_(theirs))
     )
-    places: dict[int, dict[str, int]] = defaultdict(dict)
-    for partition, subscriber, next_offset in found:
-        places[partition][subscriber] = next_offset
-    return places
+    return [
+        Standing(
+            row.subscriber,
+            TopicPartition(row.topic, row.partition),
+            row.next_offset,
+            row.paused_at is not None,
+        )
+        for row in found
+    ]

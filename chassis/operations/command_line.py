@@ -8,6 +8,8 @@ import click
 from chassis.operations.operable import Operable
 from chassis.operations.outbox_commands import outbox_commands
 from chassis.operations.parked_commands import parked_commands
+from chassis.operations.progress_commands import progress_commands
+from chassis.operations.sequences_commands import sequences_command
 from chassis.operations.terminal import Terminal
 from chassis.settings import ServiceSettings
 
@@ -22,4 +24,6 @@ def operations_commands(
     return (
         outbox_commands(terminal),
         parked_commands(terminal),
+        progress_commands(terminal),
+        sequences_command(terminal),
     )

@@ -9,6 +9,8 @@ from chassis.auth import Principal
 from chassis.operations.operable import Operations
 from chassis.operations.outbox_http import outbox_routes
 from chassis.operations.parked_http import parked_routes
+from chassis.operations.progress_http import progress_routes
+from chassis.operations.sequences_http import sequences_routes
 
 
 def operations_routes(
@@ -21,4 +23,6 @@ def operations_routes(
     router = APIRouter(prefix="/ops", tags=["operations"])
     router.include_router(outbox_routes(operations, operator))
     router.include_router(parked_routes(operations, operator))
+    router.include_router(progress_routes(operations, operator))
+    router.include_router(sequences_routes(operations, operator))
     return router

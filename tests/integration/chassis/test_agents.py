@@ -191,13 +191,13 @@ class TestWhereItBegins:
     ) -> None:
         one = subscriber("test.now", topic_of_its_own(), starts=Start.NOW)
         async with engine.begin() as connection:
-            await begin(connection, [one], "t", {0: (0, 7), 1: (0, 9)}, utc_now)
+            await begin(connection, [one], one.topic.name, {0: (0, 7), 1: (0, 9)}, utc_now)
 
         async with engine.begin() as connection:
             bounds = {0: (0, 20), 1: (0, 20), 2: (0, 5)}
-            places = await begin(connection, [one], "t", bounds, utc_now)
+            standings = await begin(connection, [one], one.topic.name, bounds, utc_now)
 
-        assert places == {0: {"test.now": 7}, 1: {"test.now": 9}, 2: {"test.now": 0}}
+        assert {each.tp.partition: each.next_offset for each in standings} == {0: 7, 1: 9, 2: 0}
 
     async def test_a_topic_that_is_shorter_than_progress_is_left_alone_in_sight(
         self, database: str, engine: AsyncEngine, kafka: str
@@ -402,6 +402,9 @@ class Unkeepable:
         now: object,
         failure: Failure | None = None,
     ) -> Sequence[Parked]:
+        raise LookupError
+
+    async def take_parked(self, *_: object, **__: object) -> Failure | None:
         raise LookupError
 
 
