@@ -1,0 +1,141 @@
+"""What processes say of themselves while something is wrong, and which were started anew."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+
+from chassis.testing import eventually
+from tests.faults.harness import System
+
+PER_SECOND: Final = 4.0
+_SOME: Final = 10
+_LOOK_EVERY_S: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One answer of ``/health/ready``; status 0 is none, and ``reasons`` are by their checks."""
+
+    status: int
+    reasons: Mapping[str, str]
+
+
+class Watch:
+    """What every service said as long as one looked, and who died meanwhile."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._said: defaultdict[str, list[Said]] = defaultdict(list)
+        self._restarts = self._count_restarts()
+
+    @property
+    def not_ready(self) -> dict[str, Said]:
+        """The services that were not ready at some time, each with what it said first then."""
+        return {
+            name: next(each for each in said if each.status != httpx.codes.OK)
+            for name, said in self._said.items()
+            if any(each.status != httpx.codes.OK for each in said)
+        }
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each process was started again, those left out that were not."""
+        return {
+            name: count - self._restarts.get(name, 0)
+            for name, count in self._count_restarts().items()
+            if count > self._restarts.get(name, 0)
+        }
+
+    def troubles(self, service: str, check: str) -> set[str]:
+        """Return the reasons that a check gave."""
+        return {each.reasons[check] for each in self._said[service] if check in each.reasons}
+
+    async def until_said(self, service: str, check: str, reason: str) -> None:
+        """Wait until a check gives a reason that has these words in it."""
+        began = len(self._said[service])
+
+        async def is_said() -> bool:
+            lately = self._said[service][began:]
+            return any(reason in each.reasons.get(check, "") for each in lately)
+
+        await eventually(is_said, within_s=60)
+
+    async def until_well(self) -> None:
+        """Wait until every service is ready and has nothing to complain of."""
+
+        async def are_well() -> bool:
+            lately = [said[-1] for said in self._said.values() if said]
+            return all(each == Said(httpx.codes.OK, {}) for each in lately)
+
+        await eventually(are_well, within_s=90)
+
+    async def look(self, client: httpx.AsyncClient) -> None:
+        """Ask every service once."""
+        for name, said in zip(
+            self._system.services,
+            await asyncio.gather(*(self._ask(client, each) for each in self._system.services)),
+            strict=True,
+        ):
+            self._said[name].append(said)
+
+    async def _ask(self, client: httpx.AsyncClient, name: str) -> Said:
+        try:
+            answer = await client.get(f"{self._system.cluster.url(name)}/health/ready")
+        except httpx.TransportError as error:
+            return Said(0, {"process": type(error).__name__})
+        body = answer.json()
+        if answer.status_code == httpx.codes.OK:
+            return Said(answer.status_code, body["troubles"])
+        return Said(answer.status_code, {each["field"]: each["message"] for each in body["errors"]})
+
+    def _count_restarts(self) -> dict[str, int]:
+        return {name: each.restarts for name, each in self._system.cluster.processes().items()}
+
+
+@asynccontextmanager
+async def watching(system: System) -> AsyncIterator[Watch]:
+    """Look at every service all the time while the block runs."""
+    watch = Watch(system)
+    async with httpx.AsyncClient(timeout=5) as client:
+
+        async def go_on() -> None:
+            while True:
+                await watch.look(client)
+                await asyncio.sleep(_LOOK_EVERY_S)
+
+        looking = asyncio.create_task(go_on())
+        try:
+            yield watch
+        finally:
+            looking.cancel()
+            await asyncio.wait([looking])
+
+
+@asynccontextmanager
+async def under_load(system: System) -> AsyncIterator[Watch]:
+    """Have clients at work from before the block's fault until all is well; nothing is lost then.
+
+    :raises AssertionError: an invariant is broken
+    """
+    async with watching(system) as watch:
+        async with system.workload.at(PER_SECOND):
+            await answered(system)
+            yield watch
+            await answered(system)
+        await watch.until_well()
+    await system.assert_nothing_is_lost()
+
+
+async def answered(system: System, count: int = _SOME) -> None:
+    """Wait until so many more commands were answered with success."""
+    before = len(system.workload.promised)
+
+    async def are_answered() -> bool:
+        return len(system.workload.promised) >= before + count
+
+    await eventually(are_answered, within_s=60)
