@@ -67,11 +67,11 @@ async def until_handled(database: str, number: int) -> None:
     assert await count(database) == number
 
 
-async def until_says(worker: Worker, said: str) -> None:
+async def until_says(worker: Worker, said: str, *, within_s: float = 30) -> None:
     async def says_so() -> bool:
         return said in (worker.agents.trouble() or "")
 
-    await eventually(says_so)
+    await eventually(says_so, within_s=within_s)
 
 
 async def until_well(worker: Worker) -> None:
@@ -212,7 +212,8 @@ class TestWhereItBegins:
         async with consuming(
             settings_for(database, kafka), engine, [one], service=topic.name
         ) as worker:
-            await until_says(worker, f"{topic.name}[0] holds 0 to 3, and progress is at 500")
+            said = f"{topic.name}[0] holds 0 to 3, and progress is at 500"
+            await until_says(worker, said, within_s=15)
 
         assert await count(database) == 0
 

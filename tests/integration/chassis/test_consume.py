@@ -40,6 +40,27 @@ async def keep_each(work: PathWork, records: Sequence[Record]) -> None:
         work.handled("test.one", decode(record.value))
 
 
+class Together:
+    """Keeps records when another is about to do the same, or waits for a lock of ours."""
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+        self._entered = 0
+
+    async def __call__(self, work: PathWork, records: Sequence[Record]) -> None:
+        self._entered += 1
+        await eventually(self._another_is_there)
+        await keep_each(work, records)
+
+    async def _another_is_there(self) -> bool:
+        waiting = await rows(
+            self._database,
+            "SELECT FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        return self._entered > 1 or bool(waiting)
+
+
 @pytest.fixture
 async def service(database: str) -> AsyncIterator[Service]:
     async with schema(database) as engine:
@@ -71,6 +92,17 @@ class TestProgressDecides:
 
         assert await count(service.database) == 10
         assert service.feed.done == 10
+
+    async def test_an_older_chunk_that_comes_late_moves_nothing_back(
+        self, service: Service
+    ) -> None:
+        consumer = await service.consumer(subscriber("test.one", TOPIC))
+        records = sign_ups(10)
+        await service.handle(consumer, records)
+
+        await service.handle(consumer, records[:4])
+
+        assert await service.place() == 10
 
     async def test_one_that_keeps_records_is_given_none_again(self, service: Service) -> None:
         consumer = await service.consumer(RecordSubscriber("test.one", TOPIC, keep_each))
@@ -139,7 +171,7 @@ class TestProgressDecides:
     async def test_two_that_keep_the_records_of_one_chunk_at_once_do_it_once(
         self, service: Service
     ) -> None:
-        keeper = RecordSubscriber("test.one", TOPIC, keep_each)
+        keeper = RecordSubscriber("test.one", TOPIC, Together(service.database))
         ours, zombie = await service.consumer(keeper), await service.consumer(keeper)
         records = sign_ups(50)
 
@@ -150,18 +182,20 @@ class TestProgressDecides:
     async def test_two_that_handle_it_event_by_event_at_once_do_it_once(
         self, service: Service
     ) -> None:
+        together = Together(service.database)
+
         async def keep_one_at_a_time(work: PathWork, records: Sequence[Record]) -> None:
             if len(records) > 1:
                 raise LookupError
-            await keep_each(work, records)
+            await together(work, records)
 
         keeper = RecordSubscriber("test.one", TOPIC, keep_one_at_a_time)
         ours, zombie = await service.consumer(keeper), await service.consumer(keeper)
-        records = sign_ups(20)
+        records = sign_ups(5)
 
         await asyncio.gather(service.handle(ours, records), service.handle(zombie, records))
 
-        assert await count(service.database) == 20
+        assert await count(service.database) == 5
         assert await service.parked() == []
 
     async def test_each_commit_is_told(self, service: Service) -> None:
@@ -324,7 +358,7 @@ class TestManyThatFail:
         async def says_so() -> bool:
             return "6 aggregates" in (consumer.trouble() or "")
 
-        await eventually(says_so)
+        await eventually(says_so, within_s=10)
         assert len(await service.parked()) == 5
         seen = len(failing.seen)
         service.feed.revoked = True
@@ -527,6 +561,32 @@ class TestADatabaseThatIsAway:
             assert await through.parked() == []
             assert await through.place() == 5
             assert cut == 2
+            await engine.dispose()
+
+    async def test_as_it_answers_the_commit_has_one_that_keeps_records_keep_none_twice(
+        self, service: Service
+    ) -> None:
+        async with postgres_through_proxy(service.database) as (url, proxy):
+            engine = create_engine(url, pool_size=2, application_name="test")
+            through = Service(service.database, engine)
+            # It has no inbox that would drop what comes again.
+            consumer = await through.consumer(RecordSubscriber("test.one", TOPIC, keep_each))
+            cut = False
+
+            async def cut_once(data: bytes) -> bool:
+                nonlocal cut
+                if cut or b"COMMIT" not in data or not await count(service.database):
+                    return True
+                cut = True
+                return False
+
+            proxy.on_answer = cut_once
+
+            await through.handle(consumer, sign_ups(5))
+
+            assert cut
+            assert await count(service.database) == 5
+            assert await through.place() == 5
             await engine.dispose()
 
     async def test_while_we_are_told_to_leave_does_not_keep_us(self, service: Service) -> None:

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaTimeoutError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -119,11 +120,11 @@ def in_order(found: Sequence[Published]) -> dict[str, list[int]]:
     return by_subject
 
 
-async def until_empty(database: str) -> None:
+async def until_empty(database: str, *, within_s: float = 30) -> None:
     async def is_empty() -> bool:
         return await count(database, "outbox") == 0
 
-    await eventually(is_empty)
+    await eventually(is_empty, within_s=within_s)
 
 
 class TestPublishing:
@@ -178,8 +179,28 @@ class TestPublishing:
 
             await late.commit()
 
-            await until_empty(database)
+            await until_empty(database, within_s=10)
         assert len(await published(kafka, topic)) == 2
+
+    async def test_what_kafka_has_not_acknowledged_is_sent_again(
+        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        async with engine.begin() as connection:
+            await tell(connection, topic, (uuid4(), 1))
+        send = RowProducer.send
+
+        async def lose_once(_producer: RowProducer, batch: Sequence[Row]) -> Sequence[Answer]:
+            monkeypatch.setattr(RowProducer, "send", send)
+            return [(row, KafkaTimeoutError()) for row in batch]
+
+        monkeypatch.setattr(RowProducer, "send", lose_once)
+
+        async with relaying(settings_for(database, kafka)):
+            await until_empty(database)
+
+        assert len(await published(kafka, topic)) == 1
 
     async def test_large_rows_are_read_few_at_a_time(
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
@@ -229,7 +250,7 @@ class TestARowThatIsRefused:
             async def all_but_ada_is_out() -> bool:
                 return await count(database, "outbox") == 1
 
-            await eventually(all_but_ada_is_out)
+            await eventually(all_but_ada_is_out, within_s=10)
             async with engine.begin() as connection:
                 await tell(connection, topic, *((other, 4) for other in others), (ada, 4))
 
@@ -279,7 +300,66 @@ class TestATopicThatIsMissing:
         assert len(await published(kafka, missing)) == 1
 
 
+@pytest.fixture
+def senders(monkeypatch: pytest.MonkeyPatch) -> list[RowProducer]:
+    """The producer of each batch; all are slow, so whoever else is at work reads the same rows."""
+    senders: list[RowProducer] = []
+    send = RowProducer.send
+
+    async def send_slowly(producer: RowProducer, batch: Sequence[Row]) -> Sequence[Answer]:
+        senders.append(producer)
+        await asyncio.sleep(0.5)
+        return await send(producer, batch)
+
+    monkeypatch.setattr(RowProducer, "send", send_slowly)
+    return senders
+
+
 class TestTwoRelays:
+    async def test_never_work_at_once(
+        self, database: str, engine: AsyncEngine, kafka: str, senders: list[RowProducer]
+    ) -> None:
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        settings = settings_for(database, kafka)
+        async with relaying(settings) as one, relaying(settings) as other:
+
+            async def both_are_up() -> bool:
+                return one.trouble() is None and other.trouble() is None
+
+            await eventually(both_are_up)
+            async with engine.begin() as connection:
+                await tell(connection, topic, (uuid4(), 1))
+            await until_empty(database)
+
+        assert len(senders) == 1
+        assert len(await published(kafka, topic)) == 1
+
+    async def test_one_that_was_cut_off_from_its_lock_sends_nothing_more(
+        self, database: str, engine: AsyncEngine, kafka: str, senders: list[RowProducer]
+    ) -> None:
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        settings = settings_for(database, kafka)
+        async with relaying(settings), relaying(settings):
+            async with engine.begin() as connection:
+                await tell(connection, topic, (uuid4(), 1))
+            await until_empty(database)
+            before = await self._holders(database)
+            await self._cut(database)
+
+            async def it_has_changed_hands() -> bool:
+                return await self._holders(database) not in ([], before)
+
+            await eventually(it_has_changed_hands)
+            async with engine.begin() as connection:
+                await tell(connection, topic, (uuid4(), 1))
+            await until_empty(database)
+
+        cut_off, *after = senders
+        assert cut_off not in after
+        assert len(await published(kafka, topic)) == 2
+
     async def test_one_works_and_the_other_takes_over(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
