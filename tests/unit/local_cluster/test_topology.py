@@ -46,6 +46,23 @@ class TestWiring:
 
         assert specs(settings)["audit"].environment["AUDIT_JWKS_URL"] == keys
 
+    def test_the_verification_finds_everything_that_is_here_and_nothing_else(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("VERIFY_KAFKA_SECURITY_PROTOCOL", "SSL")
+
+        environment = topology(settings).verification_environment()
+
+        found = {name for name in environment if name.startswith("VERIFY_")}
+        assert found == {
+            "VERIFY_USERS_DATABASE_URL",
+            "VERIFY_ACCOUNTS_DATABASE_URL",
+            "VERIFY_AUDIT_DATABASE_URL",
+            "VERIFY_NOTIFICATION_DATABASE_URL",
+            "VERIFY_KAFKA_BOOTSTRAP",
+            "VERIFY_SLACK_STAND_IN_URL",
+        }
+
     def test_the_gateway_and_users_share_a_secret(self, settings: Settings) -> None:
         wired = specs(settings)
 
