@@ -1,7 +1,7 @@
 """What brings processes to their failpoints: plain work, and what goes wrong with it."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -94,5 +94,5 @@ STIMULI: Final = (
 )
 
 
-Reached = Mapping[str, Mapping[str, Stimulus]]
+Reached = Mapping[str, Mapping[str, Sequence[Stimulus]]]
 """For each failpoint, the services that pass it, and upon what."""

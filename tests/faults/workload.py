@@ -13,8 +13,9 @@ import httpx
 from tests.e2e.people import Person
 
 _ANSWER_WITHIN_S: Final = 5.0
-_PAUSE_S: Final = 0.2
-_MOST_AT_ONCE: Final = 200
+_FIRST_PAUSE_S: Final = 0.2
+_LONGEST_PAUSE_S: Final = 2.0
+_MOST_AT_ONCE: Final = 100
 # These hang up so soon that it may be in the midst of it, and never ask again.
 _IMPATIENT: Final = 0.1
 _MOST_IMPATIENT_S: Final = 0.05
@@ -91,13 +92,14 @@ class Workload:
         if self._random.random() < _IMPATIENT:
             await self._hang_up_early(person)
             return
-        began = time.monotonic()
+        began, pause_s = time.monotonic(), _FIRST_PAUSE_S
         while not await self._is_answered(person):
             if time.monotonic() - began > self._give_up_after_s:
                 self.cut_off.add(person.username)
                 return
             self.repeated += 1
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(self._random.uniform(pause_s / 2, pause_s))
+            pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
         self.latencies_s.append(time.monotonic() - began)
         if self._random.random() < _FORGETFUL:
             await self._is_answered(person)
