@@ -1,9 +1,11 @@
 """Kafka as a service meets it: how to connect, whether it answers, and the topics it must have.
 
-``python -m chassis.kafka create-topics`` makes the topics of the catalogue.
+``python -m chassis.kafka create-topics`` makes the topics of the catalogue, ``raise-partitions``
+brings one to as many partitions as the catalogue says by now.
 """
 
 import asyncio
+import os
 import ssl
 import sys
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
@@ -11,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import asyncpg
 import click
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -86,6 +89,8 @@ async def bounds_of(
 
     :raises KafkaError: the brokers did not say within seconds
     """
+    if not partitions:
+        return {}
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap,
         **KafkaSecurity.of(settings).client_arguments(),
@@ -218,6 +223,39 @@ def create_topics_command(bootstrap: str) -> None:
         click.echo(f"{bootstrap}: {type(error).__name__}", err=True)
         sys.exit(1)
     click.echo(f"created {', '.join(made)}" if made else "every topic is there already")
+
+
+@main.command("raise-partitions")
+@click.argument("topic", type=click.Choice([topic.name for topic in TOPICS]), metavar="TOPIC")
+@click.option("--bootstrap", required=True, help="host:port of a broker")
+def raise_partitions_command(topic: str, bootstrap: str) -> None:
+    """Give a topic as many partitions as the catalogue says, once all in it is done.
+
+    Keys move then, so it is refused, with exit code 2, while its owner publishes or somebody has
+    not read all of it. USERS_DATABASE_URL and so on say where the owner and the consumers keep
+    what they know of that.
+    """
+    from chassis import partitions  # noqa: PLC0415 - it stands on this module
+
+    chosen = next(each for each in TOPICS if each.name == topic)
+    variables = {
+        service: f"{service.upper()}_DATABASE_URL" for service in {chosen.owner, *chosen.consumers}
+    }
+    unset = sorted(name for name in variables.values() if not os.environ.get(name))
+    if unset:
+        click.echo(f"not set: {', '.join(unset)}", err=True)
+        sys.exit(2)
+    databases = {service: os.environ[name] for service, name in variables.items()}
+    settings = KafkaSettings(kafka_bootstrap=bootstrap)
+    try:
+        raised = asyncio.run(partitions.raise_partitions(settings, chosen, databases))
+    except partitions.NotDrained as refused:
+        click.echo(f"{topic} is not drained: {refused}", err=True)
+        sys.exit(2)
+    except (KafkaError, asyncpg.PostgresError, OSError) as error:
+        click.echo(f"{topic}: {type(error).__name__}", err=True)
+        sys.exit(1)
+    click.echo(f"{topic} has {'now' if raised else 'already'} the {chosen.partitions} partitions")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ class Relay:
         self, settings: ServiceSettings, *, service: str, now: Callable[[], datetime]
     ) -> None:
         self._settings = settings
-        self._lock_name = f"{service}-relay"
+        self._lock_name = lock_of_relay(service)
         self._now = now
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -254,6 +254,11 @@ class Relay:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
+
+
+def lock_of_relay(service: str) -> str:
+    """Return the name of the lock that whoever publishes a service's outbox holds."""
+    return f"{service}-relay"
 
 
 def _pause_s(failures: int) -> float:
