@@ -50,17 +50,13 @@ class Done:
         if next_offset is not None:
             self.places[chunk.tp] = next_offset
 
-    def lags(self, ends: Mapping[TopicPartition, int | None]) -> Mapping[TopicPartition, int]:
-        """Return how many records of each partition are published and not yet done."""
-        return {
-            tp: max(0, end - done)
-            for tp, done in self.places.items()
-            if (end := ends.get(tp)) is not None
-        }
-
     def behind(self, ends: Mapping[TopicPartition, int | None]) -> Mapping[TopicPartition, int]:
         """Return up to where each partition is done of which more is published."""
-        return {tp: self.places[tp] for tp, lag in self.lags(ends).items() if lag}
+        return {
+            tp: done
+            for tp, done in self.places.items()
+            if (end := ends.get(tp)) is not None and end > done
+        }
 
     def lost(
         self, fetched: Mapping[TopicPartition, Place], now: float

@@ -63,7 +63,7 @@ class SubscriberBody(BaseModel):
     topic: str
     paused_since: datetime | None
     parked: int
-    lag: Annotated[int | None, Field(description="In all its partitions; null: Kafka is away.")]
+    lag: Annotated[int | None, Field(description="In all its partitions; null: not known.")]
     restartable: bool
     partitions: Annotated[list[PartitionBody], Field(description="None: it was never run.")]
 
@@ -240,7 +240,7 @@ def _body(
         topic=subscriber.topic.name,
         paused_since=max((row.paused_at for row in rows if row.paused_at), default=None),
         parked=parked,
-        lag=sum(lags) if len(lags) == len(partitions) else None,
+        lag=sum(lags) if lags else None,
         restartable=isinstance(subscriber, EventSubscriber) and subscriber.empty_state is not None,
         partitions=partitions,
     )

@@ -74,9 +74,12 @@ class TestALostTail:
         assert lost_in_time(done, Place(2, 12)) == {}
 
 
-class TestLag:
-    def test_is_what_is_published_and_not_yet_done(self, done: Done) -> None:
-        assert done.lags({TP: 25}) == {TP: 15}
+class TestBehind:
+    def test_is_a_partition_with_more_than_what_is_done(self, done: Done) -> None:
+        assert done.behind({TP: 25}) == {TP: 10}
 
-    def test_is_left_out_where_the_end_is_not_known(self, done: Done) -> None:
-        assert done.lags({TP: None}) == {}
+    @pytest.mark.parametrize("end", [10, None])
+    def test_is_none_that_is_done_or_whose_end_is_not_known(
+        self, done: Done, end: int | None
+    ) -> None:
+        assert done.behind({TP: end}) == {}

@@ -1,0 +1,128 @@
+"""Each aggregate's last sequence, for whoever checks that nothing is missing at the end."""
+
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis.operations.operable import Operations
+from chassis.operations.sequences import NotOurTopic, Sequences, SequencesSearch
+from contracts.operations import SubscriberPausedV1
+from contracts.topics import Topic
+from tests.integration.chassis.path import PathWork, schema, settings_for
+
+from .operating import asking, operable_of, operations_of, things, topic_with_withheld
+
+
+@pytest.fixture
+async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+    async with schema(database) as engine:
+        yield engine
+
+
+@pytest.fixture
+def topic() -> Topic:
+    return topic_with_withheld()
+
+
+@pytest.fixture
+def operations(database: str, engine: AsyncEngine, topic: Topic) -> Operations[PathWork]:
+    return operations_of(operable_of(topic), settings_for(database, "127.0.0.1:1"), engine)
+
+
+async def keep(engine: AsyncEngine, *sequences: int) -> list[UUID]:
+    """Have aggregates with these sequences; return their ids, in order."""
+    ids = sorted(uuid4() for _ in sequences)
+    async with engine.begin() as connection:
+        await connection.execute(
+            insert(things),
+            [
+                {"id": id_, "version": 1, "sequence": sequence}
+                for id_, sequence in zip(ids, sequences, strict=True)
+            ],
+        )
+    return ids
+
+
+class TestSequences:
+    async def test_come_page_by_page_in_the_order_of_ids(
+        self, engine: AsyncEngine, topic: Topic, operations: Operations[PathWork]
+    ) -> None:
+        ids = await keep(engine, 3, 0, 7, 1, 2)
+        found: list[tuple[UUID, int]] = []
+        after: UUID | None = None
+        sizes: list[int] = []
+
+        while not sizes or after is not None:
+            page = await Sequences(operations).page(
+                SequencesSearch(topic=topic.name, after=after, limit=2)
+            )
+            found += [(each.subject, each.last_sequence) for each in page.sequences]
+            sizes.append(len(page.sequences))
+            after = page.next
+
+        assert found == list(zip(ids, (3, 0, 7, 1, 2), strict=True))
+        assert sizes == [2, 2, 1]
+
+    async def test_are_there_of_what_operators_did_too(
+        self, engine: AsyncEngine, operations: Operations[PathWork]
+    ) -> None:
+        one, two = sorted((uuid4(), uuid4()))
+        act = SubscriberPausedV1(by="ada", why="x", subscriber="test.one", topic="t")
+        for acts in ({one: act}, {one: act, two: act}):
+            async with operations.act() as connection:
+                await operations.acts.tell(connection, acts)
+
+        page = await Sequences(operations).page(
+            SequencesSearch(topic=operations.operable.topic.name)
+        )
+
+        assert [(each.subject, each.last_sequence) for each in page.sequences] == [
+            (one, 2),
+            (two, 1),
+        ]
+
+    async def test_of_a_topic_of_others_are_not_known(
+        self, operations: Operations[PathWork]
+    ) -> None:
+        with pytest.raises(NotOurTopic):
+            await Sequences(operations).page(SequencesSearch(topic="somebody.elses"))
+
+
+class TestOverHttp:
+    async def test_they_are_served_to_operators(
+        self, engine: AsyncEngine, topic: Topic, operations: Operations[PathWork]
+    ) -> None:
+        [id_] = await keep(engine, 4)
+        search = {"topic": topic.name}
+        async with asking(operations) as client:
+            answer = await client.get("/ops/sequences", params=search)
+            by_user = await client.get("/ops/sequences", params=search, headers={"role": "user"})
+            by_nobody = await client.get("/ops/sequences", params=search, headers={"role": "none"})
+
+        assert answer.json() == {
+            "topic": topic.name,
+            "sequences": [{"subject": str(id_), "last_sequence": 4}],
+            "next": None,
+        }
+        assert (by_user.status_code, by_nobody.status_code) == (403, 401)
+
+    @pytest.mark.parametrize(
+        ("search", "status", "code"),
+        [
+            ({"topic": "somebody.elses"}, 404, "not-our-topic"),
+            ({}, 422, "invalid-fields"),
+            ({"topic": "t", "after": "x"}, 422, "invalid-fields"),
+            ({"topic": "t", "limit": "1001"}, 422, "invalid-fields"),
+            ({"topic": "t", "subject": "x"}, 422, "invalid-fields"),
+        ],
+    )
+    async def test_what_makes_no_sense_is_refused(
+        self, operations: Operations[PathWork], search: dict[str, str], status: int, code: str
+    ) -> None:
+        async with asking(operations) as client:
+            answer = await client.get("/ops/sequences", params=search)
+
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
