@@ -12,6 +12,8 @@ from contracts.envelope import encode
 from contracts.operations import ParkedEventDiscardedV1
 from local_cluster.ports import free_port
 from verification.addresses import CannotVerify
+from verification.databases import ServiceDatabase
+from verification.evidence import Evidence
 from verification.invariants import INVARIANTS
 from verification.report import Expected
 from verification.verify import verify
@@ -261,8 +263,10 @@ class TestWhatIsExplained:
 
 class TestWhereNothingCanBeSaid:
     async def test_under_traffic_it_says_that_it_is_not_quiet(self, world: World) -> None:
+        enough = asyncio.Event()
+
         async def traffic() -> None:
-            while True:
+            while not enough.is_set():
                 await world.publish_changed(id=str(new_id()))
 
         busy = asyncio.create_task(traffic())
@@ -270,8 +274,22 @@ class TestWhereNothingCanBeSaid:
             with pytest.raises(CannotVerify, match="not quiet"):
                 await verify(world.addresses, wait_s=1)
         finally:
-            busy.cancel()
-            await asyncio.gather(busy, return_exceptions=True)
+            enough.set()
+            await busy
+
+    async def test_an_event_that_comes_while_it_reads_is_no_lost_one(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read = ServiceDatabase.read_into
+
+        async def read_while_one_comes(self: ServiceDatabase, evidence: Evidence) -> None:
+            await read(self, evidence)
+            await world.publish_changed(id=str(new_id()), subject="somebody new")
+
+        monkeypatch.setattr(ServiceDatabase, "read_into", read_while_one_comes)
+
+        with pytest.raises(CannotVerify, match="it moved while it was read"):
+            await verify(world.addresses, wait_s=0)
 
     async def test_a_database_that_does_not_answer_is_named_without_its_password(
         self, world: World
