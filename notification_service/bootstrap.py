@@ -25,6 +25,7 @@ from notification_service.postgres_deliveries import (
     PostgresPlannedDeliveries,
 )
 from notification_service.queries import ListDeliveries
+from notification_service.retry import RetryDelivery
 from notification_service.rules import SLACK, PlanDeliveries, rules
 from notification_service.settings import NotificationSettings
 from notification_service.slack import SlackChat
@@ -97,7 +98,7 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
             version="1",
             settings=settings,
             routers=[
-                routes(ListDeliveries(engine), operator(verifier)),
+                routes(ListDeliveries(engine), RetryDelivery(operations), operator(verifier)),
                 operations_routes(operations, operator(verifier)),
             ],
             health=health,

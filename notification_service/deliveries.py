@@ -2,7 +2,8 @@
 
 pending ──claim──▶ sending ──▶ sent
    ▲                  │──────▶ failed    the other side said no, and will again
-   └──────────────────┘                  not sent, or nobody knows: later, after a look
+   ├──────────────────┘          │       not sent, or nobody knows: later, after a look
+   └─────────────────────────────┘       an operator has it retried
 """
 
 from collections.abc import Sequence

@@ -9,9 +9,11 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from chassis.auth import Principal
+from chassis.operations.acts import Operator, Reason
 from contracts.envelope import Name, ShortName
 from notification_service.deliveries import State
 from notification_service.queries import DeliveryFilter, ListDeliveries
+from notification_service.retry import RetryDelivery
 
 
 class DeliveryView(BaseModel):
@@ -66,17 +68,33 @@ class Search(BaseModel):
     limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
+async def page_of(list_deliveries: ListDeliveries, search: Search) -> DeliveryPage:
+    """Return the page that was asked for."""
+    wanted = DeliveryFilter(**search.model_dump(exclude={"after", "limit"}))
+    rows = await list_deliveries(wanted, after=search.after, limit=search.limit + 1)
+    page = [DeliveryView.model_validate(row) for row in rows[: search.limit]]
+    more = len(rows) > search.limit
+    return DeliveryPage(deliveries=page, next=page[-1].id if more else None)
+
+
 def routes(
-    list_deliveries: ListDeliveries, an_operator: Callable[..., Awaitable[Principal]]
+    list_deliveries: ListDeliveries,
+    retry: RetryDelivery,
+    an_operator: Callable[..., Awaitable[Principal]],
 ) -> APIRouter:
     router = APIRouter(prefix="/notifications", dependencies=[Depends(an_operator)])
 
     @router.get("/deliveries", summary="What was told to whom, and how far that has come")
     async def get_deliveries(search: Annotated[Search, Query()]) -> DeliveryPage:
-        wanted = DeliveryFilter(**search.model_dump(exclude={"after", "limit"}))
-        rows = await list_deliveries(wanted, after=search.after, limit=search.limit + 1)
-        page = [DeliveryView.model_validate(row) for row in rows[: search.limit]]
-        more = len(rows) > search.limit
-        return DeliveryPage(deliveries=page, next=page[-1].id if more else None)
+        return await page_of(list_deliveries, search)
+
+    @router.post(
+        "/deliveries/{delivery_id}/retry", status_code=204, summary="Send one again that failed"
+    )
+    async def post_delivery_retry(
+        delivery_id: UUID, body: Reason, who: Annotated[Principal, Depends(an_operator)]
+    ) -> None:
+        """Send it again at once; where it may have arrived, it is looked for first."""
+        await retry(delivery_id, Operator(str(who.id), body.why))
 
     return router

@@ -1,5 +1,6 @@
 """Operators look at deliveries over HTTP, on PostgreSQL."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -8,14 +9,26 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.auth import OPERATOR, NotAuthenticated, OperatorsOnly, Principal
 from chassis.health import Health
 from chassis.http import create_app
+from chassis.operations.operable import Operations
+from chassis.tables import outbox
+from chassis.testing import eventually
+from contracts.envelope import decode, event_in
+from contracts.operations import DeliveryRetriedV1
+from notification_service.bootstrap import PostgresWork, operable
+from notification_service.chat import Message
+from notification_service.deliveries import State
 from notification_service.http import routes
+from notification_service.in_memory import InMemoryChat
 from notification_service.queries import ListDeliveries
+from notification_service.retry import RetryDelivery
 from notification_service.settings import NotificationSettings
+from notification_service.worker import DeliveryWorker, Patience
 from tests.unit.notification_service.delivery_queue_suite import claim
 from tests.unit.notification_service.making import after, planned
 
@@ -26,19 +39,25 @@ async def somebody_who_may() -> Principal:
     return Principal(UUID(int=1), frozenset({OPERATOR}))
 
 
+SETTINGS = NotificationSettings(
+    environment="development",
+    database_url=SecretStr("postgresql://nobody@127.0.0.1:1/nothing"),
+    jwks_url="http://127.0.0.1:1/jwks.json",
+    idempotency_secret=SecretStr("s" * 32),
+)
+
+
+def operations_of(engine: AsyncEngine) -> Operations[PostgresWork]:
+    return Operations(operable(SETTINGS), SETTINGS, engine, lambda: after(60))
+
+
 def app(engine: AsyncEngine, an_operator: Any = somebody_who_may) -> FastAPI:
-    settings = NotificationSettings(
-        environment="development",
-        database_url=SecretStr("postgresql://nobody@127.0.0.1:1/nothing"),
-        jwks_url="http://127.0.0.1:1/jwks.json",
-        idempotency_secret=SecretStr("s" * 32),
-    )
     return create_app(
         title="Notification",
         description="For tests.",
         version="1",
-        settings=settings,
-        routers=[routes(ListDeliveries(engine), an_operator)],
+        settings=SETTINGS,
+        routers=[routes(ListDeliveries(engine), RetryDelivery(operations_of(engine)), an_operator)],
         health=Health(),
     )
 
@@ -175,6 +194,96 @@ class TestASearch:
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid-fields")
 
 
+class TestARetry:
+    async def test_sends_a_failed_one_again_at_once_and_is_told(
+        self, engine: AsyncEngine, bench: PostgresBench, client: httpx.AsyncClient
+    ) -> None:
+        delivery = planned()
+        await bench.plan(delivery)
+        (claimed,) = await claim(bench)
+        await bench.queue.failed(claimed, "channel_not_found", after(1))
+
+        answer = await client.post(
+            f"/notifications/deliveries/{delivery.id}/retry", json={"why": "the channel is there"}
+        )
+
+        assert answer.status_code == 204
+        (again,) = await claim(bench, after(60))
+        assert (again.id, again.unsure_since) == (delivery.id, None)
+        async with engine.connect() as connection:
+            row = (await connection.execute(select(outbox))).one()
+        assert (row.aggregatetype, row.aggregateid, row.sequence) == (
+            "notification.operations",
+            str(delivery.id),
+            1,
+        )
+        assert event_in(decode(row.payload), DeliveryRetriedV1) == DeliveryRetriedV1(
+            by=str(UUID(int=1)),
+            why="the channel is there",
+            delivery_id=delivery.id,
+            rule=delivery.rule,
+        )
+
+    async def test_of_one_that_may_have_arrived_is_looked_for_first(
+        self, bench: PostgresBench, client: httpx.AsyncClient
+    ) -> None:
+        delivery = planned()
+        await bench.plan(delivery)
+        chat = InMemoryChat()
+        message = Message(delivery.address, delivery.text, delivery.id, "c-1")
+        await chat.post(message)
+        (first,) = await claim(bench)
+        await bench.queue.put_back(first, "timeout", after(1), at=after(4), unsure=True)
+        (second,) = await claim(bench, after(4))
+        await bench.queue.failed(second, "channel_not_found", after(5))
+
+        await client.post(f"/notifications/deliveries/{delivery.id}/retry", json={"why": "x"})
+
+        patience = Patience(call=10, lease=15, settle=3, longest_retry=60)
+        worker = DeliveryWorker(bench.queue, chat, lambda: after(60), patience, concurrency=1)
+        working = asyncio.create_task(worker.run())
+
+        async def is_sent() -> bool:
+            return (await bench.see(delivery.id)).state is State.SENT
+
+        await eventually(is_sent)
+        await worker.stop()
+        await working
+        assert [each for _, each in chat.messages] == [message]
+        assert not (await bench.see(delivery.id)).maybe_repeated
+
+    async def test_by_two_at_once_happens_once(
+        self, engine: AsyncEngine, bench: PostgresBench, client: httpx.AsyncClient
+    ) -> None:
+        delivery = planned()
+        await bench.plan(delivery)
+        (claimed,) = await claim(bench)
+        await bench.queue.failed(claimed, "channel_not_found", after(1))
+
+        path = f"/notifications/deliveries/{delivery.id}/retry"
+        answers = await asyncio.gather(*(client.post(path, json={"why": "x"}) for _ in range(4)))
+
+        assert sorted(each.status_code for each in answers) == [204, 409, 409, 409]
+        async with engine.connect() as connection:
+            assert len((await connection.execute(select(outbox))).all()) == 1
+
+    async def test_of_what_has_not_failed_is_refused(
+        self, bench: PostgresBench, client: httpx.AsyncClient
+    ) -> None:
+        delivery = planned()
+        await bench.plan(delivery)
+
+        pending = await client.post(
+            f"/notifications/deliveries/{delivery.id}/retry", json={"why": "x"}
+        )
+        unknown = await client.post(f"/notifications/deliveries/{uuid4()}/retry", json={"why": "x"})
+        no_reason = await client.post(f"/notifications/deliveries/{delivery.id}/retry", json={})
+
+        assert (pending.status_code, pending.json()["code"]) == (409, "not-failed")
+        assert (unknown.status_code, unknown.json()["code"]) == (404, "no-such-delivery")
+        assert (no_reason.status_code, no_reason.json()["code"]) == (422, "invalid-fields")
+
+
 class TestWhoMayLook:
     @pytest.mark.parametrize(
         ("refusal", "status"), [(NotAuthenticated("no"), 401), (OperatorsOnly("no"), 403)]
@@ -187,5 +296,8 @@ class TestWhoMayLook:
 
         async with client_of(app(engine, nobody)) as client:
             answer = await client.get("/notifications/deliveries")
+            retry = await client.post(
+                f"/notifications/deliveries/{uuid4()}/retry", json={"why": "x"}
+            )
 
-        assert answer.status_code == status
+        assert (answer.status_code, retry.status_code) == (status, status)

@@ -1,0 +1,61 @@
+"""The operators' commands about deliveries."""
+
+from typing import Any
+from uuid import UUID
+
+import click
+
+from chassis.operations.terminal import (
+    Terminal,
+    act_options,
+    as_json_option,
+    echo_json,
+    echo_table,
+    operator_of,
+)
+from notification_service.deliveries import State
+from notification_service.http import DeliveryPage, Search, page_of
+from notification_service.queries import ListDeliveries
+from notification_service.retry import RetryDelivery
+
+_COLUMNS = ("id", "rule", "state", "attempts", "last_error", "address", "created_at")
+
+
+def deliveries_commands(terminal: Terminal[Any]) -> click.Group:
+    return click.Group(
+        "deliveries",
+        help="What was told to whom, and how far that has come.",
+        commands=[list_deliveries, retry],
+        context_settings={"obj": terminal},
+    )
+
+
+@click.command("list", help="Show deliveries, those planned last first.")
+@click.option("--state", type=click.Choice([each.value for each in State]))
+@click.option("--rule")
+@click.option("--event-id", type=click.UUID)
+@click.option("--correlation-id")
+@click.option("--after", type=click.UUID, help="`next` of the page before.")
+@click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
+@as_json_option
+@click.pass_obj
+def list_deliveries(terminal: Terminal[Any], /, *, as_json: bool, **search: Any) -> None:
+    page: DeliveryPage = terminal.run(
+        lambda operations: page_of(ListDeliveries(operations.engine), Search(**search))
+    )
+    if as_json:
+        echo_json(page)
+        return
+    echo_table(page.deliveries, _COLUMNS)
+    if page.next is not None:
+        click.echo(f"more: --after {page.next}")
+
+
+@click.command("retry", help="Send one again that has failed.")
+@click.argument("delivery_id", type=click.UUID)
+@act_options
+@click.pass_obj
+def retry(terminal: Terminal[Any], /, delivery_id: UUID, by: str, why: str) -> None:
+    operator = operator_of(by, why)
+    terminal.run(lambda operations: RetryDelivery(operations)(delivery_id, operator))
+    click.echo("it is sent again")
