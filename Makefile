@@ -9,7 +9,7 @@ PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down status logs verify clean test test-unit test-contract test-integration \
-        test-e2e check format lock contracts docs
+        test-e2e prove check format lock contracts docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test-integration: $(VENV)/development ## run the tests on real PostgreSQL and Ka
 
 test-e2e: $(VENV)/development ## run the tests on all processes together
 	$(PYTEST) tests/e2e
+
+prove: $(VENV)/development ## take each guard away in turn and see its tests go red (GUARD=... for one)
+	$(RUN) tests.prove $(if $(GUARD),--only $(GUARD))
 
 check: $(VENV)/development ## lint, types, import rules, generated files
 	$(RUN) ruff check

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ _NOTICED: Final = re.compile(
     r"assert\b|AssertionError|TimeoutError|Failed: (DID NOT RAISE|Timeout)"
 )
 
-Outcomes = Mapping[str, str | None]
-"""Each test that was run, as pytest names it, and how it failed: None if it did not."""
+Outcomes = Mapping[str, Sequence[str]]
+"""Each test that was run, as pytest's report names it, and what it said when it failed."""
 
 
 class NotRun(Exception):
@@ -76,7 +77,7 @@ class Bench:
         )
         if ended.returncode not in (0, _SOME_FAILED):
             raise NotRun(f"pytest ended with {ended.returncode}:\n{ended.stdout[-2_000:]}")
-        return dict(_outcomes(report))
+        return _outcomes(report)
 
     def prove(self, mutation: Mutation) -> Proof:
         """Run a guard's tests without the guard.
@@ -100,12 +101,13 @@ class Bench:
         return Proof(mutation, time.monotonic() - began, unnoticed)
 
 
-def _outcomes(report: Path) -> Iterator[tuple[str, str | None]]:
+def _outcomes(report: Path) -> Outcomes:
+    outcomes: defaultdict[str, list[str]] = defaultdict(list)
+    # A test that fails, and then breaks as it is taken down, is there twice.
     for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - written by our pytest
-        failed = case.find("failure")
-        broke = case.find("error") if failed is None else failed
-        said = None if broke is None else broke.get("message", "")
-        yield f"{case.get('classname')}.{case.get('name')}", said
+        said = outcomes[f"{case.get('classname')}.{case.get('name')}"]
+        said += [each.get("message", "") for each in case if each.tag in ("failure", "error")]
+    return outcomes
 
 
 def _unnoticed(outcomes: Outcomes, test: str) -> str | None:
@@ -115,10 +117,10 @@ def _unnoticed(outcomes: Outcomes, test: str) -> str | None:
     ran = [said for each, said in outcomes.items() if each == name or each.startswith(f"{name}[")]
     if not ran:
         return "was not run"
-    if None in ran:
+    if not all(ran):
         return "stays green"
-    broken = [said for said in ran if said is not None and not _NOTICED.match(said)]
-    return f"breaks: {broken[0][:200]}" if broken else None
+    broken = [said for said in ran if not any(_NOTICED.match(each) for each in said)]
+    return f"breaks: {broken[0][0][:200]}" if broken else None
 
 
 @contextmanager

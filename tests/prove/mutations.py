@@ -4,61 +4,453 @@ from typing import Final
 
 from tests.prove.mutation import Mutation
 
-_CONSUME: Final = "tests/integration/chassis/test_consume.py::"
-_SUBSCRIBERS: Final = "tests/integration/chassis/test_subscribers.py::"
-_TRANSACTOR: Final = "tests/integration/chassis/test_transactor.py::"
-_RELAY: Final = "tests/integration/chassis/test_relay.py::"
-_AGENTS: Final = "tests/integration/chassis/test_agents.py::"
+_CHASSIS: Final = "tests/integration/chassis"
+_PROGRESS: Final = f"{_CHASSIS}/test_consume.py::TestProgressDecides::"
+_FAILS: Final = f"{_CHASSIS}/test_consume.py::TestAnEventThatFails::"
+_MANY_FAIL: Final = f"{_CHASSIS}/test_consume.py::TestManyThatFail::"
+_DEADLY: Final = f"{_CHASSIS}/test_consume.py::TestAnEventThatKillsItsProcess::"
+_DATABASE_AWAY: Final = f"{_CHASSIS}/test_consume.py::TestADatabaseThatIsAway::"
+_SEEN: Final = f"{_CHASSIS}/test_subscribers.py::TestWhatWasSeenBefore::"
+_INBOX_LOCK: Final = f"{_CHASSIS}/test_subscribers.py::TestTheInboxLock::"
+_RELAY: Final = f"{_CHASSIS}/test_relay.py::"
+_UNIT_RELAY: Final = "tests/unit/chassis/test_relay.py::"
+_LOST: Final = f"{_CHASSIS}/test_transactor.py::TestAConnectionLost::"
+_CONFLICTS: Final = f"{_CHASSIS}/test_transactor.py::TestConflicts::"
+_SESSION: Final = f"{_CHASSIS}/test_database.py::TestASession::"
+_TRANSPORT: Final = f"{_CHASSIS}/test_chunk_transport.py::"
+_PLACES: Final = "tests/unit/chassis/test_chunks.py::TestPlaces::"
+_BEGINS: Final = f"{_CHASSIS}/test_agents.py::TestWhereItBegins::"
+_WORKERS: Final = f"{_CHASSIS}/test_agents.py::TestSeveralWorkers::"
+_AGGREGATES: Final = f"{_CHASSIS}/test_aggregates.py::"
+_KEYS: Final = f"{_CHASSIS}/test_idempotency.py::"
+_DELIVERIES: Final = (
+    "tests/integration/notification_service/test_postgres_deliveries.py::TestPostgresDeliveries::"
+)
+_NOTIFICATION: Final = "tests/integration/notification_service/test_process.py::"
+_WORKER: Final = "tests/unit/notification_service/test_worker.py::"
+_RELEASE: Final = f"{_CHASSIS}/operations/test_release.py::TestAtOnce::"
 
-MUTATIONS: Final = (
-    Mutation(
-        name="refuse-by-progress",
-        guard="A chunk that begins after what is done is refused and fetched again",
-        file="chassis/consume.py",
-        before="            if chunk.begin > min(places.values()):\n",
-        after="            if False:\n",
-        proven_by=(
-            f"{_CONSUME}TestProgressDecides::test_a_chunk_after_a_hole_is_refused_and_fetched_again",
-        ),
-    ),
-    Mutation(
-        name="trim-by-progress",
-        guard="What a chunk holds of records that are done already is left out",
-        file="chassis/consume.py",
-        before="[r for r in chunk.records if r.offset >= places[subscriber.name]]",
-        after="list(chunk.records)",
-        proven_by=(
-            f"{_CONSUME}TestProgressDecides::test_one_that_keeps_records_is_given_none_again",
-        ),
-    ),
-    Mutation(
-        name="fork-check",
-        guard="A sequence used again by a newer event is another history, not a repeat",
-        file="chassis/inbox.py",
-        before="Verdict.FORKED if event_id > self.greatest_id else Verdict.REPEAT",
-        after="Verdict.REPEAT",
-        proven_by=(
-            f"{_SUBSCRIBERS}TestWhatWasSeenBefore::test_one_of_a_forked_history_is_parked_and_what_follows_it_waits",
-        ),
-    ),
+_CUT_BEFORE_EFFECTS: Final = (
+    "test_for_a_moment_at_any_moment_does_no_harm[False-INSERT INTO effects]"
+)
+_COMMIT_MIDWAY: Final = (
+    '            await connection.exec_driver_sql("COMMIT")\n'
+    '            await connection.exec_driver_sql("BEGIN")\n'
+)
+
+_WRITING: Final = (
     Mutation(
         name="ask-after-commit",
-        guard="Where a COMMIT got no answer, the database is asked what became of it",
+        guard="a COMMIT that got no answer is asked for before the command is done again",
         file="chassis/transactor.py",
         before="        if not await self._was_committed(mark):\n            raise lost\n",
         after="        raise lost\n",
+        proven_by=(f"{_LOST}test_as_commit_is_answered_it_is_not_done_twice",),
+    ),
+    Mutation(
+        name="life-of-the-server",
+        guard="a number that a crashed server gave again is not taken for the command's own",
+        file="chassis/transactor.py",
+        before='if life == mark.life and status == "committed":',
+        after='if status == "committed":',
         proven_by=(
-            f"{_TRANSACTOR}TestAConnectionLost::test_as_commit_is_answered_it_is_not_done_twice",
+            f"{_CHASSIS}/test_transactor.py::TestAServerThatCrashes::test_a_number_given_again_is_not_taken_for_ours",
         ),
     ),
     Mutation(
-        name="park-behind",
-        guard="Behind a parked event the later ones of its aggregate are parked too",
-        file="chassis/inbox.py",
-        before="if self.parked and verdict not in (Verdict.REPEAT, Verdict.FORKED):",
-        after="if False:",
+        name="serializable-commands",
+        guard="of two commands that read what the other writes, one begins again",
+        file="chassis/transactor.py",
+        before='engine.execution_options(isolation_level="SERIALIZABLE")',
+        after="engine",
         proven_by=(
-            f"{_CONSUME}TestAnEventThatFails::test_stops_the_later_ones_of_its_subject_only",
+            f"{_CONFLICTS}test_two_that_read_what_the_other_writes_both_happen_one_after_the_other",
+        ),
+    ),
+    Mutation(
+        name="optimistic-lock",
+        guard="an aggregate that another transaction changed meanwhile is not overwritten",
+        file="chassis/aggregates.py",
+        before=".where(table.c.id == given.c.id, table.c.version == given.c.version - 1)",
+        after=".where(table.c.id == given.c.id)",
+        proven_by=(
+            f"{_AGGREGATES}TestWriting::test_one_that_another_transaction_changed_is_stale",
+        ),
+    ),
+    Mutation(
+        name="idempotency-keys",
+        guard="the answer given under an Idempotency-Key is given again, and nothing done",
+        file="chassis/idempotency.py",
+        before="            if known is not None:\n                return self._repeat(known)\n",
+        after="",
+        proven_by=(
+            "tests/unit/chassis/test_idempotency.py::TestOnce::test_the_same_request_again_gets_the_first_answer_and_changes_nothing",
+            f"{_KEYS}TestAtOnce::test_twenty_requests_with_one_key_have_one_effect_and_one_answer",
+        ),
+    ),
+    Mutation(
+        name="idle-in-transaction",
+        guard="a session that stands still in a transaction is ended, and its locks are free",
+        file="chassis/database.py",
+        before='    "idle_in_transaction_session_timeout": "4s",\n',
+        after="",
+        proven_by=(f"{_SESSION}test_that_idles_in_a_transaction_ends_and_gives_its_locks_free",),
+    ),
+)
+
+_PUBLISHING: Final = (
+    Mutation(
+        name="delete-after-ack",
+        guard="a row leaves the outbox when Kafka has acknowledged it, and not before",
+        file="chassis/relay.py",
+        before="        sent = await producer.send(\n",
+        after="        await self._delete(queue, rows)\n        sent = await producer.send(\n",
+        proven_by=(
+            f"{_RELAY}TestPublishing::test_what_kafka_has_not_acknowledged_is_sent_again",
+            f"{_UNIT_RELAY}TestSendingTogether::test_only_what_was_acknowledged_is_deleted",
+        ),
+    ),
+    Mutation(
+        name="lowest-position-first",
+        guard="each read of the outbox begins at its lowest position, not behind the last one",
+        file="chassis/outbox_queue.py",
+        before="        return rows\n",
+        after=(
+            '        seen = getattr(self, "_seen", 0)\n'
+            '        self._seen = max([seen, *(row["position"] for row in rows)])\n'
+            '        return [row for row in rows if row["position"] > seen]\n'
+        ),
+        proven_by=(f"{_RELAY}TestPublishing::test_a_row_that_commits_late_is_not_stepped_over",),
+    ),
+    Mutation(
+        name="relay-lock",
+        guard="one relay of a service works, and the others stand by",
+        file="chassis/relay.py",
+        before="while not await try_lock(connection, self._lock_name):",
+        after="while False:",
+        proven_by=(f"{_RELAY}TestTwoRelays::test_never_work_at_once",),
+    ),
+    Mutation(
+        name="relay-lock-connection",
+        guard="the relay reads and deletes on the connection that holds its lock",
+        file="chassis/relay.py",
+        before="await self._publish(OutboxQueue(connection))",
+        after=("await self._publish(OutboxQueue(await connect(self._settings, self._lock_name)))"),
+        proven_by=(
+            f"{_RELAY}TestTwoRelays::test_one_that_was_cut_off_from_its_lock_sends_nothing_more",
+        ),
+    ),
+    Mutation(
+        name="relay-order",
+        guard="what follows a failed row of its aggregate is sent again, behind it",
+        file="chassis/relay.py",
+        before="            elif aggregate not in stuck:\n",
+        after="            else:\n",
+        proven_by=(
+            f"{_UNIT_RELAY}TestSendingTogether::test_what_follows_a_failed_one_of_its_aggregate_is_sent_again_behind_it",
+        ),
+    ),
+    Mutation(
+        name="first-row-alone",
+        guard="the first row to a partition goes alone, so that the broker knows the producer",
+        file="chassis/producer.py",
+        before="                    if not self._is_known_at(place):\n",
+        after="                    if False:\n",
+        proven_by=(
+            f"{_RELAY}TestARowThatIsRefused::test_is_set_aside_alone_and_its_aggregates_later_rows_wait_behind_it",
+        ),
+    ),
+    Mutation(
+        name="fresh-producer",
+        guard="after a refusal a fresh producer goes on, and only what it cannot send is set aside",
+        file="chassis/relay.py",
+        before=(
+            "                    stuck.add(aggregate)\n"
+            "                    await producer.close()\n"
+            "                    producer = None\n"
+        ),
+        after="                    stuck.add(aggregate)\n",
+        proven_by=(
+            f"{_RELAY}TestARowThatIsRefused::test_is_set_aside_alone_and_its_aggregates_later_rows_wait_behind_it",
+        ),
+    ),
+    Mutation(
+        name="behind-what-was-set-aside",
+        guard="behind a row that was set aside its aggregate's later ones wait",
+        file="chassis/outbox_queue.py",
+        before="                AND stuck.aggregateid = outbox.aggregateid\n",
+        after="                AND stuck.aggregateid = outbox.aggregateid AND false\n",
+        proven_by=(
+            f"{_RELAY}TestARowThatIsRefused::test_is_set_aside_alone_and_its_aggregates_later_rows_wait_behind_it",
         ),
     ),
 )
+
+_DELIVERING: Final = (
+    Mutation(
+        name="epoch-rule",
+        guard="a rewind counts in its own epoch only, so a lost chunk is fetched again once",
+        file="chassis/chunks.py",
+        before="if place is not None and place.epoch == epoch:",
+        after="if place is not None:",
+        proven_by=(
+            f"{_PLACES}test_a_rewind_of_an_epoch_that_is_over_does_nothing",
+            f"{_TRANSPORT}TestATransportThatMisbehaves::test_loses_and_doubles_nothing_and_is_healed_soon",
+        ),
+    ),
+    Mutation(
+        name="lost-tail",
+        guard="a last chunk that got lost, which no later one betrays, is fetched again",
+        file="chassis/chunks.py",
+        before="            await self._thread.rewind(tp, place.next, place.epoch)\n",
+        after="",
+        proven_by=(f"{_TRANSPORT}TestALostTail::test_is_fetched_again_while_nobody_handles_it",),
+    ),
+    Mutation(
+        name="doubted-hole",
+        guard="a hole among offsets is fetched again before it is believed",
+        file="chassis/chunks.py",
+        before="if records[0].offset != place.next and self._doubted.get(tp) != place.next:",
+        after="if False:",
+        proven_by=(f"{_PLACES}test_a_hole_is_fetched_again_before_it_is_believed",),
+    ),
+    Mutation(
+        name="topic-shorter-than-progress",
+        guard="a topic that does not reach to where progress is, is left alone in sight",
+        file="chassis/agents.py",
+        before="if last[tp] < first or first_of_all[tp] > following:",
+        after="if False:",
+        proven_by=(f"{_BEGINS}test_a_topic_that_is_shorter_than_progress_is_left_alone_in_sight",),
+    ),
+    Mutation(
+        name="worker-name-lock",
+        guard="a worker joins its group when nobody else bears its name",
+        file="chassis/agents.py",
+        before=(
+            "            if not await self._until_stopped("
+            "open_.enter_async_context(self._worker.held())):\n"
+            "                return\n"
+        ),
+        after="",
+        proven_by=(f"{_WORKERS}test_of_one_name_work_one_after_the_other",),
+    ),
+)
+
+_HANDLING: Final = (
+    Mutation(
+        name="effects-with-progress",
+        guard="progress is committed with the effects, and not before them",
+        file="chassis/consume.py",
+        before=(
+            "            work = self._open_work(connection)\n"
+            "            parked: list[Parked] = []\n"
+        ),
+        after=(
+            "            names = self.subscribers\n"
+            "            await self._advance(connection, names, chunk.partition, chunk.end)\n"
+            f"{_COMMIT_MIDWAY}"
+            "            work = self._open_work(connection)\n"
+            "            parked: list[Parked] = []\n"
+        ),
+        proven_by=(f"{_DATABASE_AWAY}{_CUT_BEFORE_EFFECTS}",),
+    ),
+    Mutation(
+        name="progress-with-effects",
+        guard="the effects are committed with progress, and not before it",
+        file="chassis/consume.py",
+        before="            await work.flush()\n            if behind:\n",
+        after=f"            await work.flush()\n{_COMMIT_MIDWAY}            if behind:\n",
+        proven_by=(
+            f"{_DATABASE_AWAY}test_as_it_answers_the_commit_has_one_that_keeps_records_keep_none_twice",
+        ),
+    ),
+    Mutation(
+        name="refuse-by-progress",
+        guard="a chunk that begins after what is done is refused, and fetched again from there",
+        file="chassis/consume.py",
+        before="            if chunk.begin > min(places.values()):\n",
+        after="            if False:\n",
+        proven_by=(f"{_PROGRESS}test_a_chunk_after_a_hole_is_refused_and_fetched_again",),
+    ),
+    Mutation(
+        name="trim-by-progress",
+        guard="of a chunk, what is done already is left out",
+        file="chassis/consume.py",
+        before="[r for r in chunk.records if r.offset >= places[subscriber.name]]",
+        after="list(chunk.records)",
+        proven_by=(f"{_PROGRESS}test_one_that_keeps_records_is_given_none_again",),
+    ),
+    Mutation(
+        name="refuse-one-by-one",
+        guard="an event before which one is not done is refused, where it is handled alone",
+        file="chassis/consume.py",
+        before="            if begin > place:\n                raise Refused(place)\n",
+        after="",
+        proven_by=(
+            f"{_PROGRESS}test_a_hole_that_opens_while_event_after_event_is_handled_is_noticed_too",
+        ),
+    ),
+    Mutation(
+        name="trim-one-by-one",
+        guard="an event that another worker did meanwhile is left out, where it is handled alone",
+        file="chassis/consume.py",
+        before="            if place > record.offset:\n                return True\n",
+        after="",
+        proven_by=(f"{_PROGRESS}test_two_that_handle_it_event_by_event_at_once_do_it_once",),
+    ),
+    Mutation(
+        name="progress-never-back",
+        guard="a chunk that comes late moves progress nowhere",
+        file="chassis/consume.py",
+        before="[s for s in self.subscribers if places.get(s.name, chunk.end) < chunk.end]",
+        after="[s for s in self.subscribers if s.name in places]",
+        proven_by=(f"{_PROGRESS}test_an_older_chunk_that_comes_late_moves_nothing_back",),
+    ),
+    Mutation(
+        name="progress-lock",
+        guard="of two workers with one chunk the second waits for what the first makes of it",
+        file="chassis/progress.py",
+        before="        .order_by(progress.c.subscriber)\n        .with_for_update()\n",
+        after="        .order_by(progress.c.subscriber)\n",
+        proven_by=(f"{_PROGRESS}test_two_that_keep_the_records_of_one_chunk_at_once_do_it_once",),
+    ),
+    Mutation(
+        name="inbox-lock",
+        guard="who handles or releases an aggregate's events waits for who does so already",
+        file="chassis/inbox.py",
+        before="    .order_by(inbox.c.subject)\n    .with_for_update()\n",
+        after="    .order_by(inbox.c.subject)\n",
+        proven_by=(f"{_INBOX_LOCK}test_what_was_released_while_we_waited_is_no_longer_in_the_way",),
+    ),
+    Mutation(
+        name="release-lock",
+        guard="a release locks the inbox of its subject before it looks at what is parked",
+        file="chassis/operations/release.py",
+        before="            await lock_subject(connection, subscriber, topic, subject)\n",
+        after="",
+        proven_by=(
+            f"{_RELEASE}test_two_operators_handle_once",
+            f"{_RELEASE}test_a_live_event_waits_while_its_subject_is_released",
+        ),
+    ),
+    Mutation(
+        name="repeats-dropped",
+        guard="an event that was published twice is dropped by its sequence",
+        file="chassis/subscribers.py",
+        before="""        if verdict is Verdict.REPEAT:
+            return self._count(verdict, "dropped")
+""",
+        after="",
+        proven_by=(f"{_SEEN}test_a_repeat_is_dropped",),
+    ),
+    Mutation(
+        name="fork-check",
+        guard="a number used before by an older event is another history, and parked",
+        file="chassis/inbox.py",
+        before="Verdict.FORKED if event_id > self.greatest_id else Verdict.REPEAT",
+        after="Verdict.REPEAT",
+        proven_by=(f"{_SEEN}test_one_of_a_forked_history_is_parked_and_what_follows_it_waits",),
+    ),
+    Mutation(
+        name="gaps-noted",
+        guard="a jump in an aggregate's sequence is noted with every number that is missing",
+        file="chassis/inbox.py",
+        before="self.missing.update(range(max(expected, sequence - LARGEST_GAP), sequence))",
+        after="pass",
+        proven_by=(f"{_SEEN}test_a_gap_is_recorded_and_the_event_handled",),
+    ),
+    Mutation(
+        name="park-behind",
+        guard="behind a parked event the later ones of its aggregate are parked too",
+        file="chassis/inbox.py",
+        before="if self.parked and verdict not in (Verdict.REPEAT, Verdict.FORKED):",
+        after="if False:",
+        proven_by=(f"{_FAILS}test_stops_the_later_ones_of_its_subject_only",),
+    ),
+    Mutation(
+        name="one-by-one",
+        guard="a chunk that fails is handled event by event, so that one parks and not all",
+        file="chassis/consume.py",
+        before="                    one_by_one = True\n                else:\n",
+        after=(
+            "                    failure = Failure.of(\n"
+            "                        error, tries=1, first_tried_at=self._now()\n"
+            "                    )\n"
+            "                    chunk = handling.chunk\n"
+            "                    async with self._engine.begin() as connection:\n"
+            "                        for each in self.subscribers:\n"
+            "                            work = self._open_work(connection)\n"
+            "                            await each.take(\n"
+            "                                work, connection, chunk.records, self._now, failure\n"
+            "                            )\n"
+            "                        await self._advance(\n"
+            "                            connection, self.subscribers, chunk.partition, chunk.end\n"
+            "                        )\n"
+            "                    return chunk.end\n"
+            "                else:\n"
+        ),
+        proven_by=(f"{_FAILS}test_for_good_is_parked_at_once_and_the_rest_is_handled",),
+    ),
+    Mutation(
+        name="tries-before-handling",
+        guard="a try is counted before it is made, so that one its worker dies of counts too",
+        file="chassis/tries.py",
+        before="self._engine.begin() as connection:\n            count, first_at",
+        after="self._engine.connect() as connection:\n            count, first_at",
+        proven_by=(f"{_DEADLY}test_is_parked_after_some_deaths_and_harms_nobody_else",),
+    ),
+    Mutation(
+        name="mass-failure",
+        guard="where very many aggregates fail alike the consumer stops, and parks none of them",
+        file="chassis/failures.py",
+        before="            if len(subjects) > MASS_FAILURE:\n",
+        after="            if False:\n",
+        proven_by=(
+            f"{_MANY_FAIL}test_alike_stop_the_consumer_in_sight_before_they_are_parked",
+            "tests/unit/chassis/test_failures.py::TestMassFailure::test_is_many_subjects_with_one_error",
+        ),
+    ),
+)
+
+_TELLING: Final = (
+    Mutation(
+        name="look-before-posting-again",
+        guard="a message that may have been posted is looked for before it is posted again",
+        file="notification_service/worker.py",
+        before="found = await self._chat.find(claimed.address, claimed.id, since=since)",
+        after="found = None",
+        proven_by=(
+            f"{_WORKER}TestLeftBehind::test_one_that_arrived_is_found_and_not_sent_again",
+            f"{_NOTIFICATION}TestTheServiceKilled::test_between_the_post_and_its_mark_posts_no_second_time",
+        ),
+    ),
+    Mutation(
+        name="delivery-lease",
+        guard="what one worker has claimed no other claims, until the lease is over",
+        file="notification_service/postgres_deliveries.py",
+        before="next_attempt_at=take_up_at,\n            )\n            .returning(_d)\n",
+        after=")\n            .returning(_d)\n",
+        proven_by=(f"{_DELIVERIES}test_what_was_planned_is_claimed_once",),
+    ),
+    Mutation(
+        name="lease-before-post",
+        guard="a worker frozen past its lease posts nothing",
+        file="notification_service/worker.py",
+        before=(
+            "        if self._now() + timedelta(seconds=self._patience.call) > lease_until:\n"
+            "            raise ClaimLost\n"
+        ),
+        after="",
+        proven_by=(f"{_WORKER}TestTheLease::test_a_worker_frozen_past_its_lease_sends_nothing",),
+    ),
+    Mutation(
+        name="lease-in-mark",
+        guard="a worker that lost its claim marks nothing",
+        file="notification_service/postgres_deliveries.py",
+        before="            & (_d.c.attempts == claimed.attempt)\n",
+        after="",
+        proven_by=(f"{_DELIVERIES}test_who_lost_the_claim_changes_nothing",),
+    ),
+)
+
+MUTATIONS: Final = (*_WRITING, *_PUBLISHING, *_DELIVERING, *_HANDLING, *_TELLING)

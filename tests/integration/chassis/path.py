@@ -213,3 +213,12 @@ async def rows(database: str, query: str, *arguments: Any) -> list[Any]:
 async def count(database: str, table: str = "effects") -> int:
     found = await rows(database, f"SELECT count(*) AS n FROM {table}")  # noqa: S608
     return int(found[0]["n"])
+
+
+async def somebody_waits_for_a_lock(database: str) -> bool:
+    waiting = await rows(
+        database,
+        "SELECT FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    )
+    return bool(waiting)

@@ -18,7 +18,15 @@ from chassis.testing import FedRecord, eventually
 from chassis.transactor import StaleAggregate
 from contracts.envelope import Envelope, decode
 from contracts.events import IntegrationEvent
-from tests.integration.chassis.path import PathWork, count, rows, schema, signed_up, subscriber
+from tests.integration.chassis.path import (
+    PathWork,
+    count,
+    rows,
+    schema,
+    signed_up,
+    somebody_waits_for_a_lock,
+    subscriber,
+)
 from tests.integration.chassis.proxy import postgres_through_proxy
 from tests.integration.chassis.service import (
     TOPIC,
@@ -53,12 +61,7 @@ class Together:
         await keep_each(work, records)
 
     async def _another_is_there(self) -> bool:
-        waiting = await rows(
-            self._database,
-            "SELECT FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'",
-        )
-        return self._entered > 1 or bool(waiting)
+        return self._entered > 1 or await somebody_waits_for_a_lock(self._database)
 
 
 @pytest.fixture

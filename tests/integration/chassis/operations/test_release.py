@@ -15,13 +15,21 @@ from chassis.operations.release import Forked, NotFirst
 from chassis.parking import Reason, SeenAlready
 from chassis.problems import TemporarilyUnavailable
 from chassis.subscribers import RecordSubscriber
+from chassis.testing import eventually
 from chassis.transactor import StaleAggregate
 from contracts.envelope import decode
-from tests.integration.chassis.path import PathWork, count, rows, schema, signed_up
+from tests.integration.chassis.path import (
+    PathWork,
+    count,
+    rows,
+    schema,
+    signed_up,
+    somebody_waits_for_a_lock,
+)
 from tests.integration.chassis.service import TOPIC, NameIsTaken, records_of
 
 from .operating import BY_ADA, told
-from .parking import NAME, Shop, without_label
+from .parking import NAME, Faults, Shop, without_label
 
 RELEASED = "operations.parked-event-released.v1"
 APPLIED = "operations.parked-event-applied.v1"
@@ -257,6 +265,31 @@ class TestAtOnce:
 
         assert sorted(each.released for each in done) == [0, 0, 1]
         assert await shop.handled() == [1]
+
+    async def test_a_live_event_waits_while_its_subject_is_released(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ada = uuid4()
+        await shop.parks(ada, 1, 2)
+        live: list[asyncio.Task[None]] = []
+
+        async def let_one_come(*_event: object) -> None:
+            if live:
+                return
+            live.append(asyncio.create_task(shop.comes(signed_up(ada, 3))))
+
+            async def it_waits_or_is_done() -> bool:
+                return live[0].done() or await somebody_waits_for_a_lock(shop.service.database)
+
+            await eventually(it_waits_or_is_done)
+
+        monkeypatch.setattr(Faults, "__call__", let_one_come)
+
+        await shop.release().subject(NAME, TOPIC.name, str(ada))
+        await asyncio.gather(*live)
+
+        assert await shop.handled() == [1, 2, 3]
+        assert await shop.ids() == {}
 
     @pytest.mark.parametrize("seed", range(12))
     async def test_live_events_of_the_subject_stay_in_order_and_none_is_left_behind(
