@@ -89,9 +89,12 @@ def merge(
 
 
 def _operation(document: Document, route: PublicRoute) -> dict[str, Any] | None:
-    path = document.get("paths", {}).get(route.path, {})
+    path = document.get("paths", {}).get(route.path_there, {})
     operation: dict[str, Any] | None = path.get(route.method.lower())
-    return operation
+    if operation is None or route.path_there == route.path or "operationId" not in operation:
+        return operation
+    # Every service has it, and an id is for one operation only.
+    return operation | {"operationId": f"{route.service}_{operation['operationId']}"}
 
 
 def _component(document: Document, component: Component) -> Any:

@@ -35,6 +35,15 @@ class TestARequest:
         assert arrived(response, "idempotency-key") == ["k"]
         assert arrived(response, "content-length") == ["19"]
 
+    async def test_of_an_operator_reaches_the_services_own_path(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        response = await client.post("/ops/users/parked/0190-a/release?b=1", json={"why": "x"})
+
+        told = response.json()
+        assert (told["method"], told["path"]) == ("POST", "/ops/parked/0190-a/release")
+        assert (told["query"], told["body"]) == ("b=1", '{"why":"x"}')
+
     async def test_without_a_body_has_none_there_either(self, client: httpx.AsyncClient) -> None:
         response = await client.get("/users/me")
 

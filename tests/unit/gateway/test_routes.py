@@ -28,6 +28,12 @@ class TestPathForTheService:
     def test_what_a_client_writes_stays_within_its_segment(self, value: str, segment: str) -> None:
         assert ACCOUNT.path_for({"user_id": value}) == f"/users/{segment}/account"
 
+    def test_an_operators_path_is_the_services_own(self) -> None:
+        release = PublicRoute("POST", "/ops/accounts/parked/{parked_id}/release", Service.ACCOUNTS)
+
+        assert release.path_for({"parked_id": "0190-a"}) == "/ops/parked/0190-a/release"
+        assert release.path_for({"parked_id": "../x"}) == "/ops/parked/..%2Fx/release"
+
 
 class TestTheTable:
     def test_no_method_and_path_is_answered_by_two_services(self) -> None:
