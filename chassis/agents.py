@@ -20,7 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from yarl import URL
 
-from chassis import progress, telemetry
+from chassis import parking, progress, telemetry
 from chassis.chunks import ChunkConsumer, ChunkTransport, PassThrough
 from chassis.consume import Consumer
 from chassis.database import is_away, is_connection_lost
@@ -328,10 +328,15 @@ class Agents(Generic[W]):
         try:
             async with asyncio.timeout(_LOOK_WITHIN_S), self._engine.connect() as connection:
                 self._standings = await progress.read(connection, self._subscribers)
+                waiting = await parking.waiting(
+                    connection, {each.name for each in self._subscribers}
+                )
         except Exception as error:
             if is_away(error) or isinstance(error, PoolTimeoutError):
                 return
             raise Stalled(f"progress can't be read: {type(error).__name__}") from error
+        for subscriber, events in waiting.items():
+            telemetry.consumer_parked_waiting.labels(subscriber).set(events)
         for name, consumer in self._consumers.items():
             consumer.paused = frozenset(
                 each.subscriber for each in self._standings if each.paused and each.tp.topic == name

@@ -1,13 +1,13 @@
 """Events that could not be handled: kept whole and in sight until an operator decides."""
 
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Row
+from sqlalchemy import Row, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,6 +18,7 @@ from chassis.tables import parked
 from chassis.trail import new_id
 
 _LONGEST_MESSAGE: Final = 1_000
+_COUNT_AT_MOST: Final = 100_000
 
 
 class Reason(StrEnum):
@@ -167,3 +168,17 @@ class Parking:
         if rows:
             await connection.execute(insert(parked).on_conflict_do_nothing(), rows)
             telemetry.consumer_parked.labels(self._subscriber).inc(len(rows))
+
+
+_WAITING: Final = text(
+    "SELECT named, (SELECT count(*) FROM"
+    " (SELECT FROM parked WHERE subscriber = named LIMIT :most) AS bounded) AS events"
+    " FROM unnest(CAST(:names AS text[])) AS named"
+)
+
+
+async def waiting(connection: AsyncConnection, subscribers: Collection[str]) -> Mapping[str, int]:
+    """Return how many events of each subscriber are parked, counted up to a bound."""
+    names = list(subscribers)
+    found = await connection.execute(_WAITING, {"names": names, "most": _COUNT_AT_MOST})
+    return {row.named: row.events for row in found}

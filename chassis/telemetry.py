@@ -59,6 +59,9 @@ consumer_lag = Gauge(
     "consumer_lag", "Events published and not yet handled.", ["subscriber", "topic", "partition"]
 )
 consumer_parked = Counter("consumer_parked", "Events that were parked.", ["subscriber"])
+consumer_parked_waiting = Gauge(
+    "consumer_parked_waiting", "Parked events that wait for an operator.", ["subscriber"]
+)
 consumer_retries = Counter("consumer_retries", "Tries that failed.", ["topic"])
 
 

@@ -60,6 +60,7 @@ def parked_commands(terminal: Terminal[Any]) -> click.Group:
     def group() -> None: ...
 
     _add_looking(group, terminal)
+    _add_trying(group, terminal)
     _add_deciding(group, terminal)
     _add_releasing(group, terminal)
     return group
@@ -94,14 +95,19 @@ def _add_looking(group: click.Group, terminal: Terminal[Any]) -> None:
 
     @group.command("show", help="Show one event, whole.")
     @_parked_id
+    @click.option("--payload", is_flag=True, help="Only what is handled, to edit it.")
     @as_json_option
-    def show(parked_id: UUID, *, as_json: bool) -> None:
+    def show(parked_id: UUID, *, payload: bool, as_json: bool) -> None:
         event = terminal.run(lambda operations: ParkedEvents(operations).whole(parked_id))
-        if as_json:
+        if payload:
+            click.echo(event.edited_payload or event.payload or "")
+        elif as_json:
             echo_json(event)
         else:
             echo_fields(event)
 
+
+def _add_trying(group: click.Group, terminal: Terminal[Any]) -> None:
     @group.command("dry-run", help="Show what handling it would change; nothing is.")
     @_parked_id
     @as_json_option

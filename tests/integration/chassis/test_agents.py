@@ -44,6 +44,7 @@ from tests.integration.chassis.path import (
     utc_now,
 )
 from tests.integration.chassis.proxy import postgres_through_proxy
+from tests.integration.chassis.service import NameIsTaken
 from tests.integration.chassis.worker import until_it_works, worker_process
 
 
@@ -107,6 +108,36 @@ class TestTheStraightPath:
             await until_handled(database, 150)
 
         assert await order(database) == {str(each): [1, 2, 3] for each in subjects}
+
+    async def test_what_is_parked_is_counted_as_long_as_it_waits(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        name, topic = f"test.{uuid4().hex}", topic_of_its_own(1)
+        await create_topic(kafka, topic)
+
+        async def refuse(_event: IntegrationEvent, _envelope: Envelope) -> None:
+            raise NameIsTaken("taken")
+
+        def waiting() -> float | None:
+            return REGISTRY.get_sample_value("consumer_parked_waiting", {"subscriber": name})
+
+        async def are_three() -> bool:
+            return waiting() == 3
+
+        async def are_none() -> bool:
+            return waiting() == 0
+
+        async with consuming(
+            settings_for(database, kafka),
+            engine,
+            [subscriber(name, topic, before=refuse)],
+            service=topic.name,
+        ):
+            await publish_some(kafka, topic, [uuid4() for _ in range(3)], 1)
+            await eventually(are_three)
+
+            await rows(database, "DELETE FROM parked")
+            await eventually(are_none)
 
     async def test_lag_and_kafkas_own_offsets_tell_how_far_it_is(
         self, database: str, engine: AsyncEngine, kafka: str

@@ -26,6 +26,8 @@ RUN_BY: Final = {
     "make clean": _NEWCOMER,
     "make test": ".ci/run",
     "python -m local_cluster kafka-console-consumer": _NEWCOMER,
+    "python -m accounts_service parked": "tests/integration/accounts_service/test_parked.py"
+    "::test_the_commands_on_the_page_find_it_mend_it_and_release_it",
 }
 """Who runs each command that a reader is shown to type, on every change."""
 

@@ -18,7 +18,7 @@ from chassis.operations.parked import (
     ParkedFilter,
     ParkedSearch,
 )
-from chassis.parking import Reason
+from chassis.parking import Reason, waiting
 from chassis.subscribers import RecordSubscriber
 from chassis.testing import FedRecord
 from contracts.envelope import decode
@@ -114,6 +114,12 @@ class TestLooking:
             (Reason.FAILED, "name-is-taken", 2, 2),
             (Reason.NOT_UNDERSTOOD, "not-understood", 1, 0),
         ]  # fmt: skip
+
+    async def test_counts_for_each_subscriber_what_waits(self, shop: Shop) -> None:
+        await shop.parks(uuid4(), 1, 2, 3)
+
+        async with shop.operations.engine.connect() as connection:
+            assert await waiting(connection, {NAME, "test.two"}) == {NAME: 3, "test.two": 0}
 
     async def test_shows_an_event_with_all_that_came(
         self, shop: Shop, client: httpx.AsyncClient
