@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from aiokafka import TopicPartition
 from prometheus_client import REGISTRY
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -297,6 +298,9 @@ class TestPausing:
             await office.until_handled(ONE, SUBJECTS, 1)
             await until_says(worker, f"{TWO} is paused")
             assert await office.order(TWO) == {}
+            # It is not read again from where the paused one is.
+            everywhere = frozenset(TopicPartition(topic.name, each) for each in range(2))
+            assert sum((await worker.agents._places(everywhere)).values()) == 20
             await office.resume(TWO)
             await office.until_handled(TWO, SUBJECTS, 1, within_s=5)
 
@@ -475,13 +479,26 @@ class TestRestarting:
                 return await count(database, "parked") == 40
 
             await eventually(all_are_parked)
+            await office.pause(ONE)
+            await rows(
+                database,
+                'INSERT INTO tries (subscriber, topic, "partition", "offset", count, first_at,'
+                " last_at) VALUES ($1, $2, 0, 0, 4, now(), now())",
+                ONE,
+                topic.name,
+            )
             failing.clear()
 
             await office.restart(ONE)
 
+            left = [
+                await count(database, f"{table} WHERE subscriber = '{ONE}'")
+                for table in ("inbox", "inbox_missing", "parked", "tries")
+            ]
+            assert left == [0, 0, 0, 0]
+            await office.resume(ONE)
             await office.until_handled(ONE, SUBJECTS, 1, 3)
         assert await rows(database, "SELECT * FROM parked") == []
-        assert await count(database, "inbox_missing") == 20
 
     async def test_of_a_paused_one_leaves_it_paused(
         self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
