@@ -186,7 +186,12 @@ class _Database:
                         "json", encoder=str, decoder=json.loads, schema="pg_catalog"
                     )
                 row = await self._connection.fetchrow(_LOOK)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            OSError,
+        ):
             self.close()
             return None
         assert row is not None
@@ -246,4 +251,6 @@ async def _within(work: Coroutine[Any, Any, T]) -> T:
         task.cancel()
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         raise TimeoutError
+    if task.cancelled():
+        raise TimeoutError  # it cancels itself as well
     return task.result()

@@ -15,7 +15,7 @@ from tests.e2e.people import Person
 _ANSWER_WITHIN_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 2.0
-_MOST_AT_ONCE: Final = 100
+_MOST_AT_ONCE: Final = 40
 # These hang up so soon that it may be in the midst of it, and never ask again.
 _IMPATIENT: Final = 0.1
 _MOST_IMPATIENT_S: Final = 0.05
