@@ -5,11 +5,12 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 # Two tests at a time suit two cores; more cores take more.
 TEST_WORKERS ?= 2
+MINUTES ?= 60
 PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down status logs verify clean test test-unit test-contract test-integration \
-        test-e2e prove check format lock contracts docs
+        test-e2e faults faults-ci soak prove check format lock contracts docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +54,15 @@ test-integration: $(VENV)/development ## run the tests on real PostgreSQL and Ka
 
 test-e2e: $(VENV)/development ## run the tests on all processes together
 	$(PYTEST) tests/e2e
+
+faults: $(VENV)/development ## make every fault there is, and see that nothing is lost: an hour
+	FAULTS_OUTAGE_S=120 $(RUN) pytest tests/faults
+
+faults-ci: $(VENV)/development ## kill at every failpoint, then three minutes at random: ten minutes
+	$(RUN) pytest tests/faults/test_crash_matrix.py tests/faults/test_random.py
+
+soak: $(VENV)/development ## make faults at random, with a report (make soak MINUTES=60 SEED=1)
+	$(RUN) tests.faults.random_run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 prove: $(VENV)/development ## take each guard away in turn and see its tests go red (GUARD=... for one)
 	$(RUN) tests.prove $(if $(GUARD),--only $(GUARD))
