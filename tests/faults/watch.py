@@ -9,7 +9,7 @@ from typing import Final
 
 import httpx
 
-from chassis.testing import eventually
+from tests.e2e.people import eventually
 from tests.faults.harness import System
 
 PER_SECOND: Final = 4.0
@@ -32,6 +32,7 @@ class Watch:
         self._system = system
         self._said: defaultdict[str, list[Said]] = defaultdict(list)
         self._restarts = self._count_restarts()
+        self._looks = 0
 
     @property
     def not_ready(self) -> dict[str, Said]:
@@ -56,23 +57,32 @@ class Watch:
         return {each.reasons[check] for each in self._said[service] if check in each.reasons}
 
     async def until_said(self, service: str, check: str, reason: str) -> None:
-        """Wait until a check gives a reason that has these words in it."""
-        began = len(self._said[service])
+        """Wait until a check gives a reason with these words in it."""
 
-        async def is_said() -> bool:
-            lately = self._said[service][began:]
-            return any(reason in each.reasons.get(check, "") for each in lately)
+        async def said() -> Said:
+            return self._said[service][-1]
 
-        await eventually(is_said, within_s=60)
+        # Not what was said before, which may be of an earlier fault.
+        await self._next_look()
+        await eventually(said, lambda said: reason in said.reasons.get(check, ""), within_s=60)
 
     async def until_well(self) -> None:
         """Wait until every service is ready and has nothing to complain of."""
 
-        async def are_well() -> bool:
-            lately = [said[-1] for said in self._said.values() if said]
-            return all(each == Said(httpx.codes.OK, {}) for each in lately)
+        async def all_said() -> dict[str, Said]:
+            return {name: said[-1] for name, said in self._said.items()}
 
-        await eventually(are_well, within_s=90)
+        well = dict.fromkeys(self._system.services, Said(httpx.codes.OK, {}))
+        await eventually(all_said, lambda said: said == well, within_s=90)
+
+    async def _next_look(self) -> None:
+        before = self._looks
+
+        async def is_over() -> bool:
+            # The one that was under way may have begun too early.
+            return self._looks > before + 1
+
+        await eventually(is_over)
 
     async def look(self, client: httpx.AsyncClient) -> None:
         """Ask every service once."""
@@ -82,6 +92,7 @@ class Watch:
             strict=True,
         ):
             self._said[name].append(said)
+        self._looks += 1
 
     async def _ask(self, client: httpx.AsyncClient, name: str) -> Said:
         try:
@@ -133,9 +144,19 @@ async def under_load(system: System) -> AsyncIterator[Watch]:
 
 async def answered(system: System, count: int = _SOME) -> None:
     """Wait until so many more commands were answered with success."""
-    before = len(system.workload.promised)
+    wanted = len(system.workload.promised) + count
 
-    async def are_answered() -> bool:
-        return len(system.workload.promised) >= before + count
+    async def number() -> int:
+        return len(system.workload.promised)
 
-    await eventually(are_answered, within_s=60)
+    await eventually(number, lambda number: number >= wanted)
+
+
+@asynccontextmanager
+async def away(system: System, name: str) -> AsyncIterator[None]:
+    """Have a process stopped while the block runs, and started again whatever comes of it."""
+    await asyncio.to_thread(system.cluster.stop, name)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(system.cluster.resume, name)
