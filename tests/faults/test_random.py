@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import running_system
+from tests.faults.observing import Stalls
 from tests.faults.random_run import explain, run, write
 from tests.faults.schedule import Kind, schedule
 
@@ -64,3 +65,37 @@ class TestTheSchedule:
                 there.remove(each.who)
 
         assert not there
+
+
+class TestStalls:
+    """A partition stands still while there is something to handle and its progress stays."""
+
+    HERE = ("accounts", "users.user", 0)
+
+    def seen(self, *looks: tuple[float, int, int]) -> list[tuple[float, float]]:
+        """Return from when to when it stood still; a look is a time, the progress and the end."""
+        stalls = Stalls()
+        for at_s, next_offset, end in looks:
+            stalls.see(at_s, {self.HERE: next_offset}, {self.HERE[1:]: end})
+        return [(each.begin_s, each.end_s) for each in stalls.ended]
+
+    def test_it_begins_with_the_first_that_waits_and_ends_when_that_is_handled(self) -> None:
+        assert self.seen((0, 5, 5), (1, 5, 6), (2, 5, 9), (3, 6, 9)) == [(1, 3)]
+
+    def test_where_nothing_is_to_be_done_nothing_stands_still(self) -> None:
+        assert self.seen((0, 5, 5), (9, 5, 5), (18, 6, 6)) == []
+
+    def test_what_moves_at_each_look_is_behind_and_flows(self) -> None:
+        assert self.seen((0, 1, 9), (0.5, 2, 9), (1, 3, 9), (1.5, 4, 9)) == []
+
+    def test_one_that_stops_twice_stood_still_twice(self) -> None:
+        assert self.seen((0, 1, 9), (2, 2, 9), (5, 9, 9)) == [(0, 2), (2, 5)]
+
+    def test_what_nobody_could_ask_goes_on_as_it_was(self) -> None:
+        stalls = Stalls()
+        stalls.see(0, {self.HERE: 1}, {self.HERE[1:]: 2})
+        stalls.see(1, {}, {})
+        stalls.see(2, {self.HERE: 1}, {})
+        stalls.see(3, {self.HERE: 2}, {self.HERE[1:]: 2})
+
+        assert [each.seconds for each in stalls.ended] == [3]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,19 @@ class TestTheSystem:
         assert not away
         until(lambda: ready(cluster, "slack-stand-in"), within_s=60)
 
+    def test_one_more_worker_of_a_service_is_there_until_it_is_removed(
+        self, cluster: RunningCluster
+    ) -> None:
+        name = cluster.add_worker("accounts", 2, stop_signal=signal.SIGKILL)
+        # It takes no port that is anybody's, and says so when it serves.
+        until(lambda: '"listening"' in cluster.log(name).read_text(), within_s=60)
+        there = cluster.processes()[name]
+        cluster.remove_worker(name)
+        gone = cluster.processes()[name]
+
+        assert (name, there.state, there.port) == ("accounts-2", "running", None)
+        assert (gone.state, gone.last_exit) == ("stopped", "killed by SIGKILL")
+
     def test_status_knows_lags_and_outboxes(self, cluster: RunningCluster) -> None:
         report = json.loads(command(cluster, "status", "--json").stdout)
 
@@ -79,7 +93,7 @@ class TestTheSystem:
             "audit": 0,
             "notification": 0,
         }
-        assert {each["name"] for each in report["processes"]} == {
+        assert {each["name"] for each in report["processes"]} >= {
             "kafka",
             "postgres",
             *(service.name for service in SERVICES),
