@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from chassis import failures
+from chassis.operations import operable as operable_module
 from chassis.operations import release as release_module
 from chassis.operations.parked import NoSuchParkedEvent, NoSuchSubscriber
 from chassis.operations.release import Forked, NotFirst
@@ -291,12 +292,38 @@ class TestAtOnce:
         assert await shop.handled() == [1, 2, 3]
         assert await shop.ids() == {}
 
+    @pytest.mark.parametrize("act", ["released", "discarded"])
+    async def test_one_that_comes_while_the_last_is_dealt_with_is_not_left_behind_it(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch, act: str
+    ) -> None:
+        ada = uuid4()
+        await shop.parks(ada, 1)
+        (id_,) = (await shop.ids()).values()
+        coming: list[asyncio.Task[None]] = []
+
+        async def let_one_come(point: str) -> None:
+            if point.endswith("before-commit"):
+                coming.append(asyncio.create_task(shop.comes(signed_up(ada, 2))))
+                await asyncio.wait(coming, timeout=0.3)
+
+        monkeypatch.setattr(release_module, "failpoint", let_one_come)
+        monkeypatch.setattr(operable_module, "failpoint", let_one_come)
+        if act == "released":
+            await shop.release().one(id_)
+        else:
+            await shop.events.discard(id_, BY_ADA)
+        await asyncio.gather(*coming)
+
+        assert await shop.ids() == {}
+        assert (await shop.handled())[-1] == 2
+
     @pytest.mark.parametrize("seed", range(12))
     async def test_live_events_of_the_subject_stay_in_order_and_none_is_left_behind(
         self, shop: Shop, seed: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         chance = random.Random(seed)  # noqa: S311 - no secret
         monkeypatch.setattr(release_module, "SLICE", chance.choice([1, 2, 5]))
+        monkeypatch.setattr(release_module, "_GO_ON_FOR_S", 60)
         ada = uuid4()
         await shop.parks(ada, 1, 2, 3)
 
