@@ -55,11 +55,14 @@ def list_rows(terminal: Terminal[Any], /, *, as_json: bool, **search: Any) -> No
 
 @click.command("show", help="Show one of them, whole.")
 @_event_id
+@click.option("--payload", is_flag=True, help="Only what would be published, to edit it.")
 @as_json_option
 @click.pass_obj
-def show(terminal: Terminal[Any], event_id: UUID, *, as_json: bool) -> None:
+def show(terminal: Terminal[Any], event_id: UUID, *, payload: bool, as_json: bool) -> None:
     row = terminal.run(lambda operations: SetAside(operations).whole(event_id))
-    if as_json:
+    if payload:
+        click.echo(orjson.dumps(row.payload, option=orjson.OPT_INDENT_2))
+    elif as_json:
         echo_json(row)
     else:
         echo_fields(row)

@@ -2,8 +2,11 @@
 
 import getpass
 import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,9 +18,13 @@ from accounts_service.__main__ import cli
 from chassis.trail import new_id
 from contracts.accounts import AccountOpenedV1
 from contracts.envelope import decode, encode
+from local_cluster.settings import REPOSITORY
 from tests.integration.chassis.path import rows, utc_now
 
-pytestmark = pytest.mark.usefixtures("_settings")
+# Every command is a process of its own.
+pytestmark = [pytest.mark.usefixtures("_settings"), pytest.mark.timeout(240)]
+
+PAGE = (REPOSITORY / "docs" / "operations.md").read_text()
 
 
 @pytest.fixture
@@ -39,6 +46,29 @@ def accounts(*arguments: object) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
     )
+
+
+def types(block: str, directory: Path, **variables: object) -> None:
+    """Type a block of docs/operations.md; where it says to mend the event, do."""
+    [lines] = re.findall(
+        rf"^```sh\n(python -m accounts_service {block}.*?)^```$", PAGE, re.DOTALL | re.MULTILINE
+    )
+    for line in lines.splitlines():
+        if line.startswith("#"):
+            event = directory / "event.json"
+            event.write_text(event.read_text().replace("USD", "EUR"))
+            continue
+        done = subprocess.run(
+            ["bash", "-c", line.replace("python", sys.executable, 1)],  # noqa: S607
+            cwd=directory,
+            env=os.environ
+            | {"PYTHONPATH": str(REPOSITORY)}
+            | {name: str(value) for name, value in variables.items()},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
 
 
 async def refuse_one(database: str) -> UUID:
@@ -83,6 +113,34 @@ async def refuse_one(database: str) -> UUID:
     return id_
 
 
+async def test_the_commands_on_the_page_mend_a_row_that_kafka_refused(
+    accounts_database: str, tmp_path: Path
+) -> None:
+    id_ = await refuse_one(accounts_database)
+
+    types("outbox", tmp_path, ID=id_)
+
+    [mended, *_] = await rows(accounts_database, "SELECT payload FROM outbox ORDER BY position")
+    assert decode(mended["payload"]).data["currency"] == "EUR"
+
+
+async def test_the_commands_on_the_page_pause_and_resume_a_subscriber(
+    accounts_database: str, tmp_path: Path
+) -> None:
+    await rows(
+        accounts_database,
+        "INSERT INTO progress VALUES ('accounts.open-account', 'users.user', 0, 0, now())",
+    )
+
+    types("progress", tmp_path)
+
+    told = await rows(accounts_database, "SELECT type FROM outbox ORDER BY position")
+    assert [each["type"] for each in told] == [
+        "operations.subscriber-paused.v1",
+        "operations.subscriber-resumed.v1",
+    ]
+
+
 class TestTheOutbox:
     async def test_is_listed_for_people_and_for_programs(self, accounts_database: str) -> None:
         id_ = await refuse_one(accounts_database)
@@ -98,7 +156,7 @@ class TestTheOutbox:
         assert [each["id"] for each in json.loads(for_programs.stdout)["set_aside"]] == [str(id_)]
 
     async def test_a_row_is_edited_and_released(
-        self, accounts_database: str, tmp_path: Any
+        self, accounts_database: str, tmp_path: Path
     ) -> None:
         id_ = await refuse_one(accounts_database)
         payload = json.loads(accounts("outbox", "show", id_, "--json").stdout)["payload"]
@@ -127,6 +185,14 @@ class TestTheOutbox:
         assert (done.returncode, done.stdout) == (0, "discarded\n")
         assert (again.returncode, again.stdout) == (1, "")
         assert again.stderr.startswith("not-set-aside: ")
+
+
+class TestTheSequences:
+    def test_of_a_topic_of_others_are_not_known(self) -> None:
+        done = accounts("sequences", "users.user")
+
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("not-our-topic: ")
 
 
 class TestACommand:

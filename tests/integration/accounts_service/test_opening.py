@@ -21,6 +21,7 @@ from chassis.consume import Consumer
 from chassis.handling import Chunk
 from chassis.subscribers import EventSubscriber
 from chassis.tables import inbox, outbox, parked
+from chassis.testing import Fed
 from chassis.trail import new_id
 from chassis.transactor import Transactor
 from contracts.accounts import AccountOpenedV1
@@ -41,24 +42,6 @@ class KafkaRecord:
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
-
-
-class Always:
-    """A transport in which the partition stays ours."""
-
-    def __init__(self) -> None:
-        self.done: int | None = None
-
-    def is_current(self, chunk: Chunk) -> bool:
-        return True
-
-    async def rewind(self, chunk: Chunk, offset: int) -> None:
-        raise AssertionError
-
-    def begin(self, chunk: Chunk) -> None: ...
-
-    def end(self, chunk: Chunk, next_offset: int | None) -> None:
-        self.done = next_offset
 
 
 def signed_up(user_id: UUID, offset: int) -> KafkaRecord:
@@ -179,7 +162,7 @@ class TestAUserWhoHasAnAccount:
         async with engine.begin() as connection:
             await progress.begin(connection, [subscriber], USERS_USER.name, {0: (0, 0)}, now)
         consumer = Consumer(USERS_USER, [subscriber], engine, open_work, now)
-        transport = Always()
+        transport = Fed()
 
         await consumer.handle(Chunk(USERS_USER.name, 0, 0, 3, 1, records), transport)
 

@@ -1,12 +1,15 @@
 """The operators' commands about deliveries, as they are given on a terminal."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from local_cluster.settings import REPOSITORY
 from notification_service.deliveries import State
 from tests.unit.notification_service.delivery_queue_suite import claim
 from tests.unit.notification_service.making import after, planned
@@ -33,6 +36,21 @@ def deliveries(*arguments: object) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
     )
+
+
+async def test_the_commands_on_the_page_retry_it(engine: AsyncEngine) -> None:
+    bench, delivery = PostgresBench(engine), planned()
+    await bench.plan(delivery)
+    (claimed,) = await claim(bench)
+    await bench.queue.failed(claimed, "channel_not_found", after(1))
+    page = (REPOSITORY / "docs" / "operations.md").read_text()
+    lines = re.findall(r"^python -m notification_service deliveries (.+)$", page, re.MULTILINE)
+
+    for line in lines:
+        done = deliveries(*shlex.split(line.replace("$ID", str(delivery.id))))
+        assert done.returncode == 0, done.stderr
+
+    assert (await bench.see(delivery.id)).state is State.PENDING
 
 
 async def test_a_failed_delivery_is_found_and_retried_once(engine: AsyncEngine) -> None:

@@ -16,6 +16,18 @@ import pytest
 from .repository import ROOT, blocks, pages, prose, read
 
 _NEWCOMER: Final = "tests/e2e/test_newcomer.py::test_the_first_hour"
+_OUTBOX: Final = (
+    "tests/integration/accounts_service/test_commands.py"
+    "::test_the_commands_on_the_page_mend_a_row_that_kafka_refused"
+)
+_PROGRESS: Final = (
+    "tests/integration/accounts_service/test_commands.py"
+    "::test_the_commands_on_the_page_pause_and_resume_a_subscriber"
+)
+_DELIVERIES: Final = (
+    "tests/integration/notification_service/test_commands.py"
+    "::test_the_commands_on_the_page_retry_it"
+)
 RUN_BY: Final = {
     "make demo": _NEWCOMER,
     "make up": "tests/integration/local_cluster/test_cli.py::test_infrastructure_from_up_to_clean",
@@ -28,6 +40,10 @@ RUN_BY: Final = {
     "python -m local_cluster kafka-console-consumer": _NEWCOMER,
     "python -m accounts_service parked": "tests/integration/accounts_service/test_parked.py"
     "::test_the_commands_on_the_page_find_it_mend_it_and_release_it",
+    "python -m accounts_service outbox": _OUTBOX,
+    "python -m accounts_service progress": _PROGRESS,
+    "python -m accounts_service sequences": _PROGRESS,
+    "python -m notification_service deliveries": _DELIVERIES,
 }
 """Who runs each command that a reader is shown to type, on every change."""
 
