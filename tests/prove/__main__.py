@@ -26,7 +26,6 @@ from tests.prove.mutation import Mutation
 from tests.prove.mutations import MUTATIONS
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
-_TEST_TIMEOUT_S: Final = 60
 _SOME_FAILED: Final = 1
 # How a test says that it saw something wrong, and not that the mutation is no working code.
 _NOTICED: Final = re.compile(
@@ -64,7 +63,7 @@ class Bench:
         """
         report = self.servers / "report.xml"
         report.unlink(missing_ok=True)
-        options = ["-q", "-p", "no:cacheprovider", f"--timeout={_TEST_TIMEOUT_S}"]
+        options = ["-q", "-p", "no:cacheprovider"]
         options += [f"--junitxml={report}", f"--basetemp={self.servers / 'tests'}"]
         ended = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *tests],

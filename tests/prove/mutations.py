@@ -21,6 +21,7 @@ _TRANSPORT: Final = f"{_CHASSIS}/test_chunk_transport.py::"
 _PLACES: Final = "tests/unit/chassis/test_chunks.py::TestPlaces::"
 _BEGINS: Final = f"{_CHASSIS}/test_agents.py::TestWhereItBegins::"
 _WORKERS: Final = f"{_CHASSIS}/test_agents.py::TestSeveralWorkers::"
+_WATCH: Final = f"{_CHASSIS}/test_agents.py::TestTheWatch::"
 _AGGREGATES: Final = f"{_CHASSIS}/test_aggregates.py::"
 _KEYS: Final = f"{_CHASSIS}/test_idempotency.py::"
 _DELIVERIES: Final = (
@@ -221,6 +222,30 @@ _DELIVERING: Final = (
         before="if last[tp] < first or first_of_all[tp] > following:",
         after="if False:",
         proven_by=(f"{_BEGINS}test_a_topic_that_is_shorter_than_progress_is_left_alone_in_sight",),
+    ),
+    Mutation(
+        name="crash-watch",
+        guard="where Faust crashed, and says nothing, the process ends and begins again",
+        file="chassis/agents.py",
+        before="            if app.crashed or app.should_stop:\n",
+        after="            if False:\n",
+        proven_by=(f"{_WATCH}test_ends_when_faust_crashed",),
+    ),
+    Mutation(
+        name="standstill-watch",
+        guard="where nothing moves, although there is more and Kafka is there, the process ends",
+        file="chassis/agents.py",
+        before="            if stuck or time.monotonic() - healthy_at > _JOIN_WITHIN_S:\n",
+        after="            if time.monotonic() - healthy_at > _JOIN_WITHIN_S:\n",
+        proven_by=(f"{_WATCH}test_ends_when_a_partition_does_not_move_although_there_is_more",),
+    ),
+    Mutation(
+        name="join-watch",
+        guard="where a worker does not come to join its group, the process ends",
+        file="chassis/agents.py",
+        before="            if stuck or time.monotonic() - healthy_at > _JOIN_WITHIN_S:\n",
+        after="            if stuck:\n",
+        proven_by=(f"{_WATCH}test_ends_when_it_may_not_join_the_group",),
     ),
     Mutation(
         name="worker-name-lock",
