@@ -83,6 +83,11 @@ class System:
             slack_stand_in_url=self.cluster.url("slack-stand-in"),
         )
 
+    @property
+    def logs(self) -> Path:
+        """Where every process writes what it has to say."""
+        return self.cluster.directory / "logs"
+
     async def verified(self, *, within_s: float = 120.0) -> Report:
         """Wait until everybody is back and all is quiet, and return what was found then.
 
@@ -115,9 +120,9 @@ class System:
     async def assert_nothing_is_lost(self, *, within_s: float = 120.0) -> Report:
         """Wait for quiet, and hold every invariant against what is there."""
         report = await self.verified(within_s=within_s)
-        assert report.holds, f"{report.broken()}\nlogs: {self.cluster.log('')}"
+        assert report.holds, f"{report.broken()}\nlogs: {self.logs}"
         wrong = await self.wrong_answers()
-        assert not wrong, f"{wrong}\nlogs: {self.cluster.log('')}"
+        assert not wrong, f"{wrong}\nlogs: {self.logs}"
         return report
 
 

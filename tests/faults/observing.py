@@ -23,6 +23,7 @@ EVERY_S: Final = 0.25
 # What waits for less is on its way.
 SHORTEST_STALL_S: Final = 0.75
 _ANSWER_WITHIN_S: Final = 1.0
+_KAFKA_ANSWERS_WITHIN_S: Final = 3.0
 _SERVICES: Final = ("users", "accounts", "audit", "notification")
 _LOOK: Final = """
 SELECT (SELECT count(*) FROM outbox) AS outbox,
@@ -117,19 +118,22 @@ class Observer:
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         databases = {name: _Database(self.cluster.postgres_url(name)) for name in _SERVICES}
         topics = _Topics(self.cluster.kafka_bootstrap)
+        asking = asyncio.create_task(topics.keep_asking())
         try:
             while True:
                 await self._look(databases, topics)
                 await asyncio.sleep(EVERY_S)
         finally:
-            await topics.close()
+            asking.cancel()
+            await asyncio.wait([asking])
+            if not asking.cancelled():
+                asking.result()
             for each in databases.values():
                 each.close()
 
     async def _look(self, databases: Mapping[str, "_Database"], topics: "_Topics") -> None:
-        states, ends, rows = await asyncio.gather(
+        states, rows = await asyncio.gather(
             asyncio.to_thread(self._states),
-            topics.ends(),
             asyncio.gather(*(each.look() for each in databases.values())),
         )
         found = {name: row for name, row in zip(databases, rows, strict=True) if row}
@@ -138,7 +142,7 @@ class Observer:
             for name, row in found.items()
             for topic, partition, next_offset in row[1]
         }
-        at_s = self.now_s
+        at_s, ends = self.now_s, topics.ends
         self.stalls.see(at_s, progress, ends)
         self.samples.append(
             Sample(
@@ -204,49 +208,42 @@ class _Database:
 
 
 class _Topics:
-    """The ends of every partition, asked again whenever Kafka was away."""
+    """The ends of every partition, asked again and again; none while Kafka is away."""
 
     def __init__(self, bootstrap: str) -> None:
+        self.ends: Mapping[tuple[str, int], int] = {}
         self._bootstrap = bootstrap
-        self._consumer: AIOKafkaConsumer | None = None
         self._partitions = [
             TopicPartition(topic.name, number)
             for topic in TOPICS
             for number in range(topic.partitions)
         ]
 
-    async def ends(self) -> dict[tuple[str, int], int]:
-        try:
-            ends = await _within(self._ends())
-        except (KafkaError, OSError):
-            await self.close()
-            return {}
-        return {(place.topic, place.partition): end for place, end in ends.items()}
-
-    async def _ends(self) -> dict[TopicPartition, int]:
-        if self._consumer is None:
-            self._consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._bootstrap, request_timeout_ms=1_000
-            )
-            await self._consumer.start()
-            self._consumer.assign(self._partitions)
-        found: dict[TopicPartition, int] = await self._consumer.end_offsets(self._partitions)
-        return found
-
-    async def close(self) -> None:
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            with suppress(KafkaError, OSError):
-                await _within(consumer.stop())
+    async def keep_asking(self) -> None:
+        # Beside the other looks, which are not to wait for a Kafka that is away.
+        while True:
+            consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, request_timeout_ms=1_000)
+            try:
+                await _within(consumer.start())
+                consumer.assign(self._partitions)
+                while True:
+                    found = await _within(consumer.end_offsets(self._partitions))
+                    self.ends = {(each.topic, each.partition): end for each, end in found.items()}
+                    await asyncio.sleep(EVERY_S)
+            except (KafkaError, OSError):
+                self.ends = {}
+            finally:
+                with suppress(KafkaError, OSError):
+                    await _within(consumer.stop())
 
 
 async def _within(work: Coroutine[Any, Any, T]) -> T:
-    """Wait a second and no longer: without a broker aiokafka may not heed that it is cancelled.
+    """Wait so long and no longer: without a broker aiokafka may not heed that it is cancelled.
 
     :raises TimeoutError: there was no answer
     """
     task = asyncio.create_task(work)
-    done, _ = await asyncio.wait([task], timeout=_ANSWER_WITHIN_S)
+    done, _ = await asyncio.wait([task], timeout=_KAFKA_ANSWERS_WITHIN_S)
     if not done:
         task.cancel()
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())

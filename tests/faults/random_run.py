@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.faults.harness import System, running_system
-from tests.faults.observing import Observer, Sample, Stall
+from tests.faults.observing import EVERY_S, Observer, Sample, Stall
 from tests.faults.report import page
 from tests.faults.schedule import Fault, Kind, schedule
 from verification.addresses import CannotVerify
@@ -27,6 +27,9 @@ PER_SECOND: Final = 15.0
 RESTARTED_WITHIN_S: Final = 5.0
 TAKEN_OVER_WITHIN_S: Final = 10.0
 
+_CALM_BEFORE_S: Final = 3.0
+# Of the looks that there would be on a machine with nothing else to do.
+_OFTEN_ENOUGH: Final = 0.5
 _SAY_EVERY_S: Final = 5.0
 _RUNS_WITHIN_S: Final = 3.0
 _QUIET_WITHIN_S: Final = 180.0
@@ -51,7 +54,7 @@ class Recovery:
 
     fault: Fault
     seconds: float | None
-    """None: nobody could tell, since nothing was sent or nothing was seen."""
+    """None: nobody can tell, since not all was well before, or the machine was too busy."""
     within_s: float
     others_s: float
     """The longest that a partition of another service stood still meanwhile."""
@@ -118,14 +121,29 @@ class Outcome:
         during = [each for each in self.stalls if done.at_s <= each.end_s and each.begin_s <= until]
         service = done.fault.who.partition("-")[0]
         comes_back = done.fault.kind is Kind.KILL
-        seen = [each for each in self.samples if done.at_s <= each.at_s <= until]
-        is_told = len(seen) > 1 and seen[0].answered < seen[-1].answered
         stood = max((s.end_s - done.at_s for s in during if s.service == service), default=0.0)
         return Recovery(
             done.fault,
-            stood if is_told else None,
+            stood if self._is_told(done.at_s, until, service) else None,
             RESTARTED_WITHIN_S if comes_back else TAKEN_OVER_WITHIN_S,
             max((s.seconds for s in during if s.service != service), default=0.0),
+        )
+
+    def _is_told(self, at_s: float, until: float, service: str) -> bool:
+        """Whether all was well before, so that a stall is this fault's, and was looked at often."""
+        before = [each for each in self.samples if at_s - _CALM_BEFORE_S <= each.at_s <= at_s]
+        during = [each for each in self.samples if at_s <= each.at_s <= until]
+        stood = any(
+            each.service == service and each.begin_s < at_s < each.end_s for each in self.stalls
+        )
+        often = len(before + during) > _OFTEN_ENOUGH * (until - at_s + _CALM_BEFORE_S) / EVERY_S
+        return (
+            often
+            and not stood
+            and before[0].answered < before[-1].answered
+            and during[0].answered < during[-1].answered
+            and all(service in each.lags for each in before)
+            and all(set(each.states.values()) <= {"running", "stopped"} for each in before)
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -261,7 +279,7 @@ async def run(
 ) -> Outcome:
     """Make the faults of a seed under load, wait for quiet, and check every invariant."""
     workload = system.workload
-    outcome = Outcome(seed, minutes, per_second, str(system.cluster.log("")))
+    outcome = Outcome(seed, minutes, per_second, str(system.logs))
     observer = Observer(system.cluster, workload.promised)
     faults = schedule(seed, minutes)
     say(f"seed {seed}: {len(faults)} faults in {minutes:g} min, {per_second:g} commands a second")

@@ -96,7 +96,7 @@ class _Scale:
         return "".join(
             f'<line class="grid" x1="{self.x(at)}" x2="{self.x(at)}" y1="0" y2="{height}"/>'
             f'<text class="soft" x="{self.x(at)}" y="{height + 13}" text-anchor="middle">'
-            f"{f'{at // 60} min' if at % 60 == 0 else f'{at} s'}</text>"
+            f"{at // 60}:{at % 60:02}</text>"
             for at in range(0, int(self.seconds) + 1, step)
         )
 
