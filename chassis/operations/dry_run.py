@@ -17,7 +17,7 @@ from chassis import tables
 from chassis.database import sqlstate_of
 from chassis.failures import is_transient
 from chassis.operations.operable import Operations
-from chassis.operations.parked import locked
+from chassis.operations.parked_rows import locked
 from chassis.parking import CannotRelease, Failure, ParkedRecord, Reason
 from chassis.problems import TemporarilyUnavailable
 from chassis.subscribers import Subscriber

@@ -21,7 +21,8 @@ from chassis.failpoints import failpoint
 from chassis.failures import is_transient, pause_s
 from chassis.operations.acts import Operator
 from chassis.operations.operable import Operations
-from chassis.operations.parked import (
+from chassis.operations.parked import told_of
+from chassis.operations.parked_rows import (
     NoSuchParkedEvent,
     forks,
     in_turn,
@@ -29,7 +30,6 @@ from chassis.operations.parked import (
     locked_row,
     of_subject,
     subscriber_of,
-    told_of,
 )
 from chassis.parking import CannotRelease, Failure, ParkedRecord, Reason
 from chassis.problems import TemporarilyUnavailable

@@ -12,12 +12,8 @@ import httpx
 import pytest
 
 from chassis.domain import InvalidFields
-from chassis.operations.parked import (
-    NoSuchParkedEvent,
-    NotEditable,
-    ParkedFilter,
-    ParkedSearch,
-)
+from chassis.operations.parked import NotEditable, ParkedFilter, ParkedSearch
+from chassis.operations.parked_rows import NoSuchParkedEvent
 from chassis.parking import Reason, waiting
 from chassis.subscribers import RecordSubscriber
 from chassis.testing import FedRecord

@@ -11,7 +11,7 @@ import pytest
 from chassis import failures
 from chassis.operations import operable as operable_module
 from chassis.operations import release as release_module
-from chassis.operations.parked import NoSuchParkedEvent, NoSuchSubscriber
+from chassis.operations.parked_rows import NoSuchParkedEvent, NoSuchSubscriber
 from chassis.operations.release import Forked, NotFirst
 from chassis.parking import Reason, SeenAlready
 from chassis.problems import TemporarilyUnavailable
@@ -214,6 +214,23 @@ class TestOneThatFailsAgain:
 
         assert await shop.row(id_) == before
         assert await told(shop.service.database) == []
+
+    async def test_because_it_hangs_is_parked_again(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(release_module, "_SLICE_TIMEOUT_S", 0.5)
+
+        async def hang(*_event: object) -> None:
+            await asyncio.Event().wait()
+
+        await shop.parks(uuid4(), 1)
+        (id_,) = (await shop.ids()).values()
+        with monkeypatch.context() as patched:
+            patched.setattr(Faults, "__call__", hang)
+            done = await shop.release().one(id_)
+
+        assert done.stopped_at is not None
+        assert (await shop.row(id_))["error_message"] == "TimeoutError"
 
     async def test_because_nobody_understands_it_stops_there_and_keeps_what_was_done(
         self, shop: Shop
