@@ -29,7 +29,7 @@ class Said:
     @property
     def is_unready(self) -> bool:
         """Whether it can't do its work for another reason than that the machine is busy."""
-        is_slow = all(_SLOW in reason for reason in self.reasons.values())
+        is_slow = {_SLOW in reason for reason in self.reasons.values()} == {True}
         return self.status != httpx.codes.OK and not is_slow
 
 
