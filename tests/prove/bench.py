@@ -1,0 +1,141 @@
+"""A copy of the tracked files in which guards are taken away, and what their tests make of it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree
+
+from local_cluster.testing import running_infrastructure
+from tests.infrastructure import SHARED_BY_RUNS
+from tests.prove.mutation import Drifted, Mutation
+
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_SOME_FAILED: Final = 1
+# How a test says that it saw something wrong, and not that the mutation is no working code.
+_NOTICED: Final = re.compile(
+    r"assert\b|AssertionError|TimeoutError|Failed: (DID NOT RAISE|Timeout)"
+)
+
+Outcomes = Mapping[str, Sequence[str]]
+"""Each test that was run, as pytest's report names it, and what it said when it failed."""
+
+
+class NotRun(Exception):
+    """pytest did not get as far as running the tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What became of a guard's tests without it; ``unnoticed`` says what is wrong, if anything."""
+
+    mutation: Mutation
+    seconds: float
+    unnoticed: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A copy of the tracked files, and where the servers are that its runs share."""
+
+    tree: Path
+    servers: Path
+
+    def run(self, tests: Iterable[str]) -> Outcomes:
+        """Run these tests as they are now.
+
+        :raises NotRun: pytest could not
+        """
+        report = self.servers / "report.xml"
+        report.unlink(missing_ok=True)
+        options = ["-q", "-p", "no:cacheprovider"]
+        options += [f"--junitxml={report}", f"--basetemp={self.servers / 'tests'}"]
+        ended = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, *tests],
+            cwd=self.tree,
+            # A cached module of the same second and size would pass for the mutated one.
+            env=os.environ | {SHARED_BY_RUNS: str(self.servers), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ended.returncode not in (0, _SOME_FAILED):
+            raise NotRun(f"pytest ended with {ended.returncode}: {ended.stdout[-500:]}")
+        return _outcomes(report)
+
+    def prove(self, mutation: Mutation) -> Proof:
+        """Run a guard's tests without the guard."""
+        file = self.tree / mutation.file
+        source = file.read_text()
+        began = time.monotonic()
+        try:
+            file.write_text(mutation.mutate(source))
+            outcomes = self.run(mutation.proven_by)
+        except (Drifted, NotRun) as error:
+            unnoticed = [str(error)]
+        else:
+            verdicts = {test: unnoticed_by(test, outcomes) for test in mutation.proven_by}
+            unnoticed = [f"{test} {said}" for test, said in verdicts.items() if said is not None]
+        finally:
+            file.write_text(source)
+        return Proof(mutation, time.monotonic() - began, unnoticed)
+
+
+def _outcomes(report: Path) -> Outcomes:
+    outcomes: defaultdict[str, list[str]] = defaultdict(list)
+    # A test that fails, and then breaks as it is taken down, is there twice.
+    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - written by our pytest
+        said = outcomes[f"{case.get('classname')}.{case.get('name')}"]
+        said += [each.get("message", "") for each in case if each.tag in ("failure", "error")]
+    return outcomes
+
+
+def unnoticed_by(test: str, outcomes: Outcomes) -> str | None:
+    """Say why a test did not notice that the guard was gone; None: it did."""
+    name = test.replace("/", ".").replace(".py::", ".").replace("::", ".")
+    # Without its parameters, a name stands for the test with each of them.
+    ran = [said for each, said in outcomes.items() if each == name or each.startswith(f"{name}[")]
+    if not ran:
+        return "was not run"
+    if not all(ran):
+        return "stays green"
+    broken = [said for said in ran if not any(_NOTICED.match(each) for each in said)]
+    return f"breaks: {broken[0][0][:200]}" if broken else None
+
+
+@contextmanager
+def bench() -> Iterator[Bench]:
+    """Have a copy of the tracked files, and the servers, while the block runs."""
+    with tempfile.TemporaryDirectory(prefix="prove-") as directory:
+        tree, servers = Path(directory, "tree"), Path(directory, "servers")
+        servers.mkdir()
+        _copy_tracked_files(tree)
+        with (
+            # Every run joins these, where it would start its own.
+            running_infrastructure(servers / "postgres", kafka=False),
+            running_infrastructure(servers / "kafka", postgres=False),
+        ):
+            yield Bench(tree, servers)
+
+
+def _copy_tracked_files(to: Path) -> None:
+    listed = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files", "-z"],  # noqa: S607 - the git on the path
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (_ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(_ROOT / name, to / name)
