@@ -9,6 +9,7 @@ from chassis.operations.terminal import (
     Terminal,
     act_options,
     as_json_option,
+    asked,
     echo_json,
     echo_table,
     operator_of,
@@ -39,9 +40,10 @@ def deliveries_commands(terminal: Terminal[Any]) -> click.Group:
 @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
 @as_json_option
 @click.pass_obj
-def list_deliveries(terminal: Terminal[Any], /, *, as_json: bool, **search: Any) -> None:
+def list_deliveries(terminal: Terminal[Any], /, *, as_json: bool, **options: Any) -> None:
+    search = asked(Search, **options)
     page: DeliveryPage = terminal.run(
-        lambda operations: page_of(ListDeliveries(operations.engine), Search(**search))
+        lambda operations: page_of(ListDeliveries(operations.engine), search)
     )
     if as_json:
         echo_json(page)

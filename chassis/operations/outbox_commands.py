@@ -13,6 +13,7 @@ from chassis.operations.terminal import (
     Terminal,
     act_options,
     as_json_option,
+    asked,
     echo_fields,
     echo_json,
     echo_table,
@@ -40,8 +41,9 @@ def outbox_commands(terminal: Terminal[Any]) -> click.Group:
 @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
 @as_json_option
 @click.pass_obj
-def list_rows(terminal: Terminal[Any], /, *, as_json: bool, **search: Any) -> None:
-    page = terminal.run(lambda operations: SetAside(operations).page(OutboxSearch(**search)))
+def list_rows(terminal: Terminal[Any], /, *, as_json: bool, **options: Any) -> None:
+    search = asked(OutboxSearch, **options)
+    page = terminal.run(lambda operations: SetAside(operations).page(search))
     if as_json:
         echo_json(page)
         return

@@ -5,7 +5,13 @@ from typing import Any
 import click
 
 from chassis.operations.sequences import MOST, Sequences, SequencesSearch
-from chassis.operations.terminal import Terminal, as_json_option, echo_json, echo_table
+from chassis.operations.terminal import (
+    Terminal,
+    as_json_option,
+    asked,
+    echo_json,
+    echo_table,
+)
 
 
 def sequences_command(terminal: Terminal[Any]) -> click.Command:
@@ -14,10 +20,9 @@ def sequences_command(terminal: Terminal[Any]) -> click.Command:
     @click.option("--after", type=click.UUID, help="`next` of the page before.")
     @click.option("--limit", type=click.IntRange(1, MOST), default=500, show_default=True)
     @as_json_option
-    def sequences(*, as_json: bool, **search: Any) -> None:
-        page = terminal.run(
-            lambda operations: Sequences(operations).page(SequencesSearch(**search))
-        )
+    def sequences(*, as_json: bool, **options: Any) -> None:
+        search = asked(SequencesSearch, **options)
+        page = terminal.run(lambda operations: Sequences(operations).page(search))
         if as_json:
             echo_json(page)
             return

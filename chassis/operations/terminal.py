@@ -21,6 +21,7 @@ from contracts.operations import OperatorAct
 
 S = TypeVar("S", bound=ServiceSettings)
 T = TypeVar("T")
+Body = TypeVar("Body", bound=BaseModel)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -69,12 +70,21 @@ def operator_of(by: str, why: str) -> Operator:
 
     :raises click.UsageError: the name or the reason can't be kept with the act
     """
+    told = asked(OperatorAct, by=by, why=why)
+    return Operator(told.by, told.why)
+
+
+def asked(model: type[Body], **options: Any) -> Body:
+    """Return what the options ask for.
+
+    :raises click.UsageError: one of them makes no sense
+    """
     try:
-        told = OperatorAct(by=by, why=why)
+        return model(**options)
     except ValidationError as error:
         broken = error.errors()[0]
-        raise click.UsageError(f"--{broken['loc'][0]}: {broken['msg']}") from None
-    return Operator(told.by, told.why)
+        option = str(broken["loc"][0]).replace("_", "-")
+        raise click.UsageError(f"--{option}: {broken['msg']}") from None
 
 
 def echo_json(body: BaseModel) -> None:

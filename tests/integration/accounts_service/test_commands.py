@@ -204,6 +204,8 @@ class TestACommand:
             ("outbox", "release", UUID(int=1), "--why", "a\nb"),
             ("outbox", "release", UUID(int=1), "--why", "x", "--by", "b" * 256),
             ("outbox", "show", "1"),
+            ("outbox", "list", "--subject", "s" * 256),
+            ("sequences", "t" * 256),
         ],
     )
     def test_that_makes_no_sense_is_refused(self, arguments: tuple[object, ...]) -> None:
