@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from local_cluster.directories import make_cluster_directory
 from tests.faults.harness import System, running_system
 from tests.faults.observing import EVERY_S, Observer, Sample, Stall
 from tests.faults.report import page
@@ -349,6 +350,8 @@ def main() -> None:
         "--directory", type=Path, default=Path(".local/soak"), help="for reports, one folder each"
     )
     arguments = parser.parse_args()
+    # While nothing is in it, so that `make clean` knows that it may be removed.
+    make_cluster_directory(arguments.directory.absolute().parent)
     directory = (arguments.directory / time.strftime("%Y-%m-%d-%H%M%S")).absolute()
     with running_system(directory / "system", seed=arguments.seed) as system:
         outcome = asyncio.run(
