@@ -18,6 +18,7 @@ _LOST: Final = f"{_CHASSIS}/test_transactor.py::TestAConnectionLost::"
 _CONFLICTS: Final = f"{_CHASSIS}/test_transactor.py::TestConflicts::"
 _SESSION: Final = f"{_CHASSIS}/test_database.py::TestASession::"
 _TRANSPORT: Final = f"{_CHASSIS}/test_chunk_transport.py::"
+_CHUNKS: Final = "tests/unit/chassis/test_chunks.py::TestTheConsumer::"
 _PLACES: Final = "tests/unit/chassis/test_chunks.py::TestPlaces::"
 _BEGINS: Final = f"{_CHASSIS}/test_agents.py::TestWhereItBegins::"
 _WORKERS: Final = f"{_CHASSIS}/test_agents.py::TestSeveralWorkers::"
@@ -194,9 +195,17 @@ _DELIVERING: Final = (
         file="chassis/chunks.py",
         before="if place is not None and place.epoch == epoch:",
         after="if place is not None:",
+        proven_by=(f"{_PLACES}test_a_rewind_of_an_epoch_that_is_over_does_nothing",),
+    ),
+    Mutation(
+        name="epoch-skip",
+        guard="a chunk fetched before a seek, or of a partition that was revoked, is left alone",
+        file="chassis/chunks.py",
+        before="return place is not None and place.epoch == chunk.epoch",
+        after="return True",
         proven_by=(
-            f"{_PLACES}test_a_rewind_of_an_epoch_that_is_over_does_nothing",
-            f"{_TRANSPORT}TestATransportThatMisbehaves::test_loses_and_doubles_nothing_and_is_healed_soon",
+            f"{_CHUNKS}test_a_chunk_is_current_in_its_epoch_only[revoked]",
+            f"{_CHUNKS}test_a_chunk_is_current_in_its_epoch_only[sought since]",
         ),
     ),
     Mutation(
