@@ -25,7 +25,13 @@ from chassis.chunks import ChunkConsumer, ChunkTransport, PassThrough
 from chassis.consume import Consumer
 from chassis.database import is_away, is_connection_lost
 from chassis.done import Standstill
-from chassis.kafka import KafkaSecurity, admin_client, shortcomings, topic_states
+from chassis.kafka import (
+    KafkaSecurity,
+    admin_client,
+    cancelled_by_us_only,
+    shortcomings,
+    topic_states,
+)
 from chassis.libraries import check_libraries
 from chassis.locks import NamedLock
 from chassis.progress import Standing, foremost, hindmost
@@ -164,10 +170,11 @@ class Agents(Generic[W]):
     async def _what_kafka_lacks(self) -> str | None:
         topics = [consumer.topic for consumer in self._consumers.values()]
         try:
-            async with admin_client(
-                self._settings.kafka_bootstrap, KafkaSecurity.of(self._settings)
-            ) as client:
-                states = await topic_states(client, [topic.name for topic in topics])
+            with cancelled_by_us_only():
+                async with admin_client(
+                    self._settings.kafka_bootstrap, KafkaSecurity.of(self._settings)
+                ) as client:
+                    states = await topic_states(client, [topic.name for topic in topics])
         except (KafkaError, OSError) as error:
             return f"Kafka does not answer: {type(error).__name__}"
         missing = [name for name, state in states.items() if state is None]

@@ -28,6 +28,7 @@ from faust.types import TP
 
 from chassis.done import Done, Place
 from chassis.handling import Chunk
+from chassis.kafka import cancelled_by_us_only
 from chassis.records import Record
 
 log = structlog.get_logger(__name__)
@@ -183,8 +184,9 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         numbers = consumer.partitions_for_topic(topic) or ()
         partitions = [TopicPartition(topic, number) for number in numbers]
-        first = await consumer.beginning_offsets(partitions)
-        following = await consumer.end_offsets(partitions)
+        with cancelled_by_us_only():
+            first = await consumer.beginning_offsets(partitions)
+            following = await consumer.end_offsets(partitions)
         return {tp.partition: (first[tp], following[tp]) for tp in partitions}
 
     def _give_up(self, tp: TopicPartition, reason: str) -> None:

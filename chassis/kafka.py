@@ -8,8 +8,8 @@ import asyncio
 import os
 import ssl
 import sys
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Generator, Iterable, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +18,13 @@ import click
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
 from chassis.settings import KafkaSettings
 from contracts.topics import TOPICS, Topic
@@ -82,6 +88,24 @@ async def admin_client(
         await client.close()
 
 
+@contextmanager
+def cancelled_by_us_only() -> Generator[None, None, None]:
+    """Let a cancellation out only where this task is being cancelled.
+
+    aiokafka cancels futures and tasks of its own, when a broker dies or a client is closed as
+    soon as it was opened, and lets that out: it would end whoever asked, without a word.
+
+    :raises KafkaConnectionError: aiokafka cancelled something of its own
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise KafkaConnectionError("given up by the client") from error
+
+
 async def bounds_of(
     settings: KafkaSettings, partitions: Collection[TopicPartition]
 ) -> Mapping[TopicPartition, tuple[int, int]]:
@@ -96,14 +120,16 @@ async def bounds_of(
         **KafkaSecurity.of(settings).client_arguments(),
     )
     try:
-        async with asyncio.timeout(_BOUNDS_WITHIN_S):
-            await consumer.start()
-            first = await consumer.beginning_offsets(partitions)
-            following = await consumer.end_offsets(partitions)
+        with cancelled_by_us_only():
+            async with asyncio.timeout(_BOUNDS_WITHIN_S):
+                await consumer.start()
+                first = await consumer.beginning_offsets(partitions)
+                following = await consumer.end_offsets(partitions)
     except TimeoutError as error:
         raise KafkaTimeoutError(f"no answer within {_BOUNDS_WITHIN_S:g} s") from error
     finally:
-        await consumer.stop()
+        with cancelled_by_us_only():
+            await consumer.stop()
     return {each: (first[each], following[each]) for each in partitions}
 
 

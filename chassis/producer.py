@@ -17,7 +17,7 @@ from aiokafka.errors import (
 from aiokafka.partitioner import DefaultPartitioner
 
 from chassis.failpoints import failpoint
-from chassis.kafka import KafkaSecurity
+from chassis.kafka import KafkaSecurity, cancelled_by_us_only
 from chassis.outbox_queue import Row
 from chassis.settings import ServiceSettings
 
@@ -85,11 +85,13 @@ class RowProducer:
         # An idempotent one lets go of no record by itself, and would wait for a broker for ever.
         self._producer._message_accumulator.fail_all(KafkaConnectionError("given up"))  # noqa: SLF001
         try:
-            async with asyncio.timeout(_CLOSE_WITHIN_S):
-                await self._producer.stop()
+            with cancelled_by_us_only():
+                async with asyncio.timeout(_CLOSE_WITHIN_S):
+                    await self._producer.stop()
         except Exception as error:  # noqa: BLE001 - whatever its last request made of that
             log.debug("producer-given-up", error=type(error).__name__)
-            await self._producer.client.close()
+            with suppress(KafkaConnectionError), cancelled_by_us_only():
+                await self._producer.client.close()
 
     async def has_topic(self, topic: str) -> bool:
         """Tell whether the topic is there.
@@ -166,7 +168,11 @@ class RowProducer:
         if not answer.done():
             answer.cancel()
             return TimeoutError("not answered")
-        error = answer.exception()
+        error: BaseException | None = (
+            KafkaConnectionError("given up by the client")
+            if answer.cancelled()
+            else answer.exception()
+        )
         if error is None:
             self._known_at[place] = asyncio.get_running_loop().time()
         return error

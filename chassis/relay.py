@@ -12,10 +12,12 @@ from datetime import datetime
 from typing import Final
 
 import structlog
+from aiokafka.errors import KafkaConnectionError
 
 from chassis import telemetry
 from chassis.database import is_away as is_database_away
 from chassis.failpoints import failpoint
+from chassis.kafka import cancelled_by_us_only
 from chassis.locks import connect, try_lock
 from chassis.outbox_queue import OutboxQueue, Row
 from chassis.producer import KafkaAway, RowProducer, is_away, is_forbidden
@@ -77,8 +79,9 @@ class Relay:
         """Publish until stopped; waits for Kafka and the database by itself."""
         while not self._stopping.is_set():
             try:
-                await self._work()
-            except KafkaAway as error:
+                with cancelled_by_us_only():
+                    await self._work()
+            except (KafkaAway, KafkaConnectionError) as error:
                 reason = f"Kafka does not take records: {error}"
             except Exception as error:
                 if not is_database_away(error):

@@ -480,6 +480,28 @@ class TestADatabaseThatIsAway:
 
 
 class TestKafkaThatIsAway:
+    async def test_a_client_that_cancels_something_of_its_own_does_not_end_the_relay(
+        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        send = RowProducer.send
+
+        async def cancel_once(_producer: RowProducer, _rows: Sequence[Row]) -> Sequence[Answer]:
+            monkeypatch.setattr(RowProducer, "send", send)
+            future: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
+            future.cancel()
+            return await future
+
+        monkeypatch.setattr(RowProducer, "send", cancel_once)
+        async with engine.begin() as connection:
+            await tell(connection, topic, (uuid4(), 1))
+
+        async with relaying(settings_for(database, kafka)):
+            await until_empty(database)
+
+        assert len(await published(kafka, topic)) == 1
+
     async def test_frozen_is_waited_for_in_sight_and_nothing_is_lost_or_out_of_order(
         self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure
     ) -> None:
