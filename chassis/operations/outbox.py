@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis.domain import BrokenField, DomainError, InvalidFields, Kind
+from chassis.domain import DomainError, Kind
 from chassis.operations.acts import Operator
 from chassis.operations.operable import Operations
+from chassis.operations.payloads import broken_payload, check_same
 from chassis.outbox import Outbox, columns_of
 from chassis.rows import insert_rows
 from chassis.tables import outbox, outbox_set_aside
@@ -270,22 +271,21 @@ def _edited(row: Row[Any], payload: Mapping[str, Any], topic: Topic) -> EncodedE
     try:
         envelope = decode(orjson.dumps(payload))
     except (InvalidEnvelope, TypeError) as error:
-        raise _broken("not-an-event", str(error)) from None
+        raise broken_payload("not-an-event", str(error)) from None
     first = orjson.loads(row.payload)
-    same = {
-        "id": (envelope.id, row.id),
-        "source": (envelope.source, first["source"]),
-        "type": (envelope.type, row.type),
-        "subject": (envelope.subject, row.aggregateid),
-        "sequence": (envelope.sequence, row.sequence),
-    }
-    for name, (said, known) in same.items():
-        if said != known:
-            raise _broken("another-event", f"{name}: must stay {known}")
+    check_same(
+        {
+            "id": (envelope.id, row.id),
+            "source": (envelope.source, first["source"]),
+            "type": (envelope.type, row.type),
+            "subject": (envelope.subject, row.aggregateid),
+            "sequence": (envelope.sequence, row.sequence),
+        }
+    )
     try:
         event = event_in(envelope, _model_of(row.type, topic))
     except InvalidEnvelope as error:
-        raise _broken("wrong-data", str(error)) from None
+        raise broken_payload("wrong-data", str(error)) from None
     encoded = encode(
         event,
         id=envelope.id,
@@ -299,7 +299,9 @@ def _edited(row: Row[Any], payload: Mapping[str, Any], topic: Topic) -> EncodedE
     )
     size = largest_size_bytes(encoded)
     if size > topic.max_message_bytes:
-        raise _broken("too-large", f"{size} bytes; {topic.name} takes {topic.max_message_bytes}")
+        raise broken_payload(
+            "too-large", f"{size} bytes; {topic.name} takes {topic.max_message_bytes}"
+        )
     return encoded
 
 
@@ -307,11 +309,7 @@ def _model_of(type_: str, topic: Topic) -> type[IntegrationEvent]:
     for model in topic.events:
         if model.event_type == type_:
             return model
-    raise _broken("wrong-data", f"{topic.name} has no events of the type {type_}")
-
-
-def _broken(code: str, message: str) -> InvalidFields:
-    return InvalidFields(BrokenField("payload", code, message))
+    raise broken_payload("wrong-data", f"{topic.name} has no events of the type {type_}")
 
 
 # Apache Kafka, "Record Batch" and "Record": a batch's header, and the lengths within a record.

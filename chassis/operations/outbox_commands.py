@@ -18,6 +18,8 @@ from chassis.operations.terminal import (
     echo_json,
     echo_table,
     operator_of,
+    payload_in,
+    payload_option,
 )
 
 _COLUMNS = ("id", "topic", "subject", "sequence", "type", "size_bytes", "error_code", "edited")
@@ -72,20 +74,12 @@ def show(terminal: Terminal[Any], event_id: UUID, *, payload: bool, as_json: boo
 
 @click.command("edit", help="Change what is published; it stays the same event.")
 @_event_id
-@click.option(
-    "--payload-file",
-    required=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="The whole event, as JSON.",
-)
+@payload_option
 @act_options
 @click.pass_obj
 def edit(terminal: Terminal[Any], event_id: UUID, payload_file: Path, by: str, why: str) -> None:
     operator = operator_of(by, why)
-    try:
-        payload = orjson.loads(payload_file.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise click.UsageError(f"{payload_file}: {error}") from None
+    payload = payload_in(payload_file)
     _act(terminal, lambda rows: rows.edit(event_id, payload, operator), "edited")
 
 

@@ -11,10 +11,11 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Row, delete, func, select, update
 
-from chassis.domain import BrokenField, DomainError, InvalidFields, Kind
+from chassis.domain import DomainError, Kind
 from chassis.operations.acts import Operator
 from chassis.operations.operable import Operations
 from chassis.operations.parked_rows import NoSuchParkedEvent, locked, locked_row
+from chassis.operations.payloads import broken_payload, check_same
 from chassis.parking import Reason, headers_in
 from chassis.records import Label
 from chassis.subscribers import EventSubscriber
@@ -263,24 +264,19 @@ def _edited(row: Row[Any], payload: Mapping[str, Any], subscriber: EventSubscrib
         edited = json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
         label = subscriber.label_of_edited(edited)
     except InvalidEnvelope as error:
-        raise _broken("not-an-event", str(error)) from None
+        raise broken_payload("not-an-event", str(error)) from None
     except ValueError:
-        raise _broken("not-an-event", "no JSON that others read") from None
+        raise broken_payload("not-an-event", "no JSON that others read") from None
     if row.subject is not None:
         _check_same(row, label)
     return edited
 
 
 def _check_same(row: Row[Any], label: Label) -> None:
-    same = {
-        "id": (label.event_id, row.event_id),
-        "subject": (label.subject, row.subject),
-        "sequence": (label.sequence, row.sequence),
-    }
-    for name, (said, known) in same.items():
-        if said != known:
-            raise _broken("another-event", f"{name}: must stay {known}")
-
-
-def _broken(code: str, message: str) -> InvalidFields:
-    return InvalidFields(BrokenField("payload", code, message))
+    check_same(
+        {
+            "id": (label.event_id, row.event_id),
+            "subject": (label.subject, row.subject),
+            "sequence": (label.sequence, row.sequence),
+        }
+    )

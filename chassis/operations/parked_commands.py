@@ -7,7 +7,6 @@ from uuid import UUID
 
 import click
 import orjson
-from pydantic import ValidationError
 
 from chassis.operations.dry_run import DryRun, DryRunBody
 from chassis.operations.operable import Operations
@@ -17,10 +16,13 @@ from chassis.operations.terminal import (
     Terminal,
     act_options,
     as_json_option,
+    asked,
     echo_fields,
     echo_json,
     echo_table,
     operator_of,
+    payload_in,
+    payload_option,
 )
 from chassis.parking import Reason
 
@@ -36,7 +38,6 @@ _COUNT_COLUMNS: Final = (
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-F = TypeVar("F", bound=ParkedFilter)
 
 _parked_id = click.argument("parked_id", type=click.UUID)
 
@@ -45,14 +46,6 @@ def _filters(command: Command) -> Command:
     for name in ("type", "error-code", "subject", "topic", "subscriber"):
         command = click.option(f"--{name}")(command)
     return click.option("--reason", type=click.Choice([each.value for each in Reason]))(command)
-
-
-def _wanted(model: type[F], given: dict[str, Any]) -> F:
-    try:
-        return model(**given)
-    except ValidationError as error:
-        broken = error.errors()[0]
-        raise click.UsageError(f"--{broken['loc'][0]}: {broken['msg']}") from None
 
 
 def parked_commands(terminal: Terminal[Any]) -> click.Group:
@@ -73,7 +66,7 @@ def _add_looking(group: click.Group, terminal: Terminal[Any]) -> None:
     @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
     @as_json_option
     def list_events(*, as_json: bool, **given: Any) -> None:
-        search = _wanted(ParkedSearch, given)
+        search = asked(ParkedSearch, **given)
         page = terminal.run(lambda operations: ParkedEvents(operations).page(search))
         if as_json:
             return echo_json(page)
@@ -86,7 +79,7 @@ def _add_looking(group: click.Group, terminal: Terminal[Any]) -> None:
     @_filters
     @as_json_option
     def count(*, as_json: bool, **given: Any) -> None:
-        wanted = _wanted(ParkedFilter, given)
+        wanted = asked(ParkedFilter, **given)
         counts = terminal.run(lambda operations: ParkedEvents(operations).count(wanted))
         if as_json:
             echo_json(counts)
@@ -122,19 +115,11 @@ def _add_trying(group: click.Group, terminal: Terminal[Any]) -> None:
 def _add_deciding(group: click.Group, terminal: Terminal[Any]) -> None:
     @group.command("edit", help="Change what is handled; what came is kept.")
     @_parked_id
-    @click.option(
-        "--payload-file",
-        required=True,
-        type=click.Path(path_type=Path, exists=True, dir_okay=False),
-        help="The whole event, as JSON.",
-    )
+    @payload_option
     @act_options
     def edit(parked_id: UUID, payload_file: Path, by: str, why: str) -> None:
         operator = operator_of(by, why)
-        try:
-            payload = orjson.loads(payload_file.read_bytes())
-        except orjson.JSONDecodeError as error:
-            raise click.UsageError(f"{payload_file}: {error}") from None
+        payload = payload_in(payload_file)
         terminal.run(lambda operations: ParkedEvents(operations).edit(parked_id, payload, operator))
         click.echo("edited")
 

@@ -16,6 +16,7 @@ from chassis.domain import DomainError, Kind
 from chassis.kafka import bounds_of
 from chassis.operations.acts import Operator, subject_of_subscriber
 from chassis.operations.operable import Operations
+from chassis.operations.parked_rows import subscriber_of
 from chassis.subscribers import EventSubscriber, Subscriber
 from contracts.operations import (
     SubscriberAct,
@@ -28,10 +29,6 @@ _progress: Final = tables.progress
 
 Name = tuple[str, str]
 """A subscriber and its topic: one name may stand at several."""
-
-
-class NoSuchSubscriber(DomainError):
-    kind, code = Kind.NOT_FOUND, "no-such-subscriber"
 
 
 class NotBegun(DomainError):
@@ -133,7 +130,7 @@ class Progress:
         :raises NotBegun: it was never run
         :raises KafkaIsAway: it does not say where the topic begins
         """
-        subscriber = self._subscriber(name)
+        subscriber = subscriber_of(self._operations, *name)
         if not isinstance(subscriber, EventSubscriber) or subscriber.empty_state is None:
             raise NotRestartable(
                 f"{subscriber.name} can't begin anew: what it did stays done, and nothing says how"
@@ -155,7 +152,7 @@ class Progress:
             await self._tell(connection, name, SubscriberRestartedV1, operator)
 
     async def _set_paused(self, name: Name, act: type[SubscriberAct], operator: Operator) -> None:
-        self._subscriber(name)
+        subscriber_of(self._operations, *name)
         pauses = act is SubscriberPausedV1
         async with self._operations.act() as connection:
             rows = await _lock(connection, name)
@@ -185,12 +182,6 @@ class Progress:
         subscriber, topic = name
         told = act(by=operator.by, why=operator.why, subscriber=subscriber, topic=topic)
         await self._operations.acts.tell(connection, {subject_of_subscriber(*name): told})
-
-    def _subscriber(self, name: Name) -> Subscriber[Any]:
-        subscriber = self._known.get(name)
-        if subscriber is None:
-            raise NoSuchSubscriber(f"this service has no subscriber {name[0]} to {name[1]}")
-        return subscriber
 
 
 async def _lock(connection: AsyncConnection, name: Name) -> Sequence[Row[Any]]:

@@ -4,9 +4,11 @@ import asyncio
 import getpass
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 import click
+import orjson
 from pydantic import BaseModel, ValidationError
 
 from chassis import failpoints
@@ -24,6 +26,12 @@ T = TypeVar("T")
 Body = TypeVar("Body", bound=BaseModel)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+payload_option = click.option(
+    "--payload-file",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The whole event, as JSON.",
+)
 as_json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
@@ -85,6 +93,17 @@ def asked(model: type[Body], **options: Any) -> Body:
         broken = error.errors()[0]
         option = str(broken["loc"][0]).replace("_", "-")
         raise click.UsageError(f"--{option}: {broken['msg']}") from None
+
+
+def payload_in(file: Path) -> Any:
+    """Return the JSON that a file holds.
+
+    :raises click.UsageError: it holds none
+    """
+    try:
+        return orjson.loads(file.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise click.UsageError(f"{file}: {error}") from None
 
 
 def echo_json(body: BaseModel) -> None:
