@@ -25,8 +25,9 @@ from verification.addresses import CannotVerify
 from verification.report import Report
 
 PER_SECOND: Final = 15.0
-RESTARTED_WITHIN_S: Final = 5.0
-TAKEN_OVER_WITHIN_S: Final = 10.0
+# Also of a worker that is started again: amid a run's load and other faults nobody can tell a start
+# that is slow from a machine that is. `test_stalls` holds it to its 5 s with nothing else going on.
+FLOWS_AGAIN_WITHIN_S: Final = 10.0
 
 _CALM_BEFORE_S: Final = 3.0
 # Of the looks that there would be on a machine with nothing else to do.
@@ -56,13 +57,12 @@ class Recovery:
     fault: Fault
     seconds: float | None
     """None: nobody can tell, since not all was well before, or the machine was too busy."""
-    within_s: float
     others_s: float
     """The longest that a partition of another service stood still meanwhile."""
 
     @property
     def in_time(self) -> bool:
-        return self.seconds is None or self.seconds <= self.within_s
+        return self.seconds is None or self.seconds <= FLOWS_AGAIN_WITHIN_S
 
 
 @dataclass
@@ -111,22 +111,20 @@ class Outcome:
             found += self.report.broken().splitlines()
         found += self.wrong
         found += [
-            f"stalls: {each.seconds:.1f} s after {each.fault}: {each.within_s:g} s at most"
+            f"stalls: {each.seconds:.1f} s after {each.fault}: {FLOWS_AGAIN_WITHIN_S:g} s at most"
             for each in self.recoveries
             if not each.in_time
         ]
         return found
 
     def _recovery(self, done: Done) -> Recovery:
-        until = done.at_s + TAKEN_OVER_WITHIN_S
+        until = done.at_s + FLOWS_AGAIN_WITHIN_S
         during = [each for each in self.stalls if done.at_s <= each.end_s and each.begin_s <= until]
         service = done.fault.who.partition("-")[0]
-        comes_back = done.fault.kind is Kind.KILL
         stood = max((s.end_s - done.at_s for s in during if s.service == service), default=0.0)
         return Recovery(
             done.fault,
             stood if self._is_told(done.at_s, until, service) else None,
-            RESTARTED_WITHIN_S if comes_back else TAKEN_OVER_WITHIN_S,
             max((s.seconds for s in during if s.service != service), default=0.0),
         )
 
@@ -170,7 +168,6 @@ class Outcome:
                 {
                     "fault": str(each.fault).strip(),
                     "seconds": None if each.seconds is None else round(each.seconds, 2),
-                    "within_s": each.within_s,
                     "others_s": round(each.others_s, 2),
                 }
                 for each in self.recoveries

@@ -231,12 +231,11 @@ def _tables(outcome: "Outcome") -> str:
             _invariants(outcome),
             _ALONE,
             _table(
-                ("fault", "flowed again after", "at most", "others"),
+                ("fault", "flowed again after", "others"),
                 [
                     (
                         each["fault"],
                         "not told" if each["seconds"] is None else f"{each['seconds']} s",
-                        f"{each['within_s']:g} s",
                         f"{each['others_s']} s",
                     )
                     for each in figures["recoveries"]
