@@ -70,6 +70,13 @@ class RunningInfrastructure:
         """Start a stopped process again, without waiting until it is ready."""
         self._cluster.control.resume(name)
 
+    def environment(self, service: str) -> dict[str, str]:
+        """Return what a service's process runs in, settings and all."""
+        topology = self._cluster.topology
+        return topology.inherited_environment() | topology.environment(
+            next(each for each in topology.services if each.name == service)
+        )
+
     def log(self, name: str) -> Path:
         """Return where a process writes what it has to say."""
         return self.directory / "logs" / f"{name}.log"
@@ -143,23 +150,26 @@ def running_infrastructure(
 
 
 @contextmanager
-def running_cluster(directory: Path) -> Iterator[RunningCluster]:
-    """Have the whole system up and ready in ``directory``; shared like the infrastructure."""
+def running_cluster(directory: Path, *, short_lived: bool = True) -> Iterator[RunningCluster]:
+    """Have the whole system up and ready in ``directory``; shared like the infrastructure.
+
+    :param short_lived: sooner up, but without fsync and slower later
+    """
 
     async def start(cluster: Cluster) -> None:
         await cluster.up()
 
-    with _shared(directory, start) as cluster:
+    with _shared(directory, start, short_lived=short_lived) as cluster:
         yield RunningCluster(cluster)
 
 
 @contextmanager
-def _shared(directory: Path, start: Start) -> Iterator[Cluster]:
+def _shared(directory: Path, start: Start, *, short_lived: bool = True) -> Iterator[Cluster]:
     directory = directory.absolute()
     with ExitStack() as held:
         with turn(directory):
             users = held.enter_context((directory / "users.lock").open("w"))
-            joined = _join(directory) or _begin(directory, start)
+            joined = _join(directory) or _begin(directory, start, short_lived=short_lived)
             fcntl.flock(users, fcntl.LOCK_SH)
         try:
             yield joined.cluster
@@ -188,14 +198,14 @@ def _join(directory: Path) -> _Joined | None:
     return _Joined(_cluster(settings, pipe), lifeline)
 
 
-def _begin(directory: Path, start: Start) -> _Joined:
+def _begin(directory: Path, start: Start, *, short_lived: bool) -> _Joined:
     ports = {name: free_port() for name in Settings.model_fields if name.endswith("_port")}
     settings = Settings.model_validate({"directory": directory} | ports)
     (directory / "settings.json").write_text(settings.model_dump_json())
     pipe = directory / "lifeline"
     pipe.unlink(missing_ok=True)
     os.mkfifo(pipe, 0o600)
-    cluster = _cluster(settings, pipe)
+    cluster = _cluster(settings, pipe, short_lived=short_lived)
     # Both ways, since nobody reads yet; then not any more: readers tell that a supervisor is there.
     held = os.open(pipe, os.O_RDWR)
     try:
@@ -208,9 +218,9 @@ def _begin(directory: Path, start: Start) -> _Joined:
         os.close(held)
 
 
-def _cluster(settings: Settings, lifeline: Path) -> Cluster:
+def _cluster(settings: Settings, lifeline: Path, *, short_lived: bool = True) -> Cluster:
     # What a test needs to know is where it fails; how far it came is in the logs.
-    return Cluster(settings, lambda *_: None, lifeline=lifeline, short_lived=True)
+    return Cluster(settings, lambda *_: None, lifeline=lifeline, short_lived=short_lived)
 
 
 def _wait_for(work: Coroutine[Any, Any, None]) -> None:

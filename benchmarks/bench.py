@@ -1,0 +1,146 @@
+"""Where figures are measured: a cluster of their own, fresh databases and topics, processes."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from chassis.migrations import upgrade
+from local_cluster.testing import RunningCluster
+
+PARTITIONS: Final = 8
+_STOP_WITHIN_S: Final = 30.0
+
+
+class ProgramFailed(Exception):
+    """A measured process ended before it should have; the message ends with what it said last."""
+
+
+@dataclass
+class Program:
+    """A process that is measured."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def processor_s(self) -> float:
+        """Processor time used until now, in seconds."""
+        used = psutil.Process(self.pid).cpu_times()
+        return float(used.user + used.system)
+
+    @property
+    def resident_mb(self) -> float:
+        """Memory held now, in 10^6 bytes."""
+        return float(psutil.Process(self.pid).memory_info().rss / 1e6)
+
+    def check(self) -> None:
+        """:raises ProgramFailed: it has ended"""
+        if self.process.returncode is not None:
+            said = self.log.read_text(errors="replace")[-2_000:]
+            raise ProgramFailed(f"exit code {self.process.returncode}: …{said}")
+
+    async def line(self) -> str:
+        """Return the next line of its standard output.
+
+        :raises ProgramFailed: there is none any more
+        """
+        assert self.process.stdout is not None
+        line = await self.process.stdout.readline()
+        if not line:
+            await self.process.wait()
+            self.check()
+        return line.decode().rstrip("\n")
+
+
+class Bench:
+    """What the sides of figures run on."""
+
+    def __init__(
+        self, cluster: RunningCluster, directory: Path, *, full: bool, say: Callable[[str], None]
+    ) -> None:
+        """:param say: tells whoever waits how far it is"""
+        self.cluster = cluster
+        self.directory = directory
+        self.full = full
+        self.say = say
+        self._numbers = count(1)
+
+    def name(self, stem: str) -> str:
+        """Return a name that nothing here has yet, for a topic, a database, a consumer group."""
+        return f"{stem}-{next(self._numbers)}"
+
+    async def database(self, service_module: str | None = None) -> str:
+        """Make a database, with the tables of a service (``audit_service``), and return its URL."""
+        name = self.name("bench").replace("-", "_")
+        url = await asyncio.to_thread(self.cluster.create_database, name)
+        if service_module is not None:
+            await upgrade(service_module, url)
+        return url
+
+    def environment(self, service: str, **settings: str) -> dict[str, str]:
+        """Return what a service's process runs in here, with these settings in place of its own.
+
+        ``environment("audit", database_url=url, roles="agents")``
+        """
+        prefix = service.upper().replace("-", "_")
+        own = {f"{prefix}_{name.upper()}": value for name, value in settings.items()}
+        return self.cluster.environment(service) | own
+
+    @asynccontextmanager
+    async def program(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        python: str = sys.executable,
+        name: str | None = None,
+    ) -> AsyncIterator[Program]:
+        """Run ``python -m argv…`` while the block does; then ask it to end, and see that it does.
+
+        What it writes to standard output is for ``Program.line``; the rest goes to its log.
+        """
+        async with self.command([python, "-m", *argv], environment, name=name or argv[0]) as it:
+            yield it
+
+    @asynccontextmanager
+    async def command(
+        self, argv: Sequence[str], environment: Mapping[str, str] | None = None, *, name: str
+    ) -> AsyncIterator[Program]:
+        """Run a command of any kind while the block does, as ``program`` does."""
+        log = self.directory / "logs" / f"{self.name(name)}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as err:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=err,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            )
+            try:
+                yield Program(process, log)
+            finally:
+                await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.send_signal(number)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_WITHIN_S):
+                    await process.communicate()
