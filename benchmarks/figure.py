@@ -1,4 +1,4 @@
-"""What a figure is: one piece of work, done by us, by its floor and by peers, and what we aim at."""
+"""What a figure is: work done by us, by its floor and by peers, and what we aim at."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
