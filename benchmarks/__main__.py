@@ -1,0 +1,147 @@
+"""``python -m benchmarks``: how fast it is, beside the least it could cost and beside its peers.
+
+Starts a cluster of its own. Quick, unless told otherwise: minutes, without peers. The last line is
+each ratio against its goal.
+
+Exit codes: 0 all goals are met, as far as the spread tells; 1 one is not, or a side failed;
+2 a name or a file is wrong; 130 stopped.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from benchmarks import page, results
+from benchmarks.display import show
+from benchmarks.figure import Figure
+from benchmarks.figures import FIGURES
+from benchmarks.runner import measure_all
+from benchmarks.words import last_line
+from local_cluster.directories import make_cluster_directory
+from local_cluster.errors import ClusterError
+from local_cluster.settings import REPOSITORY
+
+FAILED, WRONG, STOPPED = 1, 2, 130
+_WIDTH_OF_A_FILE: Final = 160
+
+
+class _Wrong(Exception):
+    """What was asked for makes no sense; the message says why, in one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the arguments say, and return the exit code."""
+    asked = _parser().parse_args(arguments)
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_A_FILE
+    try:
+        if asked.command == "page":
+            return _draw(asked.file, console)
+        if asked.list:
+            return _list(console)
+        return _run(
+            _chosen(asked.only, full=asked.full), console, whole=not asked.only, full=asked.full
+        )
+    except _Wrong as error:
+        print(error, file=sys.stderr)
+        return WRONG
+    except ClusterError as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("stopped: the cluster is down, and nothing is written", file=sys.stderr)
+        return STOPPED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--full", action="store_true", help="larger, more rounds, with peers")
+    parser.add_argument(
+        "--only",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="run this figure (and others so named); no file is written",
+    )
+    parser.add_argument("--list", action="store_true", help="name the figures and end")
+    commands = parser.add_subparsers(dest="command", title="commands")
+    drawing = commands.add_parser("page", help="draw docs/benchmarks.md from a file of results")
+    drawing.add_argument("file", type=Path)
+    return parser
+
+
+def _list(console: Console) -> int:
+    width = max((len(each.name) for each in FIGURES), default=0)
+    for each in FIGURES:
+        console.print(
+            f"{each.name:{width}}  {each.title}{' (in full runs)' if each.only_in_full else ''}"
+        )
+    return 0
+
+
+def _chosen(names: Sequence[str], *, full: bool) -> Sequence[Figure]:
+    known = {each.name: each for each in FIGURES}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise _Wrong(f"no figure of that name: {', '.join(unknown)}; --list shows them")
+    larger = [name for name in names if known[name].only_in_full and not full]
+    if larger:
+        raise _Wrong(f"measured in full runs only: {', '.join(larger)}; add --full")
+    return [
+        each for each in FIGURES if (each.name in names if names else full or not each.only_in_full)
+    ]
+
+
+def _run(figures: Sequence[Figure], console: Console, *, whole: bool, full: bool) -> int:
+    # While nothing is in it, so that `make clean` knows that it may be removed.
+    make_cluster_directory(REPOSITORY / ".local")
+    directory = REPOSITORY / ".local" / "bench" / time.strftime("%Y-%m-%d-%H%M%S")
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        console.print(f"{time.monotonic() - began:5.0f} s  {line}", markup=False)
+
+    try:
+        result = measure_all(
+            figures, directory, full=full, say=say, show=lambda each: show(console, each)
+        )
+    except KeyboardInterrupt:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    if any(each.failed for each in result.figures):
+        say(f"logs: {directory}")
+    else:
+        shutil.rmtree(directory)
+    # Some figures alone are no result of the day.
+    if whole:
+        results.write(result, result.file)
+        say(f"written: {result.file.relative_to(REPOSITORY)}")
+        if full:
+            say(f"drawn: {page.draw(result, REPOSITORY / 'docs').relative_to(REPOSITORY)}")
+    console.print(last_line(result.figures), markup=False)
+    return FAILED if result.fails else 0
+
+
+def _draw(file: Path, console: Console) -> int:
+    try:
+        result = results.read(file)
+    except (OSError, ValueError) as error:
+        raise _Wrong(f"{file} holds no results: {str(error).splitlines()[0]}") from error
+    target = page.draw(result, REPOSITORY / "docs")
+    console.print(f"drawn: {target.relative_to(REPOSITORY)}", markup=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

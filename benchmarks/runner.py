@@ -1,0 +1,148 @@
+"""Runs figures: every side of a figure once a round, so that what else goes on hits all alike."""
+
+import asyncio
+import math
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import asyncpg
+
+from benchmarks.bench import Bench
+from benchmarks.figure import Figure, Kind, Side, Unavailable, Values
+from benchmarks.results import FigureResult, Result, SideResult, circumstances
+from benchmarks.verdicts import judge
+from benchmarks.words import values
+from local_cluster.testing import RunningCluster, running_cluster
+from local_cluster.topology import SERVICES
+
+# Longer than any side may take; one that hangs would hold up all others for ever.
+_QUICK_WITHIN_S = 180.0
+_FULL_WITHIN_S = 7_200.0
+
+
+@dataclass
+class _Running:
+    """A side, and what it came to until now."""
+
+    side: Side
+    repeats: list[Values | None] = field(default_factory=list)
+    unavailable: str | None = None
+    failed: str | None = None
+
+    @property
+    def out(self) -> bool:
+        return self.unavailable is not None or self.failed is not None
+
+    def result(self) -> SideResult:
+        side = self.side
+        return SideResult(
+            side.name, side.kind, side.does_less, self.repeats, self.unavailable, self.failed
+        )
+
+
+async def measure(figure: Figure, bench: Bench) -> FigureResult:
+    """Run each side of a figure once a round, and return what they came to.
+
+    Peers are there in full runs only. A side that can't be had, or fails, is left out of the
+    rounds that follow; the others go on.
+    """
+    running = [_Running(each) for each in figure.sides if bench.full or each.kind is not Kind.PEER]
+    rounds = figure.full_repeats if bench.full else figure.repeats
+    for number in range(rounds):
+        bench.say(f"{figure.name}: round {number + 1} of {rounds}")
+        # Alternated, so that nobody is always the first.
+        for each in running[:: -1 if number % 2 else 1]:
+            each.repeats.append(None if each.out else await _once(figure, each, bench))
+    results = [each.result() for each in running]
+    return FigureResult(
+        figure.name,
+        figure.title,
+        figure.work,
+        figure.metrics,
+        results,
+        judge(figure, {each.name: each.repeats for each in results}, full=bench.full),
+    )
+
+
+async def _once(figure: Figure, running: _Running, bench: Bench) -> Values | None:
+    name = running.side.name
+    try:
+        async with asyncio.timeout(_FULL_WITHIN_S if bench.full else _QUICK_WITHIN_S):
+            found = dict(await running.side.run(bench))
+        _check(figure, found)
+    except Unavailable as error:
+        running.unavailable = str(error)
+        bench.say(f"  {name}: not to be had here: {error}")
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other sides go on
+        running.failed = f"{type(error).__name__}: {error}"
+        log = bench.directory / "logs" / f"{bench.name(f'failed-{figure.name}')}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        bench.say(f"  {name}: failed: {running.failed} ({log})")
+    else:
+        bench.say(f"  {name}: {values(figure.metrics, found)}")
+        return found
+    return None
+
+
+def _check(figure: Figure, found: Values) -> None:
+    """:raises ValueError: there is something that the figure does not know, or that is no number"""
+    unknown = set(found) - {each.name for each in figure.metrics}
+    if unknown:
+        raise ValueError(f"{figure.name} has no metric {', '.join(sorted(unknown))}")
+    if not found or not all(math.isfinite(each) for each in found.values()):
+        raise ValueError(f"no figures: {dict(found)}")
+
+
+def measure_all(
+    figures: Sequence[Figure],
+    directory: Path,
+    *,
+    full: bool,
+    say: Callable[[str], None],
+    show: Callable[[FigureResult], None],
+) -> Result:
+    """Start a cluster in a directory and run figures on it; those that need the services first.
+
+    :param say: tells how far it is
+    :param show: is given each figure as soon as it is measured
+    """
+    first = [each for each in figures if each.needs_services]
+    then = [each for each in figures if not each.needs_services]
+    say("starting Kafka, PostgreSQL and the services")
+    with running_cluster(directory / "cluster", short_lived=False) as cluster:
+        bench = Bench(cluster, directory, full=full, say=say)
+        result = circumstances(asyncio.run(_postgres_version(cluster)), full=full)
+        found = asyncio.run(_measure_each(first, bench, show))
+        if then:
+            _stop_services(cluster)
+            found += asyncio.run(_measure_each(then, bench, show))
+    return replace(result, figures=found)
+
+
+async def _measure_each(
+    figures: Sequence[Figure], bench: Bench, show: Callable[[FigureResult], None]
+) -> list[FigureResult]:
+    results = []
+    for figure in figures:
+        results.append(await measure(figure, bench))
+        show(results[-1])
+    return results
+
+
+async def _postgres_version(cluster: RunningCluster) -> str:
+    connection = await asyncpg.connect(cluster.superuser_url)
+    try:
+        return str(await connection.fetchval("SHOW server_version"))
+    finally:
+        await connection.close()
+
+
+def _stop_services(cluster: RunningCluster) -> None:
+    """Leave Kafka and PostgreSQL alone on the machine."""
+    running = cluster.processes()
+    for service in reversed(SERVICES):
+        if service.name in running:
+            cluster.stop(service.name)
