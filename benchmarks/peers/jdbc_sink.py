@@ -12,10 +12,10 @@ DOES_LESS: Final = (
 RECORDS: Final = 100_000
 
 
-async def jdbc_sink(bench: Bench) -> Values:
+async def jdbc_sink(_bench: Bench) -> Values:
     """Load a topic of its own with ``RECORDS`` records of 500 bytes and have them in a table.
 
-    Takes as long as it takes; to be a side as it is: ``Side(NAME, Kind.PEER, jdbc_sink, DOES_LESS)``.
+    A side as it is: ``Side(NAME, Kind.PEER, jdbc_sink, DOES_LESS)``.
 
     :returns: ``{"records_per_s": …}``, by the number of rows, from the first sight of any
     :raises Unavailable: it can't be fetched here

@@ -1,0 +1,168 @@
+"""The way from a committed outbox row to Kafka: how long one takes, and how many a second go.
+
+Latency: by one clock that all processes share, from the return of COMMIT to when a bare consumer
+has the record in its hands. Backlog: by the topic's high-water marks, from the first sight of a
+record to the sight of all, and of an outbox that is empty where rows are deleted.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+import asyncpg
+
+from benchmarks import deliveries
+from benchmarks.bench import Bench, Program
+from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
+from benchmarks.outboxes import SUBJECTS, fill, outbox_database
+from benchmarks.topics import Arrivals, fresh_topic, reader
+
+_QUICK_ROWS: Final = 40_000
+_FULL_ROWS: Final = 200_000
+_MANY_ROWS: Final = 2_000_000
+_LOOK_EVERY_S: Final = 0.005
+_EMPTIED_WITHIN_S: Final = 30.0
+
+
+@asynccontextmanager
+async def _service(bench: Bench, url: str) -> AsyncIterator[Program]:
+    """Have a process of the users service publish its outbox, and do nothing else."""
+    settings = bench.environment("users", database_url=url, roles="relay", http_port="0")
+    async with bench.program(["users_service"], settings, name="users-relay") as program:
+        yield program
+
+
+async def _latency(bench: Bench, publishing: str) -> Values:
+    async with (
+        fresh_topic(bench, "latency") as topic,
+        outbox_database(bench) as url,
+        reader(bench, topic) as consumer,
+    ):
+        return await deliveries.of_outbox(bench, url, topic, consumer, publishing)
+
+
+async def _latency_of_another_process(bench: Bench) -> Values:
+    async with (
+        fresh_topic(bench, "latency") as topic,
+        outbox_database(bench) as url,
+        reader(bench, topic) as consumer,
+        _service(bench, url) as relay,
+    ):
+        await deliveries.see_one_through(url, topic, consumer, relay)
+        return await deliveries.of_outbox(bench, url, topic, consumer, "elsewhere")
+
+
+def _rows(bench: Bench) -> int:
+    return _FULL_ROWS if bench.full else _QUICK_ROWS
+
+
+async def _backlog(bench: Bench, rows: int | None = None) -> Values:
+    rows = rows or _rows(bench)
+    async with (
+        fresh_topic(bench, "backlog") as topic,
+        outbox_database(bench) as url,
+        reader(bench) as consumer,
+    ):
+        await fill(bench, url, topic, rows)
+        async with _service(bench, url) as relay:
+            rate = await Arrivals(consumer, topic).rate(
+                rows, relay.check, then=partial(_emptied, url)
+            )
+    return {"rows_per_s": rate}
+
+
+async def _emptied(url: str) -> None:
+    """Return once the outbox is empty.
+
+    :raises TimeoutError: it is not, long after all of it was in Kafka
+    """
+    connection = await asyncpg.connect(url)
+    try:
+        async with asyncio.timeout(_EMPTIED_WITHIN_S):
+            while await connection.fetchval("SELECT EXISTS (SELECT FROM outbox)"):  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK_EVERY_S)
+    finally:
+        await connection.close()
+
+
+async def _from_memory(bench: Bench) -> Values:
+    async with (
+        fresh_topic(bench, "backlog") as topic,
+        outbox_database(bench) as url,
+        reader(bench) as consumer,
+    ):
+        await fill(bench, url, topic, _rows(bench))
+        producer = bench.program(
+            ["benchmarks.programs.bare_producer", topic],
+            bench.environment("users", database_url=url),
+            name="bare-producer",
+        )
+        async with producer as program:
+            rate = await Arrivals(consumer, topic).rate(_rows(bench), program.check)
+    return {"rows_per_s": rate}
+
+
+_OURS: Final = "ours"
+_APART: Final = "ours, its relay another process that looks for rows"
+_TWICE: Final = "bare asyncpg commit, then bare aiokafka send"
+_MEMORY: Final = "bare aiokafka producer, from memory"
+_MANY: Final = "ours, 2,000,000 rows"
+_FEWER: Final = "ours, 200,000 rows"
+
+_P50: Final = Metric("p50_ms", "ms")
+_P95: Final = Metric("p95_ms", "ms")
+_RATE: Final = Metric("rows_per_s", "rows/s", more_is_better=True)
+
+FIGURES: Sequence[Figure] = (
+    Figure(
+        "relay-latency",
+        "From the commit of an outbox row to a consumer's hands",
+        "A process commits a row of 500 bytes every 15 to 35 ms, 200 times (full: 1,000); a bare "
+        "consumer in another process notes when it has the record.",
+        (_P50, _P95),
+        (
+            Side(_OURS, Kind.OURS, partial(_latency, publishing="relay")),
+            Side(_APART, Kind.OURS, _latency_of_another_process),
+            Side(
+                _TWICE,
+                Kind.FLOOR,
+                partial(_latency, publishing="twice"),
+                "two writes without an outbox: a crash between them loses the event",
+            ),
+        ),
+        (),
+    ),
+    Figure(
+        "relay-backlog",
+        "An outbox with a backlog, brought to Kafka",
+        "40,000 rows (full: 200,000) of 500 bytes and six headers wait, of "
+        f"{SUBJECTS:,} subjects in turn, for a topic of 8 partitions; counted until all of them "
+        "are in the topic and the outbox is empty.",
+        (_RATE,),
+        (
+            Side(_OURS, Kind.OURS, _backlog),
+            Side(
+                _MEMORY,
+                Kind.FLOOR,
+                _from_memory,
+                "has the records in memory: reads and deletes no rows",
+            ),
+        ),
+        (Goal("rows_per_s", at_least=0.7, against=_MEMORY),),
+    ),
+    Figure(
+        "relay-backlog-2m",
+        "A backlog ten times as long",
+        "2,000,000 rows as in relay-backlog, beside 200,000.",
+        (_RATE,),
+        (
+            Side(_MANY, Kind.OURS, partial(_backlog, rows=_MANY_ROWS)),
+            Side(_FEWER, Kind.OURS, partial(_backlog, rows=_FULL_ROWS)),
+        ),
+        (Goal("rows_per_s", at_least=0.9, against=_FEWER),),
+        full_repeats=3,
+        only_in_full=True,
+    ),
+)

@@ -1,0 +1,95 @@
+"""Topics that figures are measured on, and how fast records come into one."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import NewTopic
+
+from benchmarks.bench import PARTITIONS, Bench
+from chassis.kafka import admin_client
+
+_LOOK_EVERY_S: Final = 0.01
+_STANDSTILL_S: Final = 120.0
+
+
+@asynccontextmanager
+async def fresh_topic(bench: Bench, stem: str = "bench") -> AsyncIterator[str]:
+    """Have a topic of ``PARTITIONS`` partitions while the block runs, and yield its name."""
+    name = bench.name(stem)
+    async with admin_client(bench.cluster.kafka_bootstrap) as client:
+        await client.create_topics([NewTopic(name, PARTITIONS, 1)])
+    try:
+        yield name
+    finally:
+        async with admin_client(bench.cluster.kafka_bootstrap) as client:
+            await client.delete_topics([name])
+
+
+@asynccontextmanager
+async def reader(bench: Bench, topic: str | None = None) -> AsyncIterator[AIOKafkaConsumer]:
+    """Have a bare consumer, of all that is new in ``topic`` if one is named."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bench.cluster.kafka_bootstrap,
+        enable_auto_commit=False,
+        fetch_max_wait_ms=100,
+    )
+    await consumer.start()
+    try:
+        if topic is not None:
+            consumer.assign(_places(topic))
+            await consumer.seek_to_end()
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+class Arrivals:
+    """How many records have come into a topic, as its high-water marks say."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, topic: str) -> None:
+        self._consumer = consumer
+        self._places = _places(topic)
+
+    async def count(self) -> int:
+        return sum((await self._consumer.end_offsets(self._places)).values())
+
+    async def more_than(self, known: int, check: Callable[[], None]) -> int:
+        """Wait until more than so many are there, and return how many.
+
+        :param check: raises when none can come any more
+        :raises TimeoutError: for minutes none came
+        """
+        async with asyncio.timeout(_STANDSTILL_S):
+            while (count := await self.count()) <= known:
+                check()
+                await asyncio.sleep(_LOOK_EVERY_S)
+        return count
+
+    async def rate(
+        self,
+        records: int,
+        check: Callable[[], None],
+        *,
+        before: int = 0,
+        then: Callable[[], Awaitable[None]] | None = None,
+    ) -> float:
+        """Return how many a second come, from the first sight of one until all are there.
+
+        :param before: how many were there already
+        :param then: waits for what belongs to the work too
+        """
+        first = count = await self.more_than(before, check)
+        began = perf_counter()
+        while count < before + records:
+            count = await self.more_than(count, check)
+        if then is not None:
+            await then()
+        return (before + records - first) / (perf_counter() - began)
+
+
+def _places(topic: str) -> list[TopicPartition]:
+    return [TopicPartition(topic, number) for number in range(PARTITIONS)]
