@@ -14,9 +14,12 @@ _COUNT_AT_MOST: Final = 100_000
 _READ: Final = """
     SELECT position, aggregatetype, aggregateid, payload, headers, created_at
     FROM (
-        SELECT *, sum(octet_length(payload)) OVER (ORDER BY position) AS bytes
+        SELECT
+            position, aggregatetype, aggregateid, payload, headers, created_at,
+            sum(octet_length(payload)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) AS bytes
         FROM outbox
         WHERE aggregatetype <> ALL ($1::text[])
+          AND position NOT IN (SELECT unnest($4::bigint[]))
           AND NOT EXISTS (
               SELECT FROM outbox_set_aside AS stuck
               WHERE stuck.aggregatetype = outbox.aggregatetype
@@ -51,13 +54,14 @@ class OutboxQueue:
     def __init__(self, connection: "asyncpg.Connection") -> None:
         self._connection = connection
 
-    async def read(self, but_not: Sequence[str]) -> Sequence[Row]:
-        """Return the next rows, lowest position first, leaving out these topics.
+    async def read(self, but_not: Sequence[str], on_their_way: Sequence[Row] = ()) -> Sequence[Row]:
+        """Return the next rows, lowest position first, leaving out these topics and these rows.
 
         So are aggregates of which a row was set aside: what comes later waits behind it.
         """
+        positions = [row["position"] for row in on_their_way]
         rows: Sequence[Row] = await self._connection.fetch(
-            _READ, list(but_not), _MOST_ROWS, _MOST_BYTES
+            _READ, list(but_not), _MOST_ROWS, _MOST_BYTES, positions
         )
         return rows
 

@@ -1,8 +1,11 @@
 """Kafka's producer as the relay uses it: opened and given up in time, and never out of order."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import zip_longest
 from typing import Any, Final
 
 import orjson
@@ -14,7 +17,7 @@ from aiokafka.errors import (
     KafkaTimeoutError,
     TopicAuthorizationFailedError,
 )
-from aiokafka.partitioner import DefaultPartitioner
+from aiokafka.partitioner import murmur2
 
 from chassis.failpoints import failpoint
 from chassis.kafka import KafkaSecurity, cancelled_by_us_only
@@ -27,11 +30,13 @@ log = structlog.get_logger(__name__)
 _ANSWER_WITHIN_S: Final = 4.0
 _CLOSE_WITHIN_S: Final = 1.0
 _LARGEST_REQUEST_BYTES: Final = 16 * 1_048_576
-_BATCH_BYTES: Final = 64 * 1_024
+# The largest that brought anything; a topic takes 1 MiB.
+_BATCH_BYTES: Final = 256 * 1_024
 # Well below the day after which a broker forgets a producer that was silent.
 _KNOWN_FOR_S: Final = 3_600.0
 
-_partition_of = DefaultPartitioner()
+Place = tuple[str, int]
+"""A topic and a partition of it."""
 
 Answer = tuple[Row, BaseException | None]
 """A row that was sent, and what went wrong with it."""
@@ -51,7 +56,7 @@ class RowProducer:
 
     def __init__(self, producer: AIOKafkaProducer) -> None:
         self._producer = producer
-        self._known_at: dict[tuple[str, int], float] = {}
+        self._known_at: dict[Place, float] = {}
 
     @classmethod
     async def open(cls, settings: ServiceSettings) -> "RowProducer":
@@ -109,73 +114,109 @@ class RowProducer:
                 raise KafkaAway("no metadata")
         return client.cluster.partitions_for_topic(topic) is not None
 
-    async def send(self, rows: Sequence[Row]) -> Sequence[Answer]:
-        """Send rows of topics that are there, in their order, as far as they may go now."""
-        sent: list[tuple[Row, tuple[str, int], asyncio.Future[Any]]] = []
-        first: set[tuple[str, int]] = set()
+    def batches_of(self, rows: Sequence[Row]) -> Sequence["Batch"]:
+        """Put rows of topics that are there into batches, those that may be sent now.
+
+        That is all, but of a partition where this producer is not known yet the first row alone.
+        The first batches of all partitions come first: they make one request.
+        """
+        lanes: dict[Place, list[Batch]] = {}
+        for row in rows:
+            place = self._place_of(row)
+            lane = lanes.setdefault(place, [])
+            if lane and not self._is_known_at(place):
+                continue
+            if not lane or not lane[-1].add(row):
+                lane.append(Batch(place, self._producer.create_batch()))
+                lane[-1].add(row)
+        return [batch for turn in zip_longest(*lanes.values()) for batch in turn if batch]
+
+    async def send(self, batches: Sequence["Batch"]) -> Sequence[Answer]:
+        """Send batches, and return for each of their rows what became of it."""
         await failpoint("relay.before-send")
         with suppress(TimeoutError):
             async with asyncio.timeout(_ANSWER_WITHIN_S):
-                for row in rows:
-                    place = self._place_of(row)
-                    if not self._is_known_at(place):
-                        if place in first:
-                            continue
-                        first.add(place)
-                    sent.append((row, place, await self._hand_over(row, place)))
+                for batch in batches:
+                    batch.answer = await self._hand_over(batch)
                 await failpoint("relay.before-ack")
-                if sent:
-                    await asyncio.wait([answer for _, _, answer in sent])
-        return [(row, self._error_of(place, answer)) for row, place, answer in sent]
+                await asyncio.wait([batch.answer for batch in batches if batch.answer is not None])
+        return [answer for batch in batches for answer in self._answers(batch)]
 
     async def send_alone(self, row: Row) -> BaseException | None:
         """Send one row, and return what went wrong with it."""
-        sent = await self.send([row])
-        return sent[0][1] if sent else TimeoutError("not taken")
+        [(_, error)] = await self.send(self.batches_of([row]))
+        return error
 
-    def _place_of(self, row: Row) -> tuple[str, int]:
+    def _place_of(self, row: Row) -> Place:
         topic = row["aggregatetype"]
-        partitions = sorted(self._producer.client.cluster.partitions_for_topic(topic))
+        partitions = self._producer.client.cluster.partitions_for_topic(topic)
         # Kafka keeps order only within a partition, and the key chooses it.
-        return topic, _partition_of(row["aggregateid"].encode(), partitions, partitions)
+        return topic, _hash_of(row["aggregateid"]) % len(partitions)
 
-    def _is_known_at(self, place: tuple[str, int]) -> bool:
+    def _is_known_at(self, place: Place) -> bool:
         at = self._known_at.get(place)
         return at is not None and asyncio.get_running_loop().time() - at < _KNOWN_FOR_S
 
-    async def _hand_over(self, row: Row, place: tuple[str, int]) -> "asyncio.Future[Any]":
-        topic, partition = place
-        headers = orjson.loads(row["headers"])
+    async def _hand_over(self, batch: "Batch") -> "asyncio.Future[Any]":
+        topic, partition = batch.place
         answer: asyncio.Future[Any]
         try:
-            answer = await self._producer.send(
-                topic,
-                partition=partition,
-                value=row["payload"],
-                key=row["aggregateid"].encode(),
-                # When it was committed, not when it was sent: a reader sees how long it waited.
-                timestamp_ms=int(row["created_at"].timestamp() * 1_000),
-                headers=[(name, value.encode()) for name, value in headers.items()],
-            )
+            answer = await self._producer.send_batch(batch.builder, topic, partition=partition)
         except KafkaError as error:
             answer = asyncio.get_running_loop().create_future()
             answer.set_exception(error)
+        # Who asked may have left by then, and asyncio complains of what nobody looks at.
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         return answer
 
-    def _error_of(
-        self, place: tuple[str, int], answer: "asyncio.Future[Any]"
-    ) -> BaseException | None:
-        if not answer.done():
-            answer.cancel()
+    def _answers(self, batch: "Batch") -> Iterator[Answer]:
+        error = batch.error()
+        if error is None:
+            self._known_at[batch.place] = asyncio.get_running_loop().time()
+        return ((row, error) for row in batch.rows)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows that go to one partition together, and are taken or refused together."""
+
+    place: Place
+    builder: Any
+    rows: list[Row] = field(default_factory=list)
+    answer: "asyncio.Future[Any] | None" = None
+
+    def add(self, row: Row) -> bool:
+        """Add a row; false when there is no room for it."""
+        added = self.builder.append(
+            key=row["aggregateid"].encode(),
+            value=row["payload"],
+            # When it was committed, not when it was sent: a reader sees how long it waited.
+            timestamp=int(row["created_at"].timestamp() * 1_000),
+            headers=[
+                (name, value.encode()) for name, value in orjson.loads(row["headers"]).items()
+            ],
+        )
+        if added is not None:
+            self.rows.append(row)
+        return added is not None
+
+    def error(self) -> BaseException | None:
+        if self.answer is None or not self.answer.done():
+            if self.answer is not None:
+                self.answer.cancel()
             return TimeoutError("not answered")
         error: BaseException | None = (
             KafkaConnectionError("given up by the client")
-            if answer.cancelled()
-            else answer.exception()
+            if self.answer.cancelled()
+            else self.answer.exception()
         )
-        if error is None:
-            self._known_at[place] = asyncio.get_running_loop().time()
         return error
+
+
+@lru_cache(maxsize=10_000)
+def _hash_of(key: str) -> int:
+    """Return what Kafka's default partitioner divides; events of an aggregate come together."""
+    return int(murmur2(key.encode())) & 0x7FFFFFFF
 
 
 def is_away(error: BaseException) -> bool:

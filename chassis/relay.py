@@ -6,6 +6,7 @@ position, for a row that committed late would be stepped over by any other.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -117,40 +118,58 @@ class Relay:
         refused: Sequence[Row] = ()
         try:
             idle_s = _BUSY_SLEEP_S
+            rows: Sequence[Row] = ()
+            done: Sequence[Row] = ()
             while not self._stopping.is_set():
                 self._wake.clear()
-                rows = await self._read(queue)
+                if not rows:
+                    await self._delete(queue, done)
+                    done, rows = (), await self._read(queue)
                 if rows:
-                    await self._send_all(queue, producer, rows)
+                    done, rows = await self._send_all(queue, producer, rows, done)
                     idle_s = _BUSY_SLEEP_S
                 else:
                     await self._sleep(idle_s)
                     idle_s = min(idle_s * 2, self._settings.relay_idle_s)
                 self._failures = 0
                 await self._count(queue)
+            await self._delete(queue, done)
         except OutOfStep as error:
             refused = error.refused
         finally:
             await producer.close()
         await self._send_each_alone(queue, refused)
 
-    async def _read(self, queue: OutboxQueue) -> Sequence[Row]:
+    async def _read(self, queue: OutboxQueue, on_their_way: Sequence[Row] = ()) -> Sequence[Row]:
         now = asyncio.get_running_loop().time()
         self._held_back = {topic: until for topic, until in self._held_back.items() if until > now}
-        return await queue.read(list(self._held_back))
+        return await queue.read(list(self._held_back), on_their_way)
 
     async def _send_all(
-        self, queue: OutboxQueue, producer: RowProducer, rows: Sequence[Row]
-    ) -> None:
-        """Send rows together, and delete what was acknowledged.
+        self, queue: OutboxQueue, producer: RowProducer, rows: Sequence[Row], done: Sequence[Row]
+    ) -> tuple[Sequence[Row], Sequence[Row]]:
+        """Send rows together; return those that are acknowledged, to be deleted, and the next.
 
-        :raises KafkaAway: some were not answered
-        :raises OutOfStep: some were refused
+        While Kafka has them, ``done`` of the time before is deleted and the next are read.
+
+        :raises KafkaAway: some were not answered; what was acknowledged is deleted
+        :raises OutOfStep: some were refused; what was acknowledged is deleted
         """
         await self._hold_back_missing(producer, {row["aggregatetype"] for row in rows})
-        sent = await producer.send(
+        batches = producer.batches_of(
             [row for row in rows if row["aggregatetype"] not in self._held_back]
         )
+        going = [row for batch in batches for row in batch.rows]
+        if not going:
+            return done, ()
+        sending = asyncio.create_task(producer.send(batches))
+        try:
+            await self._delete(queue, done)
+            following = await self._read(queue, going)
+            sent = await sending
+        finally:
+            sending.cancel()
+            await asyncio.wait([sending])
         acknowledged: list[Row] = []
         failed: list[tuple[Row, BaseException]] = []
         stuck: set[tuple[str, str]] = set()
@@ -162,14 +181,15 @@ class Relay:
             elif aggregate not in stuck:
                 # What comes after a failed one of its aggregate is sent again, behind it.
                 acknowledged.append(row)
+        if not failed:
+            return acknowledged, following
         await self._delete(queue, acknowledged)
         for _, error in failed:
             if is_away(error):
                 raise KafkaAway(type(error).__name__) from error
         for topic in {row["aggregatetype"] for row, error in failed if is_forbidden(error)}:
             self._hold_back(topic)
-        if failed:
-            raise OutOfStep([row for row, error in failed if not is_forbidden(error)])
+        raise OutOfStep([row for row, error in failed if not is_forbidden(error)])
 
     async def _send_each_alone(self, queue: OutboxQueue, rows: Sequence[Row]) -> None:
         """Send rows one at a time, and set aside those that a fresh producer cannot send either.
@@ -210,10 +230,11 @@ class Relay:
         await failpoint("relay.before-delete")
         await queue.delete(rows)
         await failpoint("relay.after-delete")
+        for topic, count in Counter(row["aggregatetype"] for row in rows).items():
+            self._times_held_back.pop(topic, None)
+            telemetry.relay_published.labels(topic).inc(count)
         now = self._now()
         for row in rows:
-            self._times_held_back.pop(row["aggregatetype"], None)
-            telemetry.relay_published.labels(row["aggregatetype"]).inc()
             telemetry.relay_latency_seconds.observe((now - row["created_at"]).total_seconds())
 
     async def _set_aside(self, queue: OutboxQueue, row: Row, error: BaseException) -> None:

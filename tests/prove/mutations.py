@@ -105,8 +105,8 @@ _PUBLISHING: Final = (
         name="delete-after-ack",
         guard="a row leaves the outbox when Kafka has acknowledged it, and not before",
         file="chassis/relay.py",
-        before="        sent = await producer.send(\n",
-        after="        await self._delete(queue, rows)\n        sent = await producer.send(\n",
+        before="            await self._delete(queue, done)\n            following",
+        after="            await self._delete(queue, rows)\n            following",
         proven_by=(
             f"{_RELAY}TestPublishing::test_what_kafka_has_not_acknowledged_is_sent_again",
             f"{_UNIT_RELAY}TestSendingTogether::test_only_what_was_acknowledged_is_deleted",
@@ -156,8 +156,8 @@ _PUBLISHING: Final = (
         name="first-row-alone",
         guard="the first row to a partition goes alone, so that the broker knows the producer",
         file="chassis/producer.py",
-        before="                    if not self._is_known_at(place):\n",
-        after="                    if False:\n",
+        before="            if lane and not self._is_known_at(place):\n",
+        after="            if False:\n",
         proven_by=(
             f"{_RELAY}TestARowThatIsRefused::test_is_set_aside_alone_and_its_aggregates_later_rows_wait_behind_it",
         ),

@@ -20,7 +20,7 @@ from chassis import locks
 from chassis import relay as relay_module
 from chassis.outbox import Outbox
 from chassis.outbox_queue import Row
-from chassis.producer import Answer, RowProducer
+from chassis.producer import Answer, Batch, RowProducer
 from chassis.relay import Relay
 from chassis.settings import ServiceSettings
 from chassis.testing import eventually
@@ -191,9 +191,9 @@ class TestPublishing:
             await tell(connection, topic, (uuid4(), 1))
         send = RowProducer.send
 
-        async def lose_once(_producer: RowProducer, batch: Sequence[Row]) -> Sequence[Answer]:
+        async def lose_once(_producer: RowProducer, batches: Sequence[Batch]) -> Sequence[Answer]:
             monkeypatch.setattr(RowProducer, "send", send)
-            return [(row, KafkaTimeoutError()) for row in batch]
+            return [(row, KafkaTimeoutError()) for batch in batches for row in batch.rows]
 
         monkeypatch.setattr(RowProducer, "send", lose_once)
 
@@ -215,9 +215,9 @@ class TestPublishing:
         sizes: list[int] = []
         send = RowProducer.send
 
-        async def note(producer: RowProducer, batch: Sequence[Row]) -> Sequence[Answer]:
-            sizes.append(sum(len(row["payload"]) for row in batch))
-            return await send(producer, batch)
+        async def note(producer: RowProducer, batches: Sequence[Batch]) -> Sequence[Answer]:
+            sizes.append(sum(len(row["payload"]) for batch in batches for row in batch.rows))
+            return await send(producer, batches)
 
         monkeypatch.setattr(RowProducer, "send", note)
 
@@ -306,10 +306,10 @@ def senders(monkeypatch: pytest.MonkeyPatch) -> list[RowProducer]:
     senders: list[RowProducer] = []
     send = RowProducer.send
 
-    async def send_slowly(producer: RowProducer, batch: Sequence[Row]) -> Sequence[Answer]:
+    async def send_slowly(producer: RowProducer, batches: Sequence[Batch]) -> Sequence[Answer]:
         senders.append(producer)
         await asyncio.sleep(0.5)
-        return await send(producer, batch)
+        return await send(producer, batches)
 
     monkeypatch.setattr(RowProducer, "send", send_slowly)
     return senders
@@ -475,7 +475,8 @@ class TestADatabaseThatIsAway:
                 await until_empty(database)
 
         found = await published(kafka, topic)
-        assert [each.sequence for each in found] == [1, 1, 2]
+        sequences = [each.sequence for each in found]
+        assert sequences in ([1, 1, 2], [1, 2, 1, 2])
         assert len({each.headers["id"] for each in found}) == 2
 
 

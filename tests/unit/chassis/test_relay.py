@@ -1,8 +1,9 @@
 """What the relay makes of Kafka's answers, given by hand."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from aiokafka.errors import (
@@ -24,15 +25,33 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 class Queue:
     """The outbox, as a list."""
 
-    def __init__(self) -> None:
+    def __init__(self, *waiting: Mapping[str, Any]) -> None:
         self.deleted: list[int] = []
         self.aside: list[tuple[int, str]] = []
+        self._waiting = waiting
+
+    async def read(
+        self, but_not: Sequence[str], on_their_way: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Mapping[str, Any]]:
+        return [
+            row
+            for row in self._waiting
+            if row["aggregatetype"] not in but_not
+            and row["position"] not in self.deleted
+            and row not in on_their_way
+        ]
 
     async def delete(self, rows: Sequence[Mapping[str, Any]]) -> None:
         self.deleted += [row["position"] for row in rows]
 
     async def set_aside(self, row: Mapping[str, Any], code: str, message: str, at: object) -> None:
         self.aside.append((row["position"], code))
+
+
+class Batch(NamedTuple):
+    """Rows that go together."""
+
+    rows: Sequence[Mapping[str, Any]]
 
 
 class Producer:
@@ -47,12 +66,16 @@ class Producer:
     async def has_topic(self, topic: str) -> bool:
         return topic not in self._missing
 
-    async def send(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Answer]:
+    def batches_of(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Batch]:
+        return [Batch([row]) for row in rows]
+
+    async def send(self, batches: Sequence[Batch]) -> Sequence[Answer]:
+        rows = [row for batch in batches for row in batch.rows]
         self.sent += [row["position"] for row in rows]
         return [(row, self._errors.get(row["position"])) for row in rows]
 
     async def send_alone(self, row: Mapping[str, Any]) -> BaseException | None:
-        return (await self.send([row]))[0][1]
+        return (await self.send([Batch([row])]))[0][1]
 
     async def close(self) -> None:
         self.closed += 1
@@ -77,11 +100,42 @@ def row(position: int, aggregate: str, topic: str = "t") -> dict[str, Any]:
     }
 
 
-async def send_all(relay: Relay, queue: Queue, producer: Producer, rows: Sequence[Any]) -> None:
-    await relay._send_all(queue, producer, rows)  # type: ignore[arg-type]  # fakes
+async def send_all(
+    relay: Relay,
+    queue: Queue,
+    producer: Producer,
+    rows: Sequence[Any],
+    done: Sequence[Any] = (),
+) -> tuple[list[int], list[int]]:
+    """Return the positions of what is acknowledged and is still there, and of what comes next."""
+    acknowledged, following = await relay._send_all(queue, producer, rows, done)  # type: ignore[arg-type]  # fakes
+    return [row["position"] for row in acknowledged], [row["position"] for row in following]
 
 
 class TestSendingTogether:
+    async def test_what_was_acknowledged_before_is_deleted_and_the_next_is_read_meanwhile(
+        self, relay: Relay
+    ) -> None:
+        rows = [row(number, "a") for number in (1, 2, 3)]
+        queue, producer = Queue(*rows), Producer({})
+
+        acknowledged, following = await send_all(relay, queue, producer, rows[1:2], rows[:1])
+
+        assert queue.deleted == [1]
+        assert (acknowledged, following) == ([2], [3])
+
+    async def test_nothing_is_left_on_its_way_when_the_database_fails(self, relay: Relay) -> None:
+        queue, producer = Queue(), Producer({})
+
+        async def fail(_rows: object) -> None:
+            raise ConnectionError
+
+        queue.delete = fail  # type: ignore[method-assign, assignment]
+        with pytest.raises(ConnectionError):
+            await send_all(relay, queue, producer, [row(2, "a")], [row(1, "a")])
+
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
     async def test_only_what_was_acknowledged_is_deleted(self, relay: Relay) -> None:
         queue, producer = Queue(), Producer({2: KafkaTimeoutError()})
 
@@ -113,9 +167,9 @@ class TestSendingTogether:
     async def test_a_topic_that_is_missing_is_not_sent_to(self, relay: Relay) -> None:
         queue, producer = Queue(), Producer({}, missing=["gone"])
 
-        await send_all(relay, queue, producer, [row(1, "a", "gone"), row(2, "a")])
+        acknowledged, _ = await send_all(relay, queue, producer, [row(1, "a", "gone"), row(2, "a")])
 
-        assert (producer.sent, queue.deleted) == ([2], [2])
+        assert (producer.sent, acknowledged) == ([2], [2])
         assert relay.trouble() == "starting"
 
     async def test_a_topic_that_is_forbidden_is_held_back_and_nothing_of_it_set_aside(
