@@ -1,15 +1,14 @@
 """How a figure's results look on a screen."""
 
-from statistics import median
 from typing import Final
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.results import FigureResult, SideResult
+from benchmarks.results import FigureResult
 from benchmarks.verdicts import Outcome, Verdict
-from benchmarks.words import TIMES, base, bound, number
+from benchmarks.words import TIMES, base, bound, cell, number
 
 _COLOURS: Final = {
     Outcome.MET: "green",
@@ -36,17 +35,6 @@ def show(console: Console, figure: FigureResult) -> None:
     for verdict in figure.verdicts:
         console.print(f"  {_sentence(figure, verdict)}")
     console.print()
-
-
-def cell(side: SideResult, metric: str) -> str:
-    """Return the median, and between what it was; empty when there is none."""
-    found = side.values(metric)
-    if not found:
-        return ""
-    middle = number(median(found))
-    if len(found) == 1:
-        return middle
-    return f"{middle} ({number(min(found))} to {number(max(found))})"
 
 
 def _sentence(figure: FigureResult, verdict: Verdict) -> str:

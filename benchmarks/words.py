@@ -1,10 +1,11 @@
 """How numbers, goals and verdicts read, on a screen and on the page."""
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Final
 
 from benchmarks.figure import Goal, Metric, Values
-from benchmarks.results import FigureResult
+from benchmarks.results import FigureResult, SideResult
 from benchmarks.verdicts import Outcome, Verdict
 
 TIMES: Final = "\N{MULTIPLICATION SIGN}"
@@ -28,10 +29,21 @@ def values(metrics: Sequence[Metric], found: Values) -> str:
     )
 
 
+def cell(side: SideResult, metric: str) -> str:
+    """Return the median, and between what it was; empty when there is none."""
+    found = side.values(metric)
+    if not found:
+        return ""
+    middle = number(median(found))
+    if len(found) == 1:
+        return middle
+    return f"{middle} ({number(min(found))} to {number(max(found))})"
+
+
 def bound(goal: Goal, unit: str) -> str:
     """Return what a goal asks for: ``≥ 0.7 x floor``, ``≤ 60 ms``."""
     signs = {"≥": goal.at_least, "≤": goal.at_most}
-    numbers = " and ".join(f"{sign} {number(it)}" for sign, it in signs.items() if it is not None)
+    numbers = " and ".join(f"{sign} {it:,.10g}" for sign, it in signs.items() if it is not None)
     other = base(goal)
     return f"{numbers} {TIMES} {other}" if other else f"{numbers} {unit}"
 

@@ -120,11 +120,18 @@ class RowProducer:
         That is all, but of a partition where this producer is not known yet the first row alone.
         The first batches of all partitions come first: they make one request.
         """
+        cluster = self._producer.client.cluster
+        topics = {row["aggregatetype"] for row in rows}
+        partitions = {topic: len(cluster.partitions_for_topic(topic)) for topic in topics}
+        now = asyncio.get_running_loop().time()
+        known = {place for place, at in self._known_at.items() if now - at < _KNOWN_FOR_S}
         lanes: dict[Place, list[Batch]] = {}
         for row in rows:
-            place = self._place_of(row)
+            topic = row["aggregatetype"]
+            # Kafka keeps order only within a partition, and the key chooses it.
+            place = topic, _hash_of(row["aggregateid"]) % partitions[topic]
             lane = lanes.setdefault(place, [])
-            if lane and not self._is_known_at(place):
+            if lane and place not in known:
                 continue
             if not lane or not lane[-1].add(row):
                 lane.append(Batch(place, self._producer.create_batch()))
@@ -146,16 +153,6 @@ class RowProducer:
         """Send one row, and return what went wrong with it."""
         [(_, error)] = await self.send(self.batches_of([row]))
         return error
-
-    def _place_of(self, row: Row) -> Place:
-        topic = row["aggregatetype"]
-        partitions = self._producer.client.cluster.partitions_for_topic(topic)
-        # Kafka keeps order only within a partition, and the key chooses it.
-        return topic, _hash_of(row["aggregateid"]) % len(partitions)
-
-    def _is_known_at(self, place: Place) -> bool:
-        at = self._known_at.get(place)
-        return at is not None and asyncio.get_running_loop().time() - at < _KNOWN_FOR_S
 
     async def _hand_over(self, batch: "Batch") -> "asyncio.Future[Any]":
         topic, partition = batch.place

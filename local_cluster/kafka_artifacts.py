@@ -3,7 +3,7 @@
 import fcntl
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +43,17 @@ def read_lock(lock: Path = LOCK) -> tuple[Artifact, ...]:
 def kafka_jars(
     cache: Path, report: Callable[[str], None], artifacts: tuple[Artifact, ...] | None = None
 ) -> tuple[Path, ...]:
-    """Return the jars of Kafka's class path, each one checked just now, fetched where missing.
+    """Return the jars of Kafka's class path, as ``jars`` does."""
+    return jars(cache / "kafka", report, read_lock() if artifacts is None else artifacts)
+
+
+def jars(
+    folder: Path, report: Callable[[str], None], wanted: Sequence[Artifact]
+) -> tuple[Path, ...]:
+    """Return jars, each one checked just now, fetched into the folder where missing.
 
     :raises ClusterError: a jar is not the one that the lock names, or could not be fetched
     """
-    wanted = read_lock() if artifacts is None else artifacts
-    folder = cache / "kafka"
     folder.mkdir(parents=True, exist_ok=True)
     missing = [artifact for artifact in wanted if not (folder / artifact.filename).exists()]
     if missing:
