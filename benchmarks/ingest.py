@@ -1,0 +1,119 @@
+"""How fast a topic goes into a database: a service's workers, or others, on an empty database.
+
+The clock is the same for all: outside, by the sum of ``progress``, from the first sight of
+anything done until all is, counting what was done after that sight.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final
+from urllib.parse import urlsplit
+
+import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
+
+from benchmarks.bench import Bench, Program
+from benchmarks.logs import Log
+from benchmarks.processors import Usage
+
+_LOOK_EVERY_S: Final = 0.02
+_STANDSTILL_S: Final = 60.0
+_DONE: Final = "SELECT coalesce(sum(next_offset), 0)::bigint FROM progress"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast it went, and how many processors' time it took: the workers', the servers'."""
+
+    records_per_s: float
+    workers_cores: float
+    postgres_cores: float
+    kafka_cores: float
+
+    @property
+    def cores(self) -> float:
+        return self.workers_cores + self.postgres_cores + self.kafka_cores
+
+
+@asynccontextmanager
+async def empty_database(bench: Bench, service: str) -> AsyncIterator[str]:
+    """Have a database with a service's tables while the block runs, and yield its URL."""
+    url = await bench.database(f"{service}_service")
+    try:
+        yield url
+    finally:
+        name = urlsplit(url).path.removeprefix("/")
+        await asyncio.to_thread(bench.cluster.drop_database, name)
+
+
+async def ingest(bench: Bench, service: str, log: Log, *, workers: int = 1) -> Pace:
+    """Let workers of a service take a whole log into an empty database."""
+    async with empty_database(bench, service) as url:
+        return await ingest_into(url, bench, service, log, workers=workers)
+
+
+async def ingest_into(url: str, bench: Bench, service: str, log: Log, *, workers: int = 1) -> Pace:
+    """Let workers of a service take a whole log into a database that has seen nothing of it."""
+    group = bench.name("bench")
+    async with AsyncExitStack() as running:
+        programs = [
+            await running.enter_async_context(
+                bench.program(
+                    ["benchmarks.programs.service", service, log.prefix, group],
+                    bench.environment(
+                        service,
+                        database_url=url,
+                        roles="agents",
+                        http_port="0",
+                        worker_name=f"{number}",
+                    ),
+                    name=service,
+                )
+            )
+            for number in range(workers)
+        ]
+        return await pace(bench, url, log.records, programs)
+
+
+async def pace(bench: Bench, url: str, records: int, programs: Sequence[Program]) -> Pace:
+    """Watch the sum of ``progress`` grow by so many records."""
+    usage = Usage.of(bench.cluster, [program.pid for program in programs])
+
+    def check() -> None:
+        for program in programs:
+            program.check()
+
+    connection = await asyncpg.connect(url)
+    try:
+        done = await connection.prepare(_DONE)
+        before = await done.fetchval()
+        first = last = await _more(done, before, check)
+        began_s, used = perf_counter(), usage.now()
+        while last < before + records:
+            last = await _more(done, last, check)
+        took_s, spent = perf_counter() - began_s, usage.now().since(used)
+    finally:
+        await connection.close()
+    return Pace(
+        (last - first) / took_s,
+        spent.workers_s / took_s,
+        spent.postgres_s / took_s,
+        spent.kafka_s / took_s,
+    )
+
+
+async def _more(
+    done: "PreparedStatement[asyncpg.Record]", known: int, check: Callable[[], None]
+) -> int:
+    """Wait until more than so much is done, and return how much.
+
+    :raises TimeoutError: for a minute nothing was
+    """
+    async with asyncio.timeout(_STANDSTILL_S):
+        while (count := int(await done.fetchval())) <= known:
+            check()
+            await asyncio.sleep(_LOOK_EVERY_S)
+    return count

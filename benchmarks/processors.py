@@ -1,0 +1,57 @@
+"""Whose time the processors spend: the measured processes', PostgreSQL's, Kafka's."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
+
+import psutil
+
+from local_cluster.testing import RunningCluster
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Processor time, in seconds."""
+
+    workers_s: float
+    postgres_s: float
+    kafka_s: float
+
+    def since(self, earlier: Self) -> "Spent":
+        return Spent(
+            self.workers_s - earlier.workers_s,
+            self.postgres_s - earlier.postgres_s,
+            self.kafka_s - earlier.kafka_s,
+        )
+
+
+class Usage:
+    """Tells what these processes have used, with all that they started."""
+
+    def __init__(self, workers: Iterable[int], postgres: int, kafka: int) -> None:
+        self._workers = list(workers)
+        self._postgres = postgres
+        self._kafka = kafka
+
+    @classmethod
+    def of(cls, cluster: RunningCluster, workers: Iterable[int]) -> Self:
+        running = cluster.processes()
+        return cls(workers, running["postgres"].pid, running["kafka"].pid)
+
+    def now(self) -> Spent:
+        return Spent(
+            sum(map(_used_s, self._workers)), _used_s(self._postgres), _used_s(self._kafka)
+        )
+
+
+def _used_s(pid: int) -> float:
+    """Return what a process and its children have used, those included that have ended."""
+    process = psutil.Process(pid)
+    used = process.cpu_times()
+    total = used.user + used.system + used.children_user + used.children_system
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            its = child.cpu_times()
+            total += its.user + its.system
+    return float(total)
