@@ -105,8 +105,9 @@ def _figure(figure: FigureResult, *, drawn: bool) -> Iterator[str]:
         yield f"![{_text(figure.title)}](benchmarks/{figure.name}.svg)"
         yield ""
     yield from _table(figure)
-    yield from (f"- {_sentence(figure, each)}" for each in figure.verdicts)
-    if figure.verdicts:
+    ratios = [each for each in figure.verdicts if base(each.goal)]
+    yield from (f"- {_sentence(figure, each)}" for each in ratios)
+    if ratios:
         yield ""
     yield from _explained(figure)
 
@@ -141,15 +142,15 @@ def _sentence(figure: FigureResult, verdict: Verdict) -> str:
     who = f"{goal.side}, {goal.metric}" if goal.side else goal.metric
     if verdict.value is None:
         return _text(f"{who}, goal {asked}: {verdict.outcome}.")
-    of = f" {base(goal)}" if base(goal) else ""
+    asked = asked.removesuffix(f" {TIMES} {base(goal)}")
     return _text(
-        f"{who}: {_came_to(figure, verdict)}{of} in {len(verdict.per_round)} rounds,"
+        f"{who} is {_came_to(figure, verdict)} {base(goal)} ({len(verdict.per_round)} rounds),"
         f" goal {asked}: {verdict.outcome}."
     )
 
 
 def _explained(figure: FigureResult) -> Iterator[str]:
-    """Yield what a number does not say by itself: what it is, what a side does less, who is away."""
+    """Yield what numbers do not say: what they are, what a side does less, who is away."""
     lines = [f"{each.name}: {each.what}" for each in figure.metrics if each.what]
     lines += [f"{each.name}: {each.does_less}" for each in figure.sides if each.does_less]
     for each in figure.sides:

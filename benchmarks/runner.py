@@ -119,7 +119,8 @@ def measure_all(
         if then:
             _stop_services(cluster)
             found += asyncio.run(_measure_each(then, bench, show))
-    return replace(result, figures=found)
+    order = [each.name for each in figures]
+    return replace(result, figures=sorted(found, key=lambda each: order.index(each.name)))
 
 
 async def _measure_each(

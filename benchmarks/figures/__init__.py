@@ -3,5 +3,10 @@
 from typing import Final
 
 from benchmarks.figure import Figure
+from benchmarks.figures import agent, journey, relay
 
-FIGURES: Final[tuple[Figure, ...]] = ()
+FIGURES: Final[tuple[Figure, ...]] = (
+    *journey.FIGURES,
+    *relay.FIGURES,
+    *agent.FIGURES,
+)
