@@ -19,6 +19,8 @@ from benchmarks.bench import Bench, Program
 from benchmarks.logs import Log
 from benchmarks.processors import Usage
 
+#: Events in a transaction, at most: what a service's settings say unless told otherwise.
+CHUNK: Final = 500
 _LOOK_EVERY_S: Final = 0.02
 _STANDSTILL_S: Final = 60.0
 _DONE: Final = "SELECT coalesce(sum(next_offset), 0)::bigint FROM progress"

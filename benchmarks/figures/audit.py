@@ -1,0 +1,57 @@
+"""Audit ingest: a topic into records, and what they are told apart by."""
+
+from collections.abc import Sequence
+
+from benchmarks.bench import PARTITIONS, Bench
+from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
+from benchmarks.ingest import CHUNK, empty_database, ingest, pace
+from benchmarks.logs import EVENTS_A_SUBJECT, Log, long_histories
+from benchmarks.peers import jdbc_sink
+
+_BARE = "bare aiokafka and asyncpg"
+
+
+async def _log(bench: Bench) -> Log:
+    return await long_histories(bench, 200_000 if bench.full else 50_000)
+
+
+async def _ours(bench: Bench) -> Values:
+    return {"records_per_s": (await ingest(bench, "audit", await _log(bench))).records_per_s}
+
+
+async def _bare(bench: Bench) -> Values:
+    log = await _log(bench)
+    async with empty_database(bench, "audit") as url:
+        argv = [bench.cluster.kafka_bootstrap, log.topic, str(PARTITIONS), url, str(CHUNK)]
+        async with bench.program(["benchmarks.programs.bare_ingest", *argv]) as program:
+            return {"records_per_s": (await pace(bench, url, log.records, [program])).records_per_s}
+
+
+FIGURES: Sequence[Figure] = (
+    Figure(
+        name="audit-ingest",
+        title="A topic into the audit's records, by one process",
+        work=(
+            f"Events of 500 to 700 bytes, {EVENTS_A_SUBJECT} of each subject and far apart, in"
+            f" {PARTITIONS} partitions: kept as they came, with hash and columns, repeats looked"
+            " for, gaps in sequences noticed. Counted outside, by progress, from the first sight"
+            " of any; each side begins with an empty database."
+        ),
+        metrics=(Metric("records_per_s", "1/s", more_is_better=True),),
+        sides=(
+            Side("audit service", Kind.OURS, _ours),
+            Side(
+                _BARE,
+                Kind.FLOOR,
+                _bare,
+                "the same rows in as many transactions; no schema is checked, nothing is tried"
+                " again, nothing can be parked",
+            ),
+            Side(jdbc_sink.NAME, Kind.PEER, jdbc_sink.jdbc_sink, jdbc_sink.DOES_LESS),
+        ),
+        goals=(
+            Goal("records_per_s", at_least=0.75, against=_BARE),
+            Goal("records_per_s", at_least=4, against=jdbc_sink.NAME, only_in_full=True),
+        ),
+    ),
+)

