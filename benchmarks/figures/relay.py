@@ -17,6 +17,7 @@ from benchmarks import deliveries
 from benchmarks.bench import Bench, Program
 from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
 from benchmarks.outboxes import SUBJECTS, fill, outbox_database
+from benchmarks.peers import debezium
 from benchmarks.topics import Arrivals, fresh_topic, reader
 
 _QUICK_ROWS: Final = 40_000
@@ -34,19 +35,24 @@ async def _service(bench: Bench, url: str) -> AsyncIterator[Program]:
         yield program
 
 
+@asynccontextmanager
+async def _ground(bench: Bench, stem: str) -> AsyncIterator[tuple[str, str]]:
+    """Have a topic and an outbox while the block runs; yield the topic, and the database's URL."""
+    if bench.full:
+        # One of the peers needs it, so it is alike for all.
+        await debezium.have_logical_log(bench)
+    async with fresh_topic(bench, stem) as topic, outbox_database(bench) as url:
+        yield topic, url
+
+
 async def _latency(bench: Bench, publishing: str) -> Values:
-    async with (
-        fresh_topic(bench, "latency") as topic,
-        outbox_database(bench) as url,
-        reader(bench, topic) as consumer,
-    ):
+    async with _ground(bench, "latency") as (topic, url), reader(bench, topic) as consumer:
         return await deliveries.of_outbox(bench, url, topic, consumer, publishing)
 
 
 async def _latency_of_another_process(bench: Bench) -> Values:
     async with (
-        fresh_topic(bench, "latency") as topic,
-        outbox_database(bench) as url,
+        _ground(bench, "latency") as (topic, url),
         reader(bench, topic) as consumer,
         _service(bench, url) as relay,
     ):
@@ -60,11 +66,7 @@ def _rows(bench: Bench) -> int:
 
 async def _backlog(bench: Bench, rows: int | None = None) -> Values:
     rows = rows or _rows(bench)
-    async with (
-        fresh_topic(bench, "backlog") as topic,
-        outbox_database(bench) as url,
-        reader(bench) as consumer,
-    ):
+    async with _ground(bench, "backlog") as (topic, url), reader(bench) as consumer:
         await fill(bench, url, topic, rows)
         async with _service(bench, url) as relay:
             rate = await Arrivals(consumer, topic).rate(
@@ -87,12 +89,12 @@ async def _emptied(url: str) -> None:
         await connection.close()
 
 
+async def _backlog_of_debezium(bench: Bench) -> Values:
+    return await debezium.backlog(bench, _rows(bench))
+
+
 async def _from_memory(bench: Bench) -> Values:
-    async with (
-        fresh_topic(bench, "backlog") as topic,
-        outbox_database(bench) as url,
-        reader(bench) as consumer,
-    ):
+    async with _ground(bench, "backlog") as (topic, url), reader(bench) as consumer:
         await fill(bench, url, topic, _rows(bench))
         producer = bench.program(
             ["benchmarks.programs.bare_producer", topic],
@@ -131,8 +133,9 @@ FIGURES: Sequence[Figure] = (
                 partial(_latency, publishing="twice"),
                 "two writes without an outbox: a crash between them loses the event",
             ),
+            Side(debezium.NAME, Kind.PEER, debezium.latency, debezium.DOES_LESS),
         ),
-        (),
+        (Goal("p50_ms", at_most=0.25, against=debezium.NAME, only_in_full=True),),
     ),
     Figure(
         "relay-backlog",
@@ -149,8 +152,12 @@ FIGURES: Sequence[Figure] = (
                 _from_memory,
                 "has the records in memory: reads and deletes no rows",
             ),
+            Side(debezium.NAME, Kind.PEER, _backlog_of_debezium, debezium.DOES_LESS),
         ),
-        (Goal("rows_per_s", at_least=0.7, against=_MEMORY),),
+        (
+            Goal("rows_per_s", at_least=0.7, against=_MEMORY),
+            Goal("rows_per_s", at_least=2.0, against=debezium.NAME, only_in_full=True),
+        ),
     ),
     Figure(
         "relay-backlog-2m",
