@@ -1,108 +1,37 @@
 """One sign-up from the request to its last effect: on an idle cluster, and under load."""
 
 import asyncio
-import random
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from statistics import median, quantiles
 from typing import Final
 from uuid import UUID
 
-import aiohttp
+import asyncpg
 
 from benchmarks.bench import Bench
 from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
-from benchmarks.following import EFFECTS, Following, Journey, following
+from benchmarks.following import EFFECTS, Journey, following
+from benchmarks.signing_up import (
+    arriving,
+    as_fast_as_possible,
+    cheap_hash,
+    followed,
+    one_by_one,
+    through_gateway,
+    untroubled,
+)
 from benchmarks.topics import fresh_topic
 
-# The least that Argon2 does; everything else is as it is shipped.
-CHEAP_HASH: Final = {"argon2_memory_kib": "8", "argon2_passes": "1"}
-
-_WITHIN_S: Final = 30.0
-_WARM_UP: Final = 8
 _FLOOR: Final = "benchmarks.programs.bare_journey"
-
-SignUp = Callable[[str], Awaitable[UUID]]
-"""Signs somebody of this name up, and returns their id when that is answered."""
-
-
-@asynccontextmanager
-async def through_gateway(bench: Bench) -> AsyncIterator[SignUp]:
-    """Sign up as people do, over HTTP."""
-    url = f"{bench.cluster.gateway_url}/users"
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-
-        async def sign_up(name: str) -> UUID:
-            mail = f"{name}@example.com"
-            body = {"username": name, "email": mail, "password": "correct horse battery"}
-            async with session.post(url, json=body) as answer:
-                answer.raise_for_status()
-                return UUID((await answer.json())["id"])
-
-        yield sign_up
-
-
-@asynccontextmanager
-async def cheap_hash(bench: Bench) -> AsyncIterator[None]:
-    """Have the users service hash passwords at next to no cost while the block runs."""
-    cluster = bench.cluster
-    await asyncio.to_thread(cluster.stop, "users")
-    try:
-        environment = bench.environment("users", **CHEAP_HASH)
-        async with bench.program(["users_service"], environment):
-            await untroubled(bench)
-            yield
-    finally:
-        await asyncio.to_thread(cluster.resume, "users")
-        await untroubled(bench)
-
-
-async def untroubled(bench: Bench) -> None:
-    """Wait until every service answers, and works."""
-    names = ("users", "accounts", "audit", "notification", "gateway")
-    async with asyncio.timeout(_WITHIN_S), aiohttp.ClientSession() as session:
-        for name in names:
-            while not await _is_untroubled(session, bench.cluster.url(name)):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-
-
-async def _is_untroubled(session: aiohttp.ClientSession, url: str) -> bool:
-    try:
-        async with session.get(f"{url}/health/ready") as answer:
-            return answer.status == 200 and not (await answer.json()).get("troubles")
-    except aiohttp.ClientConnectionError:
-        return False
-
-
-@asynccontextmanager
-async def followed(bench: Bench, *, every_s: float = 0.001) -> AsyncIterator[Following]:
-    """Follow sign-ups on the running system."""
-    urls = {name: bench.cluster.postgres_url(name) for name in ("users", "accounts", "audit")}
-    slack = bench.cluster.directory / "slack" / "messages.jsonl"
-    async with following(urls, slack, every_s=every_s) as it:
-        yield it
-
-
-async def travel(sign_up: SignUp, follow: Following) -> Journey:
-    """Sign someone up, and return when all of it has been seen."""
-    journey = Journey(f"u.{secrets.token_hex(6)}", time.monotonic())
-    follow.began(journey)
-    follow.answered(journey, await sign_up(journey.username))
-    async with asyncio.timeout(_WITHIN_S):
-        await journey.whole.wait()
-    return journey
-
-
-async def one_by_one(sign_up: SignUp, follow: Following, count: int) -> list[Journey]:
-    """Return so many journeys, one at a time, after some that do not count."""
-    journeys = []
-    for _ in range(_WARM_UP + count):
-        journeys.append(await travel(sign_up, follow))
-        # People do not come in step with anybody's timers.
-        await asyncio.sleep(random.uniform(0.03, 0.08))  # noqa: S311
-    return journeys[_WARM_UP:]
+_OF_THE_HIGHEST: Final = 0.8
+_DRAINED_WITHIN_S: Final = 60.0
+_LOOK_EVERY_S: Final = 0.02
+# The sign-up itself, an account opened, two tasks created.
+_EVENTS_OF_A_SIGN_UP: Final = 4
+_KEPT: Final = "SELECT count(*) FROM records WHERE topic NOT LIKE '%.operations'"
+_UNSENT: Final = "SELECT EXISTS (SELECT FROM deliveries WHERE state <> 'sent')"
 
 
 def percentile(values: Sequence[float], hundredths: int) -> float:
@@ -206,4 +135,82 @@ JOURNEY: Final = Figure(
     needs_services=True,
 )
 
-FIGURES: Final = (JOURNEY,)
+
+async def under_load(bench: Bench) -> Values:
+    for_s = 60.0 if bench.full else 8.0
+    async with (
+        cheap_hash(bench),
+        through_gateway(bench) as sign_up,
+        # Looked for less often: it would be load itself.
+        followed(bench, every_s=0.004) as follow,
+    ):
+        idle = await one_by_one(sign_up, follow, 2 * _count(bench))
+        most = await as_fast_as_possible(sign_up, follow, senders=16, for_s=3)
+        values = {
+            "idle_p95_ms": percentile([each.took_ms() for each in idle], 95),
+            "highest_rate_per_s": most,
+        }
+        for rate in (50, 200):
+            await _drained(bench)
+            per_s = min(rate, _OF_THE_HIGHEST * most)
+            journeys = await arriving(sign_up, follow, per_s=per_s, for_s=for_s)
+            last = journeys[-1]
+            await _drained(bench)
+            values |= {
+                f"rate_{rate}_per_s": per_s,
+                f"p95_at_{rate}_ms": percentile([each.took_ms() for each in journeys], 95),
+                f"backlog_at_{rate}_s": time.monotonic() - last.began_at_s,
+            }
+    return values
+
+
+async def _drained(bench: Bench) -> None:
+    """Wait until every sign-up is whole, down to the audit records of what it led to."""
+    urls = [bench.cluster.postgres_url(each) for each in ("users", "audit", "notification")]
+    users, audit, notification = [await asyncpg.connect(each) for each in urls]
+    try:
+        async with asyncio.timeout(_DRAINED_WITHIN_S):
+            signed_up = await users.fetchval("SELECT count(*) FROM users WHERE sequence = 1")
+            while await audit.fetchval(_KEPT) < _EVENTS_OF_A_SIGN_UP * signed_up:  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK_EVERY_S)
+            while await notification.fetchval(_UNSENT):  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK_EVERY_S)
+    finally:
+        for each in (users, audit, notification):
+            each.terminate()
+
+
+UNDER_LOAD: Final = Figure(
+    name="journey-under-load",
+    title="The journey while others sign up",
+    work="The same journey while 50 and then 200 sign-ups a second arrive evenly, whatever becomes"
+    " of them, 8 s each (60 s in full runs), with the password hash left out; where the machine"
+    " does not sustain so many, 80 % of what it does when 16 senders never pause.",
+    metrics=[
+        Metric("idle_p95_ms", "ms", "from sending to the last effect, one at a time"),
+        Metric("highest_rate_per_s", "1/s", "16 senders that never pause", more_is_better=True),
+        *(
+            metric
+            for rate in (50, 200)
+            for metric in (
+                Metric(f"rate_{rate}_per_s", "1/s", "sign-ups that arrived", more_is_better=True),
+                Metric(f"p95_at_{rate}_ms", "ms", "from when it was due to the last effect"),
+                Metric(
+                    f"backlog_at_{rate}_s",
+                    "s",
+                    "from the last arrival until nothing waits, the audit of all that followed too",
+                ),
+            )
+        ),
+    ],
+    sides=[Side("ours", Kind.OURS, under_load)],
+    goals=[
+        Goal("p95_at_50_ms", at_most=4, against_metric="idle_p95_ms"),
+        Goal("p95_at_200_ms", at_most=4, against_metric="idle_p95_ms"),
+        Goal("backlog_at_200_s", at_most=1),
+    ],
+    needs_services=True,
+    repeats=2,
+)
+
+FIGURES: Final = (JOURNEY, UNDER_LOAD)

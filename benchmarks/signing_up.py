@@ -1,0 +1,149 @@
+"""Signs people up on the running system, and follows them: one by one, or as they arrive."""
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import UUID
+
+import aiohttp
+
+from benchmarks.bench import Bench
+from benchmarks.following import Following, Journey, following
+
+# The least that Argon2 does; everything else is as it is shipped.
+CHEAP_HASH: Final = {"argon2_memory_kib": "8", "argon2_passes": "1"}
+
+_WITHIN_S: Final = 30.0
+_WARM_UP: Final = 8
+
+SignUp = Callable[[str], Awaitable[UUID]]
+"""Signs somebody of this name up, and returns their id when that is answered."""
+
+
+@asynccontextmanager
+async def through_gateway(bench: Bench) -> AsyncIterator[SignUp]:
+    """Sign up as people do, over HTTP."""
+    url = f"{bench.cluster.gateway_url}/users"
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def sign_up(name: str) -> UUID:
+            mail = f"{name}@example.com"
+            body = {"username": name, "email": mail, "password": "correct horse battery"}
+            async with session.post(url, json=body) as answer:
+                answer.raise_for_status()
+                return UUID((await answer.json())["id"])
+
+        yield sign_up
+
+
+@asynccontextmanager
+async def cheap_hash(bench: Bench) -> AsyncIterator[None]:
+    """Have the users service hash passwords at next to no cost while the block runs."""
+    cluster = bench.cluster
+    await asyncio.to_thread(cluster.stop, "users")
+    try:
+        environment = bench.environment("users", **CHEAP_HASH)
+        async with bench.program(["users_service"], environment):
+            await untroubled(bench)
+            yield
+    finally:
+        await asyncio.to_thread(cluster.resume, "users")
+        await untroubled(bench)
+
+
+async def untroubled(bench: Bench) -> None:
+    """Wait until every service answers, and works."""
+    names = ("users", "accounts", "audit", "notification", "gateway")
+    async with asyncio.timeout(_WITHIN_S), aiohttp.ClientSession() as session:
+        for name in names:
+            while not await _is_untroubled(session, bench.cluster.url(name)):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+
+async def _is_untroubled(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(f"{url}/health/ready") as answer:
+            return answer.status == 200 and not (await answer.json()).get("troubles")
+    except aiohttp.ClientConnectionError:
+        return False
+
+
+@asynccontextmanager
+async def followed(bench: Bench, *, every_s: float = 0.001) -> AsyncIterator[Following]:
+    """Follow sign-ups on the running system."""
+    urls = {name: bench.cluster.postgres_url(name) for name in ("users", "accounts", "audit")}
+    slack = bench.cluster.directory / "slack" / "messages.jsonl"
+    async with following(urls, slack, every_s=every_s) as it:
+        yield it
+
+
+async def _travel(journey: Journey, sign_up: SignUp, follow: Following) -> Journey:
+    follow.began(journey)
+    follow.answered(journey, await sign_up(journey.username))
+    async with asyncio.timeout(_WITHIN_S):
+        await journey.whole.wait()
+    return journey
+
+
+def _a_name() -> str:
+    return f"u.{secrets.token_hex(6)}"
+
+
+async def one_by_one(sign_up: SignUp, follow: Following, count: int) -> list[Journey]:
+    """Return so many journeys, one at a time, after some that do not count."""
+    journeys = []
+    for _ in range(_WARM_UP + count):
+        journeys.append(await _travel(Journey(_a_name(), time.monotonic()), sign_up, follow))
+        # People do not come in step with anybody's timers.
+        await asyncio.sleep(random.uniform(0.03, 0.08))  # noqa: S311
+    return journeys[_WARM_UP:]
+
+
+async def arriving(
+    sign_up: SignUp, follow: Following, *, per_s: float, for_s: float, followed_per_s: float = 20
+) -> list[Journey]:
+    """Have sign-ups arrive evenly, however long each takes; follow some of them, and the last.
+
+    Their journeys begin when they were due, so that a sender that is late hides nothing.
+    """
+    count = max(1, round(per_s * for_s))
+    every = max(1, round(per_s / followed_per_s))
+    began_s = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        travelling = []
+        for number in range(count):
+            due_s = began_s + number / per_s
+            await asyncio.sleep(due_s - time.monotonic())
+            if number % every == 0 or number == count - 1:
+                journey = Journey(_a_name(), due_s)
+                travelling.append(group.create_task(_travel(journey, sign_up, follow)))
+            else:
+                group.create_task(_send(sign_up))
+    return [each.result() for each in travelling]
+
+
+async def as_fast_as_possible(
+    sign_up: SignUp, follow: Following, *, senders: int, for_s: float
+) -> float:
+    """Return how many sign-ups a second are done whole when so many senders never pause."""
+    began_s = time.monotonic()
+
+    async def send() -> int:
+        sent = 0
+        while time.monotonic() - began_s < for_s:
+            await _send(sign_up)
+            sent += 1
+        return sent
+
+    sent = sum(await asyncio.gather(*(send() for _ in range(senders))))
+    # What came before it is done by the time that it is.
+    last = await _travel(Journey(_a_name(), time.monotonic()), sign_up, follow)
+    return (sent + 1) / (max(last.seen_at_s.values()) - began_s)
+
+
+async def _send(sign_up: SignUp) -> None:
+    await sign_up(_a_name())
