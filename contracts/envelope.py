@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PlainValidator,
     ValidationError,
     WithJsonSchema,
 )
@@ -36,7 +37,10 @@ class InvalidEnvelope(ValueError):
 def _sequence_from_wire(value: object) -> int:
     if not isinstance(value, str) or not _TEN_DIGITS.fullmatch(value):
         raise PydanticCustomError("ten_digits", "not ten digits")
-    return int(value)
+    number = int(value)
+    if not number:
+        raise PydanticCustomError("greater_than_equal", "not counted from 1")
+    return number
 
 
 def _instant_in_utc(value: object) -> datetime:
@@ -54,8 +58,7 @@ def _instant_in_utc(value: object) -> datetime:
 # CloudEvents' own `sequence` extension is a string in lexicographic order.
 Sequence = Annotated[
     int,
-    BeforeValidator(_sequence_from_wire),
-    Field(ge=1),
+    PlainValidator(_sequence_from_wire),
     PlainSerializer(lambda number: f"{number:010d}", return_type=str),
     WithJsonSchema({"type": "string", "pattern": "^[0-9]{10}$", "not": {"const": "0000000000"}}),
 ]
@@ -158,14 +161,15 @@ def decode(payload: bytes | None) -> Envelope:
     if payload is None:
         raise InvalidEnvelope("no value")
     try:
-        # NaN and Infinity are no JSON, though Python's parsers take them.
-        attributes = from_json(payload, allow_inf_nan=False)
-    except ValueError as error:
-        raise InvalidEnvelope(f"not JSON: {error}") from None
-    try:
-        return Envelope.model_validate(attributes)
+        # Parsed and validated in one go, at half the cost. But it would take NaN and Infinity,
+        # which are no JSON: what may have them goes the long way.
+        if b"NaN" not in payload and b"Infinity" not in payload:
+            return Envelope.model_validate_json(payload)
+        return Envelope.model_validate(from_json(payload, allow_inf_nan=False))
     except ValidationError as error:
         raise InvalidEnvelope(_first_reason(error)) from None
+    except ValueError as error:
+        raise InvalidEnvelope(f"not JSON: {error}") from None
 
 
 def event_in(envelope: Envelope, model: type[EventT]) -> EventT:
@@ -199,6 +203,8 @@ def headers_of(envelope: Envelope) -> list[tuple[str, bytes]]:
 
 def _first_reason(error: ValidationError) -> str:
     """Where and which rule: names and codes of ours, never a value that came in."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return f"not JSON: {first['ctx']['error']}"
     place = ".".join(str(part) for part in first["loc"])
     return f"{place}: {first['type']}" if place else first["type"]

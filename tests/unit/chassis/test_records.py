@@ -100,10 +100,10 @@ class TestOpening:
     @pytest.mark.parametrize(
         "other",
         [
-            replace(LABEL, subject="bob"),
-            replace(LABEL, sequence=8),
-            replace(LABEL, event_id=new_id()),
-            replace(LABEL, type="users.task-created.v1"),
+            LABEL._replace(subject="bob"),
+            LABEL._replace(sequence=8),
+            LABEL._replace(event_id=new_id()),
+            LABEL._replace(type="users.task-created.v1"),
         ],
     )
     def test_refuses_another_event_than_the_label_says(self, other: Label) -> None:
