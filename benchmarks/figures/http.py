@@ -1,0 +1,199 @@
+"""Commands over HTTP: how many a second one process answers, beside the barest routes."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+import aiohttp
+import asyncpg
+
+from benchmarks.bench import Bench
+from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
+from benchmarks.signing_up import CHEAP_HASH
+from chassis.trail import new_id
+from local_cluster.ports import free_port
+from users_service.adapters.access_tokens import SignedAccessTokens
+from users_service.adapters.signing_keys import SigningKeys
+from users_service.domain.user import Role
+
+_CONNECTIONS: Final = 16
+_ACCOUNTS: Final = 1_000
+_READY_WITHIN_S: Final = 30.0
+_OPEN: Final = """
+    WITH opened AS (
+        INSERT INTO accounts
+        SELECT id, 'personal', id, 'EUR', 1000, $2, now(), 1, 1 FROM unnest($1::uuid[]) AS id
+        RETURNING id
+    )
+    INSERT INTO ledger_entries
+    SELECT gen_random_uuid(), id, position, 10, 10 * position, 'Initial', now()
+    FROM opened, generate_series(1, $2) AS position
+"""
+_ENTRIES: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Requests:
+    """One kind of request: which file has them, and which status answers them."""
+
+    name: str
+    status: int
+    file: Path
+
+
+def _keys(bench: Bench) -> SigningKeys:
+    return SigningKeys(
+        bench.cluster.directory / "keys",
+        published_ahead=timedelta(0),
+        now=lambda: datetime.now(UTC),
+    )
+
+
+def _token(bench: Bench, roles: frozenset[Role] = frozenset()) -> str:
+    tokens = SignedAccessTokens(
+        _keys(bench), issuer="users", audience="onboarding", lifetime=timedelta(hours=12)
+    )
+    return tokens.issue(new_id(), roles, datetime.now(UTC)).text
+
+
+def _get(path: str, token: str) -> str:
+    return f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n"
+
+
+def _sign_up() -> str:
+    body = '{"username":"u.{n}","email":"u.{n}@example.com","password":"correct horse battery"}'
+    # A number of {n} has 12 digits.
+    length = len(body) + 2 * (12 - len("{n}"))
+    head = f"POST /users HTTP/1.1\r\nHost: bench\r\nContent-Length: {length}\r\n"
+    return f"{head}Content-Type: application/json\r\n\r\n{body}"
+
+
+def _written(bench: Bench, users: Sequence[UUID]) -> Sequence[_Requests]:
+    operator, someone = _token(bench, frozenset({Role.OPERATOR})), _token(bench)
+    kinds = {
+        ("sign_up", 201): [_sign_up()],
+        ("account_read", 200): [_get(f"/users/{each}/account", operator) for each in users],
+        # What is not theirs is not there for them, and nobody asks the database.
+        ("token_check", 404): [_get(f"/users/{new_id()}", someone)],
+    }
+    written = []
+    for (name, status), requests in kinds.items():
+        file = bench.directory / bench.name(f"{name}.requests")
+        file.write_text("".join(f"{json.dumps(each)}\n" for each in requests))
+        written.append(_Requests(name, status, file))
+    return written
+
+
+async def _open_accounts(url: str) -> Sequence[UUID]:
+    """Open accounts of ten entries each; return whose they are."""
+    users = [new_id() for _ in range(_ACCOUNTS)]
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(_OPEN, users, _ENTRIES)
+        await connection.execute("VACUUM ANALYZE")
+    finally:
+        await connection.close()
+    return users
+
+
+async def _measured(bench: Bench, ports: Mapping[str, int], users: Sequence[UUID]) -> Values:
+    seconds = 10.0 if bench.full else 1.5
+    found: dict[str, float] = {}
+    for each in await asyncio.to_thread(_written, bench, users):
+        port = ports[each.name]
+        argv = [port, _CONNECTIONS, seconds, each.status, each.file]
+        load = ["benchmarks.programs.http_load", *map(str, argv)]
+        async with bench.program(load) as program:
+            answer = json.loads(await program.line())
+        found |= {f"{each.name}_{name}": value for name, value in answer.items()}
+    return found
+
+
+async def _until_it_answers(url: str) -> None:
+    async with asyncio.timeout(_READY_WITHIN_S), aiohttp.ClientSession() as session:
+        while not await _answers(session, url):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url) as answer:
+            return answer.status < 500
+    except aiohttp.ClientConnectionError:
+        return False
+
+
+@asynccontextmanager
+async def _databases(bench: Bench) -> AsyncIterator[tuple[str, str, Sequence[UUID]]]:
+    users, accounts = [await bench.database(f"{each}_service") for each in ("users", "accounts")]
+    yield users, accounts, await _open_accounts(accounts)
+
+
+async def ours(bench: Bench) -> Values:
+    async with _databases(bench) as (users_url, accounts_url, opened):
+        users = bench.environment("users", database_url=users_url, roles="api", **CHEAP_HASH)
+        accounts = bench.environment("accounts", database_url=accounts_url, roles="api")
+        async with bench.program(["users_service"], users):
+            await _until_it_answers(f"{bench.cluster.url('users')}/health/ready")
+            async with bench.program(["accounts_service"], accounts):
+                await _until_it_answers(f"{bench.cluster.url('accounts')}/health/ready")
+                port, other = int(users["USERS_HTTP_PORT"]), int(accounts["ACCOUNTS_HTTP_PORT"])
+                ports = {"sign_up": port, "token_check": port, "account_read": other}
+                return await _measured(bench, ports, opened)
+
+
+async def floor(bench: Bench) -> Values:
+    async with _databases(bench) as (users_url, accounts_url, opened):
+        port = free_port()
+        environment = {
+            "USERS_URL": users_url,
+            "ACCOUNTS_URL": accounts_url,
+            "KEYS": json.dumps(await _keys(bench).published()),
+        }
+        argv = ["benchmarks.programs.bare_api", str(port)]
+        async with bench.program(argv, environment):
+            await _until_it_answers(f"http://127.0.0.1:{port}/nothing")
+            ports = dict.fromkeys(("sign_up", "account_read", "token_check"), port)
+            return await _measured(bench, ports, opened)
+
+
+_FLOOR: Final = "bare FastAPI and asyncpg"
+_KINDS: Final = {
+    "sign_up": "sign-ups, password hash left out",
+    "account_read": "accounts read, each with ten transactions",
+    "token_check": "requests whose token is verified, and that are then refused",
+}
+
+FIGURES: Final = (
+    Figure(
+        name="http",
+        title="Commands over HTTP",
+        work="One service process without relay and consumers, asked directly over 16 connections"
+        " that never pause: 1.5 s a kind of request, 10 s in full runs.",
+        metrics=[
+            metric
+            for name, what in _KINDS.items()
+            for metric in (
+                Metric(f"{name}_per_s", "1/s", what, more_is_better=True),
+                Metric(f"{name}_p50_ms", "ms", what),
+            )
+        ],
+        sides=[
+            Side("ours", Kind.OURS, ours),
+            Side(
+                _FLOOR,
+                Kind.FLOOR,
+                floor,
+                does_less="the same statements and isolation, the same token library and server;"
+                " no hash at all, no idempotency, problems, trail, metrics or traces",
+            ),
+        ],
+        goals=[Goal(f"{name}_per_s", at_least=0.5, against=_FLOOR) for name in _KINDS],
+    ),
+)
