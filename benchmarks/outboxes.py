@@ -1,5 +1,6 @@
 """Outboxes of a service: databases with its tables, and rows as it writes them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -10,6 +11,8 @@ import asyncpg
 from benchmarks.bench import Bench
 
 SUBJECTS: Final = 2_000
+_LOOK_EVERY_S: Final = 0.005
+_EMPTIED_WITHIN_S: Final = 30.0
 
 # Payloads of 500 bytes, and the headers that every event of ours has.
 _MAKE: Final = """
@@ -45,7 +48,14 @@ _ALL: Final = 2**62
 @asynccontextmanager
 async def outbox_database(bench: Bench) -> AsyncIterator[str]:
     """Have a database with the users service's tables while the block runs; yield its URL."""
-    url = await bench.database("users_service")
+    async with own_database(bench, "users_service") as url:
+        yield url
+
+
+@asynccontextmanager
+async def own_database(bench: Bench, service_module: str | None = None) -> AsyncIterator[str]:
+    """Have a database while the block runs, with a service's tables if one is named."""
+    url = await bench.database(service_module)
     try:
         yield url
     finally:
@@ -54,20 +64,35 @@ async def outbox_database(bench: Bench) -> AsyncIterator[str]:
 
 async def fill(bench: Bench, url: str, topic: str, rows: int) -> None:
     """Put rows of ``SUBJECTS`` subjects in turn into an outbox, and let it settle."""
+    await fill_by(bench, url, _MAKE, topic, rows, SUBJECTS, 0)
+
+
+async def fill_by(bench: Bench, url: str, statement: str, *arguments: object) -> None:
+    """Fill a table named outbox by one statement, and let it settle."""
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute(_MAKE, topic, rows, SUBJECTS, 0)
+        await connection.execute(statement, *arguments)
         await connection.execute("VACUUM ANALYZE outbox")
     finally:
         await connection.close()
-    await _checkpoint(bench)
-
-
-async def _checkpoint(bench: Bench) -> None:
-    """Have what was written on disk now rather than while somebody is measured."""
+    # Have it on disk now rather than while somebody is measured.
     connection = await asyncpg.connect(bench.cluster.superuser_url)
     try:
         await connection.execute("CHECKPOINT")
+    finally:
+        await connection.close()
+
+
+async def emptied(url: str) -> None:
+    """Return once a table named outbox is empty.
+
+    :raises TimeoutError: it is not, long after all of it was in Kafka
+    """
+    connection = await asyncpg.connect(url)
+    try:
+        async with asyncio.timeout(_EMPTIED_WITHIN_S):
+            while await connection.fetchval("SELECT EXISTS (SELECT FROM outbox)"):  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK_EVERY_S)
     finally:
         await connection.close()
 

@@ -5,26 +5,21 @@ has the record in its hands. Backlog: by the topic's high-water marks, from the 
 record to the sight of all, and of an outbox that is empty where rows are deleted.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
-import asyncpg
-
 from benchmarks import deliveries
 from benchmarks.bench import Bench, Program
 from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
-from benchmarks.outboxes import SUBJECTS, fill, outbox_database
-from benchmarks.peers import debezium
+from benchmarks.outboxes import SUBJECTS, emptied, fill, outbox_database
+from benchmarks.peers import debezium, faststream_outbox
 from benchmarks.topics import Arrivals, fresh_topic, reader
 
 _QUICK_ROWS: Final = 40_000
 _FULL_ROWS: Final = 200_000
 _MANY_ROWS: Final = 2_000_000
-_LOOK_EVERY_S: Final = 0.005
-_EMPTIED_WITHIN_S: Final = 30.0
 
 
 @asynccontextmanager
@@ -70,23 +65,9 @@ async def _backlog(bench: Bench, rows: int | None = None) -> Values:
         await fill(bench, url, topic, rows)
         async with _service(bench, url) as relay:
             rate = await Arrivals(consumer, topic).rate(
-                rows, relay.check, then=partial(_emptied, url)
+                rows, relay.check, then=partial(emptied, url)
             )
     return {"rows_per_s": rate}
-
-
-async def _emptied(url: str) -> None:
-    """Return once the outbox is empty.
-
-    :raises TimeoutError: it is not, long after all of it was in Kafka
-    """
-    connection = await asyncpg.connect(url)
-    try:
-        async with asyncio.timeout(_EMPTIED_WITHIN_S):
-            while await connection.fetchval("SELECT EXISTS (SELECT FROM outbox)"):  # noqa: ASYNC110
-                await asyncio.sleep(_LOOK_EVERY_S)
-    finally:
-        await connection.close()
 
 
 async def _backlog_of_debezium(bench: Bench) -> Values:
@@ -134,8 +115,17 @@ FIGURES: Sequence[Figure] = (
                 "two writes without an outbox: a crash between them loses the event",
             ),
             Side(debezium.NAME, Kind.PEER, debezium.latency, debezium.DOES_LESS),
+            Side(
+                faststream_outbox.NAME,
+                Kind.PEER,
+                faststream_outbox.latency,
+                faststream_outbox.DOES_LESS,
+            ),
         ),
-        (Goal("p50_ms", at_most=0.25, against=debezium.NAME, only_in_full=True),),
+        (
+            Goal("p50_ms", at_most=0.25, against=debezium.NAME, only_in_full=True),
+            Goal("p50_ms", at_most=0.5, against=faststream_outbox.NAME, only_in_full=True),
+        ),
     ),
     Figure(
         "relay-backlog",
@@ -153,6 +143,12 @@ FIGURES: Sequence[Figure] = (
                 "has the records in memory: reads and deletes no rows",
             ),
             Side(debezium.NAME, Kind.PEER, _backlog_of_debezium, debezium.DOES_LESS),
+            Side(
+                faststream_outbox.NAME,
+                Kind.PEER,
+                faststream_outbox.backlog,
+                f"{faststream_outbox.DOES_LESS}; only {faststream_outbox.ROWS:,} rows",
+            ),
         ),
         (
             Goal("rows_per_s", at_least=0.7, against=_MEMORY),
