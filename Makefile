@@ -10,7 +10,7 @@ PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down status logs verify clean test test-unit test-contract test-integration \
-        test-e2e faults faults-ci soak prove check format lock contracts docs
+        test-e2e faults faults-ci soak prove check bench bench-full format lock contracts docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,14 @@ check: $(VENV)/development ## lint, types, import rules, generated files
 	$(VENV)/bin/lint-imports --no-cache
 	$(RUN) mypy
 	$(RUN) contracts check
+
+# --- measure it -------------------------------------------------------------------------------
+
+bench: $(VENV)/development ## measure the speed beside its floor: ten minutes (ONLY=... for one)
+	@$(RUN) benchmarks $(if $(ONLY),--only $(ONLY))
+
+bench-full: $(VENV)/development ## larger, beside peers too, and draw docs/benchmarks.md: hours
+	@$(RUN) benchmarks --full $(if $(ONLY),--only $(ONLY))
 
 # --- keep it ----------------------------------------------------------------------------------
 
