@@ -6,18 +6,20 @@ anything done until all is, counting what was done after that sight.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
 from urllib.parse import urlsplit
 
 import asyncpg
+from aiokafka.errors import KafkaError
 from asyncpg.prepared_stmt import PreparedStatement
 
 from benchmarks.bench import Bench, Program
 from benchmarks.logs import Log
 from benchmarks.processors import Usage
+from chassis.kafka import admin_client
 
 #: Events in a transaction, at most: what a service's settings say unless told otherwise.
 CHUNK: Final = 500
@@ -28,16 +30,14 @@ _DONE: Final = "SELECT coalesce(sum(next_offset), 0)::bigint FROM progress"
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast it went, and how many processors' time it took: the workers', the servers'."""
+    """How fast it went, and how many processors were at work meanwhile, on average."""
 
     records_per_s: float
+    #: All that the machine did, whoever had it do so.
+    cores: float
     workers_cores: float
     postgres_cores: float
     kafka_cores: float
-
-    @property
-    def cores(self) -> float:
-        return self.workers_cores + self.postgres_cores + self.kafka_cores
 
 
 @asynccontextmanager
@@ -77,7 +77,38 @@ async def ingest_into(url: str, bench: Bench, service: str, log: Log, *, workers
             )
             for number in range(workers)
         ]
+        async with _nobody_may_begin(url):
+            await _all_have_joined(bench, group, programs)
         return await pace(bench, url, log.records, programs)
+
+
+@asynccontextmanager
+async def _nobody_may_begin(url: str) -> AsyncIterator[None]:
+    """Keep workers from placing themselves: their first rows of ``progress`` wait for the block."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE progress IN SHARE ROW EXCLUSIVE MODE")
+            yield
+    finally:
+        await connection.close()
+
+
+async def _all_have_joined(bench: Bench, group: str, programs: Sequence[Program]) -> None:
+    """Wait until a consumer group is at rest and has as many members as there are workers."""
+    async with (
+        asyncio.timeout(_STANDSTILL_S),
+        admin_client(bench.cluster.kafka_bootstrap) as client,
+    ):
+        while True:
+            with suppress(KafkaError):  # a broker that never had a group needs a moment for it
+                [described] = await client.describe_consumer_groups([group])
+                [[_error, _group, state, _type, _protocol, members, *_]] = described.groups
+                if state == "Stable" and len(members) == len(programs):
+                    return
+            for program in programs:
+                program.check()
+            await asyncio.sleep(_LOOK_EVERY_S)
 
 
 async def pace(bench: Bench, url: str, records: int, programs: Sequence[Program]) -> Pace:
@@ -101,6 +132,7 @@ async def pace(bench: Bench, url: str, records: int, programs: Sequence[Program]
         await connection.close()
     return Pace(
         (last - first) / took_s,
+        spent.machine_s / took_s,
         spent.workers_s / took_s,
         spent.postgres_s / took_s,
         spent.kafka_s / took_s,

@@ -1,4 +1,4 @@
-"""Whose time the processors spend: the measured processes', PostgreSQL's, Kafka's."""
+"""Whose time the processors spend: the workers', PostgreSQL's, Kafka's, the whole machine's."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,12 +14,14 @@ from local_cluster.testing import RunningCluster
 class Spent:
     """Processor time, in seconds."""
 
+    machine_s: float
     workers_s: float
     postgres_s: float
     kafka_s: float
 
     def since(self, earlier: Self) -> "Spent":
         return Spent(
+            self.machine_s - earlier.machine_s,
             self.workers_s - earlier.workers_s,
             self.postgres_s - earlier.postgres_s,
             self.kafka_s - earlier.kafka_s,
@@ -41,8 +43,16 @@ class Usage:
 
     def now(self) -> Spent:
         return Spent(
-            sum(map(_used_s, self._workers)), _used_s(self._postgres), _used_s(self._kafka)
+            _machine_s(),
+            sum(map(_used_s, self._workers)),
+            _used_s(self._postgres),
+            _used_s(self._kafka),
         )
+
+
+def _machine_s() -> float:
+    spent = psutil.cpu_times()
+    return float(sum(spent) - spent.idle - getattr(spent, "iowait", 0.0))
 
 
 def _used_s(pid: int) -> float:

@@ -10,6 +10,7 @@ from typing import Final
 
 from benchmarks.bench import PARTITIONS, Bench
 from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
+from benchmarks.figures import audit
 from benchmarks.ingest import ingest
 from benchmarks.logs import Log, long_histories, payloads
 from benchmarks.peers.environments import environment
@@ -59,7 +60,7 @@ def _faststream(how: str) -> Callable[[Bench], Awaitable[Values]]:
 
 
 async def _passing_over(bench: Bench) -> Values:
-    log = await long_histories(bench, 200_000 if bench.full else 50_000)
+    log = await long_histories(bench, audit.count(bench))
     return {"events_per_s": (await ingest(bench, "accounts", log)).records_per_s}
 
 

@@ -11,8 +11,12 @@ from benchmarks.peers import jdbc_sink
 _BARE = "bare aiokafka and asyncpg"
 
 
+def count(bench: Bench) -> int:
+    return 200_000 if bench.full else 50_000
+
+
 async def _log(bench: Bench) -> Log:
-    return await long_histories(bench, 200_000 if bench.full else 50_000)
+    return await long_histories(bench, count(bench))
 
 
 async def _ours(bench: Bench) -> Values:

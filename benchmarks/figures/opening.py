@@ -17,12 +17,12 @@ _PGBENCH = "pgbench 18"
 _SCRIPT: Final = Path(programs.__file__).with_name("opening.sql")
 
 
-def _count(bench: Bench) -> int:
+def count(bench: Bench) -> int:
     return 100_000 if bench.full else 20_000
 
 
 async def _ours(bench: Bench) -> Values:
-    log = await sign_ups(bench, _count(bench))
+    log = await sign_ups(bench, count(bench))
     return {"openings_per_s": (await ingest(bench, "accounts", log)).records_per_s}
 
 
@@ -31,9 +31,9 @@ async def _pgbench(bench: Bench) -> Values:
         await _begin(url)
         argv = [str(_program()), url, "--no-vacuum", "--protocol=prepared", f"--file={_SCRIPT}"]
         # It has enough to do until all that is counted is there.
-        lanes = [f"--client={PARTITIONS}", f"--transactions={_count(bench)}"]
+        lanes = [f"--client={PARTITIONS}", f"--transactions={count(bench)}"]
         async with bench.command([*argv, *lanes], name="pgbench") as program:
-            found = await pace(bench, url, _count(bench), [program])
+            found = await pace(bench, url, count(bench), [program])
             return {"openings_per_s": found.records_per_s}
 
 
