@@ -3,10 +3,15 @@
 from typing import Final
 
 from benchmarks.figure import Figure
-from benchmarks.figures import agent, journey, relay
+from benchmarks.figures import agent, audit, http, journey, opening, recovery, relay, workers
 
 FIGURES: Final[tuple[Figure, ...]] = (
     *journey.FIGURES,
     *relay.FIGURES,
     *agent.FIGURES,
+    *audit.FIGURES,
+    *opening.FIGURES,
+    *http.FIGURES,
+    *workers.FIGURES,
+    *recovery.FIGURES,
 )
