@@ -65,10 +65,10 @@ async def payloads(bench: Bench, size: int, count: int) -> Log:
 
 async def sign_ups(bench: Bench, count: int) -> Log:
     """Return a topic of ``count`` sign-ups, each of a user of its own."""
-    known = _logs.setdefault(bench, {})
-    if "sign-ups" not in known:
-        known["sign-ups"] = await new_log(bench, _sign_ups(count))
-    return known["sign-ups"]
+    known, name = _logs.setdefault(bench, {}), f"{count} sign-ups"
+    if name not in known:
+        known[name] = await new_log(bench, _sign_ups(count))
+    return known[name]
 
 
 async def long_histories(bench: Bench, count: int) -> Log:

@@ -1,0 +1,198 @@
+"""What each process takes: memory, idle and after many events, and time until it is ready."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import asyncpg
+from aiohttp import web
+
+from benchmarks.bench import Bench, Program
+from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
+from benchmarks.ingest import empty_database
+from benchmarks.logs import Log, sign_ups
+from local_cluster.ports import free_port
+from users_service.adapters.signing_keys import SigningKeys
+
+_CONSUMERS: Final = ("users", "accounts", "audit", "notification")
+_READY_WITHIN_S: Final = 60.0
+_LOOK_EVERY_S: Final = 0.02
+_SETTLE_S: Final = 1.0
+_STANDSTILL_S: Final = 60.0
+# Of the events: by then what is filled once is full.
+_WARM_UP: Final = 0.1
+_DONE: Final = "SELECT coalesce(sum(next_offset), 0)::bigint FROM progress"
+
+
+def _count(bench: Bench) -> int:
+    return 1_000_000 if bench.full else 20_000
+
+
+@asynccontextmanager
+async def _answering(bench: Bench) -> AsyncIterator[str]:
+    """Have what the others would answer: the keys that verify tokens, and Slack's consent.
+
+    Every process is to be alone on the machine. Yields the URL.
+    """
+    published = await SigningKeys(
+        bench.cluster.directory / "keys",
+        published_ahead=timedelta(0),
+        now=lambda: datetime.now(UTC),
+    ).published()
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.json_response(published | {"ok": True, "ts": "1.000001"})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def _ready_s(program: Program, port: int) -> float:
+    """Return how long it takes from now until the process says that it is ready."""
+    began_s = time.monotonic()
+    async with asyncio.timeout(_READY_WITHIN_S), aiohttp.ClientSession() as session:
+        while not await _is_ready(session, f"http://127.0.0.1:{port}/health/ready"):
+            program.check()
+            await asyncio.sleep(_LOOK_EVERY_S)
+    return time.monotonic() - began_s
+
+
+async def _is_ready(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url) as answer:
+            return answer.status == 200
+    except aiohttp.ClientConnectionError:
+        return False
+
+
+async def _consumer(bench: Bench, name: str, log: Log, others_url: str) -> Values:
+    """Have a service alone on the machine take all sign-ups of a log."""
+    port = free_port()
+    others = {"jwks_url": f"{others_url}/jwks.json", "slack_base_url": f"{others_url}/api/"}
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(empty_database(bench, name))
+        connection = await asyncpg.connect(url)
+        stack.push_async_callback(connection.close)
+        environment = bench.environment(name, database_url=url, http_port=str(port), **others)
+        argv = ["benchmarks.programs.service", name, log.prefix, bench.name("bench")]
+        # It begins with no event before the block ends: its first rows of `progress` wait.
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE progress IN SHARE ROW EXCLUSIVE MODE")
+            program = await stack.enter_async_context(bench.program(argv, environment, name=name))
+            start_s = await _ready_s(program, port)
+            await asyncio.sleep(_SETTLE_S)
+            idle_mb = program.resident_mb
+        warm_mb = await _most_mb(program, connection, round(log.records * _WARM_UP))
+        after_mb = await _most_mb(program, connection, log.records)
+    return {
+        f"{name}_start_s": start_s,
+        f"{name}_idle_mb": idle_mb,
+        f"{name}_after_mb": after_mb,
+        f"{name}_growth": after_mb / warm_mb,
+    }
+
+
+async def _most_mb(program: Program, connection: "asyncpg.Connection", records: int) -> float:
+    """Wait until so many records are done, and return the most memory held meanwhile."""
+    most_mb, done, moved_s = program.resident_mb, -1, time.monotonic()
+    while done < records:
+        now_done = int(await connection.fetchval(_DONE))
+        if now_done > done:
+            done, moved_s = now_done, time.monotonic()
+        if time.monotonic() - moved_s > _STANDSTILL_S:
+            raise TimeoutError(f"{done} of {records} events done, and no more")
+        program.check()
+        await asyncio.sleep(_LOOK_EVERY_S)
+        most_mb = max(most_mb, program.resident_mb)
+    return most_mb
+
+
+async def _gateway(bench: Bench, others_url: str) -> Values:
+    """Have the gateway alone on the machine pass on requests."""
+    port = free_port()
+    backends = {f"{each}_url": others_url for each in _CONSUMERS}
+    requests = bench.directory / bench.name("gateway.requests")
+    requests.write_text(json.dumps("GET /.well-known/jwks.json HTTP/1.1\r\nHost: bench\r\n\r\n"))
+    environment = bench.environment("gateway", http_port=str(port), **backends)
+    async with bench.program(["gateway"], environment) as program:
+        start_s = await _ready_s(program, port)
+        await asyncio.sleep(_SETTLE_S)
+        idle_mb = program.resident_mb
+        seconds = 120 if bench.full else 2
+        warm_mb = await _after_requests(bench, program, port, requests, seconds * _WARM_UP)
+        after_mb = await _after_requests(bench, program, port, requests, seconds)
+    return {
+        "gateway_start_s": start_s,
+        "gateway_idle_mb": idle_mb,
+        "gateway_after_mb": after_mb,
+        "gateway_growth": after_mb / warm_mb,
+    }
+
+
+async def _after_requests(
+    bench: Bench, program: Program, port: int, requests: Path, seconds: float
+) -> float:
+    argv = ["benchmarks.programs.http_load", str(port), "16", str(seconds), "200", str(requests)]
+    async with bench.program(argv) as load:
+        await load.line()
+    return program.resident_mb
+
+
+async def run(bench: Bench) -> Values:
+    log = await sign_ups(bench, _count(bench))
+    async with _answering(bench) as others_url:
+        values = dict(await _gateway(bench, others_url))
+        for name in _CONSUMERS:
+            values |= await _consumer(bench, name, log, others_url)
+    return values
+
+
+_ALL: Final = (*_CONSUMERS, "gateway")
+
+FIGURES: Final = (
+    Figure(
+        name="size",
+        title="What each process takes",
+        work="Each process alone on the machine: from its start until it is ready; its resident"
+        " memory then, and the most that it holds while it takes 20,000 sign-ups (a million in full"
+        " runs), which for the gateway are 2 s of requests over 16 connections (120 s). Its growth"
+        " is that over the most that it held during the first tenth.",
+        metrics=[
+            metric
+            for name in _ALL
+            for metric in (
+                Metric(f"{name}_start_s", "s", f"{name}: from its start until it is ready"),
+                Metric(f"{name}_idle_mb", "MB", f"{name}: ready, and nothing to do"),
+                Metric(f"{name}_after_mb", "MB", f"{name}: the most while it works"),
+                Metric(f"{name}_growth", "x", f"{name}: over the first tenth"),
+            )
+        ],
+        sides=[Side("ours", Kind.OURS, run)],
+        goals=[
+            goal
+            for name in _ALL
+            for goal in (
+                Goal(f"{name}_start_s", at_most=3),
+                Goal(f"{name}_idle_mb", at_most=150),
+                Goal(f"{name}_after_mb", at_most=150),
+                Goal(f"{name}_growth", at_most=1.1),
+            )
+        ],
+        repeats=1,
+        full_repeats=3,
+    ),
+)
