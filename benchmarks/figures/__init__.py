@@ -3,7 +3,7 @@
 from typing import Final
 
 from benchmarks.figure import Figure
-from benchmarks.figures import agent, audit, http, journey, opening, recovery, relay, workers
+from benchmarks.figures import agent, audit, http, journey, opening, recovery, relay, size, workers
 
 FIGURES: Final[tuple[Figure, ...]] = (
     *journey.FIGURES,
@@ -14,4 +14,5 @@ FIGURES: Final[tuple[Figure, ...]] = (
     *http.FIGURES,
     *workers.FIGURES,
     *recovery.FIGURES,
+    *size.FIGURES,
 )
