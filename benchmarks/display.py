@@ -40,10 +40,10 @@ def show(console: Console, figure: FigureResult) -> None:
 def _sentence(figure: FigureResult, verdict: Verdict) -> str:
     goal = verdict.goal
     unit = figure.metric(goal.metric).unit
-    came = "nothing"
+    came = ""
     if verdict.value is not None:
         of = f" {TIMES} {base(goal)}" if base(goal) else f" {unit}"
-        came = f"{number(verdict.value)} ± {number(verdict.spread)}{of}"
+        came = f" {number(verdict.value)} ± {number(verdict.spread)}{of}"
     who = f"{goal.side}: " if goal.side else ""
     colour = _COLOURS[verdict.outcome]
-    return f"{who}{goal.metric} {came}, goal {bound(goal, unit)}: [{colour}]{verdict.outcome}[/]"
+    return f"{who}{goal.metric}{came}, goal {bound(goal, unit)}: [{colour}]{verdict.outcome}[/]"

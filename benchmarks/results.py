@@ -19,6 +19,7 @@ from benchmarks.verdicts import Verdict
 from local_cluster.settings import REPOSITORY
 
 DIRECTORY: Final = REPOSITORY / "benchmarks" / "results"
+_WRITTEN_BY_RUNS: Final = (":!benchmarks/results", ":!docs/benchmarks", ":!docs/benchmarks.md")
 _LIBRARIES: Final = (
     "aiokafka",
     "asyncpg",
@@ -137,7 +138,7 @@ def circumstances(postgres: str, *, full: bool) -> Result:
         full=full,
         measured_at=datetime.now(UTC).replace(microsecond=0),
         commit=_git("rev-parse", "HEAD"),
-        changed=bool(_git("status", "--porcelain")),
+        changed=bool(_git("status", "--porcelain", "--", ".", *_WRITTEN_BY_RUNS)),
         machine=machine(),
         versions={
             "Python": platform.python_version(),
