@@ -3,7 +3,18 @@
 from typing import Final
 
 from benchmarks.figure import Figure
-from benchmarks.figures import agent, audit, http, journey, opening, recovery, relay, size, workers
+from benchmarks.figures import (
+    agent,
+    audit,
+    growth,
+    http,
+    journey,
+    opening,
+    recovery,
+    relay,
+    size,
+    workers,
+)
 
 FIGURES: Final[tuple[Figure, ...]] = (
     *journey.FIGURES,
@@ -13,6 +24,7 @@ FIGURES: Final[tuple[Figure, ...]] = (
     *opening.FIGURES,
     *http.FIGURES,
     *workers.FIGURES,
+    *growth.FIGURES,
     *recovery.FIGURES,
     *size.FIGURES,
 )
