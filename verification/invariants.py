@@ -414,6 +414,13 @@ _NOTHING_WAITS: Final = Invariant(
         SELECT topic || ' ' || partition || '@' || offset,
             service || ' began it ' || count || ' times, and did not end it', 0
         FROM tries
+        -- What a worker counted that had lost its partition already is done by another.
+        WHERE offset >= coalesce((
+            SELECT min(next_offset)
+            FROM progress
+            WHERE (progress.service, progress.topic, progress.partition)
+                = (tries.service, tries.topic, tries.partition)
+        ), 0)
         """,
         """
         SELECT id, 'this delivery by ' || rule || ' is ' || state, :parked AND state = 'failed'

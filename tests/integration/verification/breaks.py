@@ -283,7 +283,7 @@ BREAKS: Final = [
         "nothing-waits",
         "audit began it 4 times, and did not end it",
         "audit",
-        "INSERT INTO tries VALUES ('', 'users.user', 0, 7, 4, now(), now())",
+        "INSERT INTO tries VALUES ('', 'users.user', 0, 7000, 4, now(), now())",
     ),
     Break(
         "nothing-waits",

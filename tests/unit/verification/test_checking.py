@@ -161,6 +161,18 @@ class TestWhatWasHeldBack:
         assert world.broken(parked=True) == {"accounts": 1, "onboarding-tasks": 2}
 
 
+class TestWhatWasBegun:
+    @pytest.mark.parametrize(("offset", "times"), [(6, 0), (7, 1)])
+    def test_waits_unless_all_have_passed_it(self, world: World, offset: int, times: int) -> None:
+        # A worker that lost its partition may count a try after another has handled the event.
+        place = ("users.user", 0)
+        world.evidence.add("partitions", [(*place, 0, 7)])
+        world.evidence.add("progress", [("accounts", "accounts.open-account", *place, 7)])
+        world.evidence.add("tries", [("accounts", *place, offset, 1)])
+
+        assert world.broken().get("nothing-waits", 0) == times
+
+
 class TestAReport:
     def test_it_names_twenty_and_counts_all(self, world: World) -> None:
         world.evidence.add("users", [(f"user {number}", True) for number in range(500)])
