@@ -19,7 +19,7 @@ from local_cluster.settings import Settings
 
 _HEAP: Final = "1g"
 _LOOK_EVERY_S: Final = 0.1
-_RUNNING_WITHIN_S: Final = 90.0
+_RUNNING_WITHIN_S: Final = 180.0
 
 
 class Connector:
