@@ -19,7 +19,7 @@ WITH ids AS MATERIALIZED (SELECT uuidv7() AS id FROM generate_series(1, 500)), o
 )
 INSERT INTO outbox (id, aggregatetype, aggregateid, type, sequence, payload, headers, created_at)
     SELECT uuidv7(), 'accounts.account', id::text, 'accounts.account-opened.v1', 1,
-        convert_to(repeat('x', 720), 'UTF8'),
+        convert_to(repeat('x', 653), 'UTF8'),
         jsonb_build_object('content-type', 'application/cloudevents+json',
             'type', 'accounts.account-opened.v1', 'id', uuidv7(), 'subject', id,
             'sequence', '0000000001', 'traceparent', repeat('x', 55)),
