@@ -23,7 +23,7 @@ _PLAIN_FAUST = "plain Faust 0.15.3"
 
 
 async def _log(bench: Bench) -> Log:
-    return await payloads(bench, _BYTES, 1_000_000 if bench.full else 200_000)
+    return await payloads(bench, _BYTES, 1_000_000 if bench.full else 500_000)
 
 
 async def _rate(bench: Bench, program: str, *more: str, python: str = sys.executable) -> Values:
@@ -53,7 +53,8 @@ def _faststream(how: str) -> Callable[[Bench], Awaitable[Values]]:
             await environment("faststream", ["faststream[kafka]==0.7.8", "uvloop==0.23.0"])
         )
         log = await _log(bench)
-        reads = (log.topic, str(_SHARE), bench.name("bench"), how)
+        count = log.records if how == "batch" else _SHARE
+        reads = (log.topic, str(count), bench.name("bench"), how)
         return await _rate(bench, "faststream_counter", *reads, python=python)
 
     return run
