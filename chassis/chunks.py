@@ -21,6 +21,7 @@ from typing import Any, Final, cast
 
 import faust
 import structlog
+import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
@@ -244,7 +245,11 @@ class ChunkConsumer(driver.Consumer):
         self._placing: asyncio.Task[None] | None = None
 
     def _new_consumer_thread(self) -> ChunkThread:
-        return ChunkThread(self, loop=self.loop, beacon=self.beacon)
+        # As the main thread has; left alone it makes one of asyncio's.
+        loop = uvloop.new_event_loop()
+        thread = ChunkThread(self, loop=self.loop, thread_loop=loop, beacon=self.beacon)
+        thread._close_thread_loop_on_stop = True  # noqa: SLF001 - it is nobody else's
+        return thread
 
     @property
     def places(self) -> Mapping[TopicPartition, Place]:

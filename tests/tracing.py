@@ -3,6 +3,7 @@
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from chassis.settings import ProcessSettings
 from chassis.telemetry import configure_tracing
@@ -12,6 +13,7 @@ from chassis.telemetry import configure_tracing
 def span_exporter() -> InMemorySpanExporter:
     exporter = InMemorySpanExporter()
     provider = configure_tracing("tests", ProcessSettings(http_port=0))
+    provider.sampler = ALWAYS_ON  # somebody looks
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     return exporter
 

@@ -9,9 +9,10 @@ from fastapi import APIRouter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import BaseModel
 
-from chassis.telemetry import configure_logging, current_traceparent, span
+from chassis.telemetry import configure_logging, configure_tracing, current_traceparent, span
 from chassis.trail import Trail, on_trail
 
 from .conftest import Serve, settings
@@ -155,6 +156,18 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class TestSpans:
+    def test_nothing_is_recorded_where_nobody_is_to_see_it_but_a_trace_goes_on(
+        self, spans: InMemorySpanExporter
+    ) -> None:
+        tracer = configure_tracing("toys", settings()).get_tracer("toys")
+
+        parent = TraceContextTextMapPropagator().extract({"traceparent": PARENT})
+        begun, gone_on = tracer.start_span("begun"), tracer.start_span("gone on", parent)
+
+        assert not begun.is_recording()
+        assert begun.get_span_context().is_valid
+        assert gone_on.get_span_context().trace_id == 0x0AF7651916CD43DD8448EB211C80319C
+
     def test_a_span_goes_on_with_a_traceparent(self, spans: InMemorySpanExporter) -> None:
         with span("handle", SpanKind.CONSUMER, parent=PARENT, topic="toys.toy"):
             inner = current_traceparent()
