@@ -20,7 +20,7 @@ from benchmarks.signing_up import SignUp, cheap_hash, through_gateway
 from chassis.kafka import admin_client
 from contracts.topics import USERS_USER
 
-_PER_S: Final = 40
+_PER_S: Final = 25
 _BEFORE_S: Final = 2.0
 _AFTER_S: Final = 8.0
 _WITHIN_S: Final = 60.0
@@ -165,7 +165,7 @@ FIGURES: Final = (
     Figure(
         name="recovery",
         title="A worker is killed",
-        work="One of two workers of the accounts service is killed (SIGKILL) while 40 people a"
+        work="One of two workers of the accounts service is killed (SIGKILL) while 25 people a"
         " second sign up: the longest that anybody waits for an account, from the answer to their"
         " sign-up on.",
         metrics=[

@@ -57,8 +57,9 @@ _WORKER: Final = {
     "value.converter": "org.apache.kafka.connect.json.JsonConverter",
     "value.converter.schemas.enable": "true",
 }
-# The best of 500, 2,000 and 5,000.
+# Four times its default, and two tasks in its process: both are faster on two cores.
 _BATCH: Final = "2000"
+_TASKS: Final = "2"
 _LOOK_EVERY_S: Final = 0.01
 _STANDSTILL_S: Final = 120.0
 
@@ -87,6 +88,7 @@ def _settings(url: str, topic: str) -> Mapping[str, str]:
     place = f"{login.hostname}:{login.port}{login.path}"
     return {
         "connector.class": "io.debezium.connector.jdbc.JdbcSinkConnector",
+        "tasks.max": _TASKS,
         "topics": topic,
         "connection.url": f"jdbc:postgresql://{place}?reWriteBatchedInserts=true",
         "connection.username": str(login.username),
