@@ -93,7 +93,7 @@ async def keep(work: AuditWork, records: Sequence[Record]) -> None:
             work.connection,
             SUBSCRIBER,
             records[0].topic,
-            {each.envelope.subject for each in came if each.envelope is not None},
+            [label_in(each.envelope) for each in came if each.envelope is not None],
             from_beginning=True,
         )
         fresh = _without_repeats(came, await _known(work.connection, came))

@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 _FETCH_WAIT_MS: Final = 100
 _NOTHING_READY_S: Final = 0.02
+_LOOK_AT_ENDS_EVERY_S: Final = 0.25
 
 _serial = itertools.count()
 
@@ -72,8 +73,10 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         self.places: dict[TopicPartition, Place] = {}
         self.ends: dict[TopicPartition, int | None] = {}
         self.given_up: dict[TopicPartition, str] = {}
+        self._looked_at = 0.0
         self._doubted: dict[TopicPartition, int] = {}
         self._one_unreadable = False
+        self._most_records = self.app.conf.broker_max_poll_records
         self._epochs = itertools.count(1)
         # A seek may not come between a fetch and its account.
         self._moving = asyncio.Lock()
@@ -132,6 +135,8 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         if not self._one_unreadable:
             try:
                 found |= await consumer.getmany(*ready, timeout_ms=_FETCH_WAIT_MS)
+                if sum(map(len, found.values())) < self._most_records:
+                    return found  # there was room for more, and nobody has more
             except UnicodeDecodeError:
                 # A header's name, the one thing that aiokafka insists on. It does not say whose,
                 # and what it had taken of the others before is gone: they are read anew.
@@ -166,6 +171,10 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
 
     def _look_at_ends(self) -> None:
         """Remember where each partition ended when last fetched, for whoever asks elsewhere."""
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_AT_ENDS_EVERY_S:
+            return
+        self._looked_at = now
         consumer = self._ensure_consumer()
         assigned = consumer.assignment()
         self.ends = {tp: consumer.highwater(tp) for tp in self.places if tp in assigned}

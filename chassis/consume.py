@@ -157,7 +157,9 @@ class Consumer(Generic[W]):
         """Handle the whole chunk in one transaction."""
         chunk = handling.chunk
         async with asyncio.timeout(_CHUNK_TIMEOUT_S), self._engine.begin() as connection:
-            places = await self._lock(connection, chunk.partition)
+            places = await self._advance(
+                connection, self._names, chunk.partition, chunk.begin, chunk.end
+            )
             if chunk.begin > min(places.values()):
                 raise Refused(min(places.values()))
             work = self._open_work(connection)
@@ -168,8 +170,6 @@ class Consumer(Generic[W]):
                 parked += await subscriber.take(work, connection, records, self._now)
             self._failed_lately.add(parked)
             await work.flush()
-            if behind:
-                await self._advance(connection, behind, chunk.partition, chunk.end)
             await failpoint("park.before-commit" if parked else "chunk.before-commit")
         await failpoint("park.after-commit" if parked else "chunk.after-commit")
         handling.begun.clear()
@@ -182,8 +182,12 @@ class Consumer(Generic[W]):
         So no event holds up the rest, nor what one subscriber makes of it another.
         """
         chunk = handling.chunk
-        async with self._engine.begin() as connection:
-            places = await self._lock(connection, chunk.partition)
+        async with self._engine.connect() as connection:
+            places = await progress.read_places(
+                connection, self._names, self.topic.name, chunk.partition
+            )
+        if not places:
+            raise AllPaused
         begin = chunk.begin
         for record in chunk.records:
             for subscriber in self.subscribers:
@@ -196,16 +200,6 @@ class Consumer(Generic[W]):
             handling.advance(begin)
         handling.begun.clear()
         return chunk.end
-
-    async def _lock(self, connection: AsyncConnection, partition: int) -> dict[str, int]:
-        """Lock the progress of all, and return where those are that are not paused.
-
-        :raises AllPaused: there are none
-        """
-        places = await progress.lock(connection, self._names, self.topic.name, partition)
-        if not places:
-            raise AllPaused
-        return places
 
     async def _alone(
         self, subscriber: Subscriber[W], record: Record, begin: int, handling: Handling
@@ -246,12 +240,13 @@ class Consumer(Generic[W]):
     ) -> bool:
         """Handle or park one event; false when the subscriber was paused meanwhile."""
         async with asyncio.timeout(_EVENT_TIMEOUT_S), self._engine.begin() as connection:
-            places = await progress.lock(
-                connection, [subscriber.name], self.topic.name, record.partition
-            )
-            if subscriber.name not in places:
+            end = record.offset + 1
+            try:
+                [place] = (
+                    await self._advance(connection, [subscriber.name], record.partition, begin, end)
+                ).values()
+            except AllPaused:
                 return False
-            place = places[subscriber.name]
             if begin > place:
                 raise Refused(place)
             if place > record.offset:
@@ -260,7 +255,6 @@ class Consumer(Generic[W]):
             parked = await subscriber.take(work, connection, [record], self._now, failure)
             self._failed_lately.add(parked)
             await work.flush()
-            await self._advance(connection, [subscriber], record.partition, record.offset + 1)
             await failpoint("park.before-commit" if parked else "event.before-commit")
         await failpoint("park.after-commit" if parked else "event.after-commit")
         return True
@@ -281,15 +275,21 @@ class Consumer(Generic[W]):
     async def _advance(
         self,
         connection: AsyncConnection,
-        subscribers: Sequence[Subscriber[W]],
+        names: Sequence[str],
         partition: int,
-        next_offset: int,
-    ) -> None:
-        names = [each.name for each in subscribers]
-        await progress.advance(
-            connection, names, self.topic.name, partition, next_offset, self._now()
+        begin: int,
+        end: int,
+    ) -> dict[str, int]:
+        """Lock progress, move it to the end, and return where those were that are not paused.
+
+        :raises AllPaused: there are none
+        """
+        places = await progress.advance(
+            connection, names, self.topic.name, partition, begin, end, self._now()
         )
-        await self._tries.forget(connection, names, partition, next_offset)
+        if not places:
+            raise AllPaused
+        return places
 
     async def _wait(self, error: Exception, failures: int, handling: Handling) -> None:
         """Wait before the next try, in sight."""

@@ -5,9 +5,10 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import asyncpg
-from sqlalchemy import text
+from sqlalchemy import event, text
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from chassis.settings import ServiceSettings
@@ -35,12 +36,11 @@ def create_engine(database_url: str, *, pool_size: int, application_name: str) -
     No connection is made yet. A connection that died in the pool is replaced when it is next
     asked for, so a restarted server costs nobody an error.
     """
-    return create_async_engine(
+    engine = create_async_engine(
         make_url(database_url).set(drivername="postgresql+asyncpg"),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
-        pool_pre_ping=True,
         hide_parameters=True,  # an error's text must not carry what people sent us
         connect_args={
             "timeout": _CONNECT_TIMEOUT_S,
@@ -48,6 +48,17 @@ def create_engine(database_url: str, *, pool_size: int, application_name: str) -
             "server_settings": SESSION_SETTINGS | {"application_name": application_name},
         },
     )
+    event.listen(engine.sync_engine, "checkout", _refuse_if_closed)
+    return engine
+
+
+def _refuse_if_closed(connection: AsyncAdapt_asyncpg_connection, *_: object) -> None:
+    """Have the pool replace a connection that its server has closed, which the driver has seen.
+
+    SQLAlchemy's ``pool_pre_ping`` would ask the server instead: three round trips each time.
+    """
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 @asynccontextmanager

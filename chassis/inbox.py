@@ -3,7 +3,7 @@
 One row an aggregate, so it grows with them and never with events.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -14,29 +14,30 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     Text,
-    Uuid,
     bindparam,
     cast,
     delete,
     func,
-    literal,
     null,
     select,
+    text,
     tuple_,
     union_all,
-    update,
 )
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.records import Label
 from chassis.rows import insert_rows
-from chassis.tables import inbox, inbox_missing, parked
+from chassis.tables import inbox_missing, parked
 
 # A jump of billions can only be a producer's mistake: it is noticed, not written out.
 LARGEST_GAP: Final = 10_000
 
+Newest = tuple[int, UUID]
+"""The highest sequence and the greatest event id of a subject."""
+
 _NO_ID: Final = UUID(int=0)
+_NOTHING: Final = (0, _NO_ID)
 
 
 class Verdict(StrEnum):
@@ -96,7 +97,9 @@ class Inbox:
         self._topic = topic
         self._rows = rows
         self._from_beginning = from_beginning
-        self._missing_before = {subject: set(seen.missing) for subject, seen in rows.items()}
+        self._missing_before = {
+            subject: frozenset(seen.missing) for subject, seen in rows.items() if seen.missing
+        }
 
     @classmethod
     async def lock(
@@ -104,27 +107,33 @@ class Inbox:
         connection: AsyncConnection,
         subscriber: str,
         topic: str,
-        subjects: Iterable[str],
+        labels: Iterable[Label],
         *,
         from_beginning: bool,
     ) -> "Inbox":
-        """Lock the rows of these subjects, in key order, made first where missing; load them.
+        """Count these events as seen, and return what was seen before, to judge them by.
 
-        In three statements: what is missing and what is parked is read when the locks are had,
-        for a statement sees nothing of what was committed while it waited.
+        The rows of their subjects are locked, in key order, made first where missing. What is
+        missing and what is parked is read when the locks are had, for a statement sees nothing of
+        what was committed while it waited; there is none of a subject that is met for the first
+        time.
         """
-        wanted = sorted(set(subjects))
+        newest: dict[str, Newest] = {}
+        for label in labels:
+            last, id_ = newest.get(label.subject, _NOTHING)
+            newest[label.subject] = max(last, label.sequence), max(id_, label.event_id)
         rows: dict[str, Seen] = {}
-        if wanted:
-            mine = {"of_subscriber": subscriber, "of_topic": topic, "subjects": wanted}
-            await connection.execute(_MAKE, mine)
-            for subject, last, greatest_id in await connection.execute(_LOCK, mine):
-                rows[subject] = Seen(last, greatest_id)
-            for subject, sequence in await connection.execute(_LOAD, mine):
-                if sequence is None:
-                    rows[subject].parked = True
-                else:
-                    rows[subject].missing.add(sequence)
+        if newest:
+            before = await count_in(connection, subscriber, topic, newest)
+            rows = {subject: Seen(*(seen or _NOTHING)) for subject, seen in before.items()}
+            met_before = [subject for subject, seen in before.items() if seen is not None]
+            if met_before:
+                mine = {"of_subscriber": subscriber, "of_topic": topic, "subjects": met_before}
+                for subject, sequence in await connection.execute(_LOAD, mine):
+                    if sequence is None:
+                        rows[subject].parked = True
+                    else:
+                        rows[subject].missing.add(sequence)
         return cls(subscriber, topic, rows, from_beginning=from_beginning)
 
     def judge(self, label: Label) -> Verdict:
@@ -138,33 +147,18 @@ class Inbox:
         self._rows[subject].parked = True
 
     async def flush(self, connection: AsyncConnection, now: Callable[[], datetime]) -> None:
-        """Write what was seen: one statement, and one more where holes opened or closed."""
-        if not self._rows:
-            return
-        await connection.execute(
-            _WRITE,
-            {
-                "of_subscriber": self._subscriber,
-                "of_topic": self._topic,
-                "subjects": list(self._rows),
-                "lasts": [seen.last for seen in self._rows.values()],
-                "ids": [seen.greatest_id for seen in self._rows.values()],
-            },
-        )
-        await self._flush_missing(connection, now())
-
-    async def _flush_missing(self, connection: AsyncConnection, noticed_at: datetime) -> None:
+        """Write which holes opened and which closed; the rest is counted already."""
         opened: list[dict[str, Any]] = []
         closed: list[tuple[str, int]] = []
         for subject, seen in self._rows.items():
-            before = self._missing_before[subject]
+            before = self._missing_before.get(subject, frozenset())
             opened += [
                 {
                     "subscriber": self._subscriber,
                     "topic": self._topic,
                     "subject": subject,
                     "sequence": number,
-                    "noticed_at": noticed_at,
+                    "noticed_at": now(),
                 }
                 for number in sorted(seen.missing - before)
             ]
@@ -180,35 +174,49 @@ class Inbox:
             )
 
 
-def subjects_of(labels: Iterable[Label | None]) -> Sequence[str]:
-    """Return the subjects that labels name, each once."""
-    return list(dict.fromkeys(label.subject for label in labels if label is not None))
+async def count_in(
+    connection: AsyncConnection, subscriber: str, topic: str, newest: Mapping[str, Newest]
+) -> dict[str, Newest | None]:
+    """Lock the rows of subjects, move them up to what is the newest now, and return the old ones.
+
+    One statement. In the answer None: the subject is met for the first time.
+    """
+    subjects = sorted(newest)
+    counted = await connection.execute(
+        _COUNT_IN,
+        {
+            "of_subscriber": subscriber,
+            "of_topic": topic,
+            "subjects": subjects,
+            "lasts": [newest[subject][0] for subject in subjects],
+            "ids": [newest[subject][1] for subject in subjects],
+        },
+    )
+    return {subject: None if last is None else (last, id_) for subject, last, id_ in counted}
 
 
+async def lock_subject(
+    connection: AsyncConnection, subscriber: str, topic: str, subject: str
+) -> None:
+    """Let live events of a subject wait until the transaction ends."""
+    await count_in(connection, subscriber, topic, {subject: _NOTHING})
+
+
+# What an event is judged by is what was there before, which only `old` tells in the statement
+# that locks (PostgreSQL 18). The arrays' order is the order of the locks.
+_COUNT_IN: Final = text("""
+    INSERT INTO inbox AS seen (subscriber, topic, subject, last_sequence, greatest_event_id)
+    SELECT :of_subscriber, :of_topic, subject, last, id
+    FROM unnest(CAST(:subjects AS text[]), CAST(:lasts AS bigint[]), CAST(:ids AS uuid[]))
+        AS newest (subject, last, id)
+    ON CONFLICT (subscriber, topic, subject) DO UPDATE SET
+        last_sequence = greatest(seen.last_sequence, excluded.last_sequence),
+        greatest_event_id = greatest(seen.greatest_event_id, excluded.greatest_event_id)
+    RETURNING seen.subject, old.last_sequence, old.greatest_event_id
+""")
 _subscriber = bindparam("of_subscriber", type_=Text)
 _topic = bindparam("of_topic", type_=Text)
 _subjects = bindparam("subjects", type_=ARRAY(Text))
-
-_MAKE: Final = (
-    insert(inbox)
-    .from_select(
-        ["subscriber", "topic", "subject", "last_sequence", "greatest_event_id"],
-        select(
-            _subscriber, _topic, func.unnest(_subjects), literal(0), literal(_NO_ID, type_=Uuid)
-        ),
-    )
-    .on_conflict_do_nothing()
-)
-_LOCK: Final = (
-    select(inbox.c.subject, inbox.c.last_sequence, inbox.c.greatest_event_id)
-    .where(
-        inbox.c.subscriber == _subscriber,
-        inbox.c.topic == _topic,
-        inbox.c.subject == func.any(_subjects),
-    )
-    .order_by(inbox.c.subject)
-    .with_for_update()
-)
 _LOAD: Final = union_all(
     select(inbox_missing.c.subject, inbox_missing.c.sequence).where(
         inbox_missing.c.subscriber == _subscriber,
@@ -223,20 +231,4 @@ _LOAD: Final = union_all(
         parked.c.subject == func.any(_subjects),
     )
     .distinct(),
-)
-_seen = (
-    func.unnest(
-        _subjects, bindparam("lasts", type_=ARRAY(BigInteger)), bindparam("ids", type_=ARRAY(Uuid))
-    )
-    .table_valued("subject", "last", "id", name="seen")
-    .render_derived()
-)
-_WRITE: Final = (
-    update(inbox)
-    .where(
-        inbox.c.subscriber == _subscriber,
-        inbox.c.topic == _topic,
-        inbox.c.subject == _seen.c.subject,
-    )
-    .values(last_sequence=_seen.c.last, greatest_event_id=_seen.c.id)
 )

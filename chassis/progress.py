@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from aiokafka import TopicPartition
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import BigInteger, Row, bindparam, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.subscribers import Start, Subscriber
-from chassis.tables import progress
+from chassis.tables import Moment, progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,44 +38,84 @@ def _offset_of(standing: Standing) -> int:
     return standing.next_offset
 
 
-async def lock(
-    connection: AsyncConnection, subscribers: Iterable[str], topic: str, partition: int
+async def read_places(
+    connection: AsyncConnection, subscribers: Sequence[str], topic: str, partition: int
 ) -> dict[str, int]:
-    """Lock the rows of one partition until the transaction ends.
-
-    Return the next offset of each subscriber that is not paused.
-    """
+    """Return the next offset of each subscriber that is not paused."""
     rows = await connection.execute(
-        select(progress.c.subscriber, progress.c.next_offset, progress.c.paused_at)
-        .where(
-            progress.c.subscriber == func.any(list(subscribers)),
-            progress.c.topic == topic,
-            progress.c.partition == partition,
-        )
-        .order_by(progress.c.subscriber)
-        .with_for_update()
+        _READ_PLACES,
+        {"subscribers": subscribers, "of_topic": topic, "of_partition": partition},
     )
-    return {row.subscriber: row.next_offset for row in rows if row.paused_at is None}
+    return _places(rows)
 
 
 async def advance(
     connection: AsyncConnection,
-    subscribers: Iterable[str],
+    subscribers: Sequence[str],
     topic: str,
     partition: int,
-    next_offset: int,
+    begin: int,
+    end: int,
     now: datetime,
-) -> None:
-    """Say that everything before ``next_offset`` is done, in the transaction that did it."""
-    await connection.execute(
-        update(progress)
-        .where(
-            progress.c.subscriber == func.any(list(subscribers)),
-            progress.c.topic == topic,
-            progress.c.partition == partition,
-        )
-        .values(next_offset=next_offset, updated_at=now)
+) -> dict[str, int]:
+    """Lock the rows of one partition, and say that from ``begin`` to before ``end`` all is done.
+
+    That is said of those that have come to ``begin`` and not to ``end``, in the transaction that
+    does it; others stay where they are, and so do those that are paused. What was tried of it is
+    forgotten. One statement.
+
+    Return the next offset, as it was, of each subscriber that is not paused.
+    """
+    rows = await connection.execute(
+        _ADVANCE,
+        {
+            "subscribers": subscribers,
+            "of_topic": topic,
+            "of_partition": partition,
+            "begins": begin,
+            "ends": end,
+            "at": now,
+        },
     )
+    return _places(rows)
+
+
+def _places(rows: Iterable[Row[Any]]) -> dict[str, int]:
+    return {row.subscriber: row.next_offset for row in rows if row.paused_at is None}
+
+
+_READ_PLACES: Final = text("""
+    SELECT subscriber, next_offset, paused_at FROM progress
+    WHERE subscriber = ANY (CAST(:subscribers AS text[]))
+      AND topic = :of_topic AND partition = :of_partition
+""")
+_ADVANCE: Final = text("""
+    WITH locked AS (
+        SELECT subscriber, next_offset, paused_at FROM progress
+        WHERE subscriber = ANY (CAST(:subscribers AS text[]))
+          AND topic = :of_topic AND partition = :of_partition
+        ORDER BY subscriber
+        FOR UPDATE
+    ), moved AS (
+        UPDATE progress SET next_offset = :ends, updated_at = :at
+        FROM locked
+        WHERE progress.subscriber = locked.subscriber
+          AND progress.topic = :of_topic AND progress.partition = :of_partition
+          AND locked.paused_at IS NULL
+          AND locked.next_offset >= :begins AND locked.next_offset < :ends
+        RETURNING progress.subscriber
+    ), forgotten AS (
+        DELETE FROM tries
+        WHERE subscriber IN (SELECT subscriber FROM moved UNION ALL SELECT '')
+          AND topic = :of_topic AND partition = :of_partition AND "offset" < :ends
+          AND EXISTS (SELECT FROM moved)
+    )
+    SELECT subscriber, next_offset, paused_at FROM locked
+""").bindparams(
+    bindparam("ends", type_=BigInteger),
+    bindparam("begins", type_=BigInteger),
+    bindparam("at", type_=Moment),
+)
 
 
 async def begin(

@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import telemetry
-from chassis.inbox import Inbox, Verdict, subjects_of
+from chassis.inbox import Inbox, Verdict
 from chassis.parking import (
     BEHIND,
     FORKED,
@@ -121,7 +121,7 @@ class EventSubscriber(Generic[W]):
             connection,
             self.name,
             self.topic.name,
-            subjects_of(label for _, label, _ in labelled),
+            [label for _, label, _ in labelled if label is not None],
             from_beginning=self.starts is Start.BEGINNING,
         )
         for record, label, invalid in labelled:
@@ -167,7 +167,7 @@ class EventSubscriber(Generic[W]):
             connection,
             self.name,
             self.topic.name,
-            [label.subject],
+            [label],
             from_beginning=self.starts is Start.BEGINNING,
         )
         verdict = inbox.judge(label)

@@ -1,13 +1,13 @@
 """How often an event was begun: counted before it is handled, so that a death counts too."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import exists, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.failpoints import failpoint
 from chassis.tables import tries
@@ -86,16 +86,3 @@ class Tries:
                 )
                 .values(count=tries.c.count - 1)
             )
-
-    async def forget(
-        self, connection: AsyncConnection, subscribers: Sequence[str], partition: int, end: int
-    ) -> None:
-        """Forget all before ``end``, in the transaction that is done with them."""
-        await connection.execute(
-            delete(tries).where(
-                tries.c.subscriber == func.any([_CHUNK, *subscribers]),
-                tries.c.topic == self._topic,
-                tries.c.partition == partition,
-                tries.c.offset < end,
-            )
-        )

@@ -1,7 +1,7 @@
 """Puts the service together, read from top to bottom."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -63,9 +63,10 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
     async with (
         pool(settings, f"{_SERVICE}-api") as engine,
         pool(settings, f"{_SERVICE}-agents") as agents_engine,
+        aclosing(_chat(settings)) as chat,
     ):
         verifier = TokenVerifier.of(settings, utc_now, keys=keys_at(settings.jwks_url))
-        worker = _worker(settings, agents_engine)
+        worker = _worker(settings, agents_engine, chat)
         relay = Relay(settings, service=_SERVICE, now=utc_now)
         ours = operable(settings)
 
@@ -106,11 +107,15 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
         yield Running(app, components)
 
 
-def _worker(settings: NotificationSettings, engine: AsyncEngine) -> DeliveryWorker:
+def _chat(settings: NotificationSettings) -> SlackChat:
     token, base_url = settings.slack
+    return SlackChat(token, base_url, timeout_s=settings.delivery_timeout_s)
+
+
+def _worker(settings: NotificationSettings, engine: AsyncEngine, chat: SlackChat) -> DeliveryWorker:
     return DeliveryWorker(
         PostgresDeliveryQueue(engine, SLACK),
-        SlackChat(token, base_url, timeout_s=settings.delivery_timeout_s),
+        chat,
         utc_now,
         Patience(
             call=settings.delivery_timeout_s,

@@ -5,7 +5,21 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, Table, and_, case, exists, func, literal, select, update
+from sqlalchemy import (
+    Integer,
+    Row,
+    Table,
+    Text,
+    Update,
+    Uuid,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -61,89 +75,34 @@ class PostgresDeliveryQueue:
     async def claim(
         self, now: datetime, *, lease_until: datetime, take_up_at: datetime, limit: int
     ) -> Sequence[ClaimedDelivery]:
-        paused = exists().where(
-            _p.c.medium == _d.c.medium,
-            _p.c.address == _d.c.address,
-            # One that begins in the future was written before the clock was set back.
-            _p.c.began_at <= now,
-            _p.c.until > now,
-        )
-        # A CTE and no IN (SELECT …): that could be run, and lock, more than once.
-        due = (
-            select(_d.c.id)
-            .where(_OPEN, _d.c.medium == self._medium, _d.c.next_attempt_at <= now, ~paused)
-            .order_by(_d.c.next_attempt_at, _d.c.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-            .cte("due")
-        )
-        left_behind = and_(_d.c.state == State.SENDING, _d.c.unsure_since.is_(None))
-        taken = (
-            update(_d)
-            .where(_d.c.id == due.c.id)
-            .values(
-                state=State.SENDING,
-                attempts=_d.c.attempts + 1,
-                unsure_since=case((left_behind, _d.c.claimed_at), else_=_d.c.unsure_since),
-                claimed_at=now,
-                updated_at=now,
-                next_attempt_at=take_up_at,
-            )
-            .returning(_d)
-        )
+        asked = {"of_medium": self._medium, "now": now, "take_up_at": take_up_at, "most": limit}
         async with self._engine.connect() as connection:
-            rows = (await connection.execute(taken)).all()
+            rows = (await connection.execute(_CLAIM, asked)).all()
         return [_claimed(row, lease_until) for row in rows]
 
     async def will_repeat(
         self, claimed: ClaimedDelivery, now: datetime, *, take_up_at: datetime
     ) -> bool:
-        return await self._mark(
-            claimed, maybe_repeated=True, updated_at=now, next_attempt_at=take_up_at
-        )
+        return await self._mark(_WILL_REPEAT, claimed, now=now, take_up_at=take_up_at)
 
     async def sent(self, claimed: ClaimedDelivery, message_id: str, now: datetime) -> bool:
-        return await self._mark(
-            claimed,
-            state=State.SENT,
-            message_id=message_id,
-            sent_at=now,
-            updated_at=now,
-            next_attempt_at=None,
-            last_error=None,
-        )
+        return await self._mark(_SENT, claimed, now=now, new_message_id=message_id)
 
     async def failed(self, claimed: ClaimedDelivery, error: str, now: datetime) -> bool:
-        return await self._mark(
-            claimed,
-            state=State.FAILED,
-            last_error=error[:_LONGEST_ERROR],
-            updated_at=now,
-            next_attempt_at=None,
-        )
+        return await self._mark(_FAILED, claimed, now=now, error=error[:_LONGEST_ERROR])
 
     async def put_back(
         self, claimed: ClaimedDelivery, error: str, now: datetime, *, at: datetime, unsure: bool
     ) -> bool:
-        since = func.coalesce(_d.c.unsure_since, _d.c.claimed_at) if unsure else _d.c.unsure_since
+        marking = _PUT_BACK_UNSURE if unsure else _PUT_BACK
         return await self._mark(
-            claimed,
-            state=State.PENDING,
-            last_error=error[:_LONGEST_ERROR],
-            unsure_since=since,
-            updated_at=now,
-            next_attempt_at=at,
+            marking, claimed, now=now, error=error[:_LONGEST_ERROR], again_at=at
         )
 
-    async def _mark(self, claimed: ClaimedDelivery, **values: Any) -> bool:
-        # The number of the claim in WHERE is the lease: no row, and somebody else has it.
-        ours = (
-            (_d.c.id == claimed.id)
-            & (_d.c.state == State.SENDING)
-            & (_d.c.attempts == claimed.attempt)
-        )
+    async def _mark(self, marking: Update, claimed: ClaimedDelivery, **values: Any) -> bool:
+        whose = {"of_id": claimed.id, "of_attempt": claimed.attempt}
         async with self._engine.connect() as connection:
-            marked = await connection.execute(update(_d).where(ours).values(**values))
+            marked = await connection.execute(marking, whose | values)
             return marked.rowcount == 1
 
     async def pause(self, address: str, now: datetime, *, until: datetime) -> None:
@@ -162,14 +121,8 @@ class PostgresDeliveryQueue:
             await connection.execute(longer)
 
     async def restart_waits(self, now: datetime) -> None:
-        wait = _d.c.next_attempt_at - _d.c.updated_at
-        stepped_behind = _OPEN & (_d.c.medium == self._medium) & (_d.c.updated_at > now)
         async with self._engine.connect() as connection:
-            await connection.execute(
-                update(_d)
-                .where(stepped_behind)
-                .values(next_attempt_at=literal(now, Moment) + wait, updated_at=now)
-            )
+            await connection.execute(_RESTART_WAITS, {"of_medium": self._medium, "now": now})
 
 
 def _claimed(row: Row[Any], lease_until: datetime) -> ClaimedDelivery:
@@ -186,3 +139,74 @@ def _claimed(row: Row[Any], lease_until: datetime) -> ClaimedDelivery:
         lease_until=lease_until,
         unsure_since=row.unsure_since,
     )
+
+
+_now = bindparam("now", type_=Moment)
+_take_up_at = bindparam("take_up_at", type_=Moment)
+_again_at = bindparam("again_at", type_=Moment)
+_medium = bindparam("of_medium", type_=Text)
+_error = bindparam("error", type_=Text)
+
+_paused = exists().where(
+    _p.c.medium == _d.c.medium,
+    _p.c.address == _d.c.address,
+    # One that begins in the future was written before the clock was set back.
+    _p.c.began_at <= _now,
+    _p.c.until > _now,
+)
+# A CTE and no IN (SELECT …): that could be run, and lock, more than once.
+_due = (
+    select(_d.c.id)
+    .where(_OPEN, _d.c.medium == _medium, _d.c.next_attempt_at <= _now, ~_paused)
+    .order_by(_d.c.next_attempt_at, _d.c.id)
+    .limit(bindparam("most", type_=Integer))
+    .with_for_update(skip_locked=True)
+    .cte("due")
+)
+_left_behind = and_(_d.c.state == State.SENDING, _d.c.unsure_since.is_(None))
+_CLAIM: Final = (
+    update(_d)
+    .where(_d.c.id == _due.c.id)
+    .values(
+        state=State.SENDING,
+        attempts=_d.c.attempts + 1,
+        unsure_since=case((_left_behind, _d.c.claimed_at), else_=_d.c.unsure_since),
+        claimed_at=_now,
+        updated_at=_now,
+        next_attempt_at=_take_up_at,
+    )
+    .returning(_d)
+)
+# The number of the claim in WHERE is the lease: no row, and somebody else has it.
+_OURS: Final = and_(
+    _d.c.id == bindparam("of_id", type_=Uuid),
+    _d.c.state == State.SENDING,
+    _d.c.attempts == bindparam("of_attempt", type_=Integer),
+)
+_marked = update(_d).where(_OURS)
+_WILL_REPEAT: Final = _marked.values(
+    maybe_repeated=True, updated_at=_now, next_attempt_at=_take_up_at
+)
+_SENT: Final = _marked.values(
+    state=State.SENT,
+    message_id=bindparam("new_message_id", type_=Text),
+    sent_at=_now,
+    updated_at=_now,
+    next_attempt_at=None,
+    last_error=None,
+)
+_FAILED: Final = _marked.values(
+    state=State.FAILED, last_error=_error, updated_at=_now, next_attempt_at=None
+)
+_PUT_BACK: Final = _marked.values(
+    state=State.PENDING, last_error=_error, updated_at=_now, next_attempt_at=_again_at
+)
+_PUT_BACK_UNSURE: Final = _PUT_BACK.values(
+    unsure_since=func.coalesce(_d.c.unsure_since, _d.c.claimed_at)
+)
+_wait = _d.c.next_attempt_at - _d.c.updated_at
+_RESTART_WAITS: Final = (
+    update(_d)
+    .where(_OPEN, _d.c.medium == _medium, _d.c.updated_at > _now)
+    .values(next_attempt_at=_now + _wait, updated_at=_now)
+)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from aiohttp import ClientConnectorError
+from aiohttp import ClientConnectorError, ClientSession, TCPConnector
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
@@ -22,6 +22,9 @@ from notification_service.chat import (
 )
 
 _METADATA: Final = "notification_delivery"
+# Shorter than servers keep an idle connection: a post on one that was just closed would have to be
+# looked for.
+_KEEPALIVE_S: Final = 3.0
 _PAGE: Final = 200  # Slack recommends no more at a time
 _CHANNEL_ID: Final = re.compile(r"[CGD][A-Z0-9]{7,}")
 
@@ -41,17 +44,25 @@ _quiet.setLevel(logging.WARNING)
 class SlackChat:
     """A workspace of Slack, or what speaks its Web API at ``base_url``.
 
+    To be made where an event loop runs, and closed in the end.
+
     :param timeout_s: for a post, and for a look through the history as a whole
     """
 
     def __init__(self, token: str, base_url: str, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         # Its own retries would post again what may have been posted: whether to is not its call.
-        self._client = AsyncWebClient(token, base_url, logger=_quiet, retry_handlers=[])
+        self._session = ClientSession(connector=TCPConnector(keepalive_timeout=_KEEPALIVE_S))
+        self._client = AsyncWebClient(
+            token, base_url, session=self._session, logger=_quiet, retry_handlers=[]
+        )
         if not base_url.startswith("https:"):
             # What is spoken to in the clear is near, and not behind the proxy to the internet.
             self._client.proxy = None
         self._channel_ids: dict[str, str] = {}
+
+    async def aclose(self) -> None:
+        await self._session.close()
 
     async def post(self, message: Message) -> str:
         posted = await self._call(

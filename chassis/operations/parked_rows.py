@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.domain import DomainError, Kind
-from chassis.inbox import Inbox
+from chassis.inbox import lock_subject
 from chassis.operations.operable import Operations
 from chassis.parking import Reason
 from chassis.subscribers import Subscriber
@@ -66,14 +66,6 @@ async def locked_row(connection: AsyncConnection, id_: UUID) -> Row[Any]:
     if row is None:
         raise NoSuchParkedEvent(id_)
     return row
-
-
-async def lock_subject(
-    connection: AsyncConnection, subscriber: str, topic: str, subject: str
-) -> None:
-    """Let live events of a subject wait until the transaction ends."""
-    # Only for its lock: whoever has parked something of a subject knows its first number.
-    await Inbox.lock(connection, subscriber, topic, [subject], from_beginning=True)
 
 
 def of_subject(subscriber: str, topic: str, subject: str) -> ColumnElement[bool]:

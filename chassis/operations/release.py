@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chassis import telemetry
 from chassis.failpoints import failpoint
 from chassis.failures import is_transient, pause_s
+from chassis.inbox import lock_subject
 from chassis.operations.acts import Operator
 from chassis.operations.operable import Operations
 from chassis.operations.parked import told_of
@@ -26,7 +27,6 @@ from chassis.operations.parked_rows import (
     NoSuchParkedEvent,
     forks,
     in_turn,
-    lock_subject,
     locked_row,
     of_subject,
     subscriber_of,

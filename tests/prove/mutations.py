@@ -39,6 +39,15 @@ _COMMIT_MIDWAY: Final = (
     '            await connection.exec_driver_sql("COMMIT")\n'
     '            await connection.exec_driver_sql("BEGIN")\n'
 )
+_TAKE_TOGETHER: Final = """\
+            parked: list[Parked] = []
+            behind = [s for s in self.subscribers if places.get(s.name, chunk.end) < chunk.end]
+            for subscriber in behind:
+                records = [r for r in chunk.records if r.offset >= places[subscriber.name]]
+                parked += await subscriber.take(work, connection, records, self._now)
+            self._failed_lately.add(parked)
+            await work.flush()
+"""
 
 _WRITING: Final = (
     Mutation(
@@ -275,25 +284,23 @@ _HANDLING: Final = (
         name="effects-with-progress",
         guard="progress is committed with the effects, and not before them",
         file="chassis/consume.py",
-        before=(
-            "            work = self._open_work(connection)\n"
-            "            parked: list[Parked] = []\n"
-        ),
-        after=(
-            "            names = self.subscribers\n"
-            "            await self._advance(connection, names, chunk.partition, chunk.end)\n"
-            f"{_COMMIT_MIDWAY}"
-            "            work = self._open_work(connection)\n"
-            "            parked: list[Parked] = []\n"
-        ),
+        before="            parked: list[Parked] = []\n",
+        after=f"{_COMMIT_MIDWAY}            parked: list[Parked] = []\n",
         proven_by=(f"{_DATABASE_AWAY}{_CUT_BEFORE_EFFECTS}",),
     ),
     Mutation(
         name="progress-with-effects",
         guard="the effects are committed with progress, and not before it",
         file="chassis/consume.py",
-        before="            await work.flush()\n            if behind:\n",
-        after=f"            await work.flush()\n{_COMMIT_MIDWAY}            if behind:\n",
+        before=_TAKE_TOGETHER,
+        after=(
+            '            await connection.exec_driver_sql("ROLLBACK")\n'
+            '            await connection.exec_driver_sql("BEGIN")\n'
+            f"{_TAKE_TOGETHER}{_COMMIT_MIDWAY}"
+            "            await self._advance(\n"
+            "                connection, self._names, chunk.partition, chunk.begin, chunk.end\n"
+            "            )\n"
+        ),
         proven_by=(
             f"{_DATABASE_AWAY}test_as_it_answers_the_commit_has_one_that_keeps_records_keep_none_twice",
         ),
@@ -335,26 +342,34 @@ _HANDLING: Final = (
     Mutation(
         name="progress-never-back",
         guard="a chunk that comes late moves progress nowhere",
-        file="chassis/consume.py",
-        before="[s for s in self.subscribers if places.get(s.name, chunk.end) < chunk.end]",
-        after="[s for s in self.subscribers if s.name in places]",
+        file="chassis/progress.py",
+        before=" AND locked.next_offset < :ends\n",
+        after="\n",
         proven_by=(f"{_PROGRESS}test_an_older_chunk_that_comes_late_moves_nothing_back",),
     ),
     Mutation(
         name="progress-lock",
         guard="of two workers with one chunk the second waits for what the first makes of it",
         file="chassis/progress.py",
-        before="        .order_by(progress.c.subscriber)\n        .with_for_update()\n",
-        after="        .order_by(progress.c.subscriber)\n",
+        before="        ORDER BY subscriber\n        FOR UPDATE\n",
+        after="        ORDER BY subscriber\n",
         proven_by=(f"{_PROGRESS}test_two_that_keep_the_records_of_one_chunk_at_once_do_it_once",),
     ),
     Mutation(
         name="inbox-lock",
         guard="who handles or releases an aggregate's events waits for who does so already",
         file="chassis/inbox.py",
-        before="    .order_by(inbox.c.subject)\n    .with_for_update()\n",
-        after="    .order_by(inbox.c.subject)\n",
-        proven_by=(f"{_INBOX_LOCK}test_what_was_released_while_we_waited_is_no_longer_in_the_way",),
+        before="    return {subject: None if last is None else (last, id_) for ",
+        after=(
+            "    counted = counted.all()\n"
+            '    await connection.exec_driver_sql("COMMIT")\n'
+            '    await connection.exec_driver_sql("BEGIN")\n'
+            "    return {subject: None if last is None else (last, id_) for "
+        ),
+        proven_by=(
+            f"{_INBOX_LOCK}test_two_that_meet_a_new_subject_see_one_another",
+            f"{_INBOX_LOCK}test_what_was_released_while_we_waited_is_no_longer_in_the_way",
+        ),
     ),
     Mutation(
         name="release-lock",
@@ -412,14 +427,18 @@ _HANDLING: Final = (
             "                    )\n"
             "                    chunk = handling.chunk\n"
             "                    async with self._engine.begin() as connection:\n"
+            "                        await self._advance(\n"
+            "                            connection,\n"
+            "                            self._names,\n"
+            "                            chunk.partition,\n"
+            "                            chunk.begin,\n"
+            "                            chunk.end,\n"
+            "                        )\n"
             "                        for each in self.subscribers:\n"
             "                            work = self._open_work(connection)\n"
             "                            await each.take(\n"
             "                                work, connection, chunk.records, self._now, failure\n"
             "                            )\n"
-            "                        await self._advance(\n"
-            "                            connection, self.subscribers, chunk.partition, chunk.end\n"
-            "                        )\n"
             "                    return chunk.end\n"
             "                else:\n"
         ),
@@ -462,8 +481,8 @@ _TELLING: Final = (
         name="delivery-lease",
         guard="what one worker has claimed no other claims, until the lease is over",
         file="notification_service/postgres_deliveries.py",
-        before="next_attempt_at=take_up_at,\n            )\n            .returning(_d)\n",
-        after=")\n            .returning(_d)\n",
+        before="        next_attempt_at=_take_up_at,\n    )\n    .returning(_d)\n",
+        after="    )\n    .returning(_d)\n",
         proven_by=(f"{_DELIVERIES}test_what_was_planned_is_claimed_once",),
     ),
     Mutation(
@@ -481,7 +500,7 @@ _TELLING: Final = (
         name="lease-in-mark",
         guard="a worker that lost its claim marks nothing",
         file="notification_service/postgres_deliveries.py",
-        before="            & (_d.c.attempts == claimed.attempt)\n",
+        before='    _d.c.attempts == bindparam("of_attempt", type_=Integer),\n',
         after="",
         proven_by=(f"{_DELIVERIES}test_who_lost_the_claim_changes_nothing",),
     ),

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from chassis.database import create_engine, is_connection_lost
+from chassis.testing import eventually
 from tests.integration.chassis.path import rows
 from tests.integration.chassis.proxy import postgres_through_proxy
 
@@ -35,8 +36,9 @@ class TestASession:
         async with postgres_through_proxy(database) as (url, proxy):
             engine = create_engine(url, pool_size=1, application_name="test")
             async with engine.connect() as connection:
-                await connection.execute(text("SELECT 1"))
+                driver = (await connection.get_raw_connection()).driver_connection
             proxy.cut()
+            await eventually(lambda: asyncio.sleep(0, driver.is_closed()))
 
             async with engine.connect() as connection:
                 assert await connection.scalar(text("SELECT 2")) == 2

@@ -8,8 +8,9 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import delete
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis.inbox import Inbox, Verdict
+from chassis.inbox import Inbox, Verdict, lock_subject
 from chassis.records import Label
 from chassis.subscribers import Start
 from chassis.tables import parked
@@ -259,27 +260,21 @@ class TestTheTrail:
 
 
 class TestTheInboxLock:
-    async def lock(self, service: Service, connection: object, subject: str) -> Inbox:
-        return await Inbox.lock(
-            connection,  # type: ignore[arg-type]  # an AsyncConnection
-            "test.one",
-            TOPIC.name,
-            [subject],
-            from_beginning=True,
-        )
+    async def lock(self, connection: AsyncConnection, label: Label) -> Inbox:
+        return await Inbox.lock(connection, "test.one", TOPIC.name, [label], from_beginning=True)
 
     async def test_two_that_meet_a_new_subject_see_one_another(self, service: Service) -> None:
         async with service.engine.connect() as one, service.engine.connect() as two:
-            inbox = await self.lock(service, one, "ada")
-            waiting = asyncio.create_task(self.lock(service, two, "ada"))
-            assert inbox.judge(Label("ada", 1, new_id(), "x")) is Verdict.NEXT
-            await inbox.flush(one, utc_now)
+            first, second = (Label("ada", number, new_id(), "x") for number in (1, 2))
+            inbox = await self.lock(one, first)
+            waiting = asyncio.create_task(self.lock(two, second))
+            assert inbox.judge(first) is Verdict.NEXT
             await asyncio.wait([waiting], timeout=0.1)
             assert not waiting.done()
 
             await one.commit()
 
-            assert (await waiting).judge(Label("ada", 2, new_id(), "x")) is Verdict.NEXT
+            assert (await waiting).judge(second) is Verdict.NEXT
 
     async def test_what_was_released_while_we_waited_is_no_longer_in_the_way(
         self, service: Service
@@ -287,14 +282,15 @@ class TestTheInboxLock:
         ada = uuid4()
         await take(service, in_order(of_version_9(ada, 1)))
         async with service.engine.connect() as releasing, service.engine.connect() as live:
-            await self.lock(service, releasing, str(ada))
-            waiting = asyncio.create_task(self.lock(service, live, str(ada)))
+            await lock_subject(releasing, "test.one", TOPIC.name, str(ada))
+            following = Label(str(ada), 2, new_id(), "x")
+            waiting = asyncio.create_task(self.lock(live, following))
             await asyncio.wait([waiting], timeout=0.1)
             await releasing.execute(delete(parked))
 
             await releasing.commit()
 
-            assert (await waiting).judge(Label(str(ada), 2, new_id(), "x")) is Verdict.NEXT
+            assert (await waiting).judge(following) is Verdict.NEXT
 
 
 class TestStartingNow:

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import uuid4
 
+import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -68,8 +69,13 @@ async def consume(engine: AsyncEngine, *records: Recorded) -> None:
         await work.flush()
 
 
-def worker(engine: AsyncEngine, slack: StandIn) -> DeliveryWorker:
-    chat = SlackChat("xoxb-test", slack.base_url, timeout_s=PATIENCE.call)
+@pytest.fixture
+async def chat(slack: StandIn) -> AsyncIterator[SlackChat]:
+    async with aclosing(SlackChat("xoxb-test", slack.base_url, timeout_s=PATIENCE.call)) as it:
+        yield it
+
+
+def worker(engine: AsyncEngine, chat: SlackChat) -> DeliveryWorker:
     return DeliveryWorker(
         PostgresDeliveryQueue(engine, "slack"), chat, now, PATIENCE, concurrency=4
     )
@@ -100,11 +106,11 @@ async def until_in_state(engine: AsyncEngine, state: str, count: int) -> None:
 
 class TestTheJourney:
     async def test_a_sign_up_is_told_once_however_often_it_is_delivered(
-        self, engine: AsyncEngine, slack: StandIn
+        self, engine: AsyncEngine, slack: StandIn, chat: SlackChat
     ) -> None:
         record = signed_up(0)
 
-        async with at_work(worker(engine, slack)):
+        async with at_work(worker(engine, chat)):
             await consume(engine, record)
             await consume(engine, record)
             await until_in_state(engine, "sent", 1)
@@ -114,11 +120,11 @@ class TestTheJourney:
         assert message["metadata"]["event_payload"]["correlation_id"] == "c-7"
 
     async def test_many_workers_send_each_delivery_once(
-        self, engine: AsyncEngine, slack: StandIn
+        self, engine: AsyncEngine, slack: StandIn, chat: SlackChat
     ) -> None:
         records = [signed_up(number, f"user-{number}") for number in range(60)]
 
-        async with at_work(*(worker(engine, slack) for _ in range(4))):
+        async with at_work(*(worker(engine, chat) for _ in range(4))):
             await consume(engine, *records)
             await until_in_state(engine, "sent", 60)
 
@@ -127,24 +133,24 @@ class TestTheJourney:
         )
 
     async def test_slack_out_of_order_costs_time_and_no_message(
-        self, engine: AsyncEngine, slack: StandIn
+        self, engine: AsyncEngine, slack: StandIn, chat: SlackChat
     ) -> None:
         await slack.fail("rate_limited", retry_after_s=0, method="chat.postMessage")
         await slack.fail("timeout_after_post", count=2)
         await slack.fail("server_error", count=3)
 
-        async with at_work(worker(engine, slack), worker(engine, slack)):
+        async with at_work(worker(engine, chat), worker(engine, chat)):
             await consume(engine, *(signed_up(number, f"user-{number}") for number in range(8)))
             await until_in_state(engine, "sent", 8)
 
         assert sorted(await slack.texts()) == [f"user-{number} signed up" for number in range(8)]
 
     async def test_a_channel_that_does_not_exist_fails_with_slacks_own_error(
-        self, engine: AsyncEngine, slack: StandIn
+        self, engine: AsyncEngine, slack: StandIn, chat: SlackChat
     ) -> None:
         await slack.fail("channel_not_found")
 
-        async with at_work(worker(engine, slack)):
+        async with at_work(worker(engine, chat)):
             await consume(engine, signed_up(0))
             await until_in_state(engine, "failed", 1)
 
@@ -152,9 +158,9 @@ class TestTheJourney:
             assert await connection.scalar(select(deliveries.c.last_error)) == "channel_not_found"
 
     async def test_it_is_one_trace(
-        self, engine: AsyncEngine, slack: StandIn, spans: InMemorySpanExporter
+        self, engine: AsyncEngine, slack: StandIn, chat: SlackChat, spans: InMemorySpanExporter
     ) -> None:
-        async with at_work(worker(engine, slack)):
+        async with at_work(worker(engine, chat)):
             await consume(engine, signed_up(0))
             await until_in_state(engine, "sent", 1)
 

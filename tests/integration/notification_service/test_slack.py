@@ -2,8 +2,9 @@
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -15,9 +16,9 @@ from .stand_in import StandIn
 
 
 class SlackBench:
-    def __init__(self, slack: StandIn) -> None:
+    def __init__(self, slack: StandIn, chat: Chat) -> None:
         self.slack = slack
-        self._chat = SlackChat("xoxb-test", slack.base_url, timeout_s=1)
+        self._chat = chat
 
     @property
     def chat(self) -> Chat:
@@ -30,9 +31,19 @@ class SlackBench:
         await self.slack.fail(fault, retry_after_s=7, method="chat.postMessage")
 
 
+def chat_at(
+    base_url: str,
+    *,
+    token: str = "xoxb-test",
+    timeout_s: float = 1,  # noqa: S107 - of the stand-in
+) -> AbstractAsyncContextManager[SlackChat]:
+    return aclosing(SlackChat(token, base_url, timeout_s=timeout_s))
+
+
 @pytest.fixture
-def bench(slack: StandIn) -> SlackBench:
-    return SlackBench(slack)
+async def bench(slack: StandIn) -> AsyncIterator[SlackBench]:
+    async with chat_at(slack.base_url) as chat:
+        yield SlackBench(slack, chat)
 
 
 class TestSlackChat(ChatSuite):
@@ -74,10 +85,9 @@ class TestSlackChat(ChatSuite):
 
     async def test_a_connection_cut_after_the_call_is_not_tried_again_by_itself(self) -> None:
         with cut_after_the_request() as (base_url, requests):
-            chat = SlackChat("xoxb-test", base_url, timeout_s=2)
-
-            with pytest.raises(OutcomeUnknown):
-                await chat.post(message())
+            async with chat_at(base_url, timeout_s=2) as chat:
+                with pytest.raises(OutcomeUnknown):
+                    await chat.post(message())
 
         assert len(requests) == 1
 
@@ -85,26 +95,60 @@ class TestSlackChat(ChatSuite):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
 
-        with pytest.raises(Unreachable):
-            await SlackChat("xoxb-test", f"http://127.0.0.1:{port}/api/", timeout_s=2).post(
-                message()
-            )
+        async with chat_at(f"http://127.0.0.1:{port}/api/", timeout_s=2) as chat:
+            with pytest.raises(Unreachable):
+                await chat.post(message())
 
     async def test_a_proxy_to_the_internet_is_not_asked_for_what_is_near(
         self, bench: SlackBench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-        chat = SlackChat("xoxb-test", bench.slack.base_url, timeout_s=1)
 
-        await chat.post(message())
+        async with chat_at(bench.slack.base_url) as chat:
+            await chat.post(message())
 
         assert await bench.slack.texts() == ["ada signed up"]
 
-    async def test_a_token_that_slack_does_not_know_is_refused(self, bench: SlackBench) -> None:
-        chat = SlackChat("wrong", bench.slack.base_url, timeout_s=1)
+    async def test_posts_share_a_connection(self) -> None:
+        with answering() as (base_url, connections):
+            async with chat_at(base_url) as chat:
+                await chat.post(message())
+                await chat.post(message())
 
-        with pytest.raises(Refused, match="invalid_auth"):
-            await chat.post(message())
+        assert len(connections) == 1
+
+    async def test_a_token_that_slack_does_not_know_is_refused(self, bench: SlackBench) -> None:
+        async with chat_at(bench.slack.base_url, token="wrong") as chat:
+            with pytest.raises(Refused, match="invalid_auth"):
+                await chat.post(message())
+
+
+@contextmanager
+def answering() -> Iterator[tuple[str, set[tuple[str, int]]]]:
+    """Listen at a port where every call is consented to, and note each connection's other end."""
+    connections: set[tuple[str, int]] = set()
+
+    class Consent(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            connections.add(self.client_address)
+            self.rfile.read(int(self.headers["Content-Length"]))
+            answer = b'{"ok": true, "ts": "1.000001"}'
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Consent) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/api/", connections
+        server.shutdown()
+    thread.join(5)
 
 
 @contextmanager
