@@ -13,7 +13,7 @@ import orjson
 import structlog
 from opentelemetry.trace import Span, SpanKind
 from prometheus_client import Counter
-from sqlalchemy import func, select
+from sqlalchemy import ARRAY, BigInteger, Integer, Text, Uuid, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service import tables
@@ -30,6 +30,26 @@ _MOST_LINKS: Final = 128
 # A traceparent is `version-trace-parent-flags`, of 2, 32, 16 and 2 characters.
 _TRACE_ID_ENDS: Final = 35
 _OFFSETS_IN_A_LINE: Final = 10
+
+_c: Final = tables.records.c
+_OF_EVENTS: Final = select(_c.source, _c.event_id, _c.sha256).where(
+    _c.event_id == func.any(bindparam("events", type_=ARRAY(Uuid)))
+)
+_PLACES: Final = (
+    func.unnest(
+        bindparam("topics", type_=ARRAY(Text)),
+        bindparam("partitions", type_=ARRAY(Integer)),
+        bindparam("offsets", type_=ARRAY(BigInteger)),
+    )
+    .table_valued("topic", "partition", "offset", name="place")
+    .render_derived()
+)
+_AT_PLACES: Final = select(_c.topic, _c.partition, _c.offset, _c.sha256).where(
+    _c.event_id.is_(None),
+    _c.topic == _PLACES.c.topic,
+    _c.partition == _PLACES.c.partition,
+    _c.offset == _PLACES.c.offset,
+)
 
 _log = structlog.get_logger(__name__)
 _outcomes = Counter("audit_records", "Records by what they turned out to be.", ["topic", "outcome"])
@@ -107,26 +127,21 @@ async def keep(work: AuditWork, records: Sequence[Record]) -> None:
 
 async def _known(connection: AsyncConnection, came: Iterable[Kept]) -> dict[Hashable, set[bytes]]:
     """Return the hashes that are kept under the identities of these records."""
-    table = tables.records.c
     known = defaultdict[Hashable, set[bytes]](set)
     events = [each.envelope.id for each in came if each.envelope is not None]
     if events:
-        found = await connection.execute(
-            select(table.source, table.event_id, table.sha256).where(
-                table.event_id == func.any(events)
-            )
-        )
+        found = await connection.execute(_OF_EVENTS, {"events": events})
         for source, event_id, sha256 in found:
             known[source, event_id].add(sha256)
     others = [each.record for each in came if each.envelope is None]
     if others:
         places = await connection.execute(
-            select(table.topic, table.partition, table.offset, table.sha256).where(
-                table.event_id.is_(None),
-                table.topic == others[0].topic,
-                table.partition == others[0].partition,
-                table.offset == func.any([record.offset for record in others]),
-            )
+            _AT_PLACES,
+            {
+                "topics": [record.topic for record in others],
+                "partitions": [record.partition for record in others],
+                "offsets": [record.offset for record in others],
+            },
         )
         for topic, partition, offset, sha256 in places:
             known[topic, partition, offset].add(sha256)

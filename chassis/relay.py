@@ -117,7 +117,8 @@ class Relay:
         self._trouble = None
         refused: Sequence[Row] = ()
         try:
-            idle_s = _BUSY_SLEEP_S
+            idle_s = self._settings.relay_idle_s
+            woken = True
             rows: Sequence[Row] = ()
             done: Sequence[Row] = ()
             while not self._stopping.is_set():
@@ -125,11 +126,13 @@ class Relay:
                 if not rows:
                     await self._delete(queue, done)
                     done, rows = (), await self._read(queue)
+                    if rows and not woken:
+                        # Somebody else commits too, and says nothing: look often for a while.
+                        idle_s = _BUSY_SLEEP_S
                 if rows:
                     done, rows = await self._send_all(queue, producer, rows, done)
-                    idle_s = _BUSY_SLEEP_S
                 else:
-                    await self._sleep(idle_s)
+                    woken = await self._sleep(idle_s)
                     idle_s = min(idle_s * 2, self._settings.relay_idle_s)
                 self._failures = 0
                 await self._count(queue)
@@ -267,11 +270,12 @@ class Relay:
             self._counted_at = now
             telemetry.relay_depth.set(await queue.depth())
 
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep until something is committed in this process, or we are to stop."""
+    async def _sleep(self, seconds: float) -> bool:
+        """Sleep until something is committed in this process, or we are to stop; say if it was."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
+        return self._wake.is_set()
 
     async def _rest(self, seconds: float) -> None:
         """Do nothing for so long, whatever is committed, unless we are to stop."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -36,7 +37,7 @@ class TestASession:
         async with postgres_through_proxy(database) as (url, proxy):
             engine = create_engine(url, pool_size=1, application_name="test")
             async with engine.connect() as connection:
-                driver = (await connection.get_raw_connection()).driver_connection
+                driver: Any = (await connection.get_raw_connection()).driver_connection
             proxy.cut()
             await eventually(lambda: asyncio.sleep(0, driver.is_closed()))
 

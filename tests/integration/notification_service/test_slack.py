@@ -34,8 +34,8 @@ class SlackBench:
 def chat_at(
     base_url: str,
     *,
-    token: str = "xoxb-test",
-    timeout_s: float = 1,  # noqa: S107 - of the stand-in
+    token: str = "xoxb-test",  # noqa: S107 - the stand-in takes any of this form
+    timeout_s: float = 1,
 ) -> AbstractAsyncContextManager[SlackChat]:
     return aclosing(SlackChat(token, base_url, timeout_s=timeout_s))
 
