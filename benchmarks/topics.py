@@ -12,7 +12,7 @@ from aiokafka.admin import NewTopic
 from benchmarks.bench import PARTITIONS, Bench
 from chassis.kafka import admin_client
 
-_LOOK_EVERY_S: Final = 0.005
+_LOOK_EVERY_S: Final = 0.02
 _STANDSTILL_S: Final = 120.0
 
 

@@ -18,8 +18,13 @@ _TRY_EVERY_S: Final = 0.5
 _SHOW_LIFE_EVERY_S: Final = 1.0
 _LOST_AFTER_S: Final = 10.0
 _CONNECT_TIMEOUT_S: Final = 5.0
-#: A holder that is frozen is cut off by the server after so long, and another takes over.
-LOCK_SESSION_SETTINGS: Final = SESSION_SETTINGS | {"idle_session_timeout": "6s"}
+LOCK_SESSION_SETTINGS: Final = SESSION_SETTINGS | {
+    # A holder that is frozen is cut off by the server after so long, and another takes over.
+    "idle_session_timeout": "6s",
+    # The relay deletes what Kafka has. If a crash undoes that, it is sent again, and dropped as a
+    # repeat: nothing to wait for the disk for.
+    "synchronous_commit": "off",
+}
 
 
 async def connect(settings: ServiceSettings, application_name: str) -> "asyncpg.Connection":

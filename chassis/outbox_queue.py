@@ -6,29 +6,34 @@ from typing import Any, Final
 
 import asyncpg
 
-_MOST_ROWS: Final = 1_000
+#: Rows read at once, at most; that many, and there may be more.
+MOST_ROWS: Final = 2_000
 # Beside the number of rows, so that large ones do not fill the memory.
 _MOST_BYTES: Final = 8 * 1_048_576
 _COUNT_AT_MOST: Final = 100_000
 
-_READ: Final = """
-    SELECT position, aggregatetype, aggregateid, payload, headers, created_at
+# What was acknowledged is deleted by the statement that reads on: this one's snapshot still has
+# it, so it is left out with what is on its way.
+_TURN: Final = """
+    WITH acknowledged AS (DELETE FROM outbox WHERE position = ANY ($1::bigint[]))
+    SELECT position, aggregatetype, aggregateid, payload, headers, created_ms
     FROM (
         SELECT
-            position, aggregatetype, aggregateid, payload, headers, created_at,
+            position, aggregatetype, aggregateid, payload, headers,
+            floor(extract(epoch FROM created_at) * 1000)::bigint AS created_ms,
             sum(octet_length(payload)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) AS bytes
         FROM outbox
-        WHERE aggregatetype <> ALL ($1::text[])
-          AND position NOT IN (SELECT unnest($4::bigint[]))
+        WHERE aggregatetype <> ALL ($3::text[])
+          AND position NOT IN (SELECT unnest($2::bigint[]))
           AND NOT EXISTS (
               SELECT FROM outbox_set_aside AS stuck
               WHERE stuck.aggregatetype = outbox.aggregatetype
                 AND stuck.aggregateid = outbox.aggregateid
           )
         ORDER BY position
-        LIMIT $2
+        LIMIT $4
     ) AS waiting
-    WHERE bytes - octet_length(payload) < $3
+    WHERE bytes - octet_length(payload) < $5
     ORDER BY position
 """
 _DELETE: Final = "DELETE FROM outbox WHERE position = ANY ($1::bigint[])"
@@ -45,7 +50,7 @@ _SET_ASIDE: Final = """
 """
 _COUNT: Final = "SELECT count(*) FROM (SELECT FROM outbox LIMIT $1) AS waiting"
 
-Row = Any  # asyncpg.Record: a row of _READ
+Row = Any  # asyncpg.Record: a row of _TURN
 
 
 class OutboxQueue:
@@ -54,14 +59,18 @@ class OutboxQueue:
     def __init__(self, connection: "asyncpg.Connection") -> None:
         self._connection = connection
 
-    async def read(self, but_not: Sequence[str], on_their_way: Sequence[Row] = ()) -> Sequence[Row]:
-        """Return the next rows, lowest position first, leaving out these topics and these rows.
+    async def turn(
+        self, done: Sequence[Row], on_their_way: Sequence[Row], but_not: Sequence[str]
+    ) -> Sequence[Row]:
+        """Remove rows that Kafka has acknowledged, and return the next, lowest position first.
 
-        So are aggregates of which a row was set aside: what comes later waits behind it.
+        Left out are rows that are on their way, these topics, and aggregates of which a row was
+        set aside: what comes later waits behind it.
         """
-        positions = [row["position"] for row in on_their_way]
+        gone = [row["position"] for row in done]
+        not_again = [*gone, *(row["position"] for row in on_their_way)]
         rows: Sequence[Row] = await self._connection.fetch(
-            _READ, list(but_not), _MOST_ROWS, _MOST_BYTES, positions
+            _TURN, gone, not_again, list(but_not), MOST_ROWS, _MOST_BYTES
         )
         return rows
 

@@ -130,8 +130,10 @@ class RowProducer:
             topic = row["aggregatetype"]
             # Kafka keeps order only within a partition, and the key chooses it.
             place = topic, _hash_of(row["aggregateid"]) % partitions[topic]
-            lane = lanes.setdefault(place, [])
-            if lane and place not in known:
+            lane = lanes.get(place)
+            if lane is None:
+                lane = lanes[place] = []
+            elif place not in known:
                 continue
             if not lane or not lane[-1].add(row):
                 lane.append(Batch(place, self._producer.create_batch()))
@@ -188,7 +190,7 @@ class Batch:
             key=row["aggregateid"].encode(),
             value=row["payload"],
             # When it was committed, not when it was sent: a reader sees how long it waited.
-            timestamp=int(row["created_at"].timestamp() * 1_000),
+            timestamp=row["created_ms"],
             headers=[
                 (name, value.encode()) for name, value in orjson.loads(row["headers"]).items()
             ],

@@ -20,8 +20,8 @@ from chassis.database import is_away as is_database_away
 from chassis.failpoints import failpoint
 from chassis.kafka import cancelled_by_us_only
 from chassis.locks import connect, try_lock
-from chassis.outbox_queue import OutboxQueue, Row
-from chassis.producer import KafkaAway, RowProducer, is_away, is_forbidden
+from chassis.outbox_queue import MOST_ROWS, OutboxQueue, Row
+from chassis.producer import Answer, Batch, KafkaAway, RowProducer, is_away, is_forbidden
 from chassis.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -39,6 +39,37 @@ class OutOfStep(Exception):
     def __init__(self, refused: Sequence[Row]) -> None:
         super().__init__(f"{len(refused)} rows")
         self.refused = refused
+
+
+class _Way:
+    """Where the rows are that one producer publishes: read, with Kafka, or acknowledged."""
+
+    def __init__(self) -> None:
+        self.rows: Sequence[Row] = ()
+        self.sent: Sequence[Row] = ()
+        self.done: Sequence[Row] = ()
+        self.reading: asyncio.Task[Sequence[Row]] | None = None
+        self._answers: asyncio.Task[Sequence[Answer]] | None = None
+
+    def send(self, producer: RowProducer, batches: Sequence[Batch]) -> None:
+        self.sent = [row for batch in batches for row in batch.rows]
+        if self.sent:
+            self._answers = asyncio.create_task(producer.send(batches))
+
+    async def answers(self) -> Sequence[Answer]:
+        """Return what became of each row that was sent."""
+        if self._answers is None:
+            return ()
+        answers = await self._answers
+        self.sent, self._answers = (), None
+        return answers
+
+    async def abandon(self) -> None:
+        """Leave nothing at work that nobody waits for."""
+        left = [task for task in (self.reading, self._answers) if task is not None]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 class Relay:
@@ -117,76 +148,103 @@ class Relay:
         self._trouble = None
         refused: Sequence[Row] = ()
         try:
-            idle_s = self._settings.relay_idle_s
-            woken = True
-            rows: Sequence[Row] = ()
-            done: Sequence[Row] = ()
-            while not self._stopping.is_set():
-                self._wake.clear()
-                if not rows:
-                    await self._delete(queue, done)
-                    done, rows = (), await self._read(queue)
-                    if rows and not woken:
-                        # Somebody else commits too, and says nothing: look often for a while.
-                        idle_s = _BUSY_SLEEP_S
-                if rows:
-                    done, rows = await self._send_all(queue, producer, rows, done)
-                else:
-                    woken = await self._sleep(idle_s)
-                    idle_s = min(idle_s * 2, self._settings.relay_idle_s)
-                self._failures = 0
-                await self._count(queue)
-            await self._delete(queue, done)
+            await self._publish_with(producer, queue)
         except OutOfStep as error:
             refused = error.refused
         finally:
             await producer.close()
         await self._send_each_alone(queue, refused)
 
-    async def _read(self, queue: OutboxQueue, on_their_way: Sequence[Row] = ()) -> Sequence[Row]:
-        now = asyncio.get_running_loop().time()
-        self._held_back = {topic: until for topic, until in self._held_back.items() if until > now}
-        return await queue.read(list(self._held_back), on_their_way)
+    async def _publish_with(self, producer: RowProducer, queue: OutboxQueue) -> None:
+        """Publish until we are to stop: what Kafka has, what is made ready and what is read differ.
 
-    async def _send_all(
-        self, queue: OutboxQueue, producer: RowProducer, rows: Sequence[Row], done: Sequence[Row]
-    ) -> tuple[Sequence[Row], Sequence[Row]]:
-        """Send rows together; return those that are acknowledged, to be deleted, and the next.
-
-        While Kafka has them, ``done`` of the time before is deleted and the next are read.
-
-        :raises KafkaAway: some were not answered; what was acknowledged is deleted
+        :raises KafkaAway: some rows were not answered; what was acknowledged is deleted
         :raises OutOfStep: some were refused; what was acknowledged is deleted
         """
+        way = _Way()
+        idle_s, woken = self._settings.relay_idle_s, True
+        try:
+            while not self._stopping.is_set():
+                if not way.rows and not self._wake.is_set():
+                    await self._await_answers(queue, way)
+                self._wake.clear()
+                if not way.rows:
+                    way.rows = await self._turn(queue, way, way.sent)
+                    if way.rows and not woken:
+                        # Somebody else commits too, and says nothing: look often for a while.
+                        idle_s = _BUSY_SLEEP_S
+                if way.rows:
+                    await self._send_on(producer, queue, way)
+                elif not way.sent:
+                    woken = await self._sleep(idle_s)
+                    idle_s = min(idle_s * 2, self._settings.relay_idle_s)
+                self._failures = 0
+                await self._count(queue)
+            await self._await_answers(queue, way)
+            await self._delete(queue, way.done)
+        finally:
+            await way.abandon()
+
+    async def _send_on(self, producer: RowProducer, queue: OutboxQueue, way: "_Way") -> None:
+        """Give Kafka the rows that were read, when it has answered for those before them.
+
+        Where more may wait they are read meanwhile, so that the database and Kafka are at work
+        while batches are made. If some may not go now, what is behind them is read again.
+
+        :raises KafkaAway: as ``_publish_with``
+        :raises OutOfStep: as ``_publish_with``
+        """
+        rows = way.rows
+        if len(rows) == MOST_ROWS:
+            way.reading = asyncio.create_task(self._turn(queue, way, [*way.sent, *rows]))
+            await asyncio.sleep(0)  # it asks the database before we are busy
         await self._hold_back_missing(producer, {row["aggregatetype"] for row in rows})
         batches = producer.batches_of(
             [row for row in rows if row["aggregatetype"] not in self._held_back]
         )
-        going = [row for batch in batches for row in batch.rows]
-        if not going:
-            return done, ()
-        sending = asyncio.create_task(producer.send(batches))
-        try:
-            await self._delete(queue, done)
-            following = await self._read(queue, going)
-            sent = await sending
-        finally:
-            sending.cancel()
-            await asyncio.wait([sending])
+        # Where the database is gone, and so our lock, nothing more is sent.
+        ahead = await way.reading if way.reading else ()
+        way.reading = None
+        await self._await_answers(queue, way)
+        way.send(producer, batches)
+        way.rows = ahead if len(way.sent) == len(rows) else ()
+
+    async def _turn(
+        self, queue: OutboxQueue, way: "_Way", on_their_way: Sequence[Row]
+    ) -> Sequence[Row]:
+        """Delete what was acknowledged, and return the next rows."""
+        now = asyncio.get_running_loop().time()
+        self._held_back = {topic: until for topic, until in self._held_back.items() if until > now}
+        done, way.done = way.done, ()
+        if done:
+            await failpoint("relay.before-delete")
+        rows = await queue.turn(done, on_their_way, list(self._held_back))
+        if done:
+            await failpoint("relay.after-delete")
+            self._count_published(done)
+        return rows
+
+    async def _await_answers(self, queue: OutboxQueue, way: "_Way") -> None:
+        """Wait until Kafka has answered for what it has, and sort out what it said.
+
+        :raises KafkaAway: as ``_publish_with``
+        :raises OutOfStep: as ``_publish_with``
+        """
         acknowledged: list[Row] = []
         failed: list[tuple[Row, BaseException]] = []
         stuck: set[tuple[str, str]] = set()
-        for row, answer in sent:
+        for row, answer in await way.answers():
             aggregate = (row["aggregatetype"], row["aggregateid"])
             if answer is not None:
                 failed.append((row, answer))
                 stuck.add(aggregate)
-            elif aggregate not in stuck:
+            elif not stuck or aggregate not in stuck:
                 # What comes after a failed one of its aggregate is sent again, behind it.
                 acknowledged.append(row)
+        way.done = [*way.done, *acknowledged]
         if not failed:
-            return acknowledged, following
-        await self._delete(queue, acknowledged)
+            return
+        await self._delete(queue, way.done)
         for _, error in failed:
             if is_away(error):
                 raise KafkaAway(type(error).__name__) from error
@@ -228,17 +286,18 @@ class Relay:
                 await producer.close()
 
     async def _delete(self, queue: OutboxQueue, rows: Sequence[Row]) -> None:
-        if not rows:
-            return
-        await failpoint("relay.before-delete")
-        await queue.delete(rows)
-        await failpoint("relay.after-delete")
+        if rows:
+            await failpoint("relay.before-delete")
+            await queue.delete(rows)
+            await failpoint("relay.after-delete")
+            self._count_published(rows)
+
+    def _count_published(self, rows: Sequence[Row]) -> None:
         for topic, count in Counter(row["aggregatetype"] for row in rows).items():
             self._times_held_back.pop(topic, None)
             telemetry.relay_published.labels(topic).inc(count)
-        now = self._now()
-        for row in rows:
-            telemetry.relay_latency_seconds.observe((now - row["created_at"]).total_seconds())
+        oldest_ms = min(row["created_ms"] for row in rows)
+        telemetry.relay_latency_seconds.observe(self._now().timestamp() - oldest_ms / 1_000)
 
     async def _set_aside(self, queue: OutboxQueue, row: Row, error: BaseException) -> None:
         code = type(error).__name__

@@ -114,11 +114,11 @@ _PUBLISHING: Final = (
         name="delete-after-ack",
         guard="a row leaves the outbox when Kafka has acknowledged it, and not before",
         file="chassis/relay.py",
-        before="            await self._delete(queue, done)\n            following",
-        after="            await self._delete(queue, rows)\n            following",
+        before="        way.done = [*way.done, *acknowledged]\n",
+        after="        way.done = [*way.done, *acknowledged, *(row for row, _ in failed)]\n",
         proven_by=(
             f"{_RELAY}TestPublishing::test_what_kafka_has_not_acknowledged_is_sent_again",
-            f"{_UNIT_RELAY}TestSendingTogether::test_only_what_was_acknowledged_is_deleted",
+            f"{_UNIT_RELAY}TestPublishing::test_deletes_only_what_was_acknowledged",
         ),
     ),
     Mutation(
@@ -155,10 +155,20 @@ _PUBLISHING: Final = (
         name="relay-order",
         guard="what follows a failed row of its aggregate is sent again, behind it",
         file="chassis/relay.py",
-        before="            elif aggregate not in stuck:\n",
+        before="            elif not stuck or aggregate not in stuck:\n",
         after="            else:\n",
         proven_by=(
-            f"{_UNIT_RELAY}TestSendingTogether::test_what_follows_a_failed_one_of_its_aggregate_is_sent_again_behind_it",
+            f"{_UNIT_RELAY}TestPublishing::test_sends_what_follows_a_failed_one_of_its_aggregate_again_behind_it",
+        ),
+    ),
+    Mutation(
+        name="nothing-passed-over",
+        guard="behind rows that may not go yet nothing is sent that was read ahead",
+        file="chassis/relay.py",
+        before="way.rows = ahead if len(way.sent) == len(rows) else ()",
+        after="way.rows = ahead",
+        proven_by=(
+            f"{_UNIT_RELAY}TestPublishing::test_sends_again_from_the_first_that_could_not_go",
         ),
     ),
     Mutation(

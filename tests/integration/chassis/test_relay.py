@@ -452,7 +452,7 @@ class TestADatabaseThatIsAway:
         assert in_order(await published(kafka, topic)) == {str(ada): [1, 2, 3]}
 
     async def test_between_acknowledgement_and_delete_makes_a_repeat_and_no_loss(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -460,20 +460,26 @@ class TestADatabaseThatIsAway:
         async with engine.begin() as connection:
             await tell(connection, topic, (ada, 1), (ada, 2))
         async with postgres_through_proxy(database) as (url, proxy):
-            cut = False
+            about_to_delete = cut = False
 
-            async def cut_the_delete_once(data: bytes) -> bool:
+            async def look(point: str) -> None:
+                nonlocal about_to_delete
+                about_to_delete |= point == "relay.before-delete"
+
+            async def cut_the_delete_once(_data: bytes) -> bool:
                 nonlocal cut
-                if cut or b"DELETE FROM outbox" not in data:
+                if cut or not about_to_delete:
                     return True
                 cut = True
                 return False
 
+            monkeypatch.setattr(relay_module, "failpoint", look)
             proxy.on_request = cut_the_delete_once
 
             async with relaying(settings_for(url, kafka)):
                 await until_empty(database)
 
+        assert cut
         found = await published(kafka, topic)
         sequences = [each.sequence for each in found]
         assert sequences in ([1, 1, 2], [1, 2, 1, 2])

@@ -15,9 +15,11 @@ from aiokafka.errors import (
 from pydantic import SecretStr
 
 from chassis import relay as relay_module
+from chassis.outbox_queue import MOST_ROWS
 from chassis.producer import Answer, KafkaAway
 from chassis.relay import OutOfStep, Relay
 from chassis.settings import ServiceSettings
+from chassis.testing import eventually
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -27,22 +29,35 @@ class Queue:
 
     def __init__(self, *waiting: Mapping[str, Any]) -> None:
         self.deleted: list[int] = []
+        self.turns = 0
+        self.fails = False
         self.aside: list[tuple[int, str]] = []
         self._waiting = waiting
 
-    async def read(
-        self, but_not: Sequence[str], on_their_way: Sequence[Mapping[str, Any]]
+    async def turn(
+        self,
+        done: Sequence[Mapping[str, Any]],
+        on_their_way: Sequence[Mapping[str, Any]],
+        but_not: Sequence[str],
     ) -> Sequence[Mapping[str, Any]]:
-        return [
+        await self.delete(done)
+        waiting = [
             row
             for row in self._waiting
             if row["aggregatetype"] not in but_not
             and row["position"] not in self.deleted
             and row not in on_their_way
         ]
+        return waiting[:MOST_ROWS]
 
     async def delete(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        if self.fails:
+            raise ConnectionError
+        self.turns += 1
         self.deleted += [row["position"] for row in rows]
+
+    async def depth(self) -> int:
+        return len(self._waiting) - len(self.deleted)
 
     async def set_aside(self, row: Mapping[str, Any], code: str, message: str, at: object) -> None:
         self.aside.append((row["position"], code))
@@ -96,94 +111,140 @@ def row(position: int, aggregate: str, topic: str = "t") -> dict[str, Any]:
         "position": position,
         "aggregatetype": topic,
         "aggregateid": aggregate,
-        "created_at": NOW,
+        "created_ms": int(NOW.timestamp() * 1_000),
     }
 
 
-async def send_all(
-    relay: Relay,
-    queue: Queue,
-    producer: Producer,
-    rows: Sequence[Any],
-    done: Sequence[Any] = (),
-) -> tuple[list[int], list[int]]:
-    """Return the positions of what is acknowledged and is still there, and of what comes next."""
-    acknowledged, following = await relay._send_all(queue, producer, rows, done)  # type: ignore[arg-type]  # fakes
-    return [row["position"] for row in acknowledged], [row["position"] for row in following]
+class Stopping:
+    """Lets a relay publish until nothing waits any more."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    async def sleep(self, _seconds: float) -> bool:
+        await self._relay.stop()
+        return False
 
 
-class TestSendingTogether:
-    async def test_what_was_acknowledged_before_is_deleted_and_the_next_is_read_meanwhile(
-        self, relay: Relay
-    ) -> None:
-        rows = [row(number, "a") for number in (1, 2, 3)]
-        queue, producer = Queue(*rows), Producer({})
+async def publish(relay: Relay, queue: Queue, producer: Producer) -> None:
+    """Publish what waits in the outbox, and stop."""
+    relay._sleep = Stopping(relay).sleep  # type: ignore[method-assign, assignment]
+    await relay._publish_with(producer, queue)  # type: ignore[arg-type]  # fakes
 
-        acknowledged, following = await send_all(relay, queue, producer, rows[1:2], rows[:1])
 
-        assert queue.deleted == [1]
-        assert (acknowledged, following) == ([2], [3])
+class TestPublishing:
+    async def test_sends_all_in_order_and_deletes_what_was_acknowledged(self, relay: Relay) -> None:
+        queue, producer = Queue(*(row(number, "a") for number in (1, 2, 3))), Producer({})
 
-    async def test_nothing_is_left_on_its_way_when_the_database_fails(self, relay: Relay) -> None:
-        queue, producer = Queue(), Producer({})
+        await publish(relay, queue, producer)
 
-        async def fail(_rows: object) -> None:
-            raise ConnectionError
+        assert (producer.sent, queue.deleted) == ([1, 2, 3], [1, 2, 3])
 
-        queue.delete = fail  # type: ignore[method-assign, assignment]
+    async def test_goes_through_a_long_backlog_once_and_in_order(self, relay: Relay) -> None:
+        positions = list(range(1, 3 * MOST_ROWS + 8))
+        queue, producer = Queue(*(row(each, "a") for each in positions)), Producer({})
+
+        await publish(relay, queue, producer)
+
+        assert (producer.sent, queue.deleted) == (positions, positions)
+
+    async def test_reads_on_while_kafka_has_what_was_read(self, relay: Relay) -> None:
+        class Slow(Producer):
+            async def send(self, batches: Sequence[Batch]) -> Sequence[Answer]:
+                await eventually(lambda: asyncio.sleep(0, queue.turns >= 3), every_s=0)
+                return await super().send(batches)
+
+        queue, producer = Queue(*(row(n, "a") for n in range(3 * MOST_ROWS))), Slow({})
+
+        await publish(relay, queue, producer)
+
+        assert len(producer.sent) == 3 * MOST_ROWS
+
+    async def test_leaves_nothing_on_its_way_when_the_database_fails(self, relay: Relay) -> None:
+        queue = Queue(*(row(number, "a") for number in range(3 * MOST_ROWS)))
+
+        class Slow(Producer):
+            async def send(self, batches: Sequence[Batch]) -> Sequence[Answer]:
+                queue.fails = True
+                await asyncio.sleep(60)
+                raise AssertionError
+
         with pytest.raises(ConnectionError):
-            await send_all(relay, queue, producer, [row(2, "a")], [row(1, "a")])
+            await publish(relay, queue, Slow({}))
 
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    async def test_only_what_was_acknowledged_is_deleted(self, relay: Relay) -> None:
-        queue, producer = Queue(), Producer({2: KafkaTimeoutError()})
+    async def test_deletes_only_what_was_acknowledged(self, relay: Relay) -> None:
+        queue = Queue(row(1, "a"), row(2, "b"), row(3, "c"))
 
         with pytest.raises(KafkaAway):
-            await send_all(relay, queue, producer, [row(1, "a"), row(2, "b"), row(3, "c")])
+            await publish(relay, queue, Producer({2: KafkaTimeoutError()}))
 
         assert queue.deleted == [1, 3]
 
-    async def test_what_follows_a_failed_one_of_its_aggregate_is_sent_again_behind_it(
+    async def test_sends_what_follows_a_failed_one_of_its_aggregate_again_behind_it(
         self, relay: Relay
     ) -> None:
-        queue, producer = Queue(), Producer({1: KafkaTimeoutError()})
+        queue = Queue(row(1, "a"), row(2, "a"), row(3, "b"))
 
         with pytest.raises(KafkaAway):
-            await send_all(relay, queue, producer, [row(1, "a"), row(2, "a"), row(3, "b")])
+            await publish(relay, queue, Producer({1: KafkaTimeoutError()}))
 
         assert queue.deleted == [3]
 
-    async def test_what_was_refused_is_to_be_tried_alone_in_order(self, relay: Relay) -> None:
+    async def test_sends_nothing_of_what_was_read_ahead_once_a_row_has_failed(
+        self, relay: Relay
+    ) -> None:
+        queue = Queue(*(row(number, "a") for number in range(3 * MOST_ROWS)))
+        producer = Producer({MOST_ROWS - 1: KafkaTimeoutError()})
+
+        with pytest.raises(KafkaAway):
+            await publish(relay, queue, producer)
+
+        assert producer.sent == list(range(MOST_ROWS))
+        assert queue.deleted == list(range(MOST_ROWS - 1))
+
+    async def test_sends_again_from_the_first_that_could_not_go(self, relay: Relay) -> None:
+        class OneAtFirst(Producer):
+            def batches_of(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Batch]:
+                return super().batches_of(rows if self.sent else rows[:1])
+
+        positions = list(range(2 * MOST_ROWS))
+        queue, producer = Queue(*(row(each, "a") for each in positions)), OneAtFirst({})
+
+        await publish(relay, queue, producer)
+
+        assert (producer.sent, queue.deleted) == (positions, positions)
+
+    async def test_tries_what_was_refused_alone_and_in_order(self, relay: Relay) -> None:
         errors = {1: MessageSizeTooLargeError(), 3: OutOfOrderSequenceNumber()}
 
         with pytest.raises(OutOfStep) as raised:
-            await send_all(
-                relay, Queue(), Producer(errors), [row(1, "a"), row(2, "b"), row(3, "a")]
-            )
+            await publish(relay, Queue(row(1, "a"), row(2, "b"), row(3, "a")), Producer(errors))
 
         assert [each["position"] for each in raised.value.refused] == [1, 3]
 
-    async def test_a_topic_that_is_missing_is_not_sent_to(self, relay: Relay) -> None:
-        queue, producer = Queue(), Producer({}, missing=["gone"])
+    async def test_sends_nothing_to_a_topic_that_is_missing(self, relay: Relay) -> None:
+        queue, producer = Queue(row(1, "a", "gone"), row(2, "a")), Producer({}, missing=["gone"])
 
-        acknowledged, _ = await send_all(relay, queue, producer, [row(1, "a", "gone"), row(2, "a")])
+        await publish(relay, queue, producer)
 
-        assert (producer.sent, acknowledged) == ([2], [2])
+        assert (producer.sent, queue.deleted) == ([2], [2])
         assert relay.trouble() == "starting"
 
-    async def test_a_topic_that_is_forbidden_is_held_back_and_nothing_of_it_set_aside(
+    async def test_holds_back_a_topic_that_is_forbidden_and_sets_nothing_of_it_aside(
         self, relay: Relay
     ) -> None:
-        queue, producer = Queue(), Producer({1: TopicAuthorizationFailedError("closed")})
+        queue = Queue(row(1, "a", "closed"), row(2, "a"))
+        producer = Producer({1: TopicAuthorizationFailedError("closed")})
 
         with pytest.raises(OutOfStep) as raised:
-            await send_all(relay, queue, producer, [row(1, "a", "closed"), row(2, "a")])
+            await publish(relay, queue, producer)
 
         assert raised.value.refused == []
         assert queue.deleted == [2]
-        await send_all(relay, queue, producer, [row(1, "a", "closed"), row(3, "a")])
-        assert producer.sent == [1, 2, 3]
+        await publish(relay, queue, producer)
+        assert producer.sent == [1, 2]
 
 
 class TestSendingAlone:
