@@ -1,9 +1,9 @@
 """Accounts to look at, each read with its latest transactions in one round trip."""
 
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, select, true
+from sqlalchemy import Select, bindparam, select, true
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accounts_service.adapters.tables import PERSONAL, accounts, ledger_entries
@@ -38,6 +38,8 @@ _VIEW: Final = (
     .where(accounts.c.kind == PERSONAL)
     .order_by(_latest.c.position.desc())
 )
+_BY_ID: Final = _VIEW.where(accounts.c.id == bindparam("asked_id"))
+_OF_USER: Final = _VIEW.where(accounts.c.user_id == bindparam("asked_id"))
 
 
 class PostgresAccountViews:
@@ -46,14 +48,16 @@ class PostgresAccountViews:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def by_id(self, account_id: UUID, /, *, latest: int) -> AccountView | None:
-        return await self._one(accounts.c.id == account_id, latest)
+        return await self._one(_BY_ID, account_id, latest)
 
     async def of_user(self, user_id: UUID, /, *, latest: int) -> AccountView | None:
-        return await self._one(accounts.c.user_id == user_id, latest)
+        return await self._one(_OF_USER, user_id, latest)
 
-    async def _one(self, condition: ColumnElement[bool], latest: int) -> AccountView | None:
+    async def _one(
+        self, view: Select[*tuple[Any, ...]], asked_id: UUID, latest: int
+    ) -> AccountView | None:
         async with self._engine.connect() as connection:
-            found = await connection.execute(_VIEW.where(condition), {"latest": latest})
+            found = await connection.execute(view, {"asked_id": asked_id, "latest": latest})
             rows = found.all()
         if not rows:
             return None

@@ -175,8 +175,8 @@ _PUBLISHING: Final = (
         name="first-row-alone",
         guard="the first row to a partition goes alone, so that the broker knows the producer",
         file="chassis/producer.py",
-        before="            if lane and place not in known:\n",
-        after="            if False:\n",
+        before="            elif place not in known:\n",
+        after="            elif False:\n",
         proven_by=(
             f"{_RELAY}TestARowThatIsRefused::test_is_set_aside_alone_and_its_aggregates_later_rows_wait_behind_it",
         ),
