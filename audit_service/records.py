@@ -101,7 +101,7 @@ class Kept:
 
 
 async def keep(work: AuditWork, records: Sequence[Record]) -> None:
-    """Add the records of one partition, in their order, but for those that are there already.
+    """Add records, those of a partition in their order, but for those that are there already.
 
     An event that differs from one of the same source and id is kept and marked as altered, and
     so is a record that is no event where other bytes once had its place.
@@ -225,12 +225,12 @@ def _span(came: Sequence[Kept]) -> AbstractContextManager[Span]:
 
 def _report(came: Sequence[Kept], fresh: Sequence[Kept]) -> None:
     """Count what was kept, and tell of what should not have come."""
-    topic, partition = came[0].record.topic, came[0].record.partition
+    topic = came[0].record.topic
     _outcomes.labels(topic, "dropped").inc(len(came) - len(fresh))
-    offsets = defaultdict[str, list[int]](list)
+    offsets = defaultdict[tuple[str, int], list[int]](list)
     for each in fresh:
-        offsets[each.outcome].append(each.record.offset)
-    for outcome, places in offsets.items():
+        offsets[each.outcome, each.record.partition].append(each.record.offset)
+    for (outcome, partition), places in offsets.items():
         _outcomes.labels(topic, outcome).inc(len(places))
         if outcome != Verdict.NEXT:
             _log.warning(

@@ -32,6 +32,7 @@ from chassis.kafka import (
     shortcomings,
     topic_states,
 )
+from chassis.lanes import Lanes
 from chassis.libraries import check_libraries
 from chassis.locks import NamedLock
 from chassis.progress import Standing, foremost, hindmost
@@ -92,8 +93,18 @@ class Agents(Generic[W]):
             if any(each.name == subscriber.name for each in same_topic):
                 raise ValueError(f"two subscribers to one topic are named {subscriber.name}")
             same_topic.append(subscriber)
+        lanes = Lanes()
         self._consumers = {
-            name: Consumer(chosen[0].topic, chosen, engine, open_work, now, on_commit=on_commit)
+            name: Consumer(
+                chosen[0].topic,
+                chosen,
+                engine,
+                open_work,
+                now,
+                on_commit=on_commit,
+                lanes=lanes,
+                most_events=settings.chunk_max_events,
+            )
             for name, chosen in by_topic.items()
         }
         self._worker = NamedLock(settings, f"{service}-worker-{settings.worker_name}")

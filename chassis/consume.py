@@ -8,16 +8,20 @@ a gap is refused and fetched again.
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from enum import Enum, auto
 from typing import Final, Generic, TypeVar
 
 import structlog
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import progress, telemetry
 from chassis.failpoints import failpoint
 from chassis.failures import FailedLately, MassFailure, is_permanent, is_transient, pause_s
 from chassis.handling import Chunk, Feed, Handling, Refused
+from chassis.lanes import Lanes, LeftAlone, Waiting
 from chassis.parking import Failure, Parked, died
+from chassis.progress import Span
 from chassis.records import Record
 from chassis.subscribers import Subscriber
 from chassis.transactor import Work
@@ -36,7 +40,18 @@ MOST_TRIES: Final = 5
 
 _CHUNK_TIMEOUT_S: Final = 20.0
 _EVENT_TIMEOUT_S: Final = 10.0
+# In a lane, which others wait for: after that each goes by itself.
+_LANE_TIMEOUT_S: Final = 2.0
+_WAIT_NOT_LONG_FOR_LOCKS: Final = text("SET LOCAL lock_timeout = '500ms'")
 _TAKE_BACK_WITHIN_S: Final = 2.0
+
+
+class _How(Enum):
+    """How a chunk is handled; after a failure, by less at once."""
+
+    TOGETHER = auto()
+    BY_ITSELF = auto()
+    EVENT_BY_EVENT = auto()
 
 
 class AllPaused(Exception):
@@ -55,13 +70,22 @@ class Consumer(Generic[W]):
         now: Callable[[], datetime],
         *,
         on_commit: Callable[[], None] = lambda: None,
+        lanes: Lanes | None = None,
+        most_events: int = 500,
     ) -> None:
+        """Make a consumer.
+
+        :param lanes: what the process may handle at once, where other consumers share it
+        :param most_events: in one transaction, where chunks go together
+        """
         self.topic = topic
         self.subscribers = subscribers
         self._engine = engine
         self._open_work = open_work
         self._now = now
         self._on_commit = on_commit
+        self._lanes = lanes or Lanes()
+        self._most_events = most_events
         self._tries = Tries(engine, topic.name, now)
         self._names = [each.name for each in subscribers]
         self._counted_in: dict[int, int] = {}
@@ -112,35 +136,53 @@ class Consumer(Generic[W]):
 
     async def _handle_until_done(self, handling: Handling) -> int | None:
         """Return the next offset, or None when the chunk is no longer ours."""
-        one_by_one = False
+        how = _How.TOGETHER
         failures = 0
         while handling.is_ours():
             if self._halted is not None:
                 await handling.pause(1)
                 continue
             try:
-                one_by_one = one_by_one or await self._is_suspect(handling)
-                if one_by_one:
-                    return await self._one_by_one(handling)
-                return await self._together(handling)
+                if how is not _How.EVENT_BY_EVENT and await self._is_suspect(handling):
+                    how = _How.EVENT_BY_EVENT
+                return await self._handle_as(how, handling)
             except Refused:
                 raise
+            except LeftAlone:
+                how = _How.BY_ITSELF
             except AllPaused:
                 await handling.pause(1)
             except MassFailure as error:
                 # It stands still, in sight, until the process is started again.
                 self._halted = str(error)
                 log.error("consumer-halted", topic=self.topic.name, reason=self._halted)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - what is none of these is raised again
                 failures += 1
-                if await is_transient(error, failures, self._engine):
-                    await self._wait(error, failures, handling)
-                elif not one_by_one:
-                    log.warning("chunk-failed", topic=self.topic.name, error=type(error).__name__)
-                    one_by_one = True
-                else:
-                    raise  # no event's failure but ours: the process ends, and begins again
+                how = await self._how_after(error, failures, how, handling)
         return None
+
+    async def _handle_as(self, how: "_How", handling: Handling) -> int | None:
+        if how is _How.EVENT_BY_EVENT:
+            return await self._one_by_one(handling)
+        if how is _How.BY_ITSELF:
+            await self._commit([handling.chunk], within_s=_CHUNK_TIMEOUT_S)
+        else:
+            await self._together(handling)
+        handling.begun.clear()
+        self._on_commit()
+        return handling.chunk.end
+
+    async def _how_after(
+        self, error: Exception, failures: int, how: "_How", handling: Handling
+    ) -> "_How":
+        """Say how to go on, having waited where it is no event's fault."""
+        if await is_transient(error, failures, self._engine):
+            await self._wait(error, failures, handling)
+            return how
+        if how is _How.EVENT_BY_EVENT:
+            raise error  # no event's failure but ours: the process ends, and begins again
+        log.warning("chunk-failed", topic=self.topic.name, error=type(error).__name__)
+        return _How.EVENT_BY_EVENT
 
     async def _is_suspect(self, handling: Handling) -> bool:
         """Tell whether workers died in this chunk; the first after each seek is counted."""
@@ -153,28 +195,64 @@ class Consumer(Generic[W]):
         self._counted_in[chunk.partition] = chunk.epoch
         return some_left or trial.count > SUSPECT_AFTER
 
-    async def _together(self, handling: Handling) -> int:
-        """Handle the whole chunk in one transaction."""
-        chunk = handling.chunk
-        async with asyncio.timeout(_CHUNK_TIMEOUT_S), self._engine.begin() as connection:
+    async def _together(self, handling: Handling) -> None:
+        """Handle the whole chunk in one transaction, with what else waits of the topic.
+
+        :raises LeftAlone: it took long, or went with others and they failed
+        """
+        waiting = Waiting(self, handling)
+        if not await self._lanes.turn(waiting):
+            return
+        company: Sequence[Waiting] = ()
+        try:
+            company = self._lanes.company(waiting, self._most_events)
+            await self._lead(waiting, company)
+        finally:
+            self._lanes.free()
+            for each in company:
+                each.leave_alone()
+
+    async def _lead(self, leader: Waiting, company: Sequence[Waiting]) -> None:
+        """Handle a chunk with those that were taken along, or none of them."""
+        ours = [each for each in (leader, *company) if each.handling.is_ours()]
+        try:
+            await self._commit([each.handling.chunk for each in ours], within_s=_LANE_TIMEOUT_S)
+        except Exception as error:
+            if not company and not isinstance(error, TimeoutError):
+                raise
+            log.info("left-alone", topic=self.topic.name, error=type(error).__name__)
+            raise LeftAlone from error
+        for each in ours:
+            each.went()
+
+    async def _commit(self, chunks: Sequence[Chunk], *, within_s: float) -> None:
+        """Handle chunks of different partitions in one transaction."""
+        async with asyncio.timeout(within_s), self._engine.begin() as connection:
+            if len(chunks) > 1:
+                # Whoever holds one of them up does not hold up the others for long.
+                await connection.execute(_WAIT_NOT_LONG_FOR_LOCKS)
             places = await self._advance(
-                connection, self._names, chunk.partition, chunk.begin, chunk.end
+                connection, self._names, [Span(c.partition, c.begin, c.end) for c in chunks]
             )
-            if chunk.begin > min(places.values()):
-                raise Refused(min(places.values()))
+            for chunk in chunks:
+                hindmost = min(places[chunk.partition].values())
+                if chunk.begin > hindmost:
+                    raise Refused(hindmost)
             work = self._open_work(connection)
             parked: list[Parked] = []
-            behind = [s for s in self.subscribers if places.get(s.name, chunk.end) < chunk.end]
-            for subscriber in behind:
-                records = [r for r in chunk.records if r.offset >= places[subscriber.name]]
-                parked += await subscriber.take(work, connection, records, self._now)
+            for subscriber in self.subscribers:
+                records = [
+                    record
+                    for chunk in chunks
+                    for record in chunk.records
+                    if record.offset >= places[chunk.partition].get(subscriber.name, chunk.end)
+                ]
+                if records:
+                    parked += await subscriber.take(work, connection, records, self._now)
             self._failed_lately.add(parked)
             await work.flush()
             await failpoint("park.before-commit" if parked else "chunk.before-commit")
         await failpoint("park.after-commit" if parked else "chunk.after-commit")
-        handling.begun.clear()
-        self._on_commit()
-        return chunk.end
 
     async def _one_by_one(self, handling: Handling) -> int | None:
         """Let each subscriber handle each event in a transaction of its own.
@@ -240,13 +318,12 @@ class Consumer(Generic[W]):
     ) -> bool:
         """Handle or park one event; false when the subscriber was paused meanwhile."""
         async with asyncio.timeout(_EVENT_TIMEOUT_S), self._engine.begin() as connection:
-            end = record.offset + 1
+            span = Span(record.partition, begin, record.offset + 1)
             try:
-                [place] = (
-                    await self._advance(connection, [subscriber.name], record.partition, begin, end)
-                ).values()
+                places = await self._advance(connection, [subscriber.name], [span])
             except AllPaused:
                 return False
+            place = places[record.partition][subscriber.name]
             if begin > place:
                 raise Refused(place)
             if place > record.offset:
@@ -273,21 +350,14 @@ class Consumer(Generic[W]):
         return trial
 
     async def _advance(
-        self,
-        connection: AsyncConnection,
-        names: Sequence[str],
-        partition: int,
-        begin: int,
-        end: int,
-    ) -> dict[str, int]:
-        """Lock progress, move it to the end, and return where those were that are not paused.
+        self, connection: AsyncConnection, names: Sequence[str], spans: Sequence[Span]
+    ) -> dict[int, dict[str, int]]:
+        """Lock progress, move it to the ends, and return where those were that are not paused.
 
-        :raises AllPaused: there are none
+        :raises AllPaused: in some partition there are none
         """
-        places = await progress.advance(
-            connection, names, self.topic.name, partition, begin, end, self._now()
-        )
-        if not places:
+        places = await progress.advance(connection, names, self.topic.name, spans, self._now())
+        if not all(places.values()):
             raise AllPaused
         return places
 

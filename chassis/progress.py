@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from aiokafka import TopicPartition
-from sqlalchemy import BigInteger, Row, bindparam, func, select, text, tuple_
+from sqlalchemy import bindparam, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -46,42 +46,49 @@ async def read_places(
         _READ_PLACES,
         {"subscribers": subscribers, "of_topic": topic, "of_partition": partition},
     )
-    return _places(rows)
+    return {row.subscriber: row.next_offset for row in rows if row.paused_at is None}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """All of a partition from one offset up to, not including, another."""
+
+    partition: int
+    begin: int
+    end: int
 
 
 async def advance(
     connection: AsyncConnection,
     subscribers: Sequence[str],
     topic: str,
-    partition: int,
-    begin: int,
-    end: int,
+    spans: Sequence[Span],
     now: datetime,
-) -> dict[str, int]:
-    """Lock the rows of one partition, and say that from ``begin`` to before ``end`` all is done.
+) -> dict[int, dict[str, int]]:
+    """Lock the rows of some partitions, and say of a span of each that all of it is done.
 
-    That is said of those that have come to ``begin`` and not to ``end``, in the transaction that
+    That is said of those that have come to its begin and not to its end, in the transaction that
     does it; others stay where they are, and so do those that are paused. What was tried of it is
     forgotten. One statement.
 
-    Return the next offset, as it was, of each subscriber that is not paused.
+    Return for each partition the next offset, as it was, of each subscriber that is not paused.
     """
     rows = await connection.execute(
         _ADVANCE,
         {
             "subscribers": subscribers,
             "of_topic": topic,
-            "of_partition": partition,
-            "begins": begin,
-            "ends": end,
+            "partitions": [each.partition for each in spans],
+            "begins": [each.begin for each in spans],
+            "ends": [each.end for each in spans],
             "at": now,
         },
     )
-    return _places(rows)
-
-
-def _places(rows: Iterable[Row[Any]]) -> dict[str, int]:
-    return {row.subscriber: row.next_offset for row in rows if row.paused_at is None}
+    places: dict[int, dict[str, int]] = {each.partition: {} for each in spans}
+    for row in rows:
+        if row.paused_at is None:
+            places[row.partition][row.subscriber] = row.next_offset
+    return places
 
 
 _READ_PLACES: Final = text("""
@@ -91,31 +98,28 @@ _READ_PLACES: Final = text("""
 """)
 _ADVANCE: Final = text("""
     WITH locked AS (
-        SELECT subscriber, next_offset, paused_at FROM progress
-        WHERE subscriber = ANY (CAST(:subscribers AS text[]))
-          AND topic = :of_topic AND partition = :of_partition
-        ORDER BY subscriber
-        FOR UPDATE
+        SELECT progress.subscriber, progress.partition, next_offset, paused_at, span.ends,
+            paused_at IS NULL AND next_offset >= span.begins AND next_offset < span.ends AS moves
+        FROM progress
+        JOIN unnest(
+            CAST(:partitions AS integer[]), CAST(:begins AS bigint[]), CAST(:ends AS bigint[])
+        ) AS span (partition, begins, ends) ON span.partition = progress.partition
+        WHERE subscriber = ANY (CAST(:subscribers AS text[])) AND topic = :of_topic
+        ORDER BY progress.partition, subscriber
+        FOR UPDATE OF progress
     ), moved AS (
-        UPDATE progress SET next_offset = :ends, updated_at = :at
+        UPDATE progress SET next_offset = locked.ends, updated_at = :at
         FROM locked
-        WHERE progress.subscriber = locked.subscriber
-          AND progress.topic = :of_topic AND progress.partition = :of_partition
-          AND locked.paused_at IS NULL
-          AND locked.next_offset >= :begins AND locked.next_offset < :ends
-        RETURNING progress.subscriber
+        WHERE progress.subscriber = locked.subscriber AND progress.topic = :of_topic
+          AND progress.partition = locked.partition AND locked.moves
+        RETURNING progress.subscriber, progress.partition, locked.ends
     ), forgotten AS (
-        DELETE FROM tries
-        WHERE subscriber IN (SELECT subscriber FROM moved UNION ALL SELECT '')
-          AND topic = :of_topic AND partition = :of_partition AND "offset" < :ends
-          AND EXISTS (SELECT FROM moved)
+        DELETE FROM tries USING moved
+        WHERE tries.subscriber IN ('', moved.subscriber) AND tries.topic = :of_topic
+          AND tries.partition = moved.partition AND tries."offset" < moved.ends
     )
-    SELECT subscriber, next_offset, paused_at FROM locked
-""").bindparams(
-    bindparam("ends", type_=BigInteger),
-    bindparam("begins", type_=BigInteger),
-    bindparam("at", type_=Moment),
-)
+    SELECT subscriber, partition, next_offset, paused_at FROM locked
+""").bindparams(bindparam("at", type_=Moment))
 
 
 async def begin(

@@ -142,7 +142,7 @@ async def under_load(bench: Bench) -> Values:
         cheap_hash(bench),
         through_gateway(bench) as sign_up,
         # Looked for less often: it would be load itself.
-        followed(bench, every_s=0.004) as follow,
+        followed(bench, every_s=0.01) as follow,
     ):
         idle = await one_by_one(sign_up, follow, 2 * _count(bench))
         most = await as_fast_as_possible(sign_up, follow, senders=16, for_s=3)

@@ -41,10 +41,15 @@ _COMMIT_MIDWAY: Final = (
 )
 _TAKE_TOGETHER: Final = """\
             parked: list[Parked] = []
-            behind = [s for s in self.subscribers if places.get(s.name, chunk.end) < chunk.end]
-            for subscriber in behind:
-                records = [r for r in chunk.records if r.offset >= places[subscriber.name]]
-                parked += await subscriber.take(work, connection, records, self._now)
+            for subscriber in self.subscribers:
+                records = [
+                    record
+                    for chunk in chunks
+                    for record in chunk.records
+                    if record.offset >= places[chunk.partition].get(subscriber.name, chunk.end)
+                ]
+                if records:
+                    parked += await subscriber.take(work, connection, records, self._now)
             self._failed_lately.add(parked)
             await work.flush()
 """
@@ -307,9 +312,8 @@ _HANDLING: Final = (
             '            await connection.exec_driver_sql("ROLLBACK")\n'
             '            await connection.exec_driver_sql("BEGIN")\n'
             f"{_TAKE_TOGETHER}{_COMMIT_MIDWAY}"
-            "            await self._advance(\n"
-            "                connection, self._names, chunk.partition, chunk.begin, chunk.end\n"
-            "            )\n"
+            "            spans = [Span(c.partition, c.begin, c.end) for c in chunks]\n"
+            "            await self._advance(connection, self._names, spans)\n"
         ),
         proven_by=(
             f"{_DATABASE_AWAY}test_as_it_answers_the_commit_has_one_that_keeps_records_keep_none_twice",
@@ -319,16 +323,16 @@ _HANDLING: Final = (
         name="refuse-by-progress",
         guard="a chunk that begins after what is done is refused, and fetched again from there",
         file="chassis/consume.py",
-        before="            if chunk.begin > min(places.values()):\n",
-        after="            if False:\n",
+        before="                if chunk.begin > hindmost:\n",
+        after="                if False:\n",
         proven_by=(f"{_PROGRESS}test_a_chunk_after_a_hole_is_refused_and_fetched_again",),
     ),
     Mutation(
         name="trim-by-progress",
         guard="of a chunk, what is done already is left out",
         file="chassis/consume.py",
-        before="[r for r in chunk.records if r.offset >= places[subscriber.name]]",
-        after="list(chunk.records)",
+        before="if record.offset >= places[chunk.partition].get(subscriber.name, chunk.end)",
+        after="if subscriber.name in places[chunk.partition]",
         proven_by=(f"{_PROGRESS}test_one_that_keeps_records_is_given_none_again",),
     ),
     Mutation(
@@ -353,16 +357,16 @@ _HANDLING: Final = (
         name="progress-never-back",
         guard="a chunk that comes late moves progress nowhere",
         file="chassis/progress.py",
-        before=" AND locked.next_offset < :ends\n",
-        after="\n",
+        before=" AND next_offset < span.ends AS moves\n",
+        after=" AS moves\n",
         proven_by=(f"{_PROGRESS}test_an_older_chunk_that_comes_late_moves_nothing_back",),
     ),
     Mutation(
         name="progress-lock",
         guard="of two workers with one chunk the second waits for what the first makes of it",
         file="chassis/progress.py",
-        before="        ORDER BY subscriber\n        FOR UPDATE\n",
-        after="        ORDER BY subscriber\n",
+        before="        ORDER BY progress.partition, subscriber\n        FOR UPDATE OF progress\n",
+        after="        ORDER BY progress.partition, subscriber\n",
         proven_by=(f"{_PROGRESS}test_two_that_keep_the_records_of_one_chunk_at_once_do_it_once",),
     ),
     Mutation(
@@ -430,27 +434,21 @@ _HANDLING: Final = (
         name="one-by-one",
         guard="a chunk that fails is handled event by event, so that one parks and not all",
         file="chassis/consume.py",
-        before="                    one_by_one = True\n                else:\n",
+        before="            return await self._one_by_one(handling)\n",
         after=(
-            "                    failure = Failure.of(\n"
-            "                        error, tries=1, first_tried_at=self._now()\n"
+            "            failure = Failure.of(\n"
+            "                ValueError(), tries=1, first_tried_at=self._now()\n"
+            "            )\n"
+            "            chunk = handling.chunk\n"
+            "            span = Span(chunk.partition, chunk.begin, chunk.end)\n"
+            "            async with self._engine.begin() as connection:\n"
+            "                await self._advance(connection, self._names, [span])\n"
+            "                for each in self.subscribers:\n"
+            "                    work = self._open_work(connection)\n"
+            "                    await each.take(\n"
+            "                        work, connection, chunk.records, self._now, failure\n"
             "                    )\n"
-            "                    chunk = handling.chunk\n"
-            "                    async with self._engine.begin() as connection:\n"
-            "                        await self._advance(\n"
-            "                            connection,\n"
-            "                            self._names,\n"
-            "                            chunk.partition,\n"
-            "                            chunk.begin,\n"
-            "                            chunk.end,\n"
-            "                        )\n"
-            "                        for each in self.subscribers:\n"
-            "                            work = self._open_work(connection)\n"
-            "                            await each.take(\n"
-            "                                work, connection, chunk.records, self._now, failure\n"
-            "                            )\n"
-            "                    return chunk.end\n"
-            "                else:\n"
+            "            return chunk.end\n"
         ),
         proven_by=(f"{_FAILS}test_for_good_is_parked_at_once_and_the_rest_is_handled",),
     ),
