@@ -53,7 +53,7 @@ _STOP_WITHIN_S: Final = 10.0
 # Beyond this aiokafka leaves the group for good when nothing is polled, as with no partition.
 _NEVER_S: Final = 2_000_000.0
 _METADATA_MAX_AGE_MS: Final = 3_000
-_CHUNKS_AHEAD: Final = 4
+_CHUNKS_AHEAD: Final = 2
 
 
 class Stalled(RuntimeError):

@@ -166,6 +166,8 @@ class Consumer(Generic[W]):
             return await self._one_by_one(handling)
         if how is _How.BY_ITSELF:
             await self._commit([handling.chunk], within_s=_CHUNK_TIMEOUT_S)
+        elif 2 * len(handling.chunk.records) > self._most_events:
+            await self._large(handling)
         else:
             await self._together(handling)
         handling.begun.clear()
@@ -194,6 +196,14 @@ class Consumer(Generic[W]):
         some_left = await self._tries.is_any_left(chunk.partition, chunk.begin, chunk.end)
         self._counted_in[chunk.partition] = chunk.epoch
         return some_left or trial.count > SUSPECT_AFTER
+
+    async def _large(self, handling: Handling) -> None:
+        """Handle a chunk that is large by itself in one transaction.
+
+        :raises LeftAlone: it took long
+        """
+        async with self._lanes.for_a_large_one():
+            await self._lead(Waiting(self, handling), ())
 
     async def _together(self, handling: Handling) -> None:
         """Handle the whole chunk in one transaction, with what else waits of the topic.

@@ -1,19 +1,20 @@
-"""Lets chunks share a transaction when more of them wait than a process should handle at once.
+"""Decides how much a process handles at once, and lets small chunks share a transaction.
 
-A transaction costs the same for one event as for many, so those that would only be in one
-another's way go together. Nothing waits for others to come: a chunk that finds a lane free goes at
-once, and alone.
+A transaction costs nearly the same for one event as for a hundred, so small chunks that would only
+be in one another's way go together. Nothing waits for others to come: a chunk that finds the lane
+free goes at once, and alone. Large ones have nothing to gain from company; two at a time keep this
+process and the database at work, and more would only take memory.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 from chassis.handling import Handling
 
-# One at work in this process while another waits for the database.
-_LANES: Final = 2
+_LARGE_AT_ONCE: Final = 2
 
 
 class LeftAlone(Exception):
@@ -21,12 +22,12 @@ class LeftAlone(Exception):
 
 
 class Waiting:
-    """A chunk that waits for a lane: to lead others on it, or to be led."""
+    """A small chunk that waits for the lane: to lead others on it, or to be led."""
 
     def __init__(self, group: object, handling: Handling) -> None:
         self.group = group
         self.handling = handling
-        #: True: it has a lane, and is to lead; false: it went with another, and is done.
+        #: True: it has the lane, and is to lead; false: it went with another, and is done.
         self.leads: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     @property
@@ -43,21 +44,32 @@ class Waiting:
         if not self.leads.done():
             self.leads.set_exception(LeftAlone())
 
+    def has_the_lane(self) -> bool:
+        said = self.leads
+        return said.done() and not said.cancelled() and said.exception() is None and said.result()
+
 
 class Lanes:
-    """What a process may handle at once."""
+    """What one process handles at once: a lane for small chunks, and room for some large ones."""
 
-    def __init__(self, lanes: int = _LANES) -> None:
-        self._free = lanes
+    def __init__(self) -> None:
+        self._taken = False
         self._waiting: deque[Waiting] = deque()
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+
+    @asynccontextmanager
+    async def for_a_large_one(self) -> AsyncIterator[None]:
+        """Handle a large chunk while the block runs."""
+        async with self._large:
+            yield
 
     async def turn(self, waiting: Waiting) -> bool:
-        """Wait for a lane; or for another chunk's leader to be done with this one: then false.
+        """Wait for the lane; or until another chunk's leader is done with this one: then false.
 
         :raises LeftAlone: it went with others, and they failed
         """
-        if self._free:
-            self._free -= 1
+        if not self._taken:
+            self._taken = True
             return True
         self._waiting.append(waiting)
         try:
@@ -65,8 +77,8 @@ class Lanes:
         except asyncio.CancelledError:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
-            elif _was_given_one(waiting):
-                self.free()  # it was just given one
+            elif waiting.has_the_lane():
+                self.free()
             raise
 
     def company(self, leader: Waiting, most_events: int) -> Sequence[Waiting]:
@@ -81,13 +93,8 @@ class Lanes:
         return taken
 
     def free(self) -> None:
-        """Give a lane back, to the next that waits."""
+        """Give the lane to the next that waits."""
         if self._waiting:
             self._waiting.popleft().leads.set_result(True)
         else:
-            self._free += 1
-
-
-def _was_given_one(waiting: Waiting) -> bool:
-    said = waiting.leads
-    return said.done() and not said.cancelled() and said.exception() is None and said.result()
+            self._taken = False

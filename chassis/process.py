@@ -36,7 +36,7 @@ from chassis.telemetry import configure_logging, configure_tracing
 _log = structlog.get_logger(__name__)
 
 # New objects, then collections of the younger before one of the next older.
-_COLLECT_AFTER = (10_000, 20, 50)
+_COLLECT_AFTER = (5_000, 10, 10)
 
 S = TypeVar("S", bound=ProcessSettings)
 

@@ -97,6 +97,8 @@ class DeliveryWorker:
         self._wake = asyncio.Event()
         self._stopping = False
         self._sending: set[asyncio.Task[None]] = set()
+        #: Whether there was more to claim than could be sent at once.
+        self._more_waits = False
         self._database_trouble: str | None = None
         self._chat_trouble: str | None = None
 
@@ -129,6 +131,7 @@ class DeliveryWorker:
         """Claim as much as can be sent at once; return how long to sleep then."""
         free = self._concurrency - len(self._sending)
         if not free:
+            self._more_waits = True
             return _LONGEST_IDLE_S  # whatever ends wakes us
         now = self._now()
         try:
@@ -145,6 +148,7 @@ class DeliveryWorker:
             _log.warning("no deliveries claimed", error=type(error).__qualname__)
             return _AWAY_S
         self._database_trouble = None
+        self._more_waits = len(claimed) == free
         for each in claimed:
             task = asyncio.create_task(self._deliver(each))
             self._sending.add(task)
@@ -153,7 +157,8 @@ class DeliveryWorker:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
-        self._wake.set()
+        if self._more_waits:
+            self._wake.set()
 
     async def _deliver(self, claimed: ClaimedDelivery) -> None:
         with (
