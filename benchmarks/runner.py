@@ -12,6 +12,7 @@ import asyncpg
 from benchmarks.bench import Bench
 from benchmarks.figure import Figure, Kind, Side, Unavailable, Values
 from benchmarks.results import FigureResult, Result, SideResult, circumstances
+from benchmarks.signing_up import warm_up
 from benchmarks.verdicts import judge
 from benchmarks.words import values
 from local_cluster.testing import RunningCluster, running_cluster
@@ -115,6 +116,9 @@ def measure_all(
     with running_cluster(directory / "cluster", short_lived=False) as cluster:
         bench = Bench(cluster, directory, full=full, say=say)
         result = circumstances(asyncio.run(_postgres_version(cluster)), full=full)
+        if first:
+            say("warming up")
+            asyncio.run(warm_up(bench))
         found = asyncio.run(_measure_each(first, bench, show))
         if then:
             _stop_services(cluster)

@@ -112,7 +112,11 @@ def _migrate(name: str, package: str, settings_class: type[ServiceSettings]) -> 
 
         settings = read_settings(settings_class)
         configure_logging(name, settings)
-        asyncio.run(migrations.upgrade(package, settings.database_url.get_secret_value()))
+        try:
+            asyncio.run(migrations.upgrade(package, settings.database_url.get_secret_value()))
+        except migrations.ServerTooOld as error:
+            click.echo(str(error), err=True)
+            sys.exit(BAD_SETTINGS_EXIT_CODE)
 
     return migrate
 

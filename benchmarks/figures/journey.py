@@ -8,8 +8,6 @@ from statistics import median, quantiles
 from typing import Final
 from uuid import UUID
 
-import asyncpg
-
 from benchmarks.bench import Bench
 from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
 from benchmarks.following import EFFECTS, Journey, following
@@ -17,6 +15,7 @@ from benchmarks.signing_up import (
     arriving,
     as_fast_as_possible,
     cheap_hash,
+    drained,
     followed,
     one_by_one,
     through_gateway,
@@ -26,12 +25,6 @@ from benchmarks.topics import fresh_topic
 
 _FLOOR: Final = "benchmarks.programs.bare_journey"
 _OF_THE_HIGHEST: Final = 0.8
-_DRAINED_WITHIN_S: Final = 60.0
-_LOOK_EVERY_S: Final = 0.02
-# The sign-up itself, an account opened, two tasks created.
-_EVENTS_OF_A_SIGN_UP: Final = 4
-_KEPT: Final = "SELECT count(*) FROM records WHERE topic NOT LIKE '%.operations'"
-_UNSENT: Final = "SELECT EXISTS (SELECT FROM deliveries WHERE state <> 'sent')"
 
 
 def percentile(values: Sequence[float], hundredths: int) -> float:
@@ -151,33 +144,17 @@ async def under_load(bench: Bench) -> Values:
             "highest_rate_per_s": most,
         }
         for rate in (50, 200):
-            await _drained(bench)
+            await drained(bench)
             per_s = min(rate, _OF_THE_HIGHEST * most)
             journeys = await arriving(sign_up, follow, per_s=per_s, for_s=for_s)
             last = journeys[-1]
-            await _drained(bench)
+            await drained(bench)
             values |= {
                 f"rate_{rate}_per_s": per_s,
                 f"p95_at_{rate}_ms": percentile([each.took_ms() for each in journeys], 95),
                 f"backlog_at_{rate}_s": time.monotonic() - last.began_at_s,
             }
     return values
-
-
-async def _drained(bench: Bench) -> None:
-    """Wait until every sign-up is whole, down to the audit records of what it led to."""
-    urls = [bench.cluster.postgres_url(each) for each in ("users", "audit", "notification")]
-    users, audit, notification = [await asyncpg.connect(each) for each in urls]
-    try:
-        async with asyncio.timeout(_DRAINED_WITHIN_S):
-            signed_up = await users.fetchval("SELECT count(*) FROM users WHERE sequence = 1")
-            while await audit.fetchval(_KEPT) < _EVENTS_OF_A_SIGN_UP * signed_up:  # noqa: ASYNC110
-                await asyncio.sleep(_LOOK_EVERY_S)
-            while await notification.fetchval(_UNSENT):  # noqa: ASYNC110
-                await asyncio.sleep(_LOOK_EVERY_S)
-    finally:
-        for each in (users, audit, notification):
-            each.terminate()
 
 
 UNDER_LOAD: Final = Figure(

@@ -11,6 +11,24 @@ from sqlalchemy import MetaData
 # Any constant will do: two processes that migrate one database take turns.
 MIGRATION_LOCK = 5_317_009
 
+# Only from then on does RETURNING tell what a row was before (docs/decisions/0009).
+_OLDEST_SERVER = 180_000
+
+
+class ServerTooOld(Exception):
+    """PostgreSQL is of a version that the services do not run on."""
+
+
+def check_server(version: int) -> None:
+    """Let a server pass that the services run on.
+
+    :param version: as ``server_version_num`` has it: 180006 for 18.6
+    :raises ServerTooOld: it is none of those
+    """
+    if version < _OLDEST_SERVER:
+        major, minor = divmod(version, 10_000)
+        raise ServerTooOld(f"PostgreSQL 18 or newer is needed, and this is {major}.{minor}.")
+
 
 def config_of(service_package: str, database_url: str) -> Config:
     """Return Alembic's configuration for one service, for any of its commands."""

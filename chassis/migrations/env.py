@@ -8,10 +8,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from chassis.migrations import MIGRATION_LOCK
+from chassis.migrations import MIGRATION_LOCK, check_server
 
 
 def _run(connection: Connection) -> None:
+    check_server(int(connection.execute(text("SHOW server_version_num")).scalar_one()))
     connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
     connection.commit()
     context.configure(

@@ -35,7 +35,6 @@ _OFTEN_ENOUGH: Final = 0.5
 _SAY_EVERY_S: Final = 5.0
 _RUNS_WITHIN_S: Final = 3.0
 _QUIET_WITHIN_S: Final = 180.0
-_SIGNALS: Final = {Kind.KILL: signal.SIGKILL, Kind.TERM: signal.SIGTERM}
 # One that comes to an end by itself ends by a signal of its own; see `add_worker`.
 _LAST_SIGNALS: Final = {Kind.LEAVE: signal.SIGTERM, Kind.DIE: signal.SIGKILL}
 
@@ -212,7 +211,7 @@ class _Run:
         at_s = self._observer.now_s
         match fault.kind:
             case Kind.KILL | Kind.TERM:
-                made = await self._send(fault.who, _SIGNALS[fault.kind])
+                made = await self._send(fault.who, _signal(fault))
             case Kind.FREEZE:
                 made = await self._freeze(fault)
             case Kind.JOIN:
@@ -255,6 +254,14 @@ class _Run:
     async def _pid_of(self, who: str) -> int:
         found = (await asyncio.to_thread(self._cluster.processes)).get(who)
         return found.pid if found else 0
+
+
+def _signal(fault: Fault) -> int:
+    """Return what kills, or asks to end in good order."""
+    if fault.kind is Kind.KILL:
+        return signal.SIGKILL
+    # On SIGTERM PostgreSQL waits until its clients have gone, and lets nobody in: theirs never go.
+    return signal.SIGINT if fault.who == "postgres" else signal.SIGTERM
 
 
 def _last_signal(joining: Fault, faults: Sequence[Fault]) -> int:

@@ -26,7 +26,7 @@ class Kind(StrEnum):
     KILL = "kill"
     """SIGKILL; the supervisor starts it again."""
     TERM = "term"
-    """SIGTERM; the supervisor starts it again."""
+    """Asked to end in good order; the supervisor starts it again."""
     FREEZE = "freeze"
     """SIGSTOP, and later SIGCONT."""
     JOIN = "join"

@@ -1,0 +1,170 @@
+"""Chunks of several partitions that share a transaction: as if each had had its own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from chassis import failures, progress
+from chassis.clock import utc_now
+from chassis.consume import Consumer
+from chassis.testing import Fed, FedRecord, chunk_of, eventually
+from contracts.envelope import Envelope
+from contracts.events import IntegrationEvent
+from tests.integration.chassis.path import PathWork, rows, schema, signed_up, subscriber
+from tests.integration.chassis.service import TOPIC, NameIsTaken, Service, subject_of
+
+_GATE, _PARTITIONS = 0, 4
+
+
+def record(partition: int, offset: int = 0) -> FedRecord:
+    return FedRecord.of(signed_up(uuid4(), 1), TOPIC.name, offset, partition)
+
+
+class Path:
+    """A consumer of some partitions, whose first chunk keeps the lane until it is let through."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.feeds = {number: Fed() for number in range(_PARTITIONS)}
+        self.failing: set[str] = set()
+        self.hanging: set[str] = set()
+        self.gate = record(_GATE)
+        self.opened = asyncio.Event()
+        self.revoked_at_the_gate: int | None = None
+        self.consumer: Consumer[PathWork]
+
+    async def start(self) -> None:
+        one = subscriber("test.one", TOPIC, before=self._look)
+        bounds = dict.fromkeys(range(_PARTITIONS), (0, 0))
+        async with self.service.engine.begin() as connection:
+            await progress.begin(connection, [one], TOPIC.name, bounds, utc_now)
+        self.consumer = Consumer(TOPIC, [one], self.service.engine, PathWork, utc_now)
+
+    async def _look(self, _event: IntegrationEvent, envelope: Envelope) -> None:
+        if envelope.subject == subject_of(self.gate):
+            await self.opened.wait()
+            if self.revoked_at_the_gate is not None:
+                self.feeds[self.revoked_at_the_gate].revoked = True
+        if envelope.subject in self.failing:
+            raise NameIsTaken
+        if envelope.subject in self.hanging:
+            await asyncio.sleep(60)
+
+    def begun(self, records: Sequence[FedRecord]) -> "asyncio.Task[None]":
+        feed = self.feeds[records[0].partition]
+        return asyncio.create_task(self.consumer.handle(chunk_of(records), feed))
+
+    async def together(self, *chunks: Sequence[FedRecord]) -> list["asyncio.Task[None]"]:
+        """Have these wait for the lane, and let the one go that has it."""
+        first = self.begun([self.gate])
+        await eventually(lambda: asyncio.sleep(0, self.feeds[_GATE].done is None))
+        waiting = [self.begun(chunk) for chunk in chunks]
+        await eventually(
+            lambda: asyncio.sleep(0, len(self.consumer._lanes._waiting) == len(chunks))
+        )
+        self.opened.set()
+        await first
+        return waiting
+
+    async def transactions(self) -> int:
+        """Return how many transactions the effects were written in."""
+        [row] = await rows(
+            self.service.database, "SELECT count(DISTINCT xmin::text) n FROM effects"
+        )
+        return int(row["n"])
+
+    async def places(self) -> list[int]:
+        found = await rows(
+            self.service.database, 'SELECT next_offset AS n FROM progress ORDER BY "partition"'
+        )
+        return [row["n"] for row in found]
+
+
+@pytest.fixture
+async def path(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Path]:
+    monkeypatch.setattr(failures, "_LONGEST_PAUSE_S", 0.02)
+    async with schema(database) as engine:
+        path = Path(Service(database, engine))
+        await path.start()
+        yield path
+
+
+class TestChunksThatWait:
+    async def test_share_a_transaction_and_each_moves_its_own_partition(self, path: Path) -> None:
+        chunks = [[record(1), record(1, 1)], [record(2)], [record(3)]]
+
+        await asyncio.gather(*await path.together(*chunks))
+
+        assert len(await path.service.handled()) == 5
+        assert await path.transactions() == 2
+        assert await path.places() == [1, 2, 1, 1]
+        assert [path.feeds[each].done for each in range(_PARTITIONS)] == [1, 2, 1, 1]
+        assert await path.service.open_tries() == []
+
+    async def test_do_not_suffer_from_one_that_fails(self, path: Path) -> None:
+        bad = record(2)
+        path.failing = {subject_of(bad)}
+
+        await asyncio.gather(*await path.together([record(1)], [bad], [record(3)]))
+
+        assert len(await path.service.handled()) == 3
+        assert [code for _, _, code, _ in await path.service.parked()] == ["name-is-taken"]
+        assert await path.places() == [1, 1, 1, 1]
+
+    async def test_do_not_suffer_from_one_behind_a_hole(self, path: Path) -> None:
+        await asyncio.gather(*await path.together([record(1)], [record(2, 7)], [record(3)]))
+
+        assert len(await path.service.handled()) == 3
+        assert path.feeds[2].rewound_to == [0]
+        assert await path.places() == [1, 1, 0, 1]
+
+    async def test_leave_one_out_that_is_no_longer_ours(self, path: Path) -> None:
+        path.revoked_at_the_gate = 2
+
+        await asyncio.gather(*await path.together([record(1)], [record(2)]))
+
+        assert await path.places() == [1, 1, 0, 0]
+        assert path.feeds[2].done is None
+
+    async def test_wait_not_long_for_one_that_somebody_holds_up(self, path: Path) -> None:
+        held = "SELECT FROM progress WHERE partition = 2 FOR UPDATE"
+        async with path.service.engine.connect() as somebody:
+            await somebody.execute(text(held))
+
+            one, two, three = await path.together([record(1)], [record(2)], [record(3)])
+            await asyncio.wait([one, three], timeout=5)
+
+            assert (one.done(), two.done(), three.done()) == (True, False, True)
+            await somebody.rollback()
+        await two
+        assert await path.places() == [1, 1, 1, 1]
+
+    async def test_are_done_once_though_their_leader_is_cancelled(self, path: Path) -> None:
+        slow = record(1)
+        path.hanging = {subject_of(slow)}
+        leader, *others = await path.together([slow], [record(2)], [record(3)])
+        await asyncio.sleep(0)
+
+        leader.cancel()
+
+        await asyncio.gather(*others)
+        await leader
+        assert await path.places() == [1, 0, 1, 1]
+
+
+class TestOneThatTakesLong:
+    async def test_does_not_keep_the_lane(self, path: Path) -> None:
+        slow = record(1)
+        path.hanging = {subject_of(slow)}
+        hanging = path.begun([slow])
+        await eventually(lambda: asyncio.sleep(0, path.consumer._lanes._taken))
+
+        await asyncio.wait_for(asyncio.gather(path.begun([record(2)]), path.begun([record(3)])), 8)
+
+        assert not hanging.done()
+        assert await path.places() == [0, 0, 1, 1]
+        hanging.cancel()
+        await hanging
