@@ -35,7 +35,10 @@ from chassis.records import Record
 log = structlog.get_logger(__name__)
 
 _FETCH_WAIT_MS: Final = 100
+_ROOM_WAIT_MS: Final = 10
 _NOTHING_READY_S: Final = 0.02
+# Chunks of a partition that were fetched and are not done: one in hand, and the next.
+_MOST_AHEAD: Final = 2
 _LOOK_AT_ENDS_EVERY_S: Final = 0.25
 
 _serial = itertools.count()
@@ -67,6 +70,8 @@ Positions = Callable[[frozenset[TopicPartition]], Awaitable[Mapping[TopicPartiti
 
 class ChunkThread(driver.AIOKafkaConsumerThread):
     """The consumer's thread: fetches chunks, and keeps the place of every partition."""
+
+    consumer: "ChunkConsumer"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,13 +111,16 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
 
     async def _fetch(self, wanted: frozenset[TP]) -> dict[TopicPartition, list[Chunk]]:
         async with self._moving:
-            ready = sorted(tp for tp in self.places if tp in wanted)
+            ours = [tp for tp in self.places if tp in wanted]
+            ready = sorted(tp for tp in ours if not self._is_far_ahead(tp))
+            # Room may come at any moment where there is none now.
+            wait_ms = _FETCH_WAIT_MS if len(ready) == len(ours) else _ROOM_WAIT_MS
             self._look_at_ends()
             if not ready or not self.consumer.flow_active:
                 await asyncio.sleep(_NOTHING_READY_S)
                 return {}
             try:
-                found = await self._fetch_each(ready)
+                found = await self._fetch_each(ready, wait_ms)
             except NoOffsetForPartitionError:
                 return {}  # a rebalance came between; nobody has sought there yet
             except OffsetOutOfRangeError as error:
@@ -126,15 +134,20 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             }
             return {tp: [chunk] for tp, chunk in chunks.items() if chunk is not None}
 
+    def _is_far_ahead(self, tp: TopicPartition) -> bool:
+        """Tell whether enough of a partition waits here: what is fetched takes memory."""
+        done = self.consumer.done_up_to(tp)
+        return done is not None and self.places[tp].next - done >= _MOST_AHEAD * self._most_records
+
     async def _fetch_each(
-        self, ready: Sequence[TopicPartition]
+        self, ready: Sequence[TopicPartition], wait_ms: int
     ) -> dict[TopicPartition, list[Record]]:
         """Fetch one chunk of every partition that has something."""
         consumer = self._ensure_consumer()
         found: dict[TopicPartition, list[Record]] = {}
         if not self._one_unreadable:
             try:
-                found |= await consumer.getmany(*ready, timeout_ms=_FETCH_WAIT_MS)
+                found |= await consumer.getmany(*ready, timeout_ms=wait_ms)
                 if sum(map(len, found.values())) < self._most_records:
                     return found  # there was room for more, and nobody has more
             except UnicodeDecodeError:
@@ -143,11 +156,11 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
                 self._one_unreadable = True
                 for tp, place in self.places.items():
                     consumer.seek(tp, place.next)
-        wait_ms = _FETCH_WAIT_MS // len(ready) if self._one_unreadable else 0
+        each_wait_ms = wait_ms // len(ready) if self._one_unreadable else 0
         for tp in ready:
             if tp not in found:
                 try:
-                    found |= await consumer.getmany(tp, timeout_ms=wait_ms)
+                    found |= await consumer.getmany(tp, timeout_ms=each_wait_ms)
                 except UnicodeDecodeError:
                     self._give_up(tp, "holds a record that can't be read next")
                     self._one_unreadable = False
@@ -278,6 +291,10 @@ class ChunkConsumer(driver.Consumer):
     def done(self) -> Mapping[TopicPartition, int]:
         """Return up to where each partition is done, as far as is known here."""
         return {tp: offset for tp, offset in self._done.places.items() if tp in self.places}
+
+    def done_up_to(self, tp: TopicPartition) -> int | None:
+        """Return up to where a partition is done, as far as is known here."""
+        return self._done.places.get(tp)
 
     def behind(self) -> Mapping[TopicPartition, int]:
         """Return up to where each partition is done of which more is published."""

@@ -7,6 +7,7 @@ a gap is refused and fetched again.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from enum import Enum, auto
 from typing import Final, Generic, TypeVar
@@ -42,6 +43,7 @@ _CHUNK_TIMEOUT_S: Final = 20.0
 _EVENT_TIMEOUT_S: Final = 10.0
 # In a lane, which others wait for: after that each goes by itself.
 _LANE_TIMEOUT_S: Final = 2.0
+_LARGE_TIMEOUT_S: Final = 10.0
 _WAIT_NOT_LONG_FOR_LOCKS: Final = text("SET LOCAL lock_timeout = '500ms'")
 _TAKE_BACK_WITHIN_S: Final = 2.0
 
@@ -144,7 +146,7 @@ class Consumer(Generic[W]):
                 continue
             try:
                 if how is not _How.EVENT_BY_EVENT and await self._is_suspect(handling):
-                    how = _How.EVENT_BY_EVENT
+                    how, handling.is_suspect = _How.EVENT_BY_EVENT, True
                 return await self._handle_as(how, handling)
             except Refused:
                 raise
@@ -156,7 +158,7 @@ class Consumer(Generic[W]):
                 # It stands still, in sight, until the process is started again.
                 self._halted = str(error)
                 log.error("consumer-halted", topic=self.topic.name, reason=self._halted)
-            except Exception as error:  # noqa: BLE001 - what is none of these is raised again
+            except Exception as error:  # noqa: BLE001 - what nobody can wait for is raised again
                 failures += 1
                 how = await self._how_after(error, failures, how, handling)
         return None
@@ -167,7 +169,8 @@ class Consumer(Generic[W]):
         if how is _How.BY_ITSELF:
             await self._commit([handling.chunk], within_s=_CHUNK_TIMEOUT_S)
         elif 2 * len(handling.chunk.records) > self._most_events:
-            await self._large(handling)
+            async with self._lanes.for_a_large_one():
+                await self._lead(handling, (), within_s=_LARGE_TIMEOUT_S)
         else:
             await self._together(handling)
         handling.begun.clear()
@@ -197,14 +200,6 @@ class Consumer(Generic[W]):
         self._counted_in[chunk.partition] = chunk.epoch
         return some_left or trial.count > SUSPECT_AFTER
 
-    async def _large(self, handling: Handling) -> None:
-        """Handle a chunk that is large by itself in one transaction.
-
-        :raises LeftAlone: it took long
-        """
-        async with self._lanes.for_a_large_one():
-            await self._lead(Waiting(self, handling), ())
-
     async def _together(self, handling: Handling) -> None:
         """Handle the whole chunk in one transaction, with what else waits of the topic.
 
@@ -216,17 +211,25 @@ class Consumer(Generic[W]):
         company: Sequence[Waiting] = ()
         try:
             company = self._lanes.company(waiting, self._most_events)
-            await self._lead(waiting, company)
+            await self._lead(handling, company, within_s=_LANE_TIMEOUT_S)
         finally:
-            self._lanes.free()
             for each in company:
                 each.leave_alone()
+            self._lanes.free()
 
-    async def _lead(self, leader: Waiting, company: Sequence[Waiting]) -> None:
-        """Handle a chunk with those that were taken along, or none of them."""
-        ours = [each for each in (leader, *company) if each.handling.is_ours()]
+    async def _lead(
+        self, handling: Handling, company: Sequence[Waiting], *, within_s: float
+    ) -> None:
+        """Handle a chunk with those that were taken along, or none of them.
+
+        :raises LeftAlone: it took long, went with others and they failed, or is no longer ours
+        """
+        if not handling.is_ours():
+            raise LeftAlone
+        ours = [each for each in company if each.handling.is_ours()]
+        chunks = [handling.chunk, *(each.handling.chunk for each in ours)]
         try:
-            await self._commit([each.handling.chunk for each in ours], within_s=_LANE_TIMEOUT_S)
+            await self._commit(chunks, within_s=within_s)
         except Exception as error:
             if not company and not isinstance(error, TimeoutError):
                 raise
@@ -280,10 +283,11 @@ class Consumer(Generic[W]):
         for record in chunk.records:
             for subscriber in self.subscribers:
                 place = places.get(subscriber.name, chunk.end)
-                if place <= record.offset and not await self._alone(
-                    subscriber, record, begin, handling
-                ):
-                    return None
+                if place > record.offset:
+                    continue
+                async with self._lanes.suspect if handling.is_suspect else nullcontext():
+                    if not await self._alone(subscriber, record, begin, handling):
+                        return None
             begin = record.offset + 1
             handling.advance(begin)
         handling.begun.clear()

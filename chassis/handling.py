@@ -70,6 +70,8 @@ class Handling:
     def __init__(self, chunk: Chunk, feed: Feed) -> None:
         self.chunk = chunk
         self.begun: list[Trial] = []
+        #: Whether workers died that had it in hand.
+        self.is_suspect = False
         self._feed = feed
 
     def is_ours(self) -> bool:

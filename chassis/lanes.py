@@ -25,6 +25,7 @@ class Waiting:
     """A small chunk that waits for the lane: to lead others on it, or to be led."""
 
     def __init__(self, group: object, handling: Handling) -> None:
+        """Make one; chunks of one group can go together."""
         self.group = group
         self.handling = handling
         #: True: it has the lane, and is to lead; false: it went with another, and is done.
@@ -45,6 +46,7 @@ class Waiting:
             self.leads.set_exception(LeftAlone())
 
     def has_the_lane(self) -> bool:
+        """Tell whether it was given the lane; an error that nobody waits for any more is a no."""
         said = self.leads
         return said.done() and not said.cancelled() and said.exception() is None and said.result()
 
@@ -56,6 +58,8 @@ class Lanes:
         self._taken = False
         self._waiting: deque[Waiting] = deque()
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        #: Held by whoever tries an event that a worker may have died of: then a death says which.
+        self.suspect = asyncio.Lock()
 
     @asynccontextmanager
     async def for_a_large_one(self) -> AsyncIterator[None]:
@@ -94,7 +98,10 @@ class Lanes:
 
     def free(self) -> None:
         """Give the lane to the next that waits."""
-        if self._waiting:
-            self._waiting.popleft().leads.set_result(True)
-        else:
-            self._taken = False
+        while self._waiting:
+            leads = self._waiting.popleft().leads
+            # One that was cancelled may not have been woken yet to leave by itself.
+            if not leads.done():
+                leads.set_result(True)
+                return
+        self._taken = False

@@ -21,8 +21,8 @@ _CONNECT_TIMEOUT_S: Final = 5.0
 LOCK_SESSION_SETTINGS: Final = SESSION_SETTINGS | {
     # A holder that is frozen is cut off by the server after so long, and another takes over.
     "idle_session_timeout": "6s",
-    # The relay deletes what Kafka has. If a crash undoes that, it is sent again, and dropped as a
-    # repeat: nothing to wait for the disk for.
+    # The relay deletes what Kafka has, and sets aside what Kafka refuses. If a crash of the server
+    # undoes that, it is done again, and a repeat is dropped: nothing to wait for the disk for.
     "synchronous_commit": "off",
 }
 

@@ -26,8 +26,9 @@ from chassis.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
 
-# Shorter than the relay's session may be silent, so that its lock is not lost over waiting.
-_ANSWER_WITHIN_S: Final = 4.0
+# Two of them are shorter than the relay's session may be silent, so that its lock is not lost over
+# waiting: it may wait for one batch, send the next, and wait for that.
+_ANSWER_WITHIN_S: Final = 2.8
 _CLOSE_WITHIN_S: Final = 1.0
 _LARGEST_REQUEST_BYTES: Final = 16 * 1_048_576
 # The largest that brought anything; a topic takes 1 MiB.

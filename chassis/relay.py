@@ -158,13 +158,15 @@ class Relay:
     async def _publish_with(self, producer: RowProducer, queue: OutboxQueue) -> None:
         """Publish until we are to stop: what Kafka has, what is made ready and what is read differ.
 
-        :raises KafkaAway: some rows were not answered; what was acknowledged is deleted
+        :raises KafkaAway: some rows were not answered; of the others, what is not deleted yet is
+            sent again, and dropped as a repeat
         :raises OutOfStep: some were refused; what was acknowledged is deleted
         """
         way = _Way()
         idle_s, woken = self._settings.relay_idle_s, True
         try:
             while not self._stopping.is_set():
+                # Where more was committed it is read meanwhile; else the answer comes first.
                 if not way.rows and not self._wake.is_set():
                     await self._await_answers(queue, way)
                 self._wake.clear()
@@ -178,14 +180,15 @@ class Relay:
                 elif not way.sent:
                     woken = await self._sleep(idle_s)
                     idle_s = min(idle_s * 2, self._settings.relay_idle_s)
-                self._failures = 0
+                if not way.sent:
+                    self._failures = 0  # what was sent has been answered for
                 await self._count(queue)
             await self._await_answers(queue, way)
             await self._delete(queue, way.done)
         finally:
             await way.abandon()
 
-    async def _send_on(self, producer: RowProducer, queue: OutboxQueue, way: "_Way") -> None:
+    async def _send_on(self, producer: RowProducer, queue: OutboxQueue, way: _Way) -> None:
         """Give Kafka the rows that were read, when it has answered for those before them.
 
         Where more may wait they are read meanwhile, so that the database and Kafka are at work
@@ -210,7 +213,7 @@ class Relay:
         way.rows = ahead if len(way.sent) == len(rows) else ()
 
     async def _turn(
-        self, queue: OutboxQueue, way: "_Way", on_their_way: Sequence[Row]
+        self, queue: OutboxQueue, way: _Way, on_their_way: Sequence[Row]
     ) -> Sequence[Row]:
         """Delete what was acknowledged, and return the next rows."""
         now = asyncio.get_running_loop().time()
@@ -224,7 +227,7 @@ class Relay:
             self._count_published(done)
         return rows
 
-    async def _await_answers(self, queue: OutboxQueue, way: "_Way") -> None:
+    async def _await_answers(self, queue: OutboxQueue, way: _Way) -> None:
         """Wait until Kafka has answered for what it has, and sort out what it said.
 
         :raises KafkaAway: as ``_publish_with``

@@ -12,7 +12,6 @@ from typing import Any
 import structlog
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -46,7 +45,9 @@ transaction_retries = Counter(
 relay_published = Counter("relay_published", "Outbox rows acknowledged by Kafka.", ["topic"])
 relay_set_aside = Counter("relay_set_aside", "Outbox rows that Kafka refuses.", ["topic"])
 relay_latency_seconds = Histogram(
-    "relay_latency_seconds", "From the outbox row's writing to Kafka's ack.", buckets=_SECONDS
+    "relay_latency_seconds",
+    "From the writing of a batch's oldest outbox row to Kafka's ack.",
+    buckets=_SECONDS,
 )
 relay_depth = Gauge("relay_depth", "Outbox rows not yet published.")
 relay_retries = Counter("relay_retries", "Batches that had to be sent again.")
@@ -180,6 +181,11 @@ def configure_tracing(service: str, settings: ProcessSettings) -> TracerProvider
     )
     provider.add_span_processor(_WithoutQueries())
     if settings.otlp_endpoint is not None:
+        # 10 MB that most processes have no use for.
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+            OTLPSpanExporter,
+        )
+
         endpoint = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
         # All tries of one export together: the process waits for the last one before it ends.
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_TIMEOUT_S)

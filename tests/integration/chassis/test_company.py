@@ -129,6 +129,15 @@ class TestChunksThatWait:
         assert await path.places() == [1, 1, 0, 0]
         assert path.feeds[2].done is None
 
+    async def test_are_led_by_none_that_is_no_longer_ours(self, path: Path) -> None:
+        path.revoked_at_the_gate = 1
+
+        await asyncio.gather(*await path.together([record(1)], [record(2)]))
+
+        assert await path.places() == [1, 0, 1, 0]
+        assert (path.feeds[1].done, path.feeds[2].done) == (None, 1)
+        assert await path.service.open_tries() == []
+
     async def test_wait_not_long_for_one_that_somebody_holds_up(self, path: Path) -> None:
         held = "SELECT FROM progress WHERE partition = 2 FOR UPDATE"
         async with path.service.engine.connect() as somebody:

@@ -22,6 +22,7 @@ class Kafka:
     def __init__(self) -> None:
         self.seeks: list[int] = []
         self.paused: list[TopicPartition] = []
+        self.asked: list[int] = []
 
     def assignment(self) -> set[TopicPartition]:
         return {TP}
@@ -31,6 +32,16 @@ class Kafka:
 
     def resume(self, tp: TopicPartition) -> None:
         self.paused = []
+
+    def highwater(self, tp: TopicPartition) -> int:
+        return 10_000
+
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int
+    ) -> Mapping[TopicPartition, Sequence[Any]]:
+        self.asked.append(timeout_ms)
+        begin = self.seeks[-1] + 500 * (len(self.asked) - 1)
+        return dict.fromkeys(partitions, records(*range(begin, begin + 500)))
 
 
 @pytest.fixture
@@ -47,8 +58,17 @@ def thread(kafka: Kafka) -> ChunkThread:
     thread._doubted = {}
     thread._epochs = iter(range(1, 1_000))  # type: ignore[assignment]  # counts just the same
     thread._moving = asyncio.Lock()
+    thread._looked_at = 0.0
+    thread._one_unreadable = False
+    thread._most_records = 500
     thread._consumer = kafka
+    done_is(thread, {TP: 0})
     return thread
+
+
+def done_is(thread: ChunkThread, done: Mapping[TopicPartition, int]) -> None:
+    consumer: Any = SimpleNamespace(flow_active=True, done_up_to=done.get)
+    thread.consumer = consumer
 
 
 def records(*offsets: int) -> list[Any]:
@@ -112,6 +132,29 @@ class TestPlaces:
         assert kafka.seeks == [5, 5]
         assert believed is not None
         assert (believed.begin, believed.end) == (5, 10)
+
+
+class TestFetching:
+    async def test_goes_two_chunks_ahead_of_what_is_done_and_no_further(
+        self, thread: ChunkThread, kafka: Kafka
+    ) -> None:
+        await thread._place({TP: 0})
+        wanted: Any = frozenset({TP})
+
+        fetched = [await thread._fetch(wanted) for _ in range(3)]
+
+        assert [len(each) for each in fetched] == [1, 1, 0]
+        done_is(thread, {TP: 500})
+        assert list(await thread._fetch(wanted)) == [TP]
+
+    async def test_of_a_partition_of_which_nothing_is_known_goes_on(
+        self, thread: ChunkThread
+    ) -> None:
+        done_is(thread, {})
+        await thread._place({TP: 0})
+        wanted: Any = frozenset({TP})
+
+        assert all([await thread._fetch(wanted) for _ in range(5)])
 
 
 class TestTheConsumer:

@@ -96,6 +96,22 @@ class TestOneThatIsCancelled:
 
         assert lanes.company(leader, most_events=500) == []
 
+    async def test_and_does_not_know_it_yet_is_passed_over(self, lanes: Lanes) -> None:
+        _, second, third = await begun(lanes, waiting(), waiting(), waiting())
+
+        second.cancel()
+        lanes.free()
+
+        assert await third
+
+    async def test_as_the_last_that_waits_leaves_the_lane_free(self, lanes: Lanes) -> None:
+        _, second = await begun(lanes, waiting(), waiting())
+
+        second.cancel()
+        lanes.free()
+
+        assert await lanes.turn(waiting())
+
     async def test_as_it_is_given_the_lane_gives_it_on(self, lanes: Lanes) -> None:
         _, second, third = await begun(lanes, waiting(), waiting(), waiting())
 
