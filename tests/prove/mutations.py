@@ -10,6 +10,7 @@ _FAILS: Final = f"{_CHASSIS}/test_consume.py::TestAnEventThatFails::"
 _MANY_FAIL: Final = f"{_CHASSIS}/test_consume.py::TestManyThatFail::"
 _DEADLY: Final = f"{_CHASSIS}/test_consume.py::TestAnEventThatKillsItsProcess::"
 _DATABASE_AWAY: Final = f"{_CHASSIS}/test_consume.py::TestADatabaseThatIsAway::"
+_COMPANY: Final = f"{_CHASSIS}/test_company.py::"
 _SEEN: Final = f"{_CHASSIS}/test_subscribers.py::TestWhatWasSeenBefore::"
 _INBOX_LOCK: Final = f"{_CHASSIS}/test_subscribers.py::TestTheInboxLock::"
 _RELAY: Final = f"{_CHASSIS}/test_relay.py::"
@@ -459,6 +460,32 @@ _HANDLING: Final = (
         before="self._engine.begin() as connection:\n            count, first_at",
         after="self._engine.connect() as connection:\n            count, first_at",
         proven_by=(f"{_DEADLY}test_is_parked_after_some_deaths_and_harms_nobody_else",),
+    ),
+    Mutation(
+        name="one-suspect-at-a-time",
+        guard="of events that a worker may have died of one is tried at a time, so that one is blamed",
+        file="chassis/consume.py",
+        before="async with self._lanes.suspect if handling.is_suspect else nullcontext():",
+        after="async with nullcontext():",
+        proven_by=(
+            f"{_COMPANY}TestAnEventThatKillsItsProcess::test_is_parked_and_none_of_those_that_were_at_work_beside_it",
+        ),
+    ),
+    Mutation(
+        name="ours-to-lead",
+        guard="a chunk that is no longer ours when its turn comes is left alone, and not called done",
+        file="chassis/consume.py",
+        before="        if not handling.is_ours():\n            raise LeftAlone\n",
+        after="",
+        proven_by=(f"{_COMPANY}TestChunksThatWait::test_are_led_by_none_that_is_no_longer_ours",),
+    ),
+    Mutation(
+        name="company-by-itself",
+        guard="chunks that went with one that failed are handled, each by itself",
+        file="chassis/lanes.py",
+        before="            self.leads.set_exception(LeftAlone())\n",
+        after="            self.leads.set_result(False)\n",
+        proven_by=(f"{_COMPANY}TestChunksThatWait::test_do_not_suffer_from_one_that_fails",),
     ),
     Mutation(
         name="mass-failure",

@@ -1,6 +1,7 @@
 """Chunks of several partitions that share a transaction: as if each had had its own."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
 from uuid import uuid4
 
@@ -9,7 +10,7 @@ from sqlalchemy import text
 
 from chassis import failures, progress
 from chassis.clock import utc_now
-from chassis.consume import Consumer
+from chassis.consume import MOST_TRIES, SUSPECT_AFTER, Consumer
 from chassis.testing import Fed, FedRecord, chunk_of, eventually
 from contracts.envelope import Envelope
 from contracts.events import IntegrationEvent
@@ -90,6 +91,61 @@ async def path(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         path = Path(Service(database, engine))
         await path.start()
         yield path
+
+
+# A process that handles one chunk of each partition as a worker does, and dies of one event.
+_DIES = """
+import asyncio, os, sys
+from chassis import progress
+from chassis.clock import utc_now
+from chassis.consume import MOST_TRIES, SUSPECT_AFTER, Consumer
+from chassis.testing import Fed, FedRecord, chunk_of
+from tests.integration.chassis import path
+
+database, name, *subjects = sys.argv[1:]
+topic = path.Topic(name=name, key="x", owner="x", consumers=(), events=())
+
+async def die(_event, envelope):
+    if envelope.subject == subjects[0]:
+        os._exit(7)
+
+async def main():
+    async with path.schema(database) as engine:
+        one = path.subscriber("test.one", topic, before=die)
+        bounds = dict.fromkeys(range(len(subjects)), (0, 0))
+        async with engine.begin() as connection:
+            standings = await progress.begin(connection, [one], name, bounds, utc_now)
+        consumer = Consumer(topic, [one], engine, path.PathWork, utc_now)
+        places = {each.tp.partition: each.next_offset for each in standings}
+        records = [
+            FedRecord.of(path.signed_up(path.UUID(subject), 1), name, 0, partition)
+            for partition, subject in enumerate(subjects)
+            if not places[partition]
+        ]
+        await asyncio.gather(*(consumer.handle(chunk_of([each]), Fed()) for each in records))
+
+asyncio.run(main())
+"""
+
+
+class TestAnEventThatKillsItsProcess:
+    async def test_is_parked_and_none_of_those_that_were_at_work_beside_it(
+        self, path: Path
+    ) -> None:
+        database = path.service.database
+        subjects = [str(uuid4()) for _ in range(_PARTITIONS)]
+        deaths, code = 0, 7
+        while code == 7 and deaths <= SUSPECT_AFTER + MOST_TRIES:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", _DIES, database, TOPIC.name, *subjects
+            )
+            code = await process.wait()
+            deaths += code == 7
+
+        assert code == 0
+        parked = await rows(database, "SELECT subject, error_code FROM parked")
+        assert [tuple(each) for each in parked] == [(subjects[0], "worker-died")]
+        assert {each[0] for each in await path.service.handled()} == set(subjects[1:])
 
 
 class TestChunksThatWait:
