@@ -463,7 +463,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="one-suspect-at-a-time",
-        guard="of events that a worker may have died of one is tried at a time, so that one is blamed",
+        guard="of events a worker may have died of one is tried at a time: one is blamed",
         file="chassis/consume.py",
         before="async with self._lanes.suspect if handling.is_suspect else nullcontext():",
         after="async with nullcontext():",
@@ -473,7 +473,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="ours-to-lead",
-        guard="a chunk that is no longer ours when its turn comes is left alone, and not called done",
+        guard="a chunk that is not ours when its turn comes is left alone, not called done",
         file="chassis/consume.py",
         before="        if not handling.is_ours():\n            raise LeftAlone\n",
         after="",
