@@ -121,7 +121,9 @@ class Consumer(Generic[W]):
         feed.begin(chunk)
         try:
             with telemetry.consumer_chunk_seconds.labels(self.topic.name).time():
-                done = await self._handle_until_done(handling)
+                committed = await self._handle_until_done(handling)
+                # Of a partition that was sought meanwhile something newer is known.
+                done = committed if handling.is_ours() else None
         except Refused as refused:
             done = refused.next_offset
             await feed.rewind(chunk, refused.next_offset)
