@@ -125,13 +125,13 @@ class TestAChunkOfSignUps:
         with statements_on(engine) as executed:
             await take(engine, subscriber, records)
 
-        writes = [re.match(r"(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", each) for each in executed]
+        writes = [
+            re.match(r"\s*(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", each) for each in executed
+        ]
         written = Counter(match[1] for match in writes if match)
-        # The inbox's rows are made before they are locked, and moved on at the end.
-        assert written == {"accounts": 1, "ledger_entries": 1, "outbox": 1, "inbox": 2}
-        reads = [each for each in executed if each.startswith("SELECT")]
-        assert len(executed) == len(reads) + written.total()
-        assert all("accounts" not in each for each in reads)
+        # Of subjects that are met for the first time there is nothing to read.
+        assert written == {"inbox": 1, "accounts": 1, "ledger_entries": 1, "outbox": 1}
+        assert len(executed) == written.total()
 
     async def test_what_comes_again_opens_nothing(
         self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
