@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from yarl import URL
 
 from chassis import parking, progress, telemetry
-from chassis.chunks import ChunkConsumer, ChunkTransport, PassThrough
+from chassis.chunks import ChunkConsumer, ChunkTransport, NoTables, PassThrough
 from chassis.consume import Consumer
 from chassis.database import is_away, is_connection_lost
 from chassis.done import Standstill
@@ -221,6 +221,7 @@ class Agents(Generic[W]):
             web_enabled=False,
             datadir=Path(tempfile.gettempdir()) / f"{self._service}-{settings.worker_name}",
             agent_supervisor=CrashingSupervisor,
+            TableManager=NoTables,
             loghandlers=[],
         )
         app.transport = ChunkTransport(servers, app)

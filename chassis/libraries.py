@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Final
 
 import faust
+from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 
 # The versions whose insides were read, and what of them is used or overridden below.
@@ -26,6 +27,7 @@ _NAMES: Final[Mapping[type, Sequence[str]]] = {
         "verify_event_path",
     ),
     driver.Transport: ("Consumer",),
+    TableManager: ("on_start", "sleep"),
     faust.Schema: ("loads_key", "loads_value"),
 }
 
