@@ -184,7 +184,7 @@ _PUBLISHING: Final = (
         before="            elif place not in known:\n",
         after="            elif False:\n",
         proven_by=(
-            f"{_RELAY}TestARowThatIsRefused::test_is_set_aside_alone_and_its_aggregates_later_rows_wait_behind_it",
+            f"{_RELAY}TestARowThatIsRefused::test_with_its_whole_first_batch_is_overtaken_by_nothing",
         ),
     ),
     Mutation(

@@ -17,6 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import locks
+from chassis import producer as producer_module
 from chassis import relay as relay_module
 from chassis.outbox import Outbox
 from chassis.outbox_queue import Row
@@ -267,6 +268,23 @@ class TestARowThatIsRefused:
         assert aside["error_code"] == "MessageSizeTooLargeError"
         waiting = await rows(database, "SELECT sequence FROM outbox ORDER BY position")
         assert [row["sequence"] for row in waiting] == [3, 4]
+
+    async def test_with_its_whole_first_batch_is_overtaken_by_nothing(
+        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # The first batch is too large for the topic, and the second is not.
+        monkeypatch.setattr(producer_module, "_BATCH_BYTES", 30_000)
+        topic = topic_of_its_own(1)
+        await create_topic(kafka, topic, **{"max.message.bytes": "20000"})
+        ada, numbers = uuid4(), range(1, 46)
+        async with engine.begin() as connection:
+            await tell(connection, topic, *((ada, number) for number in numbers))
+
+        async with relaying(settings_for(database, kafka)):
+            await until_empty(database)
+
+        sequences = [each.sequence for each in await published(kafka, topic)]
+        assert list(dict.fromkeys(sequences)) == list(numbers)
 
 
 class TestATopicThatIsMissing:
