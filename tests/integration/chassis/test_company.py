@@ -59,16 +59,19 @@ class Path:
         return asyncio.create_task(self.consumer.handle(chunk_of(records), feed))
 
     async def together(self, *chunks: Sequence[FedRecord]) -> list["asyncio.Task[None]"]:
-        """Have these wait for the lane, and let the one go that has it."""
+        """Have these wait for the lane, in this order, and let the one go that has it."""
         first = self.begun([self.gate])
         await eventually(lambda: asyncio.sleep(0, self.feeds[_GATE].done is None))
-        waiting = [self.begun(chunk) for chunk in chunks]
-        await eventually(
-            lambda: asyncio.sleep(0, len(self.consumer._lanes._waiting) == len(chunks))
-        )
+        waiting: list[asyncio.Task[None]] = []
+        for chunk in chunks:
+            waiting.append(self.begun(chunk))
+            await eventually(lambda: asyncio.sleep(0, self._queue() == len(waiting)))
         self.opened.set()
         await first
         return waiting
+
+    def _queue(self) -> int:
+        return len(self.consumer._lanes._waiting)
 
     async def transactions(self) -> int:
         """Return how many transactions the effects were written in."""
