@@ -144,18 +144,23 @@ async def as_fast_as_possible(
 ) -> float:
     """Return how many sign-ups a second are done whole when so many senders never pause."""
     began_s = time.monotonic()
+    sent = await _never_pausing(sign_up, senders, for_s)
+    # What came before it is done by the time that it is.
+    last = await _travel(Journey(_a_name(), time.monotonic()), sign_up, follow)
+    return (sent + 1) / (max(last.seen_at_s.values()) - began_s)
+
+
+async def _never_pausing(sign_up: SignUp, senders: int, for_s: float) -> int:
+    ends_s = time.monotonic() + for_s
 
     async def send() -> int:
         sent = 0
-        while time.monotonic() - began_s < for_s:
+        while time.monotonic() < ends_s:
             await _send(sign_up)
             sent += 1
         return sent
 
-    sent = sum(await asyncio.gather(*(send() for _ in range(senders))))
-    # What came before it is done by the time that it is.
-    last = await _travel(Journey(_a_name(), time.monotonic()), sign_up, follow)
-    return (sent + 1) / (max(last.seen_at_s.values()) - began_s)
+    return sum(await asyncio.gather(*(send() for _ in range(senders))))
 
 
 async def _send(sign_up: SignUp) -> None:
@@ -164,14 +169,8 @@ async def _send(sign_up: SignUp) -> None:
 
 async def warm_up(bench: Bench) -> None:
     """Have everybody work for a while: no figure is about how a JVM or a cache gets warm."""
-    ends_s = time.monotonic() + (60 if bench.full else 20)
     async with cheap_hash(bench), through_gateway(bench) as sign_up:
-
-        async def send() -> None:
-            while time.monotonic() < ends_s:
-                await _send(sign_up)
-
-        await asyncio.gather(*(send() for _ in range(_SENDERS)))
+        await _never_pausing(sign_up, _SENDERS, 60 if bench.full else 20)
         await drained(bench)
 
 

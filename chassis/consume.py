@@ -165,13 +165,13 @@ class Consumer(Generic[W]):
                 how = await self._how_after(error, failures, how, handling)
         return None
 
-    async def _handle_as(self, how: "_How", handling: Handling) -> int | None:
+    async def _handle_as(self, how: _How, handling: Handling) -> int | None:
         if how is _How.EVENT_BY_EVENT:
             return await self._one_by_one(handling)
         if how is _How.BY_ITSELF:
             await self._commit([handling.chunk], within_s=_CHUNK_TIMEOUT_S)
         elif 2 * len(handling.chunk.records) > self._most_events:
-            async with self._lanes.for_a_large_one():
+            async with self._lanes.large:
                 await self._lead(handling, (), within_s=_LARGE_TIMEOUT_S)
         else:
             await self._together(handling)
@@ -180,8 +180,8 @@ class Consumer(Generic[W]):
         return handling.chunk.end
 
     async def _how_after(
-        self, error: Exception, failures: int, how: "_How", handling: Handling
-    ) -> "_How":
+        self, error: Exception, failures: int, how: _How, handling: Handling
+    ) -> _How:
         """Say how to go on, having waited where it is no event's fault."""
         if await is_transient(error, failures, self._engine):
             await self._wait(error, failures, handling)
@@ -253,21 +253,31 @@ class Consumer(Generic[W]):
                 hindmost = min(places[chunk.partition].values())
                 if chunk.begin > hindmost:
                     raise Refused(hindmost)
-            work = self._open_work(connection)
-            parked: list[Parked] = []
-            for subscriber in self.subscribers:
-                records = [
-                    record
-                    for chunk in chunks
-                    for record in chunk.records
-                    if record.offset >= places[chunk.partition].get(subscriber.name, chunk.end)
-                ]
-                if records:
-                    parked += await subscriber.take(work, connection, records, self._now)
-            self._failed_lately.add(parked)
-            await work.flush()
+            parked = await self._take(connection, chunks, places)
             await failpoint("park.before-commit" if parked else "chunk.before-commit")
         await failpoint("park.after-commit" if parked else "chunk.after-commit")
+
+    async def _take(
+        self,
+        connection: AsyncConnection,
+        chunks: Sequence[Chunk],
+        places: dict[int, dict[str, int]],
+    ) -> Sequence[Parked]:
+        """Let each subscriber handle what of the chunks lies after its place."""
+        work = self._open_work(connection)
+        parked: list[Parked] = []
+        for subscriber in self.subscribers:
+            records = [
+                record
+                for chunk in chunks
+                for record in chunk.records
+                if record.offset >= places[chunk.partition].get(subscriber.name, chunk.end)
+            ]
+            if records:
+                parked += await subscriber.take(work, connection, records, self._now)
+        self._failed_lately.add(parked)
+        await work.flush()
+        return parked
 
     async def _one_by_one(self, handling: Handling) -> int | None:
         """Let each subscriber handle each event in a transaction of its own.

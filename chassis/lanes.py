@@ -8,8 +8,7 @@ process and the database at work, and more would only take memory.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Final
 
 from chassis.handling import Handling
@@ -57,15 +56,10 @@ class Lanes:
     def __init__(self) -> None:
         self._taken = False
         self._waiting: deque[Waiting] = deque()
-        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        #: Held by whoever handles a large chunk.
+        self.large = asyncio.Semaphore(_LARGE_AT_ONCE)
         #: Held by whoever tries an event that a worker may have died of: then a death says which.
         self.suspect = asyncio.Lock()
-
-    @asynccontextmanager
-    async def for_a_large_one(self) -> AsyncIterator[None]:
-        """Handle a large chunk while the block runs."""
-        async with self._large:
-            yield
 
     async def turn(self, waiting: Waiting) -> bool:
         """Wait for the lane; or until another chunk's leader is done with this one: then false.

@@ -241,7 +241,7 @@ class Relay:
             if answer is not None:
                 failed.append((row, answer))
                 stuck.add(aggregate)
-            elif not stuck or aggregate not in stuck:
+            elif aggregate not in stuck:
                 # What comes after a failed one of its aggregate is sent again, behind it.
                 acknowledged.append(row)
         way.done = [*way.done, *acknowledged]

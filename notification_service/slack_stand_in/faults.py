@@ -17,7 +17,7 @@ class FaultKind(StrEnum):
 
 
 class Fault(BaseModel):
-    """Makes the next ``count`` calls fail; of one method only, if it is named."""
+    """Makes the next ``count`` calls fail: all, or those of one method, of one message's text."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -25,6 +25,7 @@ class Fault(BaseModel):
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     retry_after_s: Annotated[int, Field(ge=0, le=3_600, description="for rate_limited")] = 1
     method: Annotated[str, Field(max_length=64, examples=["conversations.history"])] | None = None
+    text: Annotated[str, Field(max_length=4_000, examples=["ada signed up"])] | None = None
 
 
 class Faults:
@@ -39,10 +40,10 @@ class Faults:
     def clear(self) -> None:
         self._waiting.clear()
 
-    def take(self, method: str) -> Fault | None:
+    def take(self, method: str, text: str) -> Fault | None:
         """Return what this call is to suffer, if anything."""
         for fault in self._waiting:
-            if fault.method not in (None, method):
+            if fault.method not in (None, method) or fault.text not in (None, text):
                 continue
             if fault.kind is FaultKind.TIMEOUT_AFTER_POST and method != "chat.postMessage":
                 continue

@@ -122,7 +122,7 @@ def routes(api: WebApi, faults: Faults) -> APIRouter:
     async def call(method: str, request: Request) -> Response:
         try:
             arguments = await _arguments(request)
-            fault = faults.take(method)
+            fault = faults.take(method, arguments.get("text", ""))
             match fault.kind if fault else None:
                 case FaultKind.RATE_LIMITED:
                     assert fault is not None  # noqa: S101 - follows from its kind

@@ -40,20 +40,7 @@ _COMMIT_MIDWAY: Final = (
     '            await connection.exec_driver_sql("COMMIT")\n'
     '            await connection.exec_driver_sql("BEGIN")\n'
 )
-_TAKE_TOGETHER: Final = """\
-            parked: list[Parked] = []
-            for subscriber in self.subscribers:
-                records = [
-                    record
-                    for chunk in chunks
-                    for record in chunk.records
-                    if record.offset >= places[chunk.partition].get(subscriber.name, chunk.end)
-                ]
-                if records:
-                    parked += await subscriber.take(work, connection, records, self._now)
-            self._failed_lately.add(parked)
-            await work.flush()
-"""
+_TAKE: Final = "            parked = await self._take(connection, chunks, places)\n"
 
 _WRITING: Final = (
     Mutation(
@@ -161,7 +148,7 @@ _PUBLISHING: Final = (
         name="relay-order",
         guard="what follows a failed row of its aggregate is sent again, behind it",
         file="chassis/relay.py",
-        before="            elif not stuck or aggregate not in stuck:\n",
+        before="            elif aggregate not in stuck:\n",
         after="            else:\n",
         proven_by=(
             f"{_UNIT_RELAY}TestPublishing::test_sends_what_follows_a_failed_one_of_its_aggregate_again_behind_it",
@@ -300,19 +287,19 @@ _HANDLING: Final = (
         name="effects-with-progress",
         guard="progress is committed with the effects, and not before them",
         file="chassis/consume.py",
-        before="            parked: list[Parked] = []\n",
-        after=f"{_COMMIT_MIDWAY}            parked: list[Parked] = []\n",
+        before=_TAKE,
+        after=f"{_COMMIT_MIDWAY}{_TAKE}",
         proven_by=(f"{_DATABASE_AWAY}{_CUT_BEFORE_EFFECTS}",),
     ),
     Mutation(
         name="progress-with-effects",
         guard="the effects are committed with progress, and not before it",
         file="chassis/consume.py",
-        before=_TAKE_TOGETHER,
+        before=_TAKE,
         after=(
             '            await connection.exec_driver_sql("ROLLBACK")\n'
             '            await connection.exec_driver_sql("BEGIN")\n'
-            f"{_TAKE_TOGETHER}{_COMMIT_MIDWAY}"
+            f"{_TAKE}{_COMMIT_MIDWAY}"
             "            spans = [Span(c.partition, c.begin, c.end) for c in chunks]\n"
             "            await self._advance(connection, self._names, spans)\n"
         ),

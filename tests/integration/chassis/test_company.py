@@ -33,7 +33,7 @@ class Path:
         self.failing: set[str] = set()
         self.hanging: set[str] = set()
         self.gate = record(_GATE)
-        self.opened = asyncio.Event()
+        self.reached, self.opened = asyncio.Event(), asyncio.Event()
         self.revoked_at_the_gate: int | None = None
         self.consumer: Consumer[PathWork]
 
@@ -46,6 +46,7 @@ class Path:
 
     async def _look(self, _event: IntegrationEvent, envelope: Envelope) -> None:
         if envelope.subject == subject_of(self.gate):
+            self.reached.set()
             await self.opened.wait()
             if self.revoked_at_the_gate is not None:
                 self.feeds[self.revoked_at_the_gate].revoked = True
@@ -61,7 +62,7 @@ class Path:
     async def together(self, *chunks: Sequence[FedRecord]) -> list["asyncio.Task[None]"]:
         """Have these wait for the lane, in this order, and let the one go that has it."""
         first = self.begun([self.gate])
-        await eventually(lambda: asyncio.sleep(0, self.feeds[_GATE].done is None))
+        await self.reached.wait()
         waiting: list[asyncio.Task[None]] = []
         for chunk in chunks:
             waiting.append(self.begun(chunk))

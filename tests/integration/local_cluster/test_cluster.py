@@ -75,8 +75,9 @@ class TestTheSystem:
         self, cluster: RunningCluster
     ) -> None:
         name = cluster.add_worker("accounts", 2, stop_signal=signal.SIGKILL)
+        log = cluster.log(name)
         # It takes no port that is anybody's, and says so when it serves.
-        until(lambda: '"listening"' in cluster.log(name).read_text(), within_s=60)
+        until(lambda: log.exists() and '"listening"' in log.read_text(), within_s=60)
         there = cluster.processes()[name]
         cluster.remove_worker(name)
         gone = cluster.processes()[name]

@@ -96,7 +96,7 @@ class TestTheServiceKilled:
         async with process_of("notification_service", **settings) as service:
             await publish(kafka, signed_up(0, name))
             await until_told(slack, name)
-            await slack.fail("timeout_after_post")
+            await slack.fail("timeout_after_post", text=f"{killed_name} signed up")
             await publish(kafka, signed_up(1, killed_name))
             await until_told(slack, killed_name)
             await kill(service)

@@ -135,18 +135,22 @@ class TestOneThatIsCancelled:
 
 class TestLargeOnes:
     async def test_go_two_at_a_time_and_leave_the_lane_to_the_small(self, lanes: Lanes) -> None:
-        at_work = 0
-        most = 0
+        at_work: list[int] = []
+        go_on = asyncio.Event()
 
-        async def handle() -> None:
-            nonlocal at_work, most
-            async with lanes.for_a_large_one():
-                at_work += 1
-                most = max(most, at_work)
-                assert await lanes.turn(waiting())
-                lanes.free()
-                at_work -= 1
+        async def handle(number: int) -> None:
+            async with lanes.large:
+                at_work.append(number)
+                await go_on.wait()
 
-        await asyncio.gather(*(handle() for _ in range(5)))
+        async with asyncio.TaskGroup() as group:
+            for number in range(3):
+                group.create_task(handle(number))
+            small = await lanes.turn(waiting())
+            await asyncio.sleep(0)
+            first = list(at_work)
+            go_on.set()
 
-        assert most <= 2
+        assert small
+        assert first == [0, 1]
+        assert at_work == [0, 1, 2]

@@ -227,6 +227,13 @@ class TestFaults:
         assert posted["ok"] is True
         assert failed.status_code == 500
 
+    async def test_one_for_a_text_leaves_the_others_alone(self, slack: httpx.AsyncClient) -> None:
+        await slack.post("/control/faults", json={"kind": "token_revoked", "text": "x"})
+
+        errors = [(await post(slack, text)).get("error") for text in ("y", "x", "x")]
+
+        assert errors == [None, "token_revoked", None]
+
     async def test_they_can_be_taken_back(self, slack: httpx.AsyncClient) -> None:
         await slack.post("/control/faults", json={"kind": "server_error", "count": 100})
 
