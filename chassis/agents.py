@@ -54,6 +54,8 @@ _STOP_WITHIN_S: Final = 10.0
 _NEVER_S: Final = 2_000_000.0
 _METADATA_MAX_AGE_MS: Final = 3_000
 _CHUNKS_AHEAD: Final = 2
+# Of each partition: about a chunk of usual events. A larger event comes all the same, by itself.
+_MOST_FETCHED_BYTES: Final = 256 * 1024
 
 
 class Stalled(RuntimeError):
@@ -214,6 +216,7 @@ class Agents(Generic[W]):
             consumer_group_instance_id=f"{self._service}-{settings.worker_name}",
             # An automatic reset would read elsewhere than progress says, and nobody would know.
             consumer_auto_offset_reset="none",
+            consumer_max_fetch_size=_MOST_FETCHED_BYTES,
             stream_buffer_maxsize=_CHUNKS_AHEAD,
             stream_wait_empty=False,
             topic_allow_declare=False,
@@ -390,7 +393,7 @@ def _handler_of(consumer: Consumer[Any], app: faust.App) -> Any:
     async def take(stream: faust.StreamT[Any]) -> None:
         assert isinstance(stream, faust.Stream)  # noqa: S101 - for the type checker
         async for event in stream.noack().events():
-            await consumer.handle(event.value, _feed_of(app))
+            await consumer.handle(event.value.take(), _feed_of(app))
 
     return take
 

@@ -39,11 +39,26 @@ log = structlog.get_logger(__name__)
 _FETCH_WAIT_MS: Final = 100
 _ROOM_WAIT_MS: Final = 10
 _NOTHING_READY_S: Final = 0.02
-# Chunks of a partition that were fetched and are not done: one in hand, and the next.
+# Chunks of a partition that were fetched and are not done: one in hand, and the next. With less
+# nothing would follow a chunk that got lost, and betray it at once.
 _MOST_AHEAD: Final = 2
 _LOOK_AT_ENDS_EVERY_S: Final = 0.25
 
 _serial = itertools.count()
+
+
+class Parcel:
+    """A chunk until it is taken out: Faust keeps the last that it delivered of each partition."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        self._chunk: Chunk | None = chunk
+
+    def take(self) -> Chunk:
+        """Return the chunk, once."""
+        chunk, self._chunk = self._chunk, None
+        if chunk is None:
+            raise RuntimeError("Faust has delivered one event twice")
+        return chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +77,8 @@ class DeliveredChunk(Chunk):
     serialized_value_size: int = 0
 
     @property
-    def value(self) -> Chunk:
-        return self
+    def value(self) -> Parcel:
+        return Parcel(self)
 
 
 Positions = Callable[[frozenset[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]]
@@ -387,7 +402,7 @@ class ChunkTransport(driver.Transport):
 
 
 class PassThrough(faust.Schema[Any, Any]):
-    """Gives the agent the chunk itself: decoding is the subscriber's."""
+    """Gives the agent the parcel as it is: decoding is the subscriber's."""
 
     def loads_key(self, app: Any, message: Any, **_kwargs: Any) -> Any:
         return message.key

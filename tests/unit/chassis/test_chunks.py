@@ -1,6 +1,7 @@
 """The chunk transport's own rules."""
 
 import asyncio
+import gc
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -187,9 +188,19 @@ class TestToFaust:
 
         message = consumer._to_message(tuples.TP("t", 0), chunk)
 
-        value: object = message.value
-        assert value is chunk
+        parcel: Any = message.value
+        assert parcel.take() is chunk
         assert message.offset == chunk.offset
+
+    def test_a_parcel_keeps_no_records_of_a_chunk_that_was_taken_out(self) -> None:
+        chunk = DeliveredChunk("t", 0, 5, 7, 1, [])
+        parcel = chunk.value
+
+        parcel.take()
+
+        assert chunk not in gc.get_referents(parcel)
+        with pytest.raises(RuntimeError, match="twice"):
+            parcel.take()
 
     def test_each_chunk_is_a_later_record(self) -> None:
         one, two = (DeliveredChunk("t", 0, 5, 7, 1, []) for _ in range(2))
