@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 import faust
 import structlog
 from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from faust.contrib.asgi import bind_to_running_loop
 from mode import CrashingSupervisor
@@ -31,6 +33,7 @@ from chassis.kafka import (
     cancelled_by_us_only,
     shortcomings,
     topic_states,
+    unowned,
 )
 from chassis.lanes import Lanes
 from chassis.libraries import check_libraries
@@ -114,6 +117,7 @@ class Agents(Generic[W]):
         self._trouble: str | None = "starting"
         self._lacking: str | None = None
         self._placing: str | None = None
+        self._unowned: frozenset[TopicPartition] = frozenset()
         self._standings: Sequence[Standing] = ()
         self._shorter: Mapping[TopicPartition, str] = {}
         self._given_up: Mapping[TopicPartition, str] = {}
@@ -123,6 +127,8 @@ class Agents(Generic[W]):
         """Say why events do not flow, or None when they do."""
         said = [self._lacking, self._placing, *self._shorter.values(), *self._given_up.values()]
         said += [each.trouble() for each in self._consumers.values()]
+        if self._unowned:
+            said.append(f"no worker has {_names_of(self._unowned)}")
         return self._trouble or "; ".join(each for each in said if each) or None
 
     async def run(self) -> None:
@@ -138,7 +144,7 @@ class Agents(Generic[W]):
                 return
             self._trouble = "joining the consumer group"
             app = self._app = self._make_app()
-            asking = asyncio.create_task(self._keep_asking())
+            asking = asyncio.create_task(self._keep_asking(app))
             try:
                 started = asyncio.create_task(app.start())
                 await self._watch(app, started, asking)
@@ -174,19 +180,39 @@ class Agents(Generic[W]):
             self._trouble = reason
             await asyncio.sleep(_ASK_AGAIN_S)
 
-    async def _keep_asking(self) -> None:
+    async def _keep_asking(self, app: faust.App) -> None:
         """Ask Kafka all the time for a sign of life: Faust says nothing when there is none."""
         while True:
             await asyncio.sleep(_ASK_KAFKA_EVERY_S)
             self._lacking = await self._what_kafka_lacks()
+            if self._lacking is None:
+                await self._have_all_shared_out(app)
+
+    async def _have_all_shared_out(self, app: faust.App) -> None:
+        """Have the group share its partitions out anew where some stay with nobody.
+
+        A worker that is back within its session is given what it had, and not asked to share out
+        (KIP-345). So nobody looks for partitions that are added then, or before: the group's
+        leader would, and is the worker that was away. Of those that are not the leader Kafka
+        shares nothing out, so all may ask.
+        """
+        before = self._unowned
+        try:
+            with cancelled_by_us_only():
+                async with self._admin_client() as client:
+                    self._unowned = await unowned(client, self._service, list(self._consumers))
+        except (KafkaError, OSError) as error:
+            log.info("group-not-described", error=type(error).__name__)
+            return
+        if still := before & self._unowned:
+            log.warning("partitions-unowned", partitions=_names_of(still))
+            await _feed_of(app).rejoin()
 
     async def _what_kafka_lacks(self) -> str | None:
         topics = [consumer.topic for consumer in self._consumers.values()]
         try:
             with cancelled_by_us_only():
-                async with admin_client(
-                    self._settings.kafka_bootstrap, KafkaSecurity.of(self._settings)
-                ) as client:
+                async with self._admin_client() as client:
                     states = await topic_states(client, [topic.name for topic in topics])
         except (KafkaError, OSError) as error:
             return f"Kafka does not answer: {type(error).__name__}"
@@ -195,6 +221,9 @@ class Agents(Generic[W]):
         if not missing and self._settings.environment == "development":
             return None
         return "; ".join(short) or None
+
+    def _admin_client(self) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
+        return admin_client(self._settings.kafka_bootstrap, KafkaSecurity.of(self._settings))
 
     def _make_app(self) -> faust.App:
         check_libraries()

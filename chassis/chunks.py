@@ -265,6 +265,13 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             consumer.seek(tp, offset)
             self.places[tp] = Place(next(self._epochs), offset)
 
+    async def rejoin(self) -> None:
+        """Ask the group to share out its partitions anew; it does if this worker is its leader."""
+        await self.call_thread(self._rejoin)
+
+    async def _rejoin(self) -> None:
+        self._ensure_consumer()._coordinator.request_rejoin()  # noqa: SLF001 - aiokafka offers none
+
     async def commit_for_lag_tools(self, offsets: Mapping[TopicPartition, int]) -> None:
         try:
             await self.call_thread(self._ensure_consumer().commit, offsets)
@@ -323,6 +330,10 @@ class ChunkConsumer(driver.Consumer):
         :raises KafkaError: the brokers do not say
         """
         return await self._thread.bounds(topic)
+
+    async def rejoin(self) -> None:
+        """Ask the group to share out its partitions anew; it does if this worker is its leader."""
+        await self._thread.rejoin()
 
     def is_current(self, chunk: Chunk) -> bool:
         place = self.places.get(chunk.tp)

@@ -18,6 +18,7 @@ import click
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
@@ -168,6 +169,28 @@ async def topic_states(
         else None
         for name in wanted
     }
+
+
+async def unowned(
+    client: AIOKafkaAdminClient, group: str, topics: Collection[str]
+) -> frozenset[TopicPartition]:
+    """Return the partitions that no member of a group has; none while the group is shared out."""
+    owned: set[TopicPartition] = set()
+    for answer in await client.describe_consumer_groups([group]):
+        for _error, _group, state, _type, _protocol, members, *_rights in answer.groups:
+            if state != "Stable":
+                return frozenset()
+            for *_about, encoded in members:
+                assigned = ConsumerProtocol.ASSIGNMENT.decode(encoded).assignment
+                owned.update(
+                    TopicPartition(name, each) for name, those in assigned for each in those
+                )
+    there = {
+        TopicPartition(each["topic"], partition["partition"])
+        for each in await client.describe_topics(list(topics))
+        for partition in each["partitions"]
+    }
+    return frozenset(there - owned)
 
 
 def shortcomings(topic: Topic, state: TopicState | None) -> list[str]:

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Final
 
 import faust
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 
@@ -27,6 +28,7 @@ _NAMES: Final[Mapping[type, Sequence[str]]] = {
         "verify_event_path",
     ),
     driver.Transport: ("Consumer",),
+    GroupCoordinator: ("request_rejoin",),
     TableManager: ("on_start", "sleep"),
     faust.Schema: ("loads_key", "loads_value"),
 }

@@ -269,6 +269,16 @@ _DELIVERING: Final = (
         proven_by=(f"{_WATCH}test_ends_when_it_may_not_join_the_group",),
     ),
     Mutation(
+        name="all-shared-out",
+        guard="partitions that no worker of a group has are shared out anew",
+        file="chassis/agents.py",
+        before="            await _feed_of(app).rejoin()\n",
+        after="",
+        proven_by=(
+            f"{_BEGINS}test_a_worker_that_came_back_at_once_reads_partitions_that_are_added_then",
+        ),
+    ),
+    Mutation(
         name="worker-name-lock",
         guard="a worker joins its group when nobody else bears its name",
         file="chassis/agents.py",

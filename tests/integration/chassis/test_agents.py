@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from aiokafka.errors import KafkaError
 from aiokafka.record import default_records
 from prometheus_client import REGISTRY
@@ -18,6 +18,7 @@ from chassis import agents as agents_module
 from chassis import done, failures, libraries
 from chassis.agents import Stalled
 from chassis.consume import Consumer
+from chassis.kafka import admin_client
 from chassis.parking import Failure, Parked
 from chassis.progress import begin
 from chassis.records import Record
@@ -229,6 +230,26 @@ class TestWhereItBegins:
             standings = await begin(connection, [one], one.topic.name, bounds, utc_now)
 
         assert {each.tp.partition: each.next_offset for each in standings} == {0: 7, 1: 9, 2: 0}
+
+    async def test_a_worker_that_came_back_at_once_reads_partitions_that_are_added_then(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own(partitions=1)
+        await create_topic(kafka, topic)
+        settings, one = settings_for(database, kafka), subscriber("test.one", topic)
+        for _ in range(2):
+            async with consuming(settings, engine, [one], service=topic.name) as worker:
+                await until_well(worker)
+        async with consuming(settings, engine, [one], service=topic.name) as worker:
+            await until_well(worker)
+
+            async with admin_client(kafka) as client:
+                await client.create_partitions({topic.name: NewPartitions(3)})
+            await publish(kafka, topic, [signed_up(uuid4(), 1)], partition=2)
+
+            await until_says(worker, f"no worker has {topic.name}[1], {topic.name}[2]")
+            await until_handled(database, 1)
+            await until_well(worker)
 
     async def test_a_topic_that_is_shorter_than_progress_is_left_alone_in_sight(
         self, database: str, engine: AsyncEngine, kafka: str
