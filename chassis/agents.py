@@ -201,7 +201,7 @@ class Agents(Generic[W]):
             with cancelled_by_us_only():
                 async with self._admin_client() as client:
                     self._unowned = await unowned(client, self._service, list(self._consumers))
-        except (KafkaError, OSError) as error:
+        except (KafkaError, OSError, ValueError) as error:
             log.info("group-not-described", error=type(error).__name__)
             return
         if still := before & self._unowned:

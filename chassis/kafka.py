@@ -174,17 +174,19 @@ async def topic_states(
 async def unowned(
     client: AIOKafkaAdminClient, group: str, topics: Collection[str]
 ) -> frozenset[TopicPartition]:
-    """Return the partitions that no member of a group has; none while the group is shared out."""
+    """Return the partitions that no member of a group has; none while the group is shared out.
+
+    :raises ValueError: a member is none of Kafka's usual consumers
+    """
     owned: set[TopicPartition] = set()
     for answer in await client.describe_consumer_groups([group]):
         for _error, _group, state, _type, _protocol, members, *_rights in answer.groups:
             if state != "Stable":
                 return frozenset()
-            for *_about, encoded in members:
-                assigned = ConsumerProtocol.ASSIGNMENT.decode(encoded).assignment
-                owned.update(
-                    TopicPartition(name, each) for name, those in assigned for each in those
-                )
+            # Of a member that was given nothing at all there is nothing to decode.
+            for encoded in (each[-1] for each in members if each[-1]):
+                for name, numbers in ConsumerProtocol.ASSIGNMENT.decode(encoded).assignment:
+                    owned.update(TopicPartition(name, number) for number in numbers)
     there = {
         TopicPartition(each["topic"], partition["partition"])
         for each in await client.describe_topics(list(topics))
