@@ -20,6 +20,7 @@ from tests.faults.bad_bytes import (
     bad_records,
 )
 from tests.faults.harness import System, running_system
+from tests.faults.watch import answered
 from tests.integration.chassis.path import rows
 from verification.report import Expected
 from verification.verify import verify
@@ -95,6 +96,7 @@ class TestBadBytesOnEveryTopic:
     ) -> None:
         async with system.workload.at(10):
             published = await publish_bad_records(system)
+            await answered(system)
         await until_all_is_read(system, published)
 
         of_users = [each for each in published if each.topic == USERS_USER.name]
@@ -144,7 +146,6 @@ class TestBadBytesOnEveryTopic:
         )
         report = await verify(system.addresses, expected, wait_s=60)
         assert report.holds, report.broken()
-        assert len(system.workload.promised) > 20
 
 
 def subject_of(bad: BadRecord) -> UUID | None:
