@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,8 +21,28 @@ from local_cluster.topology import OPERATOR, SLACK_STAND_IN
 _TOPIC = "users.user"
 _WITHIN_S = 20.0
 _LOOK_EVERY_S = 0.02
+_ASK_AGAIN_S = 0.1
+_NOT_THERE = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT)
 
 Json = dict[str, Any]
+
+
+class Patient(httpx.AsyncHTTPTransport):
+    """Asks again while a process that was killed comes back."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        deadline = time.monotonic() + _WITHIN_S
+        while True:
+            try:
+                answer = await super().handle_async_request(request)
+            except httpx.TransportError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                if answer.status_code not in _NOT_THERE or time.monotonic() > deadline:
+                    return answer
+                await answer.aclose()
+            await asyncio.sleep(_ASK_AGAIN_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +67,16 @@ async def show_journey(cluster: Cluster, console: Console) -> None:
 
     :raises ClusterError: a step did not come in time
     """
+    try:
+        await _show_journey(cluster, console)
+    except httpx.TransportError as error:
+        raise ClusterError(f"the gateway does not answer: {type(error).__name__}") from None
+
+
+async def _show_journey(cluster: Cluster, console: Console) -> None:
     url = cluster.topology.url("gateway")
     async with (
-        httpx.AsyncClient(base_url=url, timeout=10) as gateway,
+        httpx.AsyncClient(base_url=url, timeout=10, transport=Patient()) as gateway,
         _records_from_now(f"127.0.0.1:{cluster.settings.kafka_port}") as consumer,
     ):
         await _until_untroubled(cluster)
@@ -65,6 +92,8 @@ async def show_journey(cluster: Cluster, console: Console) -> None:
                 "email": f"{username}@example.com",
                 "password": password,
             },
+            # However often it must be sent, they are signed up once.
+            headers={"Idempotency-Key": secrets.token_hex(16)},
         )
         answered_at = time.time()
         if answer.status_code != httpx.codes.CREATED:
@@ -100,9 +129,10 @@ async def _until_untroubled(cluster: Cluster) -> None:
     deadline = time.monotonic() + _WITHIN_S
     async with httpx.AsyncClient(timeout=5) as client:
         while time.monotonic() < deadline:
-            answers = [await client.get(f"{url}/health/ready") for url in urls]
-            if not any(answer.json().get("troubles", True) for answer in answers):
-                return
+            with suppress(httpx.TransportError):
+                answers = [await client.get(f"{url}/health/ready") for url in urls]
+                if not any(answer.json().get("troubles", True) for answer in answers):
+                    return
             await asyncio.sleep(0.1)
 
 
@@ -124,7 +154,8 @@ async def _token(gateway: httpx.AsyncClient, username: str, password: str) -> di
     """Sign in, and return the header that says so."""
     form = {"username": username, "password": password}
     answer = await gateway.post("/auth/token", data=form)
-    answer.raise_for_status()
+    if not answer.is_success:
+        raise ClusterError(f"signing in was answered {answer.status_code}: {answer.text}")
     return {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
 
