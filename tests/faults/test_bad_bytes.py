@@ -96,7 +96,7 @@ class TestBadBytesOnEveryTopic:
     ) -> None:
         async with system.workload.at(10):
             published = await publish_bad_records(system)
-            await answered(system)
+            await answered(system, 21)
         await until_all_is_read(system, published)
 
         of_users = [each for each in published if each.topic == USERS_USER.name]
@@ -146,6 +146,7 @@ class TestBadBytesOnEveryTopic:
         )
         report = await verify(system.addresses, expected, wait_s=60)
         assert report.holds, report.broken()
+        assert len(system.workload.promised) > 20
 
 
 def subject_of(bad: BadRecord) -> UUID | None:

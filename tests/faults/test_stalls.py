@@ -134,6 +134,7 @@ class TestAKilledWorker:
             stalls = list(observer.stalls.ended)
         assert not watch.not_ready
         late_s = usual_s + blur_s(observer)
+        assert {each.partition for each in stalls} & its
         check(stalls, its, late_s, flows_within_s=FLOWS_AGAIN_WITHIN_S)
 
     async def test_has_its_partitions_back_when_it_is_started_again(
