@@ -31,9 +31,9 @@ from chassis.kafka import (
     KafkaSecurity,
     admin_client,
     cancelled_by_us_only,
+    shares_of,
     shortcomings,
     topic_states,
-    unowned,
 )
 from chassis.lanes import Lanes
 from chassis.libraries import check_libraries
@@ -117,6 +117,7 @@ class Agents(Generic[W]):
         self._trouble: str | None = "starting"
         self._lacking: str | None = None
         self._placing: str | None = None
+        self._partitions: frozenset[TopicPartition] = frozenset()
         self._unowned: frozenset[TopicPartition] = frozenset()
         self._standings: Sequence[Standing] = ()
         self._shorter: Mapping[TopicPartition, str] = {}
@@ -150,7 +151,7 @@ class Agents(Generic[W]):
                 await self._watch(app, started, asking)
             finally:
                 asking.cancel()
-                await self._end(app)
+                await asyncio.gather(self._end(app), asyncio.wait([asking]))
 
     async def stop(self) -> None:
         """Finish the chunks in hand, leave, and let ``run`` return."""
@@ -200,10 +201,11 @@ class Agents(Generic[W]):
         try:
             with cancelled_by_us_only():
                 async with self._admin_client() as client:
-                    self._unowned = await unowned(client, self._service, list(self._consumers))
+                    shares = await shares_of(client, self._service)
         except (KafkaError, OSError, ValueError) as error:
             log.info("group-not-described", error=type(error).__name__)
             return
+        self._unowned = self._partitions.difference(*shares.values()) if shares else frozenset()
         if still := before & self._unowned:
             log.warning("partitions-unowned", partitions=_names_of(still))
             await _feed_of(app).rejoin()
@@ -216,9 +218,14 @@ class Agents(Generic[W]):
                     states = await topic_states(client, [topic.name for topic in topics])
         except (KafkaError, OSError) as error:
             return f"Kafka does not answer: {type(error).__name__}"
-        missing = [name for name, state in states.items() if state is None]
+        there = {name: state for name, state in states.items() if state is not None}
+        self._partitions = frozenset(
+            TopicPartition(name, number)
+            for name, state in there.items()
+            for number in range(state.partitions)
+        )
         short = [each for topic in topics for each in shortcomings(topic, states[topic.name])]
-        if not missing and self._settings.environment == "development":
+        if len(there) == len(states) and self._settings.environment == "development":
             return None
         return "; ".join(short) or None
 

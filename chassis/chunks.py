@@ -13,6 +13,7 @@ The names of Faust's and aiokafka's insides that this rests on are used in this 
 """
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -27,7 +28,8 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
-from mode import Seconds
+from mode import Seconds, Service
+from mode.threads import ServiceThread, WorkerThread
 
 from chassis.done import Done, Place
 from chassis.handling import Chunk
@@ -85,10 +87,28 @@ Positions = Callable[[frozenset[TopicPartition]], Awaitable[Mapping[TopicPartiti
 """Where to read each partition from; one that is left out stays unread."""
 
 
+class _Thread(WorkerThread):
+    """A thread that keeps no process alive when it hangs, and no event loop while it ends."""
+
+    def __init__(self, service: ServiceThread) -> None:
+        super().__init__(service)
+        self.daemon = True
+        self.ended = asyncio.Event()
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            with contextlib.suppress(RuntimeError):  # nobody waits: the loop is closed
+                self.service.parent_loop.call_soon_threadsafe(self.ended.set)
+
+
 class ChunkThread(driver.AIOKafkaConsumerThread):
     """The consumer's thread: fetches chunks, and keeps the place of every partition."""
 
+    Worker = _Thread
     consumer: "ChunkConsumer"
+    _thread: _Thread | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,6 +130,16 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         # Faust's 1.5 s would let one partition with nothing new hold up the others so long.
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001 - Faust offers no setting
         return consumer
+
+    async def stop(self) -> None:
+        """Stop, and wait for the thread's end.
+
+        mode has the event loop stand still for it, which the thread may have to ask for something.
+        """
+        if self._started.is_set():
+            await Service.stop(self)
+            if self._thread is not None:
+                await self._thread.ended.wait()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         # First, before anything is awaited: what is fetched now belongs to somebody else.

@@ -82,10 +82,13 @@ async def admin_client(
         request_timeout_ms=_REQUEST_TIMEOUT_MS,
         **security.client_arguments(),
     )
+    starting = asyncio.ensure_future(client.start())
     try:
-        await client.start()
+        await asyncio.shield(starting)
         yield client
     finally:
+        # Cancelled amid it, aiokafka would leave a connection open that it does not know of.
+        await asyncio.wait([starting])
         await client.close()
 
 
@@ -171,28 +174,25 @@ async def topic_states(
     }
 
 
-async def unowned(
-    client: AIOKafkaAdminClient, group: str, topics: Collection[str]
-) -> frozenset[TopicPartition]:
-    """Return the partitions that no member of a group has; none while the group is shared out.
+async def shares_of(
+    client: AIOKafkaAdminClient, group: str
+) -> Mapping[str, frozenset[TopicPartition]]:
+    """Return which partitions each member of a group has; none while they are shared out.
 
     :raises ValueError: a member is none of Kafka's usual consumers
     """
-    owned: set[TopicPartition] = set()
+    shares: dict[str, frozenset[TopicPartition]] = {}
     for answer in await client.describe_consumer_groups([group]):
         for _error, _group, state, _type, _protocol, members, *_rights in answer.groups:
             if state != "Stable":
-                return frozenset()
-            # Of a member that was given nothing at all there is nothing to decode.
-            for encoded in (each[-1] for each in members if each[-1]):
-                for name, numbers in ConsumerProtocol.ASSIGNMENT.decode(encoded).assignment:
-                    owned.update(TopicPartition(name, number) for number in numbers)
-    there = {
-        TopicPartition(each["topic"], partition["partition"])
-        for each in await client.describe_topics(list(topics))
-        for partition in each["partitions"]
-    }
-    return frozenset(there - owned)
+                return {}
+            for member_id, *_about, encoded in members:
+                # Of a member that was given nothing at all there is nothing to decode.
+                share = ConsumerProtocol.ASSIGNMENT.decode(encoded).assignment if encoded else ()
+                shares[member_id] = frozenset(
+                    TopicPartition(name, number) for name, numbers in share for number in numbers
+                )
+    return shares
 
 
 def shortcomings(topic: Topic, state: TopicState | None) -> list[str]:

@@ -8,6 +8,7 @@ import faust
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
+from mode.threads import ServiceThread, WorkerThread
 
 # The versions whose insides were read, and what of them is used or overridden below.
 _VERSIONS: Final = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
@@ -29,7 +30,9 @@ _NAMES: Final[Mapping[type, Sequence[str]]] = {
     ),
     driver.Transport: ("Consumer",),
     GroupCoordinator: ("request_rejoin",),
+    ServiceThread: ("Worker", "stop"),
     TableManager: ("on_start", "sleep"),
+    WorkerThread: ("run",),
     faust.Schema: ("loads_key", "loads_value"),
 }
 

@@ -8,10 +8,9 @@ from itertools import pairwise
 from typing import Final
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import KafkaError
 
+from chassis.kafka import admin_client, shares_of
 from chassis.testing import eventually
 from contracts.topics import USERS_USER
 from tests.faults.harness import System, running_system
@@ -45,39 +44,17 @@ def second(system: System) -> Iterator[str]:
     system.cluster.remove_worker(name)
 
 
-async def partitions_of(system: System, group: str) -> dict[str, set[int]]:
-    """Return which partitions of the sign-ups each worker of a service has."""
-    client = AIOKafkaAdminClient(bootstrap_servers=system.cluster.kafka_bootstrap)
-    await client.start()
-    try:
-        [answer] = await client.describe_consumer_groups([group])
-    finally:
-        await client.close()
-    found: dict[str, set[int]] = {}
-    for _error, _group, state, _type, _protocol, members, *_rights in answer.groups:
-        if state != "Stable":
-            return {}
-        for member_id, *_about, assignment in members:
-            assigned = ConsumerProtocol.ASSIGNMENT.decode(assignment)
-            found[member_id] = {
-                number
-                for topic, numbers in assigned.assignment
-                for number in numbers
-                if topic == USERS_USER.name
-            }
-    return found
-
-
 async def shared(system: System, worker: str) -> set[int]:
     """Wait until a worker has partitions beside others; return them."""
     its: set[int] = set()
 
     async def has_some() -> bool:
-        workers = await partitions_of(system, "accounts")
+        async with admin_client(system.cluster.kafka_bootstrap) as client:
+            workers = await shares_of(client, "accounts")
         its.clear()
-        for member, numbers in workers.items():
+        for member, share in workers.items():
             if worker in member:
-                its.update(numbers)
+                its.update(each.partition for each in share if each.topic == USERS_USER.name)
         return bool(its) and len(workers) > 1
 
     await eventually(has_some, within_s=60, every_s=_LOOK_EVERY_S, despite=(KafkaError,))

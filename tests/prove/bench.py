@@ -21,6 +21,8 @@ from tests.prove.mutation import Drifted, Mutation
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _SOME_FAILED: Final = 1
+# All of them take a few minutes: this is for one that hangs beyond its own time.
+_RUN_WITHIN_S: Final = 900
 # How a test says that it saw something wrong, and not that the mutation is no working code.
 _NOTICED: Final = re.compile(
     r"assert\b|AssertionError|TimeoutError|Failed: (DID NOT RAISE|Timeout)"
@@ -59,15 +61,20 @@ class Bench:
         report.unlink(missing_ok=True)
         options = ["-q", "-p", "no:cacheprovider"]
         options += [f"--junitxml={report}", f"--basetemp={self.servers / 'tests'}"]
-        ended = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, *tests],
-            cwd=self.tree,
-            # A cached module of the same second and size would pass for the mutated one.
-            env=os.environ | {SHARED_BY_RUNS: str(self.servers), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        try:
+            ended = subprocess.run(
+                [sys.executable, "-m", "pytest", *options, *tests],
+                cwd=self.tree,
+                # A cached module of the same second and size would pass for the mutated one.
+                env=os.environ
+                | {SHARED_BY_RUNS: str(self.servers), "PYTHONDONTWRITEBYTECODE": "1"},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_RUN_WITHIN_S,
+            )
+        except subprocess.TimeoutExpired:
+            raise NotRun(f"pytest did not end within {_RUN_WITHIN_S} s") from None
         if ended.returncode not in (0, _SOME_FAILED):
             raise NotRun(f"pytest ended with {ended.returncode}: {ended.stdout[-500:]}")
         return _outcomes(report)

@@ -269,6 +269,14 @@ _DELIVERING: Final = (
         proven_by=(f"{_WATCH}test_ends_when_it_may_not_join_the_group",),
     ),
     Mutation(
+        name="thread-answered",
+        guard="a consumer's thread is answered while it ends, and can't keep a worker from ending",
+        file="chassis/chunks.py",
+        before="                await self._thread.ended.wait()\n",
+        after="                self._thread.stop()\n",
+        proven_by=(f"{_WATCH}test_answers_its_consumer_s_thread_while_that_ends",),
+    ),
+    Mutation(
         name="all-shared-out",
         guard="partitions that no worker of a group has are shared out anew",
         file="chassis/agents.py",

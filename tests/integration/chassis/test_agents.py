@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chassis import agents as agents_module
 from chassis import done, failures, libraries
 from chassis.agents import Stalled
+from chassis.chunks import ChunkThread
 from chassis.consume import Consumer
 from chassis.kafka import admin_client
 from chassis.parking import Failure, Parked
@@ -542,6 +544,57 @@ class TestTheWatch:
             stopped, _ = await asyncio.wait([running.task], timeout=3)
 
         assert not stopped
+
+    async def test_ends_although_the_consumer_s_thread_does_not(
+        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        may_end = threading.Event()
+
+        async def hang(_thread: ChunkThread) -> None:
+            await asyncio.to_thread(may_end.wait)
+
+        monkeypatch.setattr(agents_module, "_STOP_WITHIN_S", 1)
+        monkeypatch.setattr(ChunkThread, "_gather_remaining_tasks", hang)
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        async with consuming(
+            settings_for(database, kafka),
+            engine,
+            [subscriber("test.one", topic)],
+            service=topic.name,
+        ) as worker:
+            await until_well(worker)
+
+            await worker.agents.stop()
+            ended, _ = await asyncio.wait([worker.task], timeout=10)
+
+            may_end.set()
+            assert ended
+
+    async def test_answers_its_consumer_s_thread_while_that_ends(
+        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answers: list[str] = []
+
+        async def ask(thread: ChunkThread) -> None:
+            asked = asyncio.run_coroutine_threadsafe(asyncio.sleep(0, "yes"), thread.parent_loop)
+            try:
+                answers.append(await asyncio.wait_for(asyncio.wrap_future(asked), 5))
+            except TimeoutError:
+                answers.append("none")
+
+        monkeypatch.setattr(ChunkThread, "_gather_remaining_tasks", ask)
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+        async with consuming(
+            settings_for(database, kafka),
+            engine,
+            [subscriber("test.one", topic)],
+            service=topic.name,
+        ) as worker:
+            await until_well(worker)
+
+        assert answers == ["yes"]
 
     async def test_ends_at_once_with_libraries_that_are_not_known(
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
