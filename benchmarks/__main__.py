@@ -21,6 +21,7 @@ from benchmarks import page, results
 from benchmarks.display import show
 from benchmarks.figure import Figure
 from benchmarks.figures import FIGURES
+from benchmarks.results import Result
 from benchmarks.runner import measure_all
 from benchmarks.words import last_line
 from local_cluster.directories import make_cluster_directory
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print("stopped: the cluster is down, and nothing is written", file=sys.stderr)
+        print("stopped: the cluster is down", file=sys.stderr)
         return STOPPED
 
 
@@ -112,10 +113,14 @@ def _run(figures: Sequence[Figure], console: Console, *, whole: bool, full: bool
     def say(line: str) -> None:
         console.print(f"{time.monotonic() - began:5.0f} s  {line}", markup=False)
 
+    def measured(so_far: Result) -> None:
+        show(console, so_far.figures[-1])
+        # Hours may lie before the end. Some figures alone are no result of the day.
+        if whole:
+            results.write(so_far, so_far.file)
+
     try:
-        result = measure_all(
-            figures, directory, full=full, say=say, show=lambda each: show(console, each)
-        )
+        result = measure_all(figures, directory, full=full, say=say, measured=measured)
     except KeyboardInterrupt:
         shutil.rmtree(directory, ignore_errors=True)
         raise
@@ -123,7 +128,6 @@ def _run(figures: Sequence[Figure], console: Console, *, whole: bool, full: bool
         say(f"logs: {directory}")
     else:
         shutil.rmtree(directory)
-    # Some figures alone are no result of the day.
     if whole:
         results.write(result, result.file)
         say(f"written: {result.file.relative_to(REPOSITORY)}")

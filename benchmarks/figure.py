@@ -81,7 +81,7 @@ class Figure:
     needs_services: bool = False
     """Whether it is measured on the running system; else every service is stopped."""
     repeats: int = 3
-    full_repeats: int = 5
+    full_repeats: int = 3
     only_in_full: bool = False
 
 

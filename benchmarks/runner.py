@@ -103,12 +103,12 @@ def measure_all(
     *,
     full: bool,
     say: Callable[[str], None],
-    show: Callable[[FigureResult], None],
+    measured: Callable[[Result], None],
 ) -> Result:
     """Start a cluster in a directory and run figures on it; those that need the services first.
 
     :param say: tells how far it is
-    :param show: is given each figure as soon as it is measured
+    :param measured: is given the result so far after each figure, which is its last
     """
     first = [each for each in figures if each.needs_services]
     then = [each for each in figures if not each.needs_services]
@@ -119,22 +119,21 @@ def measure_all(
         if first:
             say("warming up")
             asyncio.run(warm_up(bench))
-        found = asyncio.run(_measure_each(first, bench, show))
+        result = asyncio.run(_measure_each(first, bench, result, measured))
         if then:
             _stop_services(cluster)
-            found += asyncio.run(_measure_each(then, bench, show))
+            result = asyncio.run(_measure_each(then, bench, result, measured))
     order = [each.name for each in figures]
-    return replace(result, figures=sorted(found, key=lambda each: order.index(each.name)))
+    return replace(result, figures=sorted(result.figures, key=lambda each: order.index(each.name)))
 
 
 async def _measure_each(
-    figures: Sequence[Figure], bench: Bench, show: Callable[[FigureResult], None]
-) -> list[FigureResult]:
-    results = []
+    figures: Sequence[Figure], bench: Bench, result: Result, measured: Callable[[Result], None]
+) -> Result:
     for figure in figures:
-        results.append(await measure(figure, bench))
-        show(results[-1])
-    return results
+        result = replace(result, figures=[*result.figures, await measure(figure, bench)])
+        measured(result)
+    return result
 
 
 async def _postgres_version(cluster: RunningCluster) -> str:

@@ -138,7 +138,6 @@ FIGURES: Sequence[Figure] = (
             Goal("ingest_per_s", at_least=1 / _MOST, against=_AMONG_FEW, side=_AMONG_MANY),
             *map(_no_slower, ("account_ms", "by_subject_ms", "by_correlation_ms", "by_type_ms")),
         ),
-        full_repeats=3,
         only_in_full=True,
     ),
 )

@@ -165,7 +165,6 @@ FIGURES: Sequence[Figure] = (
             Side(_FEWER, Kind.OURS, partial(_backlog, rows=_FULL_ROWS)),
         ),
         (Goal("rows_per_s", at_least=0.9, against=_FEWER),),
-        full_repeats=3,
         only_in_full=True,
     ),
 )

@@ -192,6 +192,5 @@ FIGURES: Final = (
             )
         ],
         repeats=1,
-        full_repeats=3,
     ),
 )

@@ -42,6 +42,18 @@ def came_to(throughput: float, failed: str | None = None) -> Measure:
     return measure_all
 
 
+def stopped_after_one(
+    figures: Sequence[Figure],
+    directory: Path,
+    *,
+    full: bool,
+    measured: Callable[[Result], None],
+    **_: Any,
+) -> Result:
+    measured(came_to(60)(figures[:1], directory, full=full))
+    raise KeyboardInterrupt
+
+
 def raises(error: BaseException) -> Measure:
     def measure_all(_figures: object, directory: Path, **_: Any) -> Result:
         directory.mkdir(parents=True)
@@ -138,6 +150,15 @@ class TestWhatIsKept:
 
         assert len(bench.results) == 1
         assert "relay-backlog" in (bench.root / "docs" / "benchmarks.md").read_text()
+
+    def test_of_a_run_that_is_stopped_is_what_was_measured_by_then(self, bench: Bench) -> None:
+        bench.comes_to(stopped_after_one)
+
+        assert command.main(["--full"]) == 130
+
+        (name,) = bench.results
+        kept = results.read(bench.root / "benchmarks" / "results" / name)
+        assert [each.name for each in kept.figures] == ["relay-backlog"]
 
     def test_of_single_figures_is_nothing(self, bench: Bench) -> None:
         assert command.main(["--only", "relay-backlog"]) == 0
