@@ -99,7 +99,7 @@ async def path(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 # A process that handles one chunk of each partition as a worker does, and dies of one event.
 _DIES = """
-import asyncio, os, sys
+import asyncio, contextlib, os, sys
 from chassis import progress
 from chassis.clock import utc_now
 from chassis.consume import MOST_TRIES, SUSPECT_AFTER, Consumer
@@ -109,9 +109,18 @@ from tests.integration.chassis import path
 database, name, *subjects = sys.argv[1:]
 topic = path.Topic(name=name, key="x", owner="x", consumers=(), events=())
 
+beside = asyncio.Semaphore(0)
+
 async def die(_event, envelope):
     if envelope.subject == subjects[0]:
+        # Not before the others are at work beside it, if they may.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                for _ in subjects[1:]:
+                    await beside.acquire()
         os._exit(7)
+    beside.release()
+    await asyncio.sleep(0.5)
 
 async def main():
     async with path.schema(database) as engine:
