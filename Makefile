@@ -55,7 +55,7 @@ test-integration: $(VENV)/development ## run the tests on real PostgreSQL and Ka
 test-e2e: $(VENV)/development ## run the tests on all processes together
 	$(PYTEST) tests/e2e
 
-faults: $(VENV)/development ## make every fault there is, and see that nothing is lost: an hour
+faults: $(VENV)/development ## make every fault there is, and see that nothing is lost: half an hour
 	FAULTS_OUTAGE_S=120 $(RUN) pytest tests/faults
 
 faults-ci: $(VENV)/development ## kill at every failpoint, then three minutes at random: ten minutes
@@ -64,7 +64,7 @@ faults-ci: $(VENV)/development ## kill at every failpoint, then three minutes at
 soak: $(VENV)/development ## make faults at random, with a report (make soak MINUTES=60 SEED=1)
 	$(RUN) tests.faults.random_run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-prove: $(VENV)/development ## take each guard away in turn and see its tests go red (GUARD=... for one)
+prove: $(VENV)/development ## take each guard away in turn and see its tests go red: ten minutes (GUARD=... for one)
 	$(RUN) tests.prove $(if $(GUARD),--only $(GUARD))
 
 check: $(VENV)/development ## lint, types, import rules, generated files
