@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import httpx
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
 from pydantic import SecretStr
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,7 +18,7 @@ from audit_service.settings import AuditSettings
 from audit_service.tables import records
 from chassis.agents import Agents
 from chassis.health import Health
-from chassis.kafka import create_topics
+from chassis.kafka import admin_client, create_topics
 from chassis.process import Component
 from chassis.testing import FedRecord, eventually
 from contracts.topics import TOPICS
@@ -112,10 +111,8 @@ async def test_all_that_is_on_a_topic_is_kept(
 async def test_the_service_keeps_every_topic_of_the_catalogue_for_operators_alone(
     kafka: str, audit_database: str, engine: AsyncEngine
 ) -> None:
-    client = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await client.start()
-    await create_topics(client, brokers=1)
-    await client.close()
+    async with admin_client(kafka) as client:
+        await create_topics(client, brokers=1)
     ours = event(subject=str(uuid4()))
     subject = ours.key.decode()
     sent = [

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from pydantic import SecretStr
 from sqlalchemy import BigInteger, Column, Identity, MetaData, Table, Text, Uuid, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chassis import tables
 from chassis.agents import Agents
 from chassis.database import create_engine
+from chassis.kafka import admin_client
 from chassis.settings import ServiceSettings
 from chassis.subscribers import EventSubscriber, Handler, Start, Subscriber
 from chassis.trail import new_id
@@ -90,14 +91,10 @@ def topic_of_its_own(partitions: int = 2) -> Topic:
 
 
 async def create_topic(kafka: str, topic: Topic, **config: str) -> None:
-    client = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await client.start()
-    try:
+    async with admin_client(kafka) as client:
         await client.create_topics(
             [NewTopic(topic.name, topic.partitions, 1, topic_configs=config)]
         )
-    finally:
-        await client.close()
 
 
 @asynccontextmanager
@@ -200,6 +197,14 @@ async def consuming(
         await agents.stop()
         with suppress(asyncio.CancelledError):
             await asyncio.wait_for(task, 20)
+
+
+def one_consuming(
+    database: str, kafka: str, engine: AsyncEngine, topic: Topic
+) -> AbstractAsyncContextManager[Worker]:
+    """Have a worker whose one subscriber, ``test.one``, takes a topic."""
+    one = subscriber("test.one", topic)
+    return consuming(settings_for(database, kafka), engine, [one], service=topic.name)
 
 
 async def rows(database: str, query: str, *arguments: Any) -> list[Any]:

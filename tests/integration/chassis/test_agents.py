@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
+from aiokafka.admin import NewPartitions, RecordsToDelete
 from aiokafka.errors import KafkaError
 from aiokafka.record import default_records
 from prometheus_client import REGISTRY
@@ -37,6 +37,7 @@ from tests.integration.chassis.path import (
     consuming,
     count,
     create_topic,
+    one_consuming,
     publish,
     rows,
     schema,
@@ -102,12 +103,7 @@ class TestTheStraightPath:
         subjects = [uuid4() for _ in range(50)]
         await publish_some(kafka, topic, subjects, 1, 2, 3)
 
-        async with consuming(
-            settings_for(database, kafka),
-            engine,
-            [subscriber("test.one", topic)],
-            service=topic.name,
-        ):
+        async with one_consuming(database, kafka, engine, topic):
             await until_handled(database, 150)
 
         assert await order(database) == {str(each): [1, 2, 3] for each in subjects}
@@ -150,12 +146,7 @@ class TestTheStraightPath:
         await publish_some(kafka, topic, [uuid4() for _ in range(20)], 1)
         consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=topic.name)
 
-        async with consuming(
-            settings_for(database, kafka),
-            engine,
-            [subscriber("test.one", topic)],
-            service=topic.name,
-        ):
+        async with one_consuming(database, kafka, engine, topic):
             await until_handled(database, 20)
 
             async def no_lag() -> bool:
@@ -288,14 +279,10 @@ class TestWhereItBegins:
             await until_says(worker, f"{topic.name}[0] holds 2 to 3, and progress is at 1")
 
     async def _delete_before(self, kafka: str, topic: Topic, offset: int) -> None:
-        client = AIOKafkaAdminClient(bootstrap_servers=kafka)
-        await client.start()
-        try:
+        async with admin_client(kafka) as client:
             await client.delete_records(
                 {TopicPartition(topic.name, 0): RecordsToDelete(before_offset=offset)}
             )
-        finally:
-            await client.close()
 
 
 class _NotUtf8(str):
@@ -334,12 +321,7 @@ class TestARecordThatCannotBeRead:
             )
         await producer.stop()
 
-        async with consuming(
-            settings_for(database, kafka),
-            engine,
-            [subscriber("test.one", topic)],
-            service=topic.name,
-        ) as worker:
+        async with one_consuming(database, kafka, engine, topic) as worker:
             await until_says(worker, f"{topic.name}[0] holds a record that can't be read next")
             await until_handled(database, 10)
             assert not worker.task.done()
@@ -367,12 +349,7 @@ class TestOddRecords:
             )
         await producer.stop()
 
-        async with consuming(
-            settings_for(database, kafka),
-            engine,
-            [subscriber("test.one", topic)],
-            service=topic.name,
-        ):
+        async with one_consuming(database, kafka, engine, topic):
             await until_handled(database, len(odd))
 
         kept = await rows(database, 'SELECT * FROM parked ORDER BY "offset"')
@@ -508,12 +485,7 @@ class TestTheWatch:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
         await publish_some(kafka, topic, [uuid4()], 1)
-        worker = consuming(
-            settings_for(database, kafka),
-            engine,
-            [subscriber("test.one", topic)],
-            service=topic.name,
-        )
+        worker = one_consuming(database, kafka, engine, topic)
 
         with pytest.raises(Stalled, match="no progress"):
             async with worker as running:
@@ -557,12 +529,7 @@ class TestTheWatch:
         monkeypatch.setattr(ChunkThread, "_gather_remaining_tasks", hang)
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
-        async with consuming(
-            settings_for(database, kafka),
-            engine,
-            [subscriber("test.one", topic)],
-            service=topic.name,
-        ) as worker:
+        async with one_consuming(database, kafka, engine, topic) as worker:
             await until_well(worker)
 
             await worker.agents.stop()
@@ -586,12 +553,7 @@ class TestTheWatch:
         monkeypatch.setattr(ChunkThread, "_gather_remaining_tasks", ask)
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
-        async with consuming(
-            settings_for(database, kafka),
-            engine,
-            [subscriber("test.one", topic)],
-            service=topic.name,
-        ) as worker:
+        async with one_consuming(database, kafka, engine, topic) as worker:
             await until_well(worker)
 
         assert answers == ["yes"]
@@ -602,12 +564,7 @@ class TestTheWatch:
         monkeypatch.setitem(libraries._VERSIONS, "aiokafka", "0.0.1")
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
-        worker = consuming(
-            settings_for(database, kafka),
-            engine,
-            [subscriber("test.one", topic)],
-            service=topic.name,
-        )
+        worker = one_consuming(database, kafka, engine, topic)
 
         with pytest.raises(RuntimeError, match="aiokafka is"):
             async with worker as running:
@@ -619,12 +576,7 @@ class TestTheWatch:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
         await rows(database, "DROP TABLE progress")
-        worker = consuming(
-            settings_for(database, kafka),
-            engine,
-            [subscriber("test.one", topic)],
-            service=topic.name,
-        )
+        worker = one_consuming(database, kafka, engine, topic)
 
         with pytest.raises(Stalled):
             async with worker as running:
@@ -636,12 +588,7 @@ class TestWhatIsAway:
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         topic = topic_of_its_own()
-        async with consuming(
-            settings_for(database, kafka),
-            engine,
-            [subscriber("test.one", topic)],
-            service=topic.name,
-        ) as worker:
+        async with one_consuming(database, kafka, engine, topic) as worker:
             await until_says(worker, f"topic {topic.name} is missing")
 
             await create_topic(kafka, topic)
@@ -734,12 +681,7 @@ class TestWhatIsAway:
     ) -> None:
         kafka, topic = own_kafka.kafka_bootstrap, topic_of_its_own()
         await create_topic(kafka, topic)
-        async with consuming(
-            settings_for(database, kafka),
-            engine,
-            [subscriber("test.one", topic)],
-            service=topic.name,
-        ) as worker:
+        async with one_consuming(database, kafka, engine, topic) as worker:
             await until_well(worker)
 
             await asyncio.to_thread(own_kafka.stop, "kafka")
@@ -756,12 +698,7 @@ class TestWhatIsAway:
         kafka, topic = own_kafka.kafka_bootstrap, topic_of_its_own()
         await create_topic(kafka, topic)
         subjects = [uuid4() for _ in range(20)]
-        async with consuming(
-            settings_for(database, kafka),
-            engine,
-            [subscriber("test.one", topic)],
-            service=topic.name,
-        ):
+        async with one_consuming(database, kafka, engine, topic):
             await publish_some(kafka, topic, subjects, 1)
             await until_handled(database, 20)
 

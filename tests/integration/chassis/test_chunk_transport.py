@@ -19,6 +19,7 @@ from tests.integration.chassis.path import (
     consuming,
     count,
     create_topic,
+    one_consuming,
     publish,
     rows,
     schema,
@@ -166,12 +167,7 @@ class TestALostTail:
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic)
 
-        async with consuming(
-            settings_for(database, kafka),
-            engine,
-            [subscriber("test.one", topic)],
-            service=topic.name,
-        ):
+        async with one_consuming(database, kafka, engine, topic):
             await publish(kafka, topic, [signed_up(uuid4(), 1)])
 
             async def it_is_handled() -> bool:
