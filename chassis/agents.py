@@ -52,11 +52,14 @@ _LOOK_WITHIN_S: Final = 2.0
 _ASK_AGAIN_S: Final = 0.5
 _ASK_KAFKA_EVERY_S: Final = 3.0
 _JOIN_WITHIN_S: Final = 30.0
+_START_WITHIN_S: Final = 3.0
 _STOP_WITHIN_S: Final = 10.0
 # Beyond this aiokafka leaves the group for good when nothing is polled, as with no partition.
 _NEVER_S: Final = 2_000_000.0
 _METADATA_MAX_AGE_MS: Final = 3_000
-_CHUNKS_AHEAD: Final = 2
+# Chunks of a partition that may wait in Faust: more than our transport hands it. Where it thinks
+# that all partitions have too much, Faust sleeps for a second.
+_NEVER_FULL: Final = 16
 # Of each partition: about a chunk of usual events. A larger event comes all the same, by itself.
 _MOST_FETCHED_BYTES: Final = 256 * 1024
 
@@ -146,12 +149,12 @@ class Agents(Generic[W]):
             self._trouble = "joining the consumer group"
             app = self._app = self._make_app()
             asking = asyncio.create_task(self._keep_asking(app))
+            started = asyncio.create_task(app.start())
             try:
-                started = asyncio.create_task(app.start())
                 await self._watch(app, started, asking)
             finally:
                 asking.cancel()
-                await asyncio.gather(self._end(app), asyncio.wait([asking]))
+                await asyncio.gather(self._end(app, started), asyncio.wait([asking]))
 
     async def stop(self) -> None:
         """Finish the chunks in hand, leave, and let ``run`` return."""
@@ -253,7 +256,7 @@ class Agents(Generic[W]):
             # An automatic reset would read elsewhere than progress says, and nobody would know.
             consumer_auto_offset_reset="none",
             consumer_max_fetch_size=_MOST_FETCHED_BYTES,
-            stream_buffer_maxsize=_CHUNKS_AHEAD,
+            stream_buffer_maxsize=_NEVER_FULL,
             stream_wait_empty=False,
             topic_allow_declare=False,
             topic_disable_leader=True,
@@ -263,6 +266,8 @@ class Agents(Generic[W]):
             TableManager=NoTables,
             loghandlers=[],
         )
+        # What a service publishes goes through its outbox.
+        app.boot_strategy = app.BootStrategy(app, enable_kafka_producer=False)
         app.transport = ChunkTransport(servers, app)
         for name, consumer in self._consumers.items():
             topic = app.topic(name, schema=PassThrough(), acks=False)
@@ -351,7 +356,6 @@ class Agents(Generic[W]):
                 await self._end_if_kafka_answers(stuck)
                 healthy_at = time.monotonic()
                 standstill.excuse()
-        started.cancel()
 
     def _behind_unsaid(self, app: faust.App) -> Mapping[TopicPartition, int]:
         """Return where those partitions are that lag, and whose consumer does not say why."""
@@ -413,9 +417,12 @@ class Agents(Generic[W]):
                     each.subscriber, each.tp.topic, str(each.tp.partition)
                 ).set(max(0, end - each.next_offset))
 
-    async def _end(self, app: faust.App) -> None:
+    async def _end(self, app: faust.App, started: asyncio.Task[None]) -> None:
         """Stop Faust, which can hang: the process then ends hard, and nothing is lost by it."""
         self._trouble = "stopping"
+        # Stopped amid its start it hangs, or leaves connections open.
+        await asyncio.wait([started], timeout=_START_WITHIN_S)
+        started.cancel()
         # Not to be cancelled, and not to be waited for either when it hangs.
         stopping = asyncio.create_task(app.stop())
         await asyncio.wait([stopping], timeout=_STOP_WITHIN_S)

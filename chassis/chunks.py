@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import itertools
 import time
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -113,6 +114,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.places: dict[TopicPartition, Place] = {}
+        self._ahead: dict[TopicPartition, deque[int]] = defaultdict(deque)
         self.ends: dict[TopicPartition, int | None] = {}
         self.given_up: dict[TopicPartition, str] = {}
         self._looked_at = 0.0
@@ -144,6 +146,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         # First, before anything is awaited: what is fetched now belongs to somebody else.
         self.places.clear()
+        self._ahead.clear()
         self.given_up.clear()
         await super().on_partitions_revoked(revoked)
 
@@ -182,9 +185,15 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             return {tp: [chunk] for tp, chunk in chunks.items() if chunk is not None}
 
     def _is_far_ahead(self, tp: TopicPartition) -> bool:
-        """Tell whether enough of a partition waits here: what is fetched takes memory."""
+        """Tell whether enough of a partition waits here.
+
+        What is fetched takes memory; and what comes meanwhile is one chunk, instead of one each.
+        """
         done = self.consumer.done_up_to(tp)
-        return done is not None and self.places[tp].next - done >= _MOST_AHEAD * self._most_records
+        ahead = self._ahead[tp]
+        while ahead and (done is None or ahead[0] <= done):
+            ahead.popleft()
+        return len(ahead) >= _MOST_AHEAD
 
     async def _fetch_each(
         self, ready: Sequence[TopicPartition], wait_ms: int
@@ -227,6 +236,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             return None
         end = records[-1].offset + 1
         self.places[tp] = Place(place.epoch, end)
+        self._ahead[tp].append(end)
         return DeliveredChunk(tp.topic, tp.partition, place.next, end, place.epoch, records)
 
     def _look_at_ends(self) -> None:
@@ -294,6 +304,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             consumer.resume(tp)
             consumer.seek(tp, offset)
             self.places[tp] = Place(next(self._epochs), offset)
+            self._ahead[tp].clear()
 
     async def rejoin(self) -> None:
         """Ask the group to share out its partitions anew; it does if this worker is its leader."""

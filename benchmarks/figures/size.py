@@ -192,5 +192,7 @@ FIGURES: Final = (
             )
         ],
         repeats=1,
+        # A million events each: what is flat after them needs no second time.
+        full_repeats=1,
     ),
 )

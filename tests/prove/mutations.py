@@ -277,6 +277,14 @@ _DELIVERING: Final = (
         proven_by=(f"{_WATCH}test_answers_its_consumer_s_thread_while_that_ends",),
     ),
     Mutation(
+        name="started-whole",
+        guard="a worker that is stopped amid its start ends whole, and soon",
+        file="chassis/agents.py",
+        before="        await asyncio.wait([started], timeout=_START_WITHIN_S)\n",
+        after="",
+        proven_by=(f"{_WATCH}test_stops_a_worker_when_it_has_started_lest_its_thread_is_left",),
+    ),
+    Mutation(
         name="all-shared-out",
         guard="partitions that no worker of a group has are shared out anew",
         file="chassis/agents.py",

@@ -12,8 +12,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewPartitions, RecordsToDelete
 from aiokafka.errors import KafkaError
 from aiokafka.record import default_records
+from mode.threads import WorkerThread
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from structlog.testing import capture_logs
 
 from chassis import agents as agents_module
 from chassis import done, failures, libraries
@@ -558,6 +560,31 @@ class TestTheWatch:
 
         assert answers == ["yes"]
 
+    async def test_stops_a_worker_when_it_has_started_lest_its_thread_is_left(
+        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        starting = threading.Event()
+        start = ChunkThread.on_start
+
+        async def start_slowly(thread: ChunkThread) -> None:
+            starting.set()
+            await asyncio.sleep(0.5)
+            await start(thread)
+
+        monkeypatch.setattr(ChunkThread, "on_start", start_slowly)
+        topic = topic_of_its_own()
+        await create_topic(kafka, topic)
+
+        async def no_thread_is_left() -> bool:
+            return not any(isinstance(each, WorkerThread) for each in threading.enumerate())
+
+        with capture_logs() as logged:
+            async with one_consuming(database, kafka, engine, topic):
+                assert await asyncio.to_thread(starting.wait, 10)
+
+        assert "faust-did-not-stop" not in [each["event"] for each in logged]
+        await eventually(no_thread_is_left)
+
     async def test_ends_at_once_with_libraries_that_are_not_known(
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -698,7 +725,7 @@ class TestWhatIsAway:
         kafka, topic = own_kafka.kafka_bootstrap, topic_of_its_own()
         await create_topic(kafka, topic)
         subjects = [uuid4() for _ in range(20)]
-        async with one_consuming(database, kafka, engine, topic):
+        async with one_consuming(database, kafka, engine, topic) as worker:
             await publish_some(kafka, topic, subjects, 1)
             await until_handled(database, 20)
 
@@ -711,5 +738,6 @@ class TestWhatIsAway:
 
             await eventually(they_are_published, despite=(KafkaError,))
             await until_handled(database, 40)
+            await until_well(worker)
 
         assert await order(database) == {str(each): [1, 2] for each in subjects}

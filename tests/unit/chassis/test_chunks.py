@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -24,12 +25,15 @@ class Kafka:
         self.seeks: list[int] = []
         self.paused: list[TopicPartition] = []
         self.asked: list[int] = []
+        self.most = 500
+        self._next = 0
 
     def assignment(self) -> set[TopicPartition]:
         return {TP}
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         self.seeks.append(offset)
+        self._next = offset
 
     def resume(self, tp: TopicPartition) -> None:
         self.paused = []
@@ -41,8 +45,8 @@ class Kafka:
         self, *partitions: TopicPartition, timeout_ms: int
     ) -> Mapping[TopicPartition, Sequence[Any]]:
         self.asked.append(timeout_ms)
-        begin = self.seeks[-1] + 500 * (len(self.asked) - 1)
-        return dict.fromkeys(partitions, records(*range(begin, begin + 500)))
+        begin, self._next = self._next, self._next + self.most
+        return dict.fromkeys(partitions, records(*range(begin, begin + self.most)))
 
 
 @pytest.fixture
@@ -55,6 +59,7 @@ def thread(kafka: Kafka) -> ChunkThread:
     # Faust would start a thread and a loop; what is tested here needs neither.
     thread = object.__new__(ChunkThread)
     thread.places = {}
+    thread._ahead = defaultdict(deque)
     thread.given_up = {}
     thread._doubted = {}
     thread._epochs = iter(range(1, 1_000))  # type: ignore[assignment]  # counts just the same
@@ -146,6 +151,27 @@ class TestFetching:
 
         assert [len(each) for each in fetched] == [1, 1, 0]
         done_is(thread, {TP: 500})
+        assert list(await thread._fetch(wanted)) == [TP]
+
+    async def test_goes_two_chunks_ahead_however_small_they_are(
+        self, thread: ChunkThread, kafka: Kafka
+    ) -> None:
+        kafka.most = 3
+        await thread._place({TP: 0})
+        wanted: Any = frozenset({TP})
+
+        fetched = [await thread._fetch(wanted) for _ in range(3)]
+
+        assert [len(each) for each in fetched] == [1, 1, 0]
+
+    async def test_begins_to_count_anew_with_a_seek(self, thread: ChunkThread) -> None:
+        await thread._place({TP: 0})
+        wanted: Any = frozenset({TP})
+        for _ in range(2):
+            await thread._fetch(wanted)
+
+        await thread._place({TP: 0})
+
         assert list(await thread._fetch(wanted)) == [TP]
 
     async def test_of_a_partition_of_which_nothing_is_known_goes_on(
