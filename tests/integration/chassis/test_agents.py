@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -564,14 +565,14 @@ class TestTheWatch:
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         starting = threading.Event()
-        start = ChunkThread.on_start
+        run = ChunkThread.Worker.run
 
-        async def start_slowly(thread: ChunkThread) -> None:
+        def run_late(thread: WorkerThread) -> None:
             starting.set()
-            await asyncio.sleep(0.5)
-            await start(thread)
+            time.sleep(0.5)
+            run(thread)
 
-        monkeypatch.setattr(ChunkThread, "on_start", start_slowly)
+        monkeypatch.setattr(ChunkThread.Worker, "run", run_late)
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
 
