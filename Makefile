@@ -79,7 +79,7 @@ check: $(VENV)/development ## lint, types, import rules, generated files
 bench: $(VENV)/development ## measure the speed beside its floor: ten minutes (ONLY=... for one)
 	@$(RUN) benchmarks $(if $(ONLY),--only $(ONLY))
 
-bench-full: $(VENV)/development ## larger, beside peers too, and draw docs/benchmarks.md: hours
+bench-full: $(VENV)/development ## larger, beside peers too, and draw docs/benchmarks.md: an hour and a quarter
 	@$(RUN) benchmarks --full $(if $(ONLY),--only $(ONLY))
 
 # --- keep it ----------------------------------------------------------------------------------
