@@ -43,7 +43,9 @@ def cell(side: SideResult, metric: str) -> str:
 def bound(goal: Goal, unit: str) -> str:
     """Return what a goal asks for: ``≥ 0.7 x floor``, ``≤ 60 ms``."""
     signs = {"≥": goal.at_least, "≤": goal.at_most}
-    numbers = " and ".join(f"{sign} {it:,.4g}" for sign, it in signs.items() if it is not None)
+    numbers = " and ".join(
+        f"{sign} {round(it, 3):,.10g}" for sign, it in signs.items() if it is not None
+    )
     other = base(goal)
     return f"{numbers} {TIMES} {other}" if other else f"{numbers} {unit}"
 
