@@ -49,11 +49,11 @@ _STYLE: Final[dict[Any, Any]] = {
     "axes.facecolor": _PAPER,
 }
 # Inches. Numbers and goals of single bars have a column on the right.
-_WIDTH, _LEFT, _RIGHT = 9.0, 2.2, 2.6
+_WIDTH, _LEFT, _RIGHT = 9.0, 2.5, 2.6
 _INSIDE: Final = _WIDTH - _LEFT - _RIGHT
 _ROW, _TITLE, _GOAL, _AXIS = 0.36, 0.36, 0.22, 0.4
 _LETTER: Final = 0.075
-_LABEL_CHARACTERS: Final = 25
+_LABEL_CHARACTERS: Final = 34
 
 
 @dataclass
@@ -198,7 +198,7 @@ def _draw(axes: Axes, panel: _Panel) -> None:
     axes.set_yticks(
         range(len(panel.rows)), [textwrap.fill(row.label, _LABEL_CHARACTERS) for row in panel.rows]
     )
-    axes.tick_params(axis="y", length=0, labelcolor=_INK, pad=8)
+    axes.tick_params(axis="y", length=0, labelcolor=_INK, labelsize=9, pad=8)
     axes.tick_params(axis="x", length=0, labelcolor=_SOFT, labelsize=8.5)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
@@ -260,13 +260,14 @@ def _title(axes: Axes, panel: _Panel) -> None:
 
 def _goals(axes: Axes, panel: _Panel, end: float) -> None:
     """Draw the lines of goals, each with its label at its upper end."""
-    rightward = all(
-        line.at / end * _INSIDE + _LETTER * len(line.label) < _INSIDE + _RIGHT
-        for line in panel.lines
-    )
+
+    def goes_right(line: _Line) -> bool:
+        return line.at / end * _INSIDE + _LETTER * len(f"goal {line.label}") < _INSIDE + _RIGHT
+
     # From the side that labels point away from: so no line crosses the label of another.
-    lines = reversed(panel.lines) if rightward else panel.lines
+    lines = reversed(panel.lines) if any(map(goes_right, panel.lines)) else panel.lines
     for level, line in enumerate(lines):
+        rightward = goes_right(line)
         top = 1 + (_GOAL * level + 0.06) / panel.inside
         axes.plot(
             [line.at] * 2,

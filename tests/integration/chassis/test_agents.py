@@ -567,7 +567,7 @@ class TestTheWatch:
         starting = threading.Event()
         run = ChunkThread.Worker.run
 
-        def run_late(thread: WorkerThread) -> None:
+        def run_late(thread: Any) -> None:
             starting.set()
             time.sleep(0.5)
             run(thread)
