@@ -52,7 +52,6 @@ _STYLE: Final[dict[Any, Any]] = {
 _WIDTH, _LEFT, _RIGHT = 9.0, 2.5, 2.6
 _INSIDE: Final = _WIDTH - _LEFT - _RIGHT
 _ROW, _TITLE, _GOAL, _AXIS = 0.36, 0.36, 0.22, 0.4
-_LETTER: Final = 0.075
 _LABEL_CHARACTERS: Final = 34
 
 
@@ -262,7 +261,7 @@ def _goals(axes: Axes, panel: _Panel, end: float) -> None:
     """Draw the lines of goals, each with its label at its upper end."""
 
     def goes_right(line: _Line) -> bool:
-        return line.at / end * _INSIDE + _LETTER * len(f"goal {line.label}") < _INSIDE + _RIGHT
+        return _LEFT + line.at / end * _INSIDE < _WIDTH / 2  # where there is more room
 
     # From the side that labels point away from: so no line crosses the label of another.
     lines = reversed(panel.lines) if any(map(goes_right, panel.lines)) else panel.lines
