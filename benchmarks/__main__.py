@@ -9,6 +9,7 @@ Exit codes: 0 all goals are met, as far as the spread tells; 1 one is not, or a 
 
 import argparse
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -148,4 +149,6 @@ def _draw(file: Path, console: Console) -> int:
 
 
 if __name__ == "__main__":
+    # Asked to end, as with Ctrl-C: what it started ends with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

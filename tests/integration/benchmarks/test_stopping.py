@@ -1,0 +1,38 @@
+"""A run that is asked to end leaves nothing behind."""
+
+import asyncio
+import os
+import signal
+import sys
+
+import psutil
+
+from benchmarks.__main__ import STOPPED
+from local_cluster.settings import REPOSITORY
+
+
+async def test_a_run_that_is_told_to_end_takes_along_what_it_started() -> None:
+    run = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks", "--only", "relay-backlog"),
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert run.stdout
+    try:
+        async for line in run.stdout:
+            if b"round 1" in line:
+                break
+        started = psutil.Process(run.pid).children(recursive=True)
+
+        run.send_signal(signal.SIGTERM)
+        _, said = await run.communicate()
+    finally:
+        if run.returncode is None:
+            run.kill()
+
+    assert (run.returncode, said) == (STOPPED, b"stopped: the cluster is down\n")
+    _, left = psutil.wait_procs(started, timeout=10)
+    assert started
+    assert left == []
