@@ -1,18 +1,9 @@
-"""``python -m accounts_service`` serves; ``migrate`` brings its database up first."""
+"""``python -m accounts_service`` serves; ``migrate`` brings its database to the newest schema."""
 
-from accounts_service.bootstrap import build, operable
-from accounts_service.settings import AccountsSettings
-from chassis.process import ServiceDefinition, command_line
+from accounts_service.bootstrap import SERVICE, build
+from chassis.process.service import service_command_line
 
-SERVICE = ServiceDefinition(
-    name="accounts",
-    package="accounts_service",
-    settings=AccountsSettings,
-    build=build,
-    operable=operable,
-)
-
-cli = command_line(SERVICE)
+cli = service_command_line(SERVICE, build)
 
 if __name__ == "__main__":
     cli()

@@ -1,18 +1,9 @@
 """``python -m audit_service`` serves; ``migrate`` brings its database to the newest schema."""
 
-from audit_service.bootstrap import build, operable
-from audit_service.settings import AuditSettings
-from chassis.process import ServiceDefinition, command_line
+from audit_service.bootstrap import SERVICE, build
+from chassis.process.service import service_command_line
 
-SERVICE = ServiceDefinition(
-    name="audit",
-    package="audit_service",
-    settings=AuditSettings,
-    build=build,
-    operable=operable,
-)
-
-cli = command_line(SERVICE)
+cli = service_command_line(SERVICE, build)
 
 if __name__ == "__main__":
     cli()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from audit_service.records import SUBSCRIBER, AuditWork, keep
-from chassis.subscribers import RecordSubscriber
+from chassis.consuming.subscribers import RecordSubscriber
 from contracts.topics import Topic
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
 from audit_service.queries import Filter, Place, Records, moment_of
-from chassis.auth import Principal
+from chassis.web.auth import Principal
 from contracts.envelope import Instant, Name, ShortName
 
 _LARGEST_ID: Final = 2**63 - 1

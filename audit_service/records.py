@@ -18,8 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service import tables
 from chassis import telemetry
-from chassis.inbox import Inbox, Verdict
-from chassis.records import Record, label_in, label_of, open_record
+from chassis.consuming.inbox import Inbox, Verdict
+from chassis.consuming.records import Record, identity_in, identity_of, open_record
 from contracts.envelope import Envelope, InvalidEnvelope
 
 SUBSCRIBER: Final = "audit.keep"
@@ -81,7 +81,7 @@ class Kept:
     def of(cls, record: Record) -> "Kept":
         digest = hashlib.sha256(record.value or b"").digest()
         try:
-            return cls(record, digest, open_record(record, label_of(record)), None)
+            return cls(record, digest, open_record(record, identity_of(record)), None)
         except InvalidEnvelope as error:
             return cls(record, digest, None, str(error))
 
@@ -113,13 +113,13 @@ async def keep(work: AuditWork, records: Sequence[Record]) -> None:
             work.connection,
             SUBSCRIBER,
             records[0].topic,
-            [label_in(each.envelope) for each in came if each.envelope is not None],
+            [identity_in(each.envelope) for each in came if each.envelope is not None],
             from_beginning=True,
         )
         fresh = _without_repeats(came, await _known(work.connection, came))
         for each in fresh:
             if each.envelope is not None:
-                each.verdict = inbox.judge(label_in(each.envelope))
+                each.verdict = inbox.judge(identity_in(each.envelope))
         await _add(work.connection, fresh, work.now())
         await inbox.flush(work.connection, work.now)
     _report(came, fresh)

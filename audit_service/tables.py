@@ -17,8 +17,8 @@ from sqlalchemy import (
     text,
 )
 
-from chassis import tables as chassis_tables
-from chassis.tables import NAMING, Moment
+from chassis.persistence import tables as chassis_tables
+from chassis.persistence.tables import NAMING, Moment
 
 metadata = MetaData(naming_convention=NAMING)
 

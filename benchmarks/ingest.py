@@ -19,7 +19,7 @@ from asyncpg.prepared_stmt import PreparedStatement
 from benchmarks.bench import Bench, Program
 from benchmarks.logs import Log
 from benchmarks.processors import Usage
-from chassis.kafka import admin_client
+from chassis.kafka.client import admin_client
 
 #: Events in a transaction, at most: what a service's settings say unless told otherwise.
 CHUNK: Final = 500

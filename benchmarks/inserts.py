@@ -9,8 +9,8 @@ from sqlalchemy import ARRAY, Table, bindparam, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts_service.adapters.tables import PERSONAL, accounts, ledger_entries
-from chassis.tables import outbox
-from chassis.trail import new_id
+from chassis.correlation import new_id
+from chassis.persistence.tables import outbox
 
 Rows = Sequence[Mapping[str, Any]]
 Insert = Callable[[AsyncConnection, Table, Rows], Awaitable[None]]

@@ -20,8 +20,8 @@ from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from benchmarks.bench import PARTITIONS, Bench
-from chassis.kafka import admin_client
-from chassis.trail import new_id
+from chassis.correlation import new_id
+from chassis.kafka.client import admin_client
 from contracts.envelope import EncodedEvent, encode
 from contracts.events import IntegrationEvent
 from contracts.topics import TOPICS, USERS_USER

@@ -13,9 +13,9 @@ from accounts_service.adapters.tables import PERSONAL, accounts, ledger_entries
 from accounts_service.application.integration_events import Event, translate
 from accounts_service.domain.account import Account, Transaction
 from accounts_service.domain.errors import AccountExists
-from chassis import tables
-from chassis.database import constraint_of
-from chassis.outbox import Outbox, OutboxRow
+from chassis.persistence import tables
+from chassis.persistence.database import constraint_of
+from chassis.persistence.outbox import Outbox, OutboxRow
 from contracts.topics import ACCOUNTS_ACCOUNT
 
 

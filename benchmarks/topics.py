@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import NewTopic
 
 from benchmarks.bench import PARTITIONS, Bench
-from chassis.kafka import admin_client
+from chassis.kafka.client import admin_client
 
 _LOOK_EVERY_S: Final = 0.02
 _STANDSTILL_S: Final = 120.0

@@ -28,10 +28,10 @@ from accounts_service.adapters.postgres_accounts import PostgresAccounts
 from accounts_service.domain.account import Account
 from benchmarks.inserts import INSERTS, insert_accounts
 from benchmarks.orm_accounts import MappedAccount, OrmAccounts, OrmBulkAccounts
-from chassis.database import create_engine
+from chassis.correlation import new_id
 from chassis.migrations import upgrade
-from chassis.outbox import Outbox
-from chassis.trail import new_id
+from chassis.persistence.database import create_engine
+from chassis.persistence.outbox import Outbox
 from local_cluster.testing import running_infrastructure
 
 CHUNK: Final = 500

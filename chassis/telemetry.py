@@ -22,8 +22,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
+from chassis.correlation import correlation_or_none
 from chassis.settings import ProcessSettings
-from chassis.trail import trail_or_none
 
 _W3C = TraceContextTextMapPropagator()
 _EXPORT_TIMEOUT_S = 2
@@ -140,7 +140,7 @@ class _Where:
         self, _logger: object, _method: str, line: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
         line["service"] = self._service
-        current = trail_or_none()
+        current = correlation_or_none()
         line.setdefault("correlation_id", current.correlation_id if current else None)
         context = trace.get_current_span().get_span_context()
         line["trace_id"] = f"{context.trace_id:032x}" if context.is_valid else None

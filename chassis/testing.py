@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from chassis.handling import Chunk
-from chassis.records import Record
+from chassis.consuming.chunk import Chunk
+from chassis.consuming.records import Record
 from contracts.envelope import EncodedEvent
 
 
@@ -46,7 +46,7 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class FedRecord:
+class FakeRecord:
     """A record as if Kafka had given it."""
 
     topic: str
@@ -57,7 +57,7 @@ class FedRecord:
     headers: Sequence[tuple[str, bytes | None]]
 
     @classmethod
-    def of(cls, event: EncodedEvent, topic: str, offset: int, partition: int = 0) -> "FedRecord":
+    def of(cls, event: EncodedEvent, topic: str, offset: int, partition: int = 0) -> "FakeRecord":
         return cls(topic, partition, offset, event.key, event.payload, event.headers)
 
 
@@ -74,7 +74,7 @@ def chunk_of(records: Sequence[Record], *, begin: int | None = None, epoch: int 
     )
 
 
-class Fed:
+class FakeChunkSource:
     """A feed of chunks by hand: the partition stays ours until it is ``revoked``."""
 
     def __init__(self) -> None:

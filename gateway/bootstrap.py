@@ -8,9 +8,9 @@ from typing import Final
 from fastapi import APIRouter
 from starlette.responses import RedirectResponse
 
-from chassis.health import Health
-from chassis.http import create_app
-from chassis.process import Running
+from chassis.process.run import ProcessParts
+from chassis.web.app import create_app
+from chassis.web.health import Health
 from gateway.forward import forwarding
 from gateway.openapi import ApiDocument
 from gateway.routes import PUBLIC_ROUTES, Service
@@ -24,7 +24,7 @@ _VERSION: Final = "1"
 
 
 @asynccontextmanager
-async def build(settings: GatewaySettings, health: Health) -> AsyncIterator[Running]:
+async def build(settings: GatewaySettings, health: Health) -> AsyncIterator[ProcessParts]:
     """Yield the gateway: its routes, and a watch over each service."""
     secret = settings.forward_secret.get_secret_value()
     tls = ssl.create_default_context()
@@ -59,7 +59,7 @@ async def build(settings: GatewaySettings, health: Health) -> AsyncIterator[Runn
         # A path with a slash at its end is another path, and not one of the public ones.
         app.router.redirect_slashes = False
         app.openapi = api.merged  # type: ignore[method-assign]  # FastAPI's way to another document
-        yield Running(app, [ServiceWatch(upstream, api) for upstream in upstreams.values()])
+        yield ProcessParts(app, [ServiceWatch(upstream, api) for upstream in upstreams.values()])
 
 
 def _urls(settings: GatewaySettings) -> dict[Service, str]:

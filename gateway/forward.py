@@ -8,9 +8,9 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from chassis.problems import UNAVAILABLE_RETRY_AFTER_S, problem
+from chassis.correlation import current_correlation
 from chassis.telemetry import current_traceparent
-from chassis.trail import current_trail
+from chassis.web.problems import UNAVAILABLE_RETRY_AFTER_S, problem
 from gateway.client_body import ClientBody, ClientNotReading, ClientTooSlow
 from gateway.headers import Edge, Header, to_client, to_service
 from gateway.routes import PublicRoute, Service
@@ -51,7 +51,7 @@ def _edge(request: Request, secret: str | None) -> Edge:
         client=request.client.host if request.client else None,
         scheme=request.scope["scheme"],
         host=request.headers.get("host"),
-        correlation_id=current_trail().correlation_id,
+        correlation_id=current_correlation().correlation_id,
         traceparent=current_traceparent(),
         secret=secret,
     )

@@ -1,7 +1,6 @@
 """Watching a service: whether it is ready, and what its OpenAPI document says."""
 
 import asyncio
-import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from chassis.periodic import Periodic
 from gateway.openapi import ApiDocument
 from gateway.upstream import ServiceFailed, Upstream
 
@@ -19,14 +19,12 @@ _LOOK_TIMEOUT_S: Final = 2.0
 _log = structlog.get_logger(__name__)
 
 
-class ServiceWatch:
+class ServiceWatch(Periodic):
     """A component that looks at one service every ``pause_s`` while the gateway runs.
 
     A service in trouble shows in the gateway's readiness and takes nothing from it: what the
     others answer can still be had.
     """
-
-    gates_readiness = False
 
     def __init__(
         self,
@@ -36,6 +34,7 @@ class ServiceWatch:
         pause_s: float = 2.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__()
         self.name = str(upstream.service)
         self._upstream = upstream
         self._api = api
@@ -43,17 +42,10 @@ class ServiceWatch:
         self._monotonic = monotonic
         self._document_due = monotonic()
         self._trouble: str | None = "not looked at yet"
-        self._stopped = asyncio.Event()
 
-    async def run(self) -> None:
-        while not self._stopped.is_set():
-            await self.look()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pause_s):
-                    await self._stopped.wait()
-
-    async def stop(self) -> None:
-        self._stopped.set()
+    async def step(self) -> float:
+        await self.look()
+        return self._pause_s
 
     def trouble(self) -> str | None:
         return self._trouble

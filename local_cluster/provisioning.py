@@ -32,7 +32,10 @@ class Provisioning:
         # Beside Kafka's data, so that the note goes when the topics do.
         note = _Note(
             self._directory / "kafka" / "topics.done",
-            [REPOSITORY / "contracts" / "topics.py", REPOSITORY / "chassis" / "kafka.py"],
+            [
+                REPOSITORY / "contracts" / "topics.py",
+                REPOSITORY / "chassis" / "kafka" / "topics.py",
+            ],
         )
         if not note.holds():
             await self._run("topics", "chassis.kafka", "create-topics", "--bootstrap", bootstrap)

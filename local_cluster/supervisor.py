@@ -19,19 +19,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from chassis.backoff import Backoff
 from local_cluster.processes import ProcessSpec, ProcessStatus, mark, socket_path
 
 HEALTHY_AFTER_S = 10.0
-BACKOFF_FIRST_S = 0.5
-BACKOFF_MOST_S = 3.0
+BACKOFF = Backoff(first_s=0.5, longest_s=3.0, jitter=False)
 LOG_BYTES = 20_000_000
 
 
-def backoff_s(quick_deaths: int) -> float:
+def pause_s(quick_deaths: int) -> float:
     """Return how long to wait after so many deaths in a row, each before it was healthy."""
-    if quick_deaths == 0:
-        return 0.0
-    return min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** min(quick_deaths - 1, 10))
+    return BACKOFF.pause_s(quick_deaths - 1) if quick_deaths else 0.0
 
 
 class Supervised:
@@ -82,11 +80,10 @@ class Supervised:
                 break
             lived_s = time.monotonic() - started
             quick_deaths = 0 if lived_s >= HEALTHY_AFTER_S else quick_deaths + 1
-            pause_s = backoff_s(quick_deaths)
             self._enter("waiting")
             print(f"{self.spec.name} ended after {lived_s:.1f} s ({self._last_exit})", flush=True)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), pause_s)
+                await asyncio.wait_for(self._stop.wait(), pause_s(quick_deaths))
             self._restarts += 1
         self._enter("stopped")
 

@@ -1,6 +1,6 @@
 """What the service listens to: every topic with an event that a rule is about."""
 
-from chassis.subscribers import EventSubscriber
+from chassis.consuming.subscribers import EventSubscriber
 from contracts.topics import TOPICS
 from notification_service.rules import NotificationWork, PlanDeliveries
 

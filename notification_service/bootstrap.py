@@ -1,22 +1,18 @@
 """Puts the service together, read from top to bottom."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from chassis.agents import Agents
-from chassis.auth import TokenVerifier, keys_at, operator
 from chassis.clock import utc_now
-from chassis.database import pool, trouble_with
-from chassis.health import Health
-from chassis.http import create_app
-from chassis.operations.http import operations_routes
-from chassis.operations.operable import Operable, Operations
-from chassis.process import Component, Running
-from chassis.relay import Relay
-from chassis.settings import Role
-from chassis.trail import new_id
+from chassis.consuming.subscribers import Subscriber
+from chassis.correlation import new_id
+from chassis.operations.context import Service
+from chassis.process.run import ProcessParts
+from chassis.process.service import wire
+from chassis.web.health import Health
 from contracts.topics import NOTIFICATION_OPERATIONS
 from notification_service.agents import subscribers
 from notification_service.http import routes
@@ -26,13 +22,10 @@ from notification_service.postgres_deliveries import (
 )
 from notification_service.queries import ListDeliveries
 from notification_service.retry import RetryDelivery
-from notification_service.rules import SLACK, PlanDeliveries, rules
+from notification_service.rules import SLACK, NotificationWork, PlanDeliveries, rules
 from notification_service.settings import NotificationSettings
 from notification_service.slack import SlackChat
 from notification_service.worker import DeliveryWorker, Patience
-
-_SERVICE = "notification"
-_DESCRIPTION = "Tells people, outside of the product, what happened in it."
 
 
 class PostgresWork:
@@ -46,65 +39,36 @@ class PostgresWork:
         await self.deliveries.flush(self._connection)
 
 
-def operable(settings: NotificationSettings) -> Operable[PostgresWork]:
-    """Return what consumes and what publishes, for those who run it and those who repair it."""
+def _subscribers(settings: NotificationSettings) -> Sequence[Subscriber[NotificationWork]]:
     plan = PlanDeliveries(rules(slack_channel=settings.slack_channel), new_id, utc_now)
-    return Operable(
-        service=_SERVICE,
-        topic=NOTIFICATION_OPERATIONS,
-        subscribers=subscribers(plan),
-        open_work=PostgresWork,
-    )
+    return subscribers(plan)
+
+
+SERVICE: Final = Service(
+    name="notification",
+    description="Tells people, outside of the product, what happened in it.",
+    package="notification_service",
+    settings=NotificationSettings,
+    operations_topic=NOTIFICATION_OPERATIONS,
+    subscribers=_subscribers,
+    open_work=PostgresWork,
+)
 
 
 @asynccontextmanager
-async def build(settings: NotificationSettings, health: Health) -> AsyncIterator[Running]:
+async def build(settings: NotificationSettings, health: Health) -> AsyncIterator[ProcessParts]:
     """Open what the service needs, yield its parts, and close it again."""
     async with (
-        pool(settings, f"{_SERVICE}-api") as engine,
-        pool(settings, f"{_SERVICE}-agents") as agents_engine,
+        wire(SERVICE, settings, health) as wiring,
         aclosing(_chat(settings)) as chat,
     ):
-        verifier = TokenVerifier.of(settings, utc_now, keys=keys_at(settings.jwks_url))
-        worker = _worker(settings, agents_engine, chat)
-        relay = Relay(settings, service=_SERVICE, now=utc_now)
-        ours = operable(settings)
-
-        def wake() -> None:
-            relay.wake()
-            worker.wake()
-
-        operations = Operations(ours, settings, engine, utc_now, on_commit=wake)
-        agents = Agents(
-            settings,
-            service=_SERVICE,
-            engine=agents_engine,
-            open_work=ours.open_work,
-            subscribers=ours.subscribers,
-            now=utc_now,
-            on_commit=worker.wake,
+        worker = _worker(settings, wiring.agents_engine, chat)
+        wiring.runtime.on_commit(worker.wake)
+        deliveries = ListDeliveries(wiring.engine)
+        yield wiring.parts(
+            routes(deliveries, RetryDelivery(wiring.runtime), wiring.operator),
+            beside_agents=[worker],
         )
-
-        components: list[Component] = []
-        if settings.serves_routes:
-            health.add("database", lambda: trouble_with(engine))
-            components.append(verifier)
-        if Role.RELAY in settings.roles:
-            components.append(relay)
-        if Role.AGENTS in settings.roles:
-            components += [agents, worker]
-        app = create_app(
-            title="Notification",
-            description=_DESCRIPTION,
-            version="1",
-            settings=settings,
-            routers=[
-                routes(ListDeliveries(engine), RetryDelivery(operations), operator(verifier)),
-                operations_routes(operations, operator(verifier)),
-            ],
-            health=health,
-        )
-        yield Running(app, components)
 
 
 def _chat(settings: NotificationSettings) -> SlackChat:

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import click
 
-from chassis.operations.terminal import (
-    Terminal,
+from chassis.operations.commands.context import (
+    CommandContext,
     act_options,
     as_json_option,
     asked,
@@ -22,7 +22,7 @@ from notification_service.retry import RetryDelivery
 _COLUMNS = ("id", "rule", "state", "attempts", "last_error", "address", "created_at")
 
 
-def deliveries_commands(terminal: Terminal[Any]) -> click.Group:
+def deliveries_commands(terminal: CommandContext[Any, Any]) -> click.Group:
     return click.Group(
         "deliveries",
         help="What was told to whom, and how far that has come.",
@@ -40,7 +40,9 @@ def deliveries_commands(terminal: Terminal[Any]) -> click.Group:
 @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
 @as_json_option
 @click.pass_obj
-def list_deliveries(terminal: Terminal[Any], /, *, as_json: bool, **options: Any) -> None:
+def list_deliveries(
+    terminal: CommandContext[Any, Any], /, *, as_json: bool, **options: Any
+) -> None:
     search = asked(Search, **options)
     page: DeliveryPage = terminal.run(
         lambda operations: page_of(ListDeliveries(operations.engine), search)
@@ -57,7 +59,7 @@ def list_deliveries(terminal: Terminal[Any], /, *, as_json: bool, **options: Any
 @click.argument("delivery_id", type=click.UUID)
 @act_options
 @click.pass_obj
-def retry(terminal: Terminal[Any], /, delivery_id: UUID, by: str, why: str) -> None:
+def retry(terminal: CommandContext[Any, Any], /, delivery_id: UUID, by: str, why: str) -> None:
     operator = operator_of(by, why)
     terminal.run(lambda operations: RetryDelivery(operations)(delivery_id, operator))
     click.echo("it is sent again")

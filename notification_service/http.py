@@ -8,8 +8,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from chassis.auth import Principal
-from chassis.operations.acts import Operator, Reason
+from chassis.operations.acts import ActReason, Operator
+from chassis.web.auth import Principal
 from contracts.envelope import Name, ShortName
 from notification_service.deliveries import State
 from notification_service.queries import DeliveryFilter, ListDeliveries
@@ -92,7 +92,7 @@ def routes(
         "/deliveries/{delivery_id}/retry", status_code=204, summary="Send one again that failed"
     )
     async def post_delivery_retry(
-        delivery_id: UUID, body: Reason, who: Annotated[Principal, Depends(an_operator)]
+        delivery_id: UUID, body: ActReason, who: Annotated[Principal, Depends(an_operator)]
     ) -> None:
         """Send it again at once; where it may have arrived, it is looked for first."""
         await retry(delivery_id, Operator(str(who.id), body.why))

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from chassis.tables import Moment
+from chassis.persistence.tables import Moment
 from notification_service import tables
 from notification_service.deliveries import ClaimedDelivery, PlannedDelivery, State
 

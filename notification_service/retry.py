@@ -7,7 +7,7 @@ from sqlalchemy import select, update
 
 from chassis.domain import DomainError, Kind
 from chassis.operations.acts import Operator
-from chassis.operations.operable import Operations
+from chassis.operations.context import ServiceRuntime
 from contracts.operations import DeliveryRetriedV1
 from notification_service.deliveries import State
 from notification_service.tables import deliveries
@@ -24,7 +24,7 @@ class NotFailed(DomainError):
 class RetryDelivery:
     """Has failed deliveries sent again; each act is told, with who and why."""
 
-    def __init__(self, operations: Operations[Any]) -> None:
+    def __init__(self, operations: ServiceRuntime[Any, Any]) -> None:
         self._operations = operations
 
     async def __call__(self, id_: UUID, operator: Operator) -> None:
@@ -53,4 +53,4 @@ class RetryDelivery:
             act = DeliveryRetriedV1(
                 by=operator.by, why=operator.why, delivery_id=id_, rule=delivery.rule
             )
-            await self._operations.acts.tell(connection, {id_: act})
+            await self._operations.operator_log.record(connection, {id_: act})

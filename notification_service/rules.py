@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
+from chassis.persistence.transactor import Work
 from chassis.telemetry import current_traceparent
-from chassis.transactor import Work
 from contracts.envelope import Envelope
 from contracts.events import IntegrationEvent
 from contracts.users import UserSignedUpV1

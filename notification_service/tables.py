@@ -2,7 +2,7 @@
 
 from sqlalchemy import Boolean, CheckConstraint, Column, Index, Integer, MetaData, Table, Text, Uuid
 
-from chassis.tables import NAMING, Moment, add_to
+from chassis.persistence.tables import NAMING, Moment, add_to
 
 metadata = MetaData(naming_convention=NAMING)
 

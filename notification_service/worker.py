@@ -1,7 +1,6 @@
 """The delivery worker: sends what is due, and holds no partition while it waits for others."""
 
 import asyncio
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,9 +10,10 @@ import structlog
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter, Histogram
 
+from chassis.backoff import Backoff
+from chassis.correlation import CorrelationContext, use_correlation
 from chassis.failpoints import failpoint
 from chassis.telemetry import span
-from chassis.trail import Trail, on_trail
 from notification_service.chat import (
     Chat,
     ChatError,
@@ -162,7 +162,7 @@ class DeliveryWorker:
 
     async def _deliver(self, claimed: ClaimedDelivery) -> None:
         with (
-            on_trail(Trail(claimed.correlation_id, str(claimed.event_id))),
+            use_correlation(CorrelationContext(claimed.correlation_id, str(claimed.event_id))),
             span(
                 f"deliver {claimed.rule}",
                 SpanKind.CLIENT,
@@ -240,11 +240,7 @@ class DeliveryWorker:
             until = now + timedelta(seconds=wait_s)
             await self._queue.pause(claimed.address, now, until=until)
         else:
-            # Full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter").
-            longest = min(
-                self._patience.longest_retry, _FIRST_RETRY_S * 2 ** min(claimed.attempt, 20)
-            )
-            wait_s = random.uniform(0, longest)  # noqa: S311
+            wait_s = Backoff(_FIRST_RETRY_S, self._patience.longest_retry).pause_s(claimed.attempt)
         if unsure:
             wait_s = max(wait_s, self._patience.settle)
         at = now + timedelta(seconds=wait_s)

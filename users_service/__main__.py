@@ -6,25 +6,17 @@ from typing import NoReturn
 
 import click
 
-from chassis.process import ServiceDefinition, command_line
+from chassis.correlation import new_id
+from chassis.process.service import service_command_line
 from chassis.settings import read_settings
 from chassis.telemetry import configure_logging
-from chassis.trail import new_id
 from users_service.adapters.signing_keys import add_key
-from users_service.bootstrap import build, create_operator, operable
+from users_service.bootstrap import SERVICE, build, create_operator
 from users_service.domain.errors import UserError
 from users_service.domain.values import EmailAddress, Password, Username
 from users_service.settings import UsersSettings
 
-SERVICE = ServiceDefinition(
-    name="users",
-    package="users_service",
-    settings=UsersSettings,
-    build=build,
-    operable=operable,
-)
-
-cli = command_line(SERVICE)
+cli = service_command_line(SERVICE, build)
 
 
 @cli.command("rotate-keys")

@@ -1,25 +1,23 @@
 """Puts the service together, read from top to bottom."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis.agents import Agents
-from chassis.auth import TokenVerifier, authenticated, operator
 from chassis.clock import utc_now
-from chassis.database import pool, trouble_with
-from chassis.health import Health
-from chassis.http import create_app
-from chassis.idempotency import ExpiredKeys, once_for
-from chassis.operations.http import operations_routes
-from chassis.operations.operable import Operable, Operations
-from chassis.process import Component, Running
-from chassis.relay import Relay
-from chassis.settings import Role
-from chassis.trail import new_id
-from chassis.transactor import Transactor
+from chassis.consuming.subscribers import Subscriber
+from chassis.correlation import new_id
+from chassis.operations.context import Service
+from chassis.persistence.database import pool
+from chassis.persistence.idempotency_keys import ExpiredKeys
+from chassis.persistence.transactor import Transactor
+from chassis.process.run import ProcessParts
+from chassis.process.service import wire
+from chassis.web.health import Health
+from chassis.web.idempotency import idempotent
 from contracts.topics import USERS_OPERATIONS
 from users_service.adapters.access_tokens import SignedAccessTokens
 from users_service.adapters.argon2_hasher import Argon2Hasher
@@ -33,6 +31,7 @@ from users_service.adapters.postgres_views import PostgresViews
 from users_service.adapters.signing_keys import SigningKeys
 from users_service.application.create_onboarding_tasks import CreateOnboardingTasksHandler
 from users_service.application.create_operator import CreateOperator, CreateOperatorHandler
+from users_service.application.ports import UsersWork
 from users_service.application.queries import ProfileOf, TasksOf
 from users_service.application.sign_in import SignInHandler, SignInLimits
 from users_service.application.sign_up import SignUpHandler
@@ -43,9 +42,6 @@ from users_service.entrypoints.agents import subscribers
 from users_service.entrypoints.client_network import client_network
 from users_service.entrypoints.http import UseCases, routes
 from users_service.settings import UsersSettings
-
-_SERVICE = "users"
-_DESCRIPTION = "People, their passwords and tokens, and their tasks."
 
 
 def _open_work(connection: AsyncConnection) -> PostgresUsersWork:
@@ -61,100 +57,68 @@ def _hasher(settings: UsersSettings) -> Argon2Hasher:
     )
 
 
-def operable(_settings: UsersSettings) -> Operable[PostgresUsersWork]:
-    """Return what consumes and what publishes, for those who run it and those who repair it."""
-    return Operable(
-        service=_SERVICE,
-        topic=USERS_OPERATIONS,
-        aggregates=[PostgresUsers, PostgresTasks],
-        subscribers=subscribers(CreateOnboardingTasksHandler(new_id, utc_now)),
-        open_work=_open_work,
-    )
+def _subscribers(_settings: UsersSettings) -> Sequence[Subscriber[UsersWork]]:
+    return subscribers(CreateOnboardingTasksHandler(new_id, utc_now))
+
+
+SERVICE: Final = Service(
+    name="users",
+    description="People, their passwords and tokens, and their tasks.",
+    package="users_service",
+    settings=UsersSettings,
+    operations_topic=USERS_OPERATIONS,
+    aggregates=[PostgresUsers, PostgresTasks],
+    subscribers=_subscribers,
+    open_work=_open_work,
+)
 
 
 @asynccontextmanager
-async def build(settings: UsersSettings, health: Health) -> AsyncIterator[Running]:
+async def build(settings: UsersSettings, health: Health) -> AsyncIterator[ProcessParts]:
     """Open what the service needs, yield its parts, and close it again."""
-    async with (
-        pool(settings, f"{_SERVICE}-api") as engine,
-        pool(settings, f"{_SERVICE}-agents") as agents_engine,
-    ):
-        hasher = _hasher(settings)
-        relay = Relay(settings, service=_SERVICE, now=utc_now)
-        transactor = Transactor(engine, _open_work, on_commit=relay.wake)
-        views = PostgresViews(engine)
-
-        keys = SigningKeys(
-            settings.keys_dir,
-            published_ahead=timedelta(seconds=settings.keys_published_ahead_s),
-            now=utc_now,
-        )
+    keys = SigningKeys(
+        settings.keys_dir,
+        published_ahead=timedelta(seconds=settings.keys_published_ahead_s),
+        now=utc_now,
+    )
+    async with wire(SERVICE, settings, health, fetch_keys=keys.published) as wiring:
+        if settings.serves_routes:
+            health.add("signing-keys", keys.trouble)
+        views = PostgresViews(wiring.engine)
         tokens = SignedAccessTokens(
             keys,
             issuer=settings.access_token_issuer,
             audience=settings.access_token_audience,
             lifetime=timedelta(seconds=settings.access_token_lifetime_s),
         )
-        verifier = TokenVerifier.of(settings, utc_now, keys=keys.published)
-        use_cases = UseCases(
-            sign_up=SignUpHandler(new_id, utc_now),
-            sign_in=SignInHandler(
-                views=views,
-                hasher=hasher,
-                tokens=tokens,
-                attempts=PostgresSignInAttempts(engine, settings.idempotency_secret),
-                limits=SignInLimits(
-                    per_name=settings.sign_ins_per_name,
-                    per_network=settings.sign_ins_per_network,
-                    window=timedelta(seconds=settings.sign_in_window_s),
+        with closing(_hasher(settings)) as hasher:
+            use_cases = UseCases(
+                sign_up=SignUpHandler(new_id, utc_now),
+                sign_in=SignInHandler(
+                    views=views,
+                    hasher=hasher,
+                    tokens=tokens,
+                    attempts=PostgresSignInAttempts(wiring.engine, settings.idempotency_secret),
+                    limits=SignInLimits(
+                        per_name=settings.sign_ins_per_name,
+                        per_network=settings.sign_ins_per_network,
+                        window=timedelta(seconds=settings.sign_in_window_s),
+                    ),
+                    transact=wiring.transactor,
+                    now=utc_now,
                 ),
-                transact=transactor,
-                now=utc_now,
-            ),
-            profile_of=ProfileOf(views),
-            tasks_of=TasksOf(views),
-        )
-        router = routes(
-            use_cases,
-            hasher=hasher,
-            published_keys=keys.published,
-            once=once_for(transactor, secret=settings.idempotency_secret, now=utc_now),
-            signed_in=authenticated(verifier),
-            client_network=client_network(settings.gateway_secret),
-        )
-        ours = operable(settings)
-        operations = Operations(ours, settings, engine, utc_now, on_commit=relay.wake)
-        agents = Agents(
-            settings,
-            service=_SERVICE,
-            engine=agents_engine,
-            open_work=ours.open_work,
-            subscribers=ours.subscribers,
-            now=utc_now,
-            on_commit=relay.wake,
-        )
-
-        components: list[Component] = [ExpiredKeys(engine, utc_now)]
-        if settings.serves_routes:
-            health.add("database", lambda: trouble_with(engine))
-            health.add("signing-keys", keys.trouble)
-            components.append(verifier)
-        if Role.RELAY in settings.roles:
-            components.append(relay)
-        if Role.AGENTS in settings.roles:
-            components.append(agents)
-        app = create_app(
-            title="Users",
-            description=_DESCRIPTION,
-            version="1",
-            settings=settings,
-            routers=[router, operations_routes(operations, operator(verifier))],
-            health=health,
-        )
-        try:
-            yield Running(app, components)
-        finally:
-            hasher.close()
+                profile_of=ProfileOf(views),
+                tasks_of=TasksOf(views),
+            )
+            router = routes(
+                use_cases,
+                hasher=hasher,
+                published_keys=keys.published,
+                once=idempotent(wiring.transactor, secret=settings.idempotency_secret, now=utc_now),
+                signed_in=wiring.signed_in,
+                client_network=client_network(settings.gateway_secret),
+            )
+            yield wiring.parts(router, components=[ExpiredKeys(wiring.engine, utc_now)])
 
 
 async def create_operator(
@@ -171,7 +135,7 @@ async def create_operator(
         command = CreateOperator(username, email, await hasher.hash(password))
     finally:
         hasher.close()
-    async with pool(settings, f"{_SERVICE}-command") as engine:
+    async with pool(settings, f"{SERVICE.name}-command") as engine:
         try:
             await Transactor(engine, _open_work)(lambda work: handler(work, command))
         except UsernameIsTaken:

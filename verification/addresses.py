@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from chassis.kafka import KafkaSecurity
+from chassis.kafka.client import KafkaSecurity
 
 SERVICES: Final = ("users", "accounts", "audit", "notification")
 """Those that own a database."""

@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from chassis.kafka import KafkaSecurity
+from chassis.kafka.client import KafkaSecurity
 from chassis.settings import DatabaseUrl, KafkaSettings
 from verification.addresses import Addresses
 

@@ -10,8 +10,8 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from chassis.kafka import admin_client
-from chassis.records import Record, label_of, open_record
+from chassis.consuming.records import Record, identity_of, open_record
+from chassis.kafka.client import admin_client
 from contracts.envelope import InvalidEnvelope, event_in
 from contracts.operations import ParkedEventDiscardedV1
 from contracts.topics import TOPICS
@@ -94,7 +94,7 @@ def _add(records: Sequence[Record], evidence: Evidence) -> None:
         place = (record.topic, record.partition, record.offset)
         sha256 = hashlib.sha256(record.value or b"").digest()
         try:
-            event = open_record(record, label_of(record))
+            event = open_record(record, identity_of(record))
             if event.type == ParkedEventDiscardedV1.event_type:
                 act = event_in(event, ParkedEventDiscardedV1)
                 discarded.append(

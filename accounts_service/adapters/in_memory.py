@@ -11,7 +11,7 @@ from accounts_service.application.integration_events import Event, translate
 from accounts_service.application.ports import AccountView
 from accounts_service.domain.account import Account, Transaction
 from accounts_service.domain.errors import AccountExists
-from chassis.outbox import Outbox, OutboxRow
+from chassis.persistence.outbox import Outbox, OutboxRow
 from contracts.topics import ACCOUNTS_ACCOUNT
 
 T = TypeVar("T")

@@ -12,10 +12,10 @@ from accounts_service.adapters.tables import PERSONAL, accounts, ledger_entries
 from accounts_service.application.integration_events import Event, translate
 from accounts_service.domain.account import Account, Transaction
 from accounts_service.domain.errors import AccountExists
-from chassis.aggregates import AggregateTable
 from chassis.domain import DomainError
-from chassis.outbox import Outbox
-from chassis.rows import insert_rows
+from chassis.persistence.aggregate_table import AggregateTable
+from chassis.persistence.bulk import insert_rows
+from chassis.persistence.outbox import Outbox
 from contracts.events import IntegrationEvent
 from contracts.topics import ACCOUNTS_ACCOUNT
 

@@ -14,8 +14,8 @@ from sqlalchemy import (
     Uuid,
 )
 
-from chassis import tables as chassis_tables
-from chassis.tables import Moment
+from chassis.persistence import tables as chassis_tables
+from chassis.persistence.tables import Moment
 
 PERSONAL = "personal"
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from uuid import UUID
 
 from accounts_service.domain.account import Account, Transaction
-from chassis import transactor
+from chassis.persistence import transactor
 
 
 class Accounts(Protocol):

@@ -2,7 +2,7 @@
 
 from accounts_service.application.open_account import OpenAccount, OpenAccountHandler
 from accounts_service.application.ports import AccountsWork
-from chassis.subscribers import EventSubscriber
+from chassis.consuming.subscribers import EventSubscriber
 from contracts.envelope import Envelope
 from contracts.topics import USERS_USER
 from contracts.users import UserSignedUpV1

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from accounts_service.application.ports import AccountView
 from accounts_service.application.queries import LATEST_TRANSACTIONS, ReadAccount, Reader
 from accounts_service.domain.account import Transaction
-from chassis.auth import OPERATOR, Principal
+from chassis.web.auth import OPERATOR, Principal
 
 
 class TransactionBody(BaseModel):

@@ -16,7 +16,7 @@ import asyncpg
 from benchmarks.bench import Bench
 from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
 from benchmarks.signing_up import CHEAP_HASH
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from local_cluster.ports import free_port
 from users_service.adapters.access_tokens import SignedAccessTokens
 from users_service.adapters.signing_keys import SigningKeys

@@ -17,7 +17,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from benchmarks.bench import PARTITIONS, Bench
 from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
 from benchmarks.signing_up import SignUp, cheap_hash, through_gateway
-from chassis.kafka import admin_client
+from chassis.kafka.client import admin_client
 from contracts.topics import USERS_USER
 
 _PER_S: Final = 25

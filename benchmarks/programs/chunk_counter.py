@@ -7,36 +7,29 @@ every partition is read from its beginning.
 import asyncio
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 import uvloop
 from aiokafka import TopicPartition
 from pydantic import SecretStr
 
 from benchmarks.programs.counting import Counting
-from chassis.agents import Agents
-from chassis.chunks import ChunkConsumer
-from chassis.clock import utc_now
-from chassis.database import create_engine
-from chassis.handling import Chunk, Feed
+from chassis.consuming.chunk import Chunk, ChunkSource
+from chassis.consuming.faust_app import consumer_of, make_app
 from chassis.settings import ServiceSettings
-
-# Nobody listens there, and nobody asks.
-_NO_DATABASE = "postgresql://nobody@127.0.0.1:1/none"
 
 
 class _Counter:
-    """Stands where a topic's ``Consumer`` does, and says of each chunk that it is done."""
+    """Stands where a topic's ``ChunkProcessor`` does, and counts each chunk as processed."""
 
     def __init__(self, count: int) -> None:
         self._counting = Counting(count)
         self.done = asyncio.Event()
 
-    async def handle(self, chunk: Chunk, feed: Feed) -> None:
-        feed.begin(chunk)
+    async def process(self, chunk: Chunk, source: ChunkSource) -> None:
+        source.begin(chunk)
         if self._counting.add(len(chunk.records)):
             self.done.set()
-        feed.end(chunk, chunk.end)
+        source.end(chunk, chunk.end)
 
 
 async def _from_beginning(
@@ -46,25 +39,16 @@ async def _from_beginning(
 
 
 async def _run(bootstrap: str, topic: str, count: int, group: str) -> None:
-    agents: Agents[Any] = Agents(
-        ServiceSettings(
-            http_port=0,
-            kafka_bootstrap=bootstrap,
-            database_url=SecretStr(_NO_DATABASE),
-            idempotency_secret=SecretStr("x" * 32),
-        ),
-        service=group,
-        engine=create_engine(_NO_DATABASE, pool_size=1, application_name="nobody"),
-        open_work=lambda _connection: None,
-        subscribers=[],
-        now=utc_now,
+    settings = ServiceSettings(
+        http_port=0,
+        kafka_bootstrap=bootstrap,
+        database_url=SecretStr("postgresql://nobody@127.0.0.1:1/none"),
+        idempotency_secret=SecretStr("x" * 32),
     )
     counter = _Counter(count)
-    agents._consumers = {topic: counter}  # type: ignore[dict-item]  # noqa: SLF001
-    app = agents._make_app()  # noqa: SLF001 - the very app that a service consumes with
-    feed = app.consumer
-    assert isinstance(feed, ChunkConsumer)
-    feed.positions = _from_beginning
+    # The very app that a service consumes with.
+    app = make_app(group, settings, {topic: counter})
+    consumer_of(app).positions = _from_beginning
     await app.start()
     await counter.done.wait()
     await app.stop()

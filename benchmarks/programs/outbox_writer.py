@@ -22,7 +22,7 @@ from aiokafka import AIOKafkaProducer
 
 from benchmarks.outboxes import write_one
 from chassis.clock import utc_now
-from chassis.relay import Relay
+from chassis.publishing.relay import Relay
 from chassis.settings import read_settings
 from users_service.settings import UsersSettings
 

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accounts_service.adapters.postgres_views import PostgresAccountViews
 from audit_service.queries import Filter, Page, Records
 from benchmarks.logs import EVENTS_A_SUBJECT
-from chassis.database import create_engine
+from chassis.persistence.database import create_engine
 
 _WARM_UP, _READS = 200, 2_000
 _PAGE: Final = 50

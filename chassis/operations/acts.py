@@ -11,8 +11,8 @@ from sqlalchemy import ARRAY, Uuid, bindparam, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis.outbox import Outbox
-from chassis.tables import operated
+from chassis.persistence.outbox import Outbox
+from chassis.persistence.tables import operated
 from contracts.events import PRINTABLE
 from contracts.operations import OperatorAct
 from contracts.topics import Topic
@@ -29,7 +29,7 @@ _COUNT: Final = _FIRST.on_conflict_do_update(
 ).returning(operated.c.subject, operated.c.last_sequence)
 
 
-class Reason(BaseModel):
+class ActReason(BaseModel):
     """Why an operator does something: it is kept with the act, for ever."""
 
     model_config = ConfigDict(extra="forbid")
@@ -45,15 +45,15 @@ class Operator:
     why: str
 
 
-class Acts:
-    """Tells the others what operators did in one service."""
+class OperatorLog:
+    """Publishes what operators did in one service, through its outbox."""
 
     def __init__(self, service: str, topic: Topic, now: Callable[[], datetime]) -> None:
         self._source = f"/{service}"
         self._topic = topic
         self._now = now
 
-    async def tell(self, connection: AsyncConnection, acts: Mapping[UUID, OperatorAct]) -> None:
+    async def record(self, connection: AsyncConnection, acts: Mapping[UUID, OperatorAct]) -> None:
         """Write one act on each of these subjects to the outbox, in the open transaction."""
         if not acts:
             return

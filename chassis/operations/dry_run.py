@@ -13,14 +13,14 @@ from sqlalchemy import Row, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from chassis import tables
-from chassis.database import sqlstate_of
-from chassis.failures import is_transient
-from chassis.operations.operable import Operations
-from chassis.operations.parked_rows import locked
-from chassis.parking import CannotRelease, Failure, ParkedRecord, Reason
-from chassis.problems import TemporarilyUnavailable
-from chassis.subscribers import Subscriber
+from chassis.consuming.dead_letters import CannotRelease, Failure, ParkedRecord, ParkReason
+from chassis.consuming.retry_policy import is_transient
+from chassis.consuming.subscribers import Subscriber
+from chassis.operations.context import ServiceRuntime
+from chassis.operations.dead_letter_rows import locked
+from chassis.persistence import tables
+from chassis.persistence.database import sqlstate_of
+from chassis.web.problems import TemporarilyUnavailable
 
 #: Rows shown of each table, and events, at most.
 MOST_ROWS: Final = 100
@@ -78,7 +78,7 @@ class ToldEvent(BaseModel):
 class WouldPark(BaseModel):
     """Why the event would stay parked."""
 
-    reason: Reason
+    reason: ParkReason
     error_code: str
     error_message: str
 
@@ -110,7 +110,7 @@ class _Written:
 class DryRun:
     """Tries parked events of one service on its database, and leaves nothing behind."""
 
-    def __init__(self, operations: Operations[Any]) -> None:
+    def __init__(self, operations: ServiceRuntime[Any, Any]) -> None:
         self._operations = operations
 
     async def __call__(self, id_: UUID) -> DryRunBody:
@@ -161,7 +161,7 @@ class DryRun:
         self, connection: AsyncConnection, row: Row[Any], subscriber: Subscriber[Any]
     ) -> Failure | None:
         operations = self._operations
-        work = operations.operable.open_work(connection)
+        work = operations.service.open_work(connection)
         try:
             failure = await subscriber.take_parked(
                 work,

@@ -17,11 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.domain import DomainError, Kind
 from chassis.operations.acts import Operator
-from chassis.operations.operable import Operations
+from chassis.operations.context import ServiceRuntime
 from chassis.operations.payloads import broken_payload, check_same
-from chassis.outbox import Outbox, columns_of
-from chassis.rows import insert_rows
-from chassis.tables import outbox, outbox_set_aside
+from chassis.persistence.bulk import insert_rows
+from chassis.persistence.outbox import Outbox, columns_of
+from chassis.persistence.tables import outbox, outbox_set_aside
 from contracts.envelope import EncodedEvent, InvalidEnvelope, Name, decode, encode, event_in
 from contracts.events import EventWithheld, IntegrationEvent
 from contracts.operations import OutboxRowDiscardedV1, OutboxRowEditedV1, OutboxRowReleasedV1
@@ -101,9 +101,9 @@ class OutboxSearch(BaseModel):
 class SetAside:
     """The rows of one service's outbox that were set aside; each act is told, with who and why."""
 
-    def __init__(self, operations: Operations[Any]) -> None:
+    def __init__(self, operations: ServiceRuntime[Any, Any]) -> None:
         self._operations = operations
-        self._topics = {topic.name: topic for topic in operations.operable.topics}
+        self._topics = {topic.name: topic for topic in operations.service.topics}
 
     async def page(self, search: OutboxSearch) -> OutboxBody:
         """Return the rows that match, without their payloads, and what waits beside them."""
@@ -172,7 +172,7 @@ class SetAside:
             )
             sha256 = hashlib.sha256(encoded.payload).hexdigest()
             act = OutboxRowEditedV1(**_told_of(row, operator), payload_sha256=sha256)
-            await self._operations.acts.tell(connection, {id_: act})
+            await self._operations.operator_log.record(connection, {id_: act})
 
     async def release(self, id_: UUID, operator: Operator) -> None:
         """Have it published again, in its place.
@@ -183,7 +183,7 @@ class SetAside:
             row = await _lock(connection, id_)
             await _replace(connection, row, {name: getattr(row, name) for name in _COLUMNS})
             act = OutboxRowReleasedV1(**_told_of(row, operator))
-            await self._operations.acts.tell(connection, {id_: act})
+            await self._operations.operator_log.record(connection, {id_: act})
 
     async def discard(self, id_: UUID, operator: Operator) -> None:
         """Have a small event published in its place that says so, so that consumers count on.
@@ -194,7 +194,7 @@ class SetAside:
         async with operations.act() as connection:
             row = await _lock(connection, id_)
             topic = self._topic_of(row)
-            withheld = Outbox(f"/{operations.operable.service}", operations.now)
+            withheld = Outbox(f"/{operations.service.name}", operations.now)
             withheld.append(
                 _withheld_type_of(topic)(withheld_id=row.id, withheld_type=row.type),
                 topic=topic,
@@ -205,7 +205,7 @@ class SetAside:
             (instead,) = withheld.take_rows()
             await _replace(connection, row, columns_of(instead))
             act = OutboxRowDiscardedV1(**_told_of(row, operator))
-            await operations.acts.tell(connection, {id_: act})
+            await operations.operator_log.record(connection, {id_: act})
 
     def _topic_of(self, row: Row[Any]) -> Topic:
         topic = self._topics.get(row.aggregatetype)

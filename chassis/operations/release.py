@@ -17,13 +17,16 @@ from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import telemetry
+from chassis.consuming import retry_policy
+from chassis.consuming.dead_letters import CannotRelease, Failure, ParkedRecord, ParkReason
+from chassis.consuming.inbox import lock_subject
+from chassis.consuming.records import identity_of
+from chassis.consuming.retry_policy import is_transient
+from chassis.consuming.subscribers import Subscriber
 from chassis.failpoints import failpoint
-from chassis.failures import is_transient, pause_s
-from chassis.inbox import lock_subject
 from chassis.operations.acts import Operator
-from chassis.operations.operable import Operations
-from chassis.operations.parked import told_of
-from chassis.operations.parked_rows import (
+from chassis.operations.context import ServiceRuntime
+from chassis.operations.dead_letter_rows import (
     NoSuchParkedEvent,
     forks,
     in_turn,
@@ -31,12 +34,10 @@ from chassis.operations.parked_rows import (
     of_subject,
     subscriber_of,
 )
-from chassis.parking import CannotRelease, Failure, ParkedRecord, Reason
-from chassis.problems import TemporarilyUnavailable
-from chassis.records import label_of
-from chassis.subscribers import Subscriber
-from chassis.tables import parked
-from chassis.transactor import Work
+from chassis.operations.dead_letters import details_of
+from chassis.persistence.tables import parked
+from chassis.persistence.transactor import Work
+from chassis.web.problems import TemporarilyUnavailable
 from contracts.operations import (
     OperatorAct,
     ParkedEventAct,
@@ -67,7 +68,7 @@ class StoppedAt(BaseModel):
     """The event that stays parked, and why."""
 
     id: UUID
-    reason: Reason
+    reason: ParkReason
     error_code: str
     error_message: str
 
@@ -106,7 +107,7 @@ Choose = Callable[[AsyncConnection, int], Awaitable[Sequence[Row[Any]]]]
 class Release(Generic[W]):
     """One operator's release of parked events."""
 
-    def __init__(self, operations: Operations[W], operator: Operator) -> None:
+    def __init__(self, operations: ServiceRuntime[Any, W], operator: Operator) -> None:
         self._operations = operations
         self._operator = operator
         self._tells: type[ParkedEventAct] = ParkedEventReleasedV1
@@ -210,7 +211,7 @@ class Release(Generic[W]):
             return False
         if failures >= _MOST_TRIES:
             raise TemporarilyUnavailable("something needed is away; try again shortly") from error
-        await asyncio.sleep(pause_s(failures))
+        await asyncio.sleep(retry_policy.BACKOFF.pause_s(failures))
         return True
 
     async def _slice(self, subscriber: Subscriber[W], choose: Choose, size: int) -> _Slice:
@@ -237,7 +238,7 @@ class Release(Generic[W]):
         size: int,
     ) -> _Slice:
         operations = self._operations
-        work = operations.operable.open_work(connection)
+        work = operations.service.open_work(connection)
         acts: dict[UUID, OperatorAct] = {}
         stopped_at: StoppedAt | None = None
         for row in rows:
@@ -252,10 +253,10 @@ class Release(Generic[W]):
             if failure is not None:
                 stopped_at = await self._keep(connection, row, failure)
                 break
-            acts[row.id] = self._tells(**told_of(row, self._operator))
+            acts[row.id] = self._tells(**details_of(row, self._operator))
         await work.flush()
         await connection.execute(delete(parked).where(parked.c.id == func.any(list(acts))))
-        await operations.acts.tell(connection, acts)
+        await operations.operator_log.record(connection, acts)
         return _Slice(len(acts), stopped_at, more=len(rows) == size)
 
     @asynccontextmanager
@@ -264,7 +265,7 @@ class Release(Generic[W]):
             yield connection
             await failpoint("release.before-commit")
         await failpoint("release.after-commit")
-        self._operations.on_commit()
+        self._operations.committed()
 
     async def _park_again(self, row: Row[Any], error: Exception) -> StoppedAt | None:
         """Keep an event with its new error, unless somebody else has dealt with it by now."""
@@ -280,7 +281,7 @@ class Release(Generic[W]):
     ) -> StoppedAt:
         """Write down why an event stays parked, and tell it."""
         # A fork is one whatever becomes of it, so that only a decision handles it.
-        reason = Reason.FORKED if row.reason == Reason.FORKED else failure.reason
+        reason = ParkReason.FORKED if row.reason == ParkReason.FORKED else failure.reason
         values = {
             "reason": reason,
             "error_code": failure.code,
@@ -288,9 +289,9 @@ class Release(Generic[W]):
             "tries": row.tries + 1,
             "last_tried_at": self._operations.now(),
         }
-        if row.subject is None and reason in (Reason.BEHIND, Reason.FORKED):
+        if row.subject is None and reason in (ParkReason.BEHIND, ParkReason.FORKED):
             # Its place was found: from now on it is one of its subject's.
-            label = label_of(ParkedRecord.of(row))
+            label = identity_of(ParkedRecord.of(row))
             values |= {
                 "subject": label.subject,
                 "sequence": label.sequence,
@@ -298,8 +299,8 @@ class Release(Generic[W]):
                 "type": label.type,
             }
         await connection.execute(update(parked).where(parked.c.id == row.id).values(values))
-        act = ParkedEventParkedAgainV1(**told_of(row, self._operator), error_code=failure.code)
-        await self._operations.acts.tell(connection, {row.id: act})
+        act = ParkedEventParkedAgainV1(**details_of(row, self._operator), error_code=failure.code)
+        await self._operations.operator_log.record(connection, {row.id: act})
         return StoppedAt(
             id=row.id, reason=reason, error_code=failure.code, error_message=failure.message
         )
@@ -333,7 +334,7 @@ async def _check_turn(connection: AsyncConnection, row: Row[Any]) -> None:
     :raises Forked: nobody's turn is before a decision
     :raises NotFirst: another is before it
     """
-    if row.reason == Reason.FORKED:
+    if row.reason == ParkReason.FORKED:
         raise Forked(
             "it is of another history of its subject: apply it all the same, or discard it"
         )

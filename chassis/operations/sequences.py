@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, select
 
 from chassis.domain import DomainError, Kind
-from chassis.operations.operable import Operations
-from chassis.tables import operated
+from chassis.operations.context import ServiceRuntime
+from chassis.persistence.tables import operated
 from contracts.envelope import Name
 
 MOST: Final = 1_000
@@ -47,13 +47,14 @@ class SequencesSearch(BaseModel):
 class Sequences:
     """What one service has published, or will have: of every aggregate the last sequence."""
 
-    def __init__(self, operations: Operations[Any]) -> None:
+    def __init__(self, operations: ServiceRuntime[Any, Any]) -> None:
         self._engine = operations.engine
-        operable = operations.operable
         self._columns: Mapping[str, tuple[ColumnElement[UUID], ColumnElement[int]]] = {
             each.topic.name: (each.table.c.id, each.table.c.sequence)
-            for each in operable.aggregates
-        } | {operable.topic.name: (operated.c.subject, operated.c.last_sequence)}
+            for each in operations.service.aggregates
+        } | {
+            operations.service.operations_topic.name: (operated.c.subject, operated.c.last_sequence)
+        }
 
     async def page(self, search: SequencesSearch) -> SequencesBody:
         """Return a page of them.

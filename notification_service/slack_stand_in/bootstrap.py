@@ -9,9 +9,9 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from chassis.health import Health
-from chassis.http import create_app
-from chassis.process import Running
+from chassis.process.run import ProcessParts
+from chassis.web.app import create_app
+from chassis.web.health import Health
 from notification_service.slack_stand_in import web_api
 from notification_service.slack_stand_in.faults import Fault, Faults
 from notification_service.slack_stand_in.messages import Messages
@@ -20,7 +20,7 @@ from notification_service.slack_stand_in.settings import StandInSettings
 
 
 @asynccontextmanager
-async def build(settings: StandInSettings, health: Health) -> AsyncIterator[Running]:
+async def build(settings: StandInSettings, health: Health) -> AsyncIterator[ProcessParts]:
     """Read the messages kept, and yield the app."""
     file = settings.directory / "messages.jsonl" if settings.directory else None
     messages, faults = Messages(file, lambda: datetime.now(UTC)), Faults()
@@ -34,7 +34,7 @@ async def build(settings: StandInSettings, health: Health) -> AsyncIterator[Runn
         health=health,
     )
     try:
-        yield Running(app, [])
+        yield ProcessParts(app, [])
     finally:
         messages.close()
 

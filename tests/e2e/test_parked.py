@@ -11,7 +11,7 @@ import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from contracts.envelope import EncodedEvent, encode
 from contracts.topics import USERS_USER
 from contracts.users import UserSignedUpV1

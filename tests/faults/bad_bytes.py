@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from contracts.envelope import CONTENT_TYPE
 from contracts.example_events import EXAMPLES
 from contracts.topics import USERS_USER, Topic

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from chassis.database import create_engine
-from chassis.outbox import Outbox
+from chassis.persistence.database import create_engine
+from chassis.persistence.outbox import Outbox
 from contracts.events import IntegrationEvent
 from contracts.topics import USERS_USER
 from contracts.users import UsersEventWithheldV1, UserSignedUpV1

@@ -12,7 +12,7 @@ import asyncpg
 import httpx
 from aiokafka import AIOKafkaProducer
 
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from contracts.envelope import encode
 from contracts.topics import USERS_USER
 from contracts.users import UserSignedUpV1

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -16,28 +16,23 @@ import accounts_service.bootstrap
 import audit_service.bootstrap
 import notification_service.bootstrap
 import users_service.bootstrap
-from accounts_service.settings import AccountsSettings
-from audit_service.settings import AuditSettings
-from chassis import migrations, progress
-from chassis.consume import Consumer
-from chassis.database import create_engine
-from chassis.operations.operable import Operable
-from chassis.testing import Fed, FedRecord, chunk_of
+from chassis import migrations
+from chassis.consuming import offsets
+from chassis.consuming.processor import ChunkProcessor
+from chassis.operations.context import Service
+from chassis.persistence.database import create_engine
+from chassis.testing import FakeChunkSource, FakeRecord, chunk_of
 from contracts.topics import Topic
 from local_cluster.testing import RunningInfrastructure
-from notification_service.settings import NotificationSettings
 from tests.faults.bad_bytes import Headers, Json, bad_records, event, headers_of
 from tests.integration.chassis.path import rows, utc_now
-from users_service.settings import UsersSettings
 
 # As they are by default: nothing of what is told from outside matters here.
-_OPERABLE: Final[dict[str, Callable[[], Operable[Any]]]] = {
-    "users": lambda: users_service.bootstrap.operable(UsersSettings.model_construct()),
-    "accounts": lambda: accounts_service.bootstrap.operable(AccountsSettings.model_construct()),
-    "audit": lambda: audit_service.bootstrap.operable(AuditSettings.model_construct()),
-    "notification": lambda: notification_service.bootstrap.operable(
-        NotificationSettings.model_construct()
-    ),
+_SERVICES: Final[dict[str, Service[Any, Any]]] = {
+    "users": users_service.bootstrap.SERVICE,
+    "accounts": accounts_service.bootstrap.SERVICE,
+    "audit": audit_service.bootstrap.SERVICE,
+    "notification": notification_service.bootstrap.SERVICE,
 }
 
 #: How many effects each good event has, in the service that handles it.
@@ -109,7 +104,7 @@ def whatever_comes(topic: Topic) -> st.SearchStrategy[Came]:
 # --- and what becomes of it -----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=list(_OPERABLE))
+@pytest.fixture(scope="module", params=list(_SERVICES))
 def service(
     request: pytest.FixtureRequest, postgres_server: RunningInfrastructure
 ) -> Iterator[tuple[str, str]]:
@@ -133,8 +128,9 @@ class TestWhateverBytesCome:
         self, service: tuple[str, str], data: st.DataObject
     ) -> None:
         name, database = service
-        ours = _OPERABLE[name]()
-        subscriber = data.draw(st.sampled_from(ours.subscribers), label="subscriber")
+        ours = _SERVICES[name]
+        subscribers = ours.subscribers(ours.settings.model_construct())
+        subscriber = data.draw(st.sampled_from(subscribers), label="subscriber")
         topic = subscriber.topic
         came = data.draw(st.lists(whatever_comes(topic), min_size=1, max_size=8), label="came")
         good = [event(topic, uuid4()) for _ in range(len(came) + 1)]
@@ -144,19 +140,19 @@ class TestWhateverBytesCome:
             values += [bad, as_it_is(one)]
         partition = next(_partitions)
         records = [
-            FedRecord(topic.name, partition, offset, *value) for offset, value in enumerate(values)
+            FakeRecord(topic.name, partition, offset, *value) for offset, value in enumerate(values)
         ]
 
         engine = create_engine(database, pool_size=5, application_name="test")
         try:
             async with engine.begin() as connection:
-                await progress.begin(
+                await offsets.begin(
                     connection, [subscriber], topic.name, {partition: (0, 0)}, utc_now
                 )
-            feed = Fed()
-            consumer = Consumer(topic, [subscriber], engine, ours.open_work, utc_now)
+            feed = FakeChunkSource()
+            consumer = ChunkProcessor(topic, [subscriber], engine, ours.open_work, utc_now)
             async with asyncio.timeout(60):
-                await consumer.handle(chunk_of(records), feed)
+                await consumer.process(chunk_of(records), feed)
         finally:
             await engine.dispose()
 
@@ -188,7 +184,9 @@ async def effects(database: str, service: str, subject: UUID, event_id: UUID) ->
     return int((await rows(database, query, *given))[0]["count"])
 
 
-async def assert_parked_as_it_came(database: str, records: list[FedRecord], *, wanted: str) -> None:
+async def assert_parked_as_it_came(
+    database: str, records: list[FakeRecord], *, wanted: str
+) -> None:
     """What is parked is whole, and somebody here wanted it or nobody could say what it was."""
     family = wanted.rpartition(".v")[0]
     query = "SELECT * FROM parked WHERE topic = $1 AND partition = $2"
@@ -199,7 +197,7 @@ async def assert_parked_as_it_came(database: str, records: list[FedRecord], *, w
         assert row["type"] is None or row["type"].rpartition(".v")[0] == family, row
 
 
-async def assert_all_are_kept(database: str, records: list[FedRecord]) -> None:
+async def assert_all_are_kept(database: str, records: list[FakeRecord]) -> None:
     """Audit parks nothing, and has each record: once, or the same one that came before it."""
     query = "SELECT sha256 FROM records WHERE topic = $1"
     kept = {row["sha256"] for row in await rows(database, query, records[0].topic)}

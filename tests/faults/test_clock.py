@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from contracts.envelope import encode
 from contracts.users import UsersEventWithheldV1
 from tests.e2e.people import Operator, eventually

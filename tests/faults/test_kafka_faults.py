@@ -15,7 +15,8 @@ import pytest
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from chassis.kafka import admin_client, topic_states
+from chassis.kafka.client import admin_client
+from chassis.kafka.topics import topic_states
 from chassis.testing import eventually
 from contracts.topics import USERS_TASK, USERS_USER, Topic
 from local_cluster.testing import running_infrastructure

@@ -10,7 +10,8 @@ from typing import Final
 import pytest
 from aiokafka.errors import KafkaError
 
-from chassis.kafka import admin_client, shares_of
+from chassis.kafka.client import admin_client
+from chassis.kafka.groups import group_assignments
 from chassis.testing import eventually
 from contracts.topics import USERS_USER
 from tests.faults.harness import System, running_system
@@ -50,7 +51,7 @@ async def shared(system: System, worker: str) -> set[int]:
 
     async def has_some() -> bool:
         async with admin_client(system.cluster.kafka_bootstrap) as client:
-            workers = await shares_of(client, "accounts")
+            workers = await group_assignments(client, "accounts")
         its.clear()
         for member, share in workers.items():
             if worker in member:

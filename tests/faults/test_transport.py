@@ -15,10 +15,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis import chunks
-from chassis.chunks import ChunkThread, DeliveredChunk
-from chassis.done import TAIL_LOST_AFTER_S
-from chassis.handling import Chunk
+from chassis.consuming import faust_transport
+from chassis.consuming.chunk import Chunk
+from chassis.consuming.faust_transport import ChunkThread, DeliveredChunk
+from chassis.consuming.positions import TAIL_LOST_AFTER_S
 from chassis.testing import eventually
 from contracts.topics import Topic
 from tests.faults.measured import report
@@ -94,7 +94,7 @@ class Switched(ChunkThread):
 def again(chunk: Chunk) -> Chunk:
     """The same chunk, as if it were another record to Faust."""
     assert isinstance(chunk, DeliveredChunk)
-    return dataclasses.replace(chunk, offset=next(chunks._serial))
+    return dataclasses.replace(chunk, offset=next(faust_transport._serial))
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ async def path(
         threads.append(Switched(*arguments, **options))
         return threads[-1]
 
-    monkeypatch.setattr(chunks, "ChunkThread", switched)
+    monkeypatch.setattr(faust_transport, "ChunkThread", switched)
     topic = topic_of_its_own(_PARTITIONS)
     await create_topic(kafka, topic)
     progress = await asyncpg.connect(database)

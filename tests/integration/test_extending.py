@@ -17,8 +17,9 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from chassis.kafka import admin_client, create_topics
-from chassis.trail import new_id
+from chassis.correlation import new_id
+from chassis.kafka.client import admin_client
+from chassis.kafka.topics import create_topics
 from contracts.envelope import EncodedEvent, encode
 from contracts.topics import ACCOUNTS_ACCOUNT, USERS_USER
 from contracts.users import UserSignedUpV1

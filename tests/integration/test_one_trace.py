@@ -19,11 +19,12 @@ from accounts_service import bootstrap as accounts
 from accounts_service.settings import AccountsSettings
 from audit_service import bootstrap as audit
 from audit_service.settings import AuditSettings
-from chassis.health import Health
-from chassis.kafka import admin_client, create_topics
+from chassis.correlation import new_id
+from chassis.kafka.client import admin_client
+from chassis.kafka.topics import create_topics
 from chassis.migrations import upgrade
-from chassis.process import Running
-from chassis.trail import new_id
+from chassis.process.run import ProcessParts
+from chassis.web.health import Health
 from gateway import bootstrap as gateway
 from gateway.settings import GatewaySettings
 from local_cluster.testing import RunningInfrastructure, running_infrastructure
@@ -47,7 +48,9 @@ def infrastructure(tmp_path: Path) -> Iterator[RunningInfrastructure]:
 
 
 @asynccontextmanager
-async def serving(building: AbstractAsyncContextManager[Running], port: int) -> AsyncIterator[None]:
+async def serving(
+    building: AbstractAsyncContextManager[ProcessParts], port: int
+) -> AsyncIterator[None]:
     """Run a service in this process, as its own would, and wait for its HTTP."""
     async with building as running:
         server = uvicorn.Server(

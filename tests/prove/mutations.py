@@ -5,27 +5,28 @@ from typing import Final
 from tests.prove.mutation import Mutation
 
 _CHASSIS: Final = "tests/integration/chassis"
-_PROGRESS: Final = f"{_CHASSIS}/test_consume.py::TestProgressDecides::"
-_FAILS: Final = f"{_CHASSIS}/test_consume.py::TestAnEventThatFails::"
-_MANY_FAIL: Final = f"{_CHASSIS}/test_consume.py::TestManyThatFail::"
-_DEADLY: Final = f"{_CHASSIS}/test_consume.py::TestAnEventThatKillsItsProcess::"
-_DATABASE_AWAY: Final = f"{_CHASSIS}/test_consume.py::TestADatabaseThatIsAway::"
-_COMPANY: Final = f"{_CHASSIS}/test_company.py::"
-_SEEN: Final = f"{_CHASSIS}/test_subscribers.py::TestWhatWasSeenBefore::"
-_INBOX_LOCK: Final = f"{_CHASSIS}/test_subscribers.py::TestTheInboxLock::"
-_RELAY: Final = f"{_CHASSIS}/test_relay.py::"
-_UNIT_RELAY: Final = "tests/unit/chassis/test_relay.py::"
-_LOST: Final = f"{_CHASSIS}/test_transactor.py::TestAConnectionLost::"
-_CONFLICTS: Final = f"{_CHASSIS}/test_transactor.py::TestConflicts::"
-_SESSION: Final = f"{_CHASSIS}/test_database.py::TestASession::"
-_TRANSPORT: Final = f"{_CHASSIS}/test_chunk_transport.py::"
-_CHUNKS: Final = "tests/unit/chassis/test_chunks.py::TestTheConsumer::"
-_PLACES: Final = "tests/unit/chassis/test_chunks.py::TestPlaces::"
-_BEGINS: Final = f"{_CHASSIS}/test_agents.py::TestWhereItBegins::"
-_WORKERS: Final = f"{_CHASSIS}/test_agents.py::TestSeveralWorkers::"
-_WATCH: Final = f"{_CHASSIS}/test_agents.py::TestTheWatch::"
-_AGGREGATES: Final = f"{_CHASSIS}/test_aggregates.py::"
-_KEYS: Final = f"{_CHASSIS}/test_idempotency.py::"
+_PROGRESS: Final = f"{_CHASSIS}/consuming/test_processor.py::TestProgressDecides::"
+_FAILS: Final = f"{_CHASSIS}/consuming/test_processor.py::TestAnEventThatFails::"
+_MANY_FAIL: Final = f"{_CHASSIS}/consuming/test_processor.py::TestManyThatFail::"
+_DEADLY: Final = f"{_CHASSIS}/consuming/test_processor.py::TestAnEventThatKillsItsProcess::"
+_DATABASE_AWAY: Final = f"{_CHASSIS}/consuming/test_processor.py::TestADatabaseThatIsAway::"
+_BATCHES: Final = f"{_CHASSIS}/consuming/test_group_commit.py::"
+_UNIT_BATCHES: Final = "tests/unit/chassis/consuming/test_group_commit.py::"
+_SEEN: Final = f"{_CHASSIS}/consuming/test_subscribers.py::TestWhatWasSeenBefore::"
+_INBOX_LOCK: Final = f"{_CHASSIS}/consuming/test_subscribers.py::TestTheInboxLock::"
+_RELAY: Final = f"{_CHASSIS}/publishing/test_relay.py::"
+_UNIT_RELAY: Final = "tests/unit/chassis/publishing/test_relay.py::"
+_LOST: Final = f"{_CHASSIS}/persistence/test_transactor.py::TestAConnectionLost::"
+_CONFLICTS: Final = f"{_CHASSIS}/persistence/test_transactor.py::TestConflicts::"
+_SESSION: Final = f"{_CHASSIS}/persistence/test_database.py::TestASession::"
+_TRANSPORT: Final = f"{_CHASSIS}/consuming/test_faust_transport.py::"
+_CHUNKS: Final = "tests/unit/chassis/consuming/test_faust_transport.py::TestTheConsumer::"
+_PLACES: Final = "tests/unit/chassis/consuming/test_faust_transport.py::TestPlaces::"
+_BEGINS: Final = f"{_CHASSIS}/consuming/test_worker.py::TestWhereItBegins::"
+_WORKERS: Final = f"{_CHASSIS}/consuming/test_worker.py::TestSeveralWorkers::"
+_WATCH: Final = f"{_CHASSIS}/consuming/test_worker.py::TestTheWatch::"
+_AGGREGATES: Final = f"{_CHASSIS}/persistence/test_aggregate_table.py::"
+_KEYS: Final = f"{_CHASSIS}/web/test_idempotency.py::"
 _DELIVERIES: Final = (
     "tests/integration/notification_service/test_postgres_deliveries.py::TestPostgresDeliveries::"
 )
@@ -40,13 +41,13 @@ _COMMIT_MIDWAY: Final = (
     '            await connection.exec_driver_sql("COMMIT")\n'
     '            await connection.exec_driver_sql("BEGIN")\n'
 )
-_TAKE: Final = "            parked = await self._take(connection, chunks, places)\n"
+_TAKE: Final = "            parked = await self._take(connection, chunks, before)\n"
 
 _WRITING: Final = (
     Mutation(
         name="ask-after-commit",
         guard="a COMMIT that got no answer is asked for before the command is done again",
-        file="chassis/transactor.py",
+        file="chassis/persistence/transactor.py",
         before="        if not await self._was_committed(mark):\n            raise lost\n",
         after="        raise lost\n",
         proven_by=(f"{_LOST}test_as_commit_is_answered_it_is_not_done_twice",),
@@ -54,17 +55,17 @@ _WRITING: Final = (
     Mutation(
         name="life-of-the-server",
         guard="a number that a crashed server gave again is not taken for the command's own",
-        file="chassis/transactor.py",
+        file="chassis/persistence/transactor.py",
         before='if life == mark.life and status == "committed":',
         after='if status == "committed":',
         proven_by=(
-            f"{_CHASSIS}/test_transactor.py::TestAServerThatCrashes::test_a_number_given_again_is_not_taken_for_ours",
+            f"{_CHASSIS}/persistence/test_transactor.py::TestAServerThatCrashes::test_a_number_given_again_is_not_taken_for_ours",
         ),
     ),
     Mutation(
         name="serializable-commands",
         guard="of two commands that read what the other writes, one begins again",
-        file="chassis/transactor.py",
+        file="chassis/persistence/transactor.py",
         before='engine.execution_options(isolation_level="SERIALIZABLE")',
         after="engine",
         proven_by=(
@@ -74,7 +75,7 @@ _WRITING: Final = (
     Mutation(
         name="optimistic-lock",
         guard="an aggregate that another transaction changed meanwhile is not overwritten",
-        file="chassis/aggregates.py",
+        file="chassis/persistence/aggregate_table.py",
         before=".where(table.c.id == given.c.id, table.c.version == given.c.version - 1)",
         after=".where(table.c.id == given.c.id)",
         proven_by=(
@@ -84,18 +85,18 @@ _WRITING: Final = (
     Mutation(
         name="idempotency-keys",
         guard="the answer given under an Idempotency-Key is given again, and nothing done",
-        file="chassis/idempotency.py",
+        file="chassis/web/idempotency.py",
         before="            if known is not None:\n                return self._repeat(known)\n",
         after="",
         proven_by=(
-            "tests/unit/chassis/test_idempotency.py::TestOnce::test_the_same_request_again_gets_the_first_answer_and_changes_nothing",
+            "tests/unit/chassis/web/test_idempotency.py::TestOnce::test_the_same_request_again_gets_the_first_answer_and_changes_nothing",
             f"{_KEYS}TestAtOnce::test_twenty_requests_with_one_key_have_one_effect_and_one_answer",
         ),
     ),
     Mutation(
         name="idle-in-transaction",
         guard="a session that stands still in a transaction is ended, and its locks are free",
-        file="chassis/database.py",
+        file="chassis/persistence/database.py",
         before='    "idle_in_transaction_session_timeout": "4s",\n',
         after="",
         proven_by=(f"{_SESSION}test_that_idles_in_a_transaction_ends_and_gives_its_locks_free",),
@@ -106,7 +107,7 @@ _PUBLISHING: Final = (
     Mutation(
         name="delete-after-ack",
         guard="a row leaves the outbox when Kafka has acknowledged it, and not before",
-        file="chassis/relay.py",
+        file="chassis/publishing/relay.py",
         before="        way.done = [*way.done, *acknowledged]\n",
         after="        way.done = [*way.done, *acknowledged, *(row for row, _ in failed)]\n",
         proven_by=(
@@ -117,7 +118,7 @@ _PUBLISHING: Final = (
     Mutation(
         name="lowest-position-first",
         guard="each read of the outbox begins at its lowest position, not behind the last one",
-        file="chassis/outbox_queue.py",
+        file="chassis/publishing/outbox_reader.py",
         before="        return rows\n",
         after=(
             '        seen = getattr(self, "_seen", 0)\n'
@@ -129,7 +130,7 @@ _PUBLISHING: Final = (
     Mutation(
         name="relay-lock",
         guard="one relay of a service works, and the others stand by",
-        file="chassis/relay.py",
+        file="chassis/publishing/relay.py",
         before="while not await try_lock(connection, self._lock_name):",
         after="while False:",
         proven_by=(f"{_RELAY}TestTwoRelays::test_never_work_at_once",),
@@ -137,9 +138,9 @@ _PUBLISHING: Final = (
     Mutation(
         name="relay-lock-connection",
         guard="the relay reads and deletes on the connection that holds its lock",
-        file="chassis/relay.py",
-        before="await self._publish(OutboxQueue(connection))",
-        after=("await self._publish(OutboxQueue(await connect(self._settings, self._lock_name)))"),
+        file="chassis/publishing/relay.py",
+        before="await self._publish(OutboxReader(connection))",
+        after=("await self._publish(OutboxReader(await connect(self._settings, self._lock_name)))"),
         proven_by=(
             f"{_RELAY}TestTwoRelays::test_one_that_was_cut_off_from_its_lock_sends_nothing_more",
         ),
@@ -147,7 +148,7 @@ _PUBLISHING: Final = (
     Mutation(
         name="relay-order",
         guard="what follows a failed row of its aggregate is sent again, behind it",
-        file="chassis/relay.py",
+        file="chassis/publishing/relay.py",
         before="            elif aggregate not in stuck:\n",
         after="            else:\n",
         proven_by=(
@@ -157,7 +158,7 @@ _PUBLISHING: Final = (
     Mutation(
         name="nothing-passed-over",
         guard="behind rows that may not go yet nothing is sent that was read ahead",
-        file="chassis/relay.py",
+        file="chassis/publishing/relay.py",
         before="way.rows = ahead if len(way.sent) == len(rows) else ()",
         after="way.rows = ahead",
         proven_by=(
@@ -167,7 +168,7 @@ _PUBLISHING: Final = (
     Mutation(
         name="first-row-alone",
         guard="the first row to a partition goes alone, so that the broker knows the producer",
-        file="chassis/producer.py",
+        file="chassis/publishing/producer.py",
         before="            elif place not in known:\n",
         after="            elif False:\n",
         proven_by=(
@@ -177,7 +178,7 @@ _PUBLISHING: Final = (
     Mutation(
         name="fresh-producer",
         guard="after a refusal a fresh producer goes on, and only what it cannot send is set aside",
-        file="chassis/relay.py",
+        file="chassis/publishing/relay.py",
         before=(
             "                    stuck.add(aggregate)\n"
             "                    await producer.close()\n"
@@ -191,7 +192,7 @@ _PUBLISHING: Final = (
     Mutation(
         name="behind-what-was-set-aside",
         guard="behind a row that was set aside its aggregate's later ones wait",
-        file="chassis/outbox_queue.py",
+        file="chassis/publishing/outbox_reader.py",
         before="                AND stuck.aggregateid = outbox.aggregateid\n",
         after="                AND stuck.aggregateid = outbox.aggregateid AND false\n",
         proven_by=(
@@ -204,16 +205,16 @@ _DELIVERING: Final = (
     Mutation(
         name="epoch-rule",
         guard="a rewind counts in its own epoch only, so a lost chunk is fetched again once",
-        file="chassis/chunks.py",
-        before="if place is not None and place.epoch == epoch:",
-        after="if place is not None:",
+        file="chassis/consuming/faust_transport.py",
+        before="if position is not None and position.epoch == epoch:",
+        after="if position is not None:",
         proven_by=(f"{_PLACES}test_a_rewind_of_an_epoch_that_is_over_does_nothing",),
     ),
     Mutation(
         name="epoch-skip",
         guard="a chunk fetched before a seek, or of a partition that was revoked, is left alone",
-        file="chassis/chunks.py",
-        before="return place is not None and place.epoch == chunk.epoch",
+        file="chassis/consuming/faust_transport.py",
+        before="return position is not None and position.epoch == chunk.epoch",
         after="return True",
         proven_by=(
             f"{_CHUNKS}test_a_chunk_is_current_in_its_epoch_only[revoked]",
@@ -223,39 +224,39 @@ _DELIVERING: Final = (
     Mutation(
         name="lost-tail",
         guard="a last chunk that got lost, which no later one betrays, is fetched again",
-        file="chassis/chunks.py",
-        before="            await self._thread.rewind(tp, place.next, place.epoch)\n",
+        file="chassis/consuming/faust_transport.py",
+        before="            await self._thread.rewind(tp, position.next, position.epoch)\n",
         after="",
         proven_by=(f"{_TRANSPORT}TestALostTail::test_is_fetched_again_while_nobody_handles_it",),
     ),
     Mutation(
         name="doubted-hole",
         guard="a hole among offsets is fetched again before it is believed",
-        file="chassis/chunks.py",
-        before="if records[0].offset != place.next and self._doubted.get(tp) != place.next:",
+        file="chassis/consuming/faust_transport.py",
+        before="if records[0].offset != position.next and self._doubted.get(tp) != position.next:",
         after="if False:",
         proven_by=(f"{_PLACES}test_a_hole_is_fetched_again_before_it_is_believed",),
     ),
     Mutation(
         name="topic-shorter-than-progress",
         guard="a topic that does not reach to where progress is, is left alone in sight",
-        file="chassis/agents.py",
-        before="if last[tp] < first or first_of_all[tp] > following:",
+        file="chassis/consuming/start_positions.py",
+        before="if begin[tp] < first or furthest[tp] > following:",
         after="if False:",
         proven_by=(f"{_BEGINS}test_a_topic_that_is_shorter_than_progress_is_left_alone_in_sight",),
     ),
     Mutation(
         name="crash-watch",
         guard="where Faust crashed, and says nothing, the process ends and begins again",
-        file="chassis/agents.py",
-        before="            if app.crashed or app.should_stop:\n",
+        file="chassis/consuming/watchdog.py",
+        before="            if self._app.crashed or self._app.should_stop:\n",
         after="            if False:\n",
         proven_by=(f"{_WATCH}test_ends_when_faust_crashed",),
     ),
     Mutation(
         name="standstill-watch",
         guard="where nothing moves, although there is more and Kafka is there, the process ends",
-        file="chassis/agents.py",
+        file="chassis/consuming/watchdog.py",
         before="            if stuck or time.monotonic() - healthy_at > _JOIN_WITHIN_S:\n",
         after="            if time.monotonic() - healthy_at > _JOIN_WITHIN_S:\n",
         proven_by=(f"{_WATCH}test_ends_when_a_partition_does_not_move_although_there_is_more",),
@@ -263,7 +264,7 @@ _DELIVERING: Final = (
     Mutation(
         name="join-watch",
         guard="where a worker does not come to join its group, the process ends",
-        file="chassis/agents.py",
+        file="chassis/consuming/watchdog.py",
         before="            if stuck or time.monotonic() - healthy_at > _JOIN_WITHIN_S:\n",
         after="            if stuck:\n",
         proven_by=(f"{_WATCH}test_ends_when_it_may_not_join_the_group",),
@@ -271,7 +272,7 @@ _DELIVERING: Final = (
     Mutation(
         name="thread-answered",
         guard="a consumer's thread is answered while it ends, and can't keep a worker from ending",
-        file="chassis/chunks.py",
+        file="chassis/consuming/faust_transport.py",
         before="                await self._thread.ended.wait()\n",
         after="                self._thread.stop()\n",
         proven_by=(f"{_WATCH}test_answers_its_consumer_s_thread_while_that_ends",),
@@ -279,16 +280,16 @@ _DELIVERING: Final = (
     Mutation(
         name="started-whole",
         guard="a worker that is stopped amid its start ends whole, and soon",
-        file="chassis/agents.py",
-        before="        await asyncio.wait([started], timeout=_START_WITHIN_S)\n",
+        file="chassis/consuming/faust_app.py",
+        before="    await asyncio.wait([started], timeout=_START_WITHIN_S)\n",
         after="",
         proven_by=(f"{_WATCH}test_stops_a_worker_when_it_has_started_lest_its_thread_is_left",),
     ),
     Mutation(
         name="all-shared-out",
         guard="partitions that no worker of a group has are shared out anew",
-        file="chassis/agents.py",
-        before="            await _feed_of(app).rejoin()\n",
+        file="chassis/consuming/worker.py",
+        before="                await consumer.rejoin()\n",
         after="",
         proven_by=(
             f"{_BEGINS}test_a_worker_that_came_back_at_once_reads_partitions_that_are_added_then",
@@ -297,10 +298,10 @@ _DELIVERING: Final = (
     Mutation(
         name="worker-name-lock",
         guard="a worker joins its group when nobody else bears its name",
-        file="chassis/agents.py",
+        file="chassis/consuming/worker.py",
         before=(
             "            if not await self._until_stopped("
-            "open_.enter_async_context(self._worker.held())):\n"
+            "stack.enter_async_context(self._worker_name.held())):\n"
             "                return\n"
         ),
         after="",
@@ -312,7 +313,7 @@ _HANDLING: Final = (
     Mutation(
         name="effects-with-progress",
         guard="progress is committed with the effects, and not before them",
-        file="chassis/consume.py",
+        file="chassis/consuming/processor.py",
         before=_TAKE,
         after=f"{_COMMIT_MIDWAY}{_TAKE}",
         proven_by=(f"{_DATABASE_AWAY}{_CUT_BEFORE_EFFECTS}",),
@@ -320,14 +321,14 @@ _HANDLING: Final = (
     Mutation(
         name="progress-with-effects",
         guard="the effects are committed with progress, and not before it",
-        file="chassis/consume.py",
+        file="chassis/consuming/processor.py",
         before=_TAKE,
         after=(
             '            await connection.exec_driver_sql("ROLLBACK")\n'
             '            await connection.exec_driver_sql("BEGIN")\n'
             f"{_TAKE}{_COMMIT_MIDWAY}"
-            "            spans = [Span(c.partition, c.begin, c.end) for c in chunks]\n"
-            "            await self._advance(connection, self._names, spans)\n"
+            "            ranges = [OffsetRange(c.partition, c.begin, c.end) for c in chunks]\n"
+            "            await self._advance(connection, self._names, ranges)\n"
         ),
         proven_by=(
             f"{_DATABASE_AWAY}test_as_it_answers_the_commit_has_one_that_keeps_records_keep_none_twice",
@@ -336,24 +337,26 @@ _HANDLING: Final = (
     Mutation(
         name="refuse-by-progress",
         guard="a chunk that begins after what is done is refused, and fetched again from there",
-        file="chassis/consume.py",
-        before="                if chunk.begin > hindmost:\n",
+        file="chassis/consuming/processor.py",
+        before="                if chunk.begin > lowest:\n",
         after="                if False:\n",
         proven_by=(f"{_PROGRESS}test_a_chunk_after_a_hole_is_refused_and_fetched_again",),
     ),
     Mutation(
         name="trim-by-progress",
         guard="of a chunk, what is done already is left out",
-        file="chassis/consume.py",
-        before="if record.offset >= places[chunk.partition].get(subscriber.name, chunk.end)",
-        after="if subscriber.name in places[chunk.partition]",
+        file="chassis/consuming/processor.py",
+        before="if record.offset >= before[chunk.partition].get(subscriber.name, chunk.end)",
+        after="if subscriber.name in before[chunk.partition]",
         proven_by=(f"{_PROGRESS}test_one_that_keeps_records_is_given_none_again",),
     ),
     Mutation(
         name="refuse-one-by-one",
         guard="an event before which one is not done is refused, where it is handled alone",
-        file="chassis/consume.py",
-        before="            if begin > place:\n                raise Refused(place)\n",
+        file="chassis/consuming/processor.py",
+        before=(
+            "            if begin > next_offset:\n                raise ChunkRefused(next_offset)\n"
+        ),
         after="",
         proven_by=(
             f"{_PROGRESS}test_a_hole_that_opens_while_event_after_event_is_handled_is_noticed_too",
@@ -362,23 +365,23 @@ _HANDLING: Final = (
     Mutation(
         name="trim-one-by-one",
         guard="an event that another worker did meanwhile is left out, where it is handled alone",
-        file="chassis/consume.py",
-        before="            if place > record.offset:\n                return True\n",
+        file="chassis/consuming/processor.py",
+        before="            if next_offset > record.offset:\n                return True\n",
         after="",
         proven_by=(f"{_PROGRESS}test_two_that_handle_it_event_by_event_at_once_do_it_once",),
     ),
     Mutation(
         name="progress-never-back",
         guard="a chunk that comes late moves progress nowhere",
-        file="chassis/progress.py",
-        before=" AND next_offset < span.ends AS moves\n",
+        file="chassis/consuming/offsets.py",
+        before=" AND next_offset < range.ends AS moves\n",
         after=" AS moves\n",
         proven_by=(f"{_PROGRESS}test_an_older_chunk_that_comes_late_moves_nothing_back",),
     ),
     Mutation(
         name="progress-lock",
         guard="of two workers with one chunk the second waits for what the first makes of it",
-        file="chassis/progress.py",
+        file="chassis/consuming/offsets.py",
         before="        ORDER BY progress.partition, subscriber\n        FOR UPDATE OF progress\n",
         after="        ORDER BY progress.partition, subscriber\n",
         proven_by=(f"{_PROGRESS}test_two_that_keep_the_records_of_one_chunk_at_once_do_it_once",),
@@ -386,7 +389,7 @@ _HANDLING: Final = (
     Mutation(
         name="inbox-lock",
         guard="who handles or releases an aggregate's events waits for who does so already",
-        file="chassis/inbox.py",
+        file="chassis/consuming/inbox.py",
         before="    return {subject: None if last is None else (last, id_) for ",
         after=(
             "    counted = counted.all()\n"
@@ -413,7 +416,7 @@ _HANDLING: Final = (
     Mutation(
         name="repeats-dropped",
         guard="an event that was published twice is dropped by its sequence",
-        file="chassis/subscribers.py",
+        file="chassis/consuming/subscribers.py",
         before="""        if verdict is Verdict.REPEAT:
             return self._count(verdict, "dropped")
 """,
@@ -423,7 +426,7 @@ _HANDLING: Final = (
     Mutation(
         name="fork-check",
         guard="a number used before by an older event is another history, and parked",
-        file="chassis/inbox.py",
+        file="chassis/consuming/inbox.py",
         before="Verdict.FORKED if event_id > self.greatest_id else Verdict.REPEAT",
         after="Verdict.REPEAT",
         proven_by=(f"{_SEEN}test_one_of_a_forked_history_is_parked_and_what_follows_it_waits",),
@@ -431,7 +434,7 @@ _HANDLING: Final = (
     Mutation(
         name="gaps-noted",
         guard="a jump in an aggregate's sequence is noted with every number that is missing",
-        file="chassis/inbox.py",
+        file="chassis/consuming/inbox.py",
         before="self.missing.update(range(max(expected, sequence - LARGEST_GAP), sequence))",
         after="pass",
         proven_by=(f"{_SEEN}test_a_gap_is_recorded_and_the_event_handled",),
@@ -439,7 +442,7 @@ _HANDLING: Final = (
     Mutation(
         name="park-behind",
         guard="behind a parked event the later ones of its aggregate are parked too",
-        file="chassis/inbox.py",
+        file="chassis/consuming/inbox.py",
         before="if self.parked and verdict not in (Verdict.REPEAT, Verdict.FORKED):",
         after="if False:",
         proven_by=(f"{_FAILS}test_stops_the_later_ones_of_its_subject_only",),
@@ -447,16 +450,16 @@ _HANDLING: Final = (
     Mutation(
         name="one-by-one",
         guard="a chunk that fails is handled event by event, so that one parks and not all",
-        file="chassis/consume.py",
-        before="            return await self._one_by_one(handling)\n",
+        file="chassis/consuming/processor.py",
+        before="            return await self._process_one_by_one(in_progress)\n",
         after=(
             "            failure = Failure.of(\n"
             "                ValueError(), tries=1, first_tried_at=self._now()\n"
             "            )\n"
-            "            chunk = handling.chunk\n"
-            "            span = Span(chunk.partition, chunk.begin, chunk.end)\n"
+            "            chunk = in_progress.chunk\n"
+            "            event = OffsetRange(chunk.partition, chunk.begin, chunk.end)\n"
             "            async with self._engine.begin() as connection:\n"
-            "                await self._advance(connection, self._names, [span])\n"
+            "                await self._advance(connection, self._names, [event])\n"
             "                for each in self.subscribers:\n"
             "                    work = self._open_work(connection)\n"
             "                    await each.take(\n"
@@ -469,7 +472,7 @@ _HANDLING: Final = (
     Mutation(
         name="tries-before-handling",
         guard="a try is counted before it is made, so that one its worker dies of counts too",
-        file="chassis/tries.py",
+        file="chassis/consuming/attempts.py",
         before="self._engine.begin() as connection:\n            count, first_at",
         after="self._engine.connect() as connection:\n            count, first_at",
         proven_by=(f"{_DEADLY}test_is_parked_after_some_deaths_and_harms_nobody_else",),
@@ -477,38 +480,71 @@ _HANDLING: Final = (
     Mutation(
         name="one-suspect-at-a-time",
         guard="of events a worker may have died of one is tried at a time: one is blamed",
-        file="chassis/consume.py",
-        before="async with self._lanes.suspect if handling.is_suspect else nullcontext():",
+        file="chassis/consuming/processor.py",
+        before="async with self._suspects if in_progress.is_suspect else nullcontext():",
         after="async with nullcontext():",
         proven_by=(
-            f"{_COMPANY}TestAnEventThatKillsItsProcess::test_is_parked_and_none_of_those_that_were_at_work_beside_it",
+            f"{_BATCHES}TestAnEventThatKillsItsProcess::test_is_parked_and_none_of_those_that_were_at_work_beside_it",
         ),
     ),
     Mutation(
-        name="ours-to-lead",
-        guard="a chunk that is not ours when its turn comes is left alone, not called done",
-        file="chassis/consume.py",
-        before="        if not handling.is_ours():\n            raise LeftAlone\n",
-        after="",
-        proven_by=(f"{_COMPANY}TestChunksThatWait::test_are_led_by_none_that_is_no_longer_ours",),
+        name="ours-to-commit",
+        guard="a chunk that is not ours when its batch is committed is left out of it",
+        file="chassis/consuming/group_commit.py",
+        before="ours = [each for each in batch if each.in_progress.is_ours()]",
+        after="ours = batch",
+        proven_by=(
+            f"{_BATCHES}TestChunksThatWait::test_leave_one_out_that_is_no_longer_ours",
+            f"{_UNIT_BATCHES}TestSmallChunks::test_one_that_is_no_longer_ours_is_left_out",
+        ),
     ),
     Mutation(
-        name="company-by-itself",
-        guard="chunks that went with one that failed are handled, each by itself",
-        file="chassis/lanes.py",
-        before="            self.leads.set_exception(LeftAlone())\n",
-        after="            self.leads.set_result(False)\n",
-        proven_by=(f"{_COMPANY}TestChunksThatWait::test_do_not_suffer_from_one_that_fails",),
+        name="batch-by-itself",
+        guard="chunks of a batch that failed are committed, each by itself",
+        file="chassis/consuming/group_commit.py",
+        before="                error = _BatchFailed()\n",
+        after="                error = None\n",
+        proven_by=(f"{_BATCHES}TestChunksThatWait::test_do_not_suffer_from_one_that_fails",),
+    ),
+    Mutation(
+        name="batch-outlives-one",
+        guard="one that is cancelled leaves the others of its batch to be committed",
+        file="chassis/consuming/group_commit.py",
+        before="            and all(each.outcome.cancelled() for each in self._batch)\n",
+        after="",
+        proven_by=(
+            f"{_UNIT_BATCHES}TestOneThatIsCancelled::test_leaves_the_rest_of_its_batch_to_be_committed",
+        ),
+    ),
+    Mutation(
+        name="batch-awaited",
+        guard="a batch that all have left is rolled back before the last of them ends",
+        file="chassis/consuming/group_commit.py",
+        before="            await asyncio.wait([committing])\n",
+        after="",
+        proven_by=(
+            f"{_UNIT_BATCHES}TestOneThatIsCancelled::test_as_the_last_of_its_batch_ends_when_that_is_rolled_back",
+        ),
+    ),
+    Mutation(
+        name="slow-topic-alone",
+        guard="a chunk of a topic that lately took long is handled once, by itself",
+        file="chassis/consuming/group_commit.py",
+        before="if not in_progress.by_itself and not self._is_slow(commit):",
+        after="if not in_progress.by_itself:",
+        proven_by=(
+            f"{_UNIT_BATCHES}TestAChunkThatTakesLong::test_has_the_next_of_its_topic_skip_the_batch_so_that_it_is_handled_once",
+        ),
     ),
     Mutation(
         name="mass-failure",
         guard="where very many aggregates fail alike the consumer stops, and parks none of them",
-        file="chassis/failures.py",
-        before="            if len(subjects) > MASS_FAILURE:\n",
+        file="chassis/consuming/retry_policy.py",
+        before="            if len(subjects) > DEAD_LETTER_LIMIT:\n",
         after="            if False:\n",
         proven_by=(
             f"{_MANY_FAIL}test_alike_stop_the_consumer_in_sight_before_they_are_parked",
-            "tests/unit/chassis/test_failures.py::TestMassFailure::test_is_many_subjects_with_one_error",
+            "tests/unit/chassis/consuming/test_retry_policy.py::TestTheDeadLetterLimit::test_is_many_subjects_with_one_error",
         ),
     ),
 )

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from joserfc import jwt
 
-from chassis.auth import SIGNING_ALGORITHM, TOKEN_TYPE, AccessToken, Principal
-from chassis.trail import new_id
+from chassis.correlation import new_id
+from chassis.web.auth import SIGNING_ALGORITHM, TOKEN_TYPE, AccessToken, Principal
 from users_service.adapters.signing_keys import SigningKeys
 from users_service.application.ports import IssuedToken
 from users_service.domain.user import Role

@@ -9,8 +9,8 @@ from typing import TypeVar
 from uuid import UUID
 
 from chassis.domain import DomainEvent
-from chassis.idempotency import InMemoryIdempotencyKeys
-from chassis.outbox import Outbox, OutboxRow
+from chassis.persistence.idempotency_keys import InMemoryIdempotencyKeys
+from chassis.persistence.outbox import Outbox, OutboxRow
 from contracts.topics import USERS_TASK, USERS_USER, Topic
 from users_service.application.integration_events import Event, translate
 from users_service.application.ports import Attempts, Credentials, IssuedToken, Profile, TaskView

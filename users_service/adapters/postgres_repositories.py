@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis.aggregates import AggregateTable
 from chassis.domain import DomainError
-from chassis.idempotency import PostgresIdempotencyKeys
-from chassis.outbox import Outbox
+from chassis.persistence.aggregate_table import AggregateTable
+from chassis.persistence.idempotency_keys import PostgresIdempotencyKeys
+from chassis.persistence.outbox import Outbox
 from contracts.events import IntegrationEvent
 from contracts.topics import USERS_TASK, USERS_USER
 from users_service.adapters import tables

@@ -13,8 +13,8 @@ import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
-from chassis.auth import SIGNING_ALGORITHM
-from chassis.problems import TemporarilyUnavailable
+from chassis.web.auth import SIGNING_ALGORITHM
+from chassis.web.problems import TemporarilyUnavailable
 
 _OTHERS: Final = 0o077
 _UUID_VERSION: Final = 7

@@ -14,8 +14,8 @@ from sqlalchemy import (
     Uuid,
 )
 
-from chassis import tables
-from chassis.tables import Moment
+from chassis.persistence import tables
+from chassis.persistence.tables import Moment
 
 metadata = MetaData(naming_convention=tables.NAMING)
 

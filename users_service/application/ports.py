@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from chassis import transactor
+from chassis.persistence import transactor
 from users_service.domain.task import Task
 from users_service.domain.user import Role, User
 from users_service.domain.values import EmailAddress, Password, PasswordHash, Username

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from chassis.transactor import Transact
+from chassis.persistence.transactor import Transact
 from users_service.application.ports import (
     AccessTokens,
     Attempts,

@@ -1,6 +1,6 @@
 """Which events the service takes, and what it does with each."""
 
-from chassis.subscribers import EventSubscriber
+from chassis.consuming.subscribers import EventSubscriber
 from contracts.envelope import Envelope
 from contracts.topics import USERS_USER
 from contracts.users import UserSignedUpV1

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import OAuth2PasswordRequestForm
 
-from chassis import idempotency
-from chassis.auth import OPERATOR, FetchKeys, Principal
-from chassis.idempotency import Once
+from chassis.web import idempotency
+from chassis.web.auth import OPERATOR, FetchKeys, Principal
+from chassis.web.idempotency import IdempotentCommand
 from users_service.application.ports import PasswordHasher, UsersWork
 from users_service.application.queries import ProfileOf, TasksOf
 from users_service.application.sign_in import SignIn, SignInHandler
@@ -49,7 +49,7 @@ def routes(
     *,
     hasher: PasswordHasher,
     published_keys: FetchKeys,
-    once: Callable[..., Awaitable[Once[CommandWork]]],
+    once: Callable[..., Awaitable[IdempotentCommand[CommandWork]]],
     signed_in: Callable[..., Awaitable[Principal]],
     client_network: Callable[[Request], str],
 ) -> APIRouter:
@@ -63,7 +63,7 @@ def routes(
         summary="Sign up",
     )
     async def post_user(
-        body: SignUpBody, once: Annotated[Once[CommandWork], Depends(once)]
+        body: SignUpBody, once: Annotated[IdempotentCommand[CommandWork], Depends(once)]
     ) -> Response:
         password_hash = await hasher.hash(body.password)
         command = SignUp(body.username, body.email, password_hash, body.alias)

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import migrations
-from chassis.database import create_engine
+from chassis.persistence.database import create_engine
 from local_cluster.testing import RunningInfrastructure
 
 

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from accounts_service.__main__ import cli
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from contracts.accounts import AccountOpenedV1
 from contracts.envelope import decode, encode
 from local_cluster.settings import REPOSITORY

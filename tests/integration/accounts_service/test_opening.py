@@ -16,14 +16,14 @@ from accounts_service.adapters.tables import accounts, ledger_entries
 from accounts_service.application.open_account import OpenAccountHandler
 from accounts_service.application.ports import AccountsWork
 from accounts_service.entrypoints.agents import subscribers
-from chassis import progress
-from chassis.consume import Consumer
-from chassis.handling import Chunk
-from chassis.subscribers import EventSubscriber
-from chassis.tables import inbox, outbox, parked
-from chassis.testing import Fed
-from chassis.trail import new_id
-from chassis.transactor import Transactor
+from chassis.consuming import offsets
+from chassis.consuming.chunk import Chunk
+from chassis.consuming.processor import ChunkProcessor
+from chassis.consuming.subscribers import EventSubscriber
+from chassis.correlation import new_id
+from chassis.persistence.tables import inbox, outbox, parked
+from chassis.persistence.transactor import Transactor
+from chassis.testing import FakeChunkSource
 from contracts.accounts import AccountOpenedV1
 from contracts.envelope import decode, encode, event_in
 from contracts.topics import USERS_USER
@@ -160,11 +160,11 @@ class TestAUserWhoHasAnAccount:
             signed_up(others[1], 2),
         ]
         async with engine.begin() as connection:
-            await progress.begin(connection, [subscriber], USERS_USER.name, {0: (0, 0)}, now)
-        consumer = Consumer(USERS_USER, [subscriber], engine, open_work, now)
-        transport = Fed()
+            await offsets.begin(connection, [subscriber], USERS_USER.name, {0: (0, 0)}, now)
+        consumer = ChunkProcessor(USERS_USER, [subscriber], engine, open_work, now)
+        transport = FakeChunkSource()
 
-        await consumer.handle(Chunk(USERS_USER.name, 0, 0, 3, 1, records), transport)
+        await consumer.process(Chunk(USERS_USER.name, 0, 0, 3, 1, records), transport)
 
         assert transport.done == 3
         async with engine.connect() as connection:

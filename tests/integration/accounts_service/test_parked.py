@@ -18,13 +18,13 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accounts_service.adapters.tables import accounts
-from accounts_service.bootstrap import operable
-from chassis import progress
-from chassis.consume import Consumer
+from accounts_service.bootstrap import SERVICE
+from chassis.consuming import offsets
+from chassis.consuming.processor import ChunkProcessor
+from chassis.correlation import new_id
+from chassis.persistence.tables import outbox, parked
 from chassis.settings import Role
-from chassis.tables import outbox, parked
-from chassis.testing import Fed, FedRecord, chunk_of
-from chassis.trail import new_id
+from chassis.testing import FakeChunkSource, FakeRecord, chunk_of
 from contracts.envelope import EncodedEvent, encode
 from contracts.topics import USERS_USER
 from contracts.users import UserSignedUpV1
@@ -120,13 +120,13 @@ class Desk:
 @pytest.fixture
 async def desk(accounts_database: str, engine: AsyncEngine, tmp_path: Path) -> Desk:
     user = new_id()
-    ours = operable(settings(accounts_database, Role.API))
+    subscribers = SERVICE.subscribers(settings(accounts_database, Role.API))
     events: Sequence[EncodedEvent] = [of_an_unknown_version(signed_up(user, 1)), signed_up(user, 2)]
     async with engine.begin() as connection:
-        await progress.begin(connection, ours.subscribers, USERS_USER.name, {0: (0, 0)}, utc_now)
-    consumer = Consumer(USERS_USER, ours.subscribers, engine, ours.open_work, utc_now)
-    records = [FedRecord.of(event, USERS_USER.name, n) for n, event in enumerate(events)]
-    await consumer.handle(chunk_of(records), Fed())
+        await offsets.begin(connection, subscribers, USERS_USER.name, {0: (0, 0)}, utc_now)
+    consumer = ChunkProcessor(USERS_USER, subscribers, engine, SERVICE.open_work, utc_now)
+    records = [FakeRecord.of(event, USERS_USER.name, n) for n, event in enumerate(events)]
+    await consumer.process(chunk_of(records), FakeChunkSource())
     async with engine.connect() as connection:
         query = select(parked.c.id).order_by(parked.c.offset).limit(1)
         (id_,) = await connection.scalars(query)

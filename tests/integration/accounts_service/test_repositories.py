@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accounts_service.adapters.postgres_accounts import PostgresAccountsWork
 from accounts_service.adapters.postgres_views import PostgresAccountViews
-from chassis.transactor import StaleAggregate, Transactor
+from chassis.persistence.transactor import StaleAggregate, Transactor
 from tests.unit.accounts_service.making import an_account, now, post
 from tests.unit.accounts_service.ports_suite import AccountsSuite, ViewsSuite, store
 

@@ -8,9 +8,9 @@ from pydantic import SecretStr
 
 from accounts_service.bootstrap import build
 from accounts_service.settings import AccountsSettings
-from chassis.health import Health
+from chassis.correlation import new_id
 from chassis.settings import Role
-from chassis.trail import new_id
+from chassis.web.health import Health
 
 
 def settings(database: str, *roles: Role) -> AccountsSettings:

@@ -9,12 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.records import AuditWork, keep
 from audit_service.tables import records
-from chassis.testing import FedRecord
+from chassis.testing import FakeRecord
 
 RECORDED_AT = datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
 
 
-async def keep_chunk(engine: AsyncEngine, *came: FedRecord) -> None:
+async def keep_chunk(engine: AsyncEngine, *came: FakeRecord) -> None:
     async with engine.begin() as connection:
         await keep(AuditWork(connection, lambda: RECORDED_AT), came)
 

@@ -16,11 +16,12 @@ from audit_service.bootstrap import build
 from audit_service.records import AuditWork
 from audit_service.settings import AuditSettings
 from audit_service.tables import records
-from chassis.agents import Agents
-from chassis.health import Health
-from chassis.kafka import admin_client, create_topics
-from chassis.process import Component
-from chassis.testing import FedRecord, eventually
+from chassis.consuming.worker import Worker
+from chassis.kafka.client import admin_client
+from chassis.kafka.topics import create_topics
+from chassis.process.run import Component
+from chassis.testing import FakeRecord, eventually
+from chassis.web.health import Health
 from contracts.topics import TOPICS
 from tests.integration.chassis.path import create_topic, topic_of_its_own, utc_now
 from tests.unit.audit_service.making import event
@@ -48,7 +49,7 @@ async def running(components: Sequence[Component]) -> AsyncIterator[None]:
         await asyncio.wait_for(asyncio.gather(*tasks), 20)
 
 
-async def send(kafka: str, *came: FedRecord) -> None:
+async def send(kafka: str, *came: FakeRecord) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=kafka)
     await producer.start()
     try:
@@ -77,16 +78,16 @@ async def test_all_that_is_on_a_topic_is_kept(
     await create_topic(kafka, topic)
     good, again = event(), event()
     came = [
-        FedRecord(topic.name, 0, 0, good.key, good.payload, good.headers),
-        FedRecord(topic.name, 0, 1, None, b"no event", []),
-        FedRecord(topic.name, 0, 2, b"tombstone", None, []),
-        FedRecord(topic.name, 0, 3, None, b"", [("one", b"\xff"), ("one", b""), ("none", None)]),
-        FedRecord(topic.name, 0, 4, None, again.payload, []),
-        FedRecord(topic.name, 0, 5, None, again.payload, []),
-        FedRecord(topic.name, 0, 6, None, b"x" * 1_000_000, []),
+        FakeRecord(topic.name, 0, 0, good.key, good.payload, good.headers),
+        FakeRecord(topic.name, 0, 1, None, b"no event", []),
+        FakeRecord(topic.name, 0, 2, b"tombstone", None, []),
+        FakeRecord(topic.name, 0, 3, None, b"", [("one", b"\xff"), ("one", b""), ("none", None)]),
+        FakeRecord(topic.name, 0, 4, None, again.payload, []),
+        FakeRecord(topic.name, 0, 5, None, again.payload, []),
+        FakeRecord(topic.name, 0, 6, None, b"x" * 1_000_000, []),
     ]
     await send(kafka, *came)
-    agents = Agents(
+    agents = Worker(
         settings_for(audit_database, kafka),
         service=topic.name,
         engine=engine,
@@ -116,7 +117,7 @@ async def test_the_service_keeps_every_topic_of_the_catalogue_for_operators_alon
     ours = event(subject=str(uuid4()))
     subject = ours.key.decode()
     sent = [
-        FedRecord(topic.name, 0, 0, ours.key, event(subject=subject).payload, [])
+        FakeRecord(topic.name, 0, 0, ours.key, event(subject=subject).payload, [])
         for topic in TOPICS
     ]
     await send(kafka, *sent)

@@ -18,10 +18,10 @@ from audit_service import queries
 from audit_service.http import routes
 from audit_service.queries import Filter, Records
 from audit_service.settings import AuditSettings
-from chassis.auth import OPERATOR, NotAuthenticated, OperatorsOnly, Principal
-from chassis.health import Health
-from chassis.http import create_app
-from chassis.trail import new_id
+from chassis.correlation import new_id
+from chassis.web.app import create_app
+from chassis.web.auth import OPERATOR, NotAuthenticated, OperatorsOnly, Principal
+from chassis.web.health import Health
 from tests.integration.audit_service.evidence import RECORDED_AT, keep_chunk
 from tests.unit.audit_service.making import OCCURRED_AT, bytes_record, event, numbered, record
 

@@ -18,9 +18,9 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.records import AuditWork, keep
-from chassis.database import create_engine
-from chassis.testing import FedRecord, eventually
-from chassis.trail import new_id
+from chassis.correlation import new_id
+from chassis.persistence.database import create_engine
+from chassis.testing import FakeRecord, eventually
 from contracts.envelope import EncodedEvent
 from tests.integration.audit_service.evidence import RECORDED_AT, all_kept, keep_chunk
 from tests.unit.audit_service.making import (
@@ -272,11 +272,11 @@ def test_whatever_comes_is_kept_as_it_came(
 ) -> None:
     topic = f"test.{uuid4().hex}"
     chunk = [
-        FedRecord(topic, 0, at, key, event().payload if value == AN_EVENT else value, headers)
+        FakeRecord(topic, 0, at, key, event().payload if value == AN_EVENT else value, headers)
         for at, (value, key, headers) in enumerate(came)
     ]
 
-    async def keep_and_read() -> list[FedRecord]:
+    async def keep_and_read() -> list[FakeRecord]:
         engine = create_engine(audit_database, pool_size=1, application_name="test")
         try:
             await keep_chunk(engine, *chunk)
@@ -284,7 +284,7 @@ def test_whatever_comes_is_kept_as_it_came(
         finally:
             await engine.dispose()
         return [
-            FedRecord(row.topic, row.partition, row.offset, row.key, row.payload, decoded(row))
+            FakeRecord(row.topic, row.partition, row.offset, row.key, row.payload, decoded(row))
             for row in rows
             if row.topic == topic
         ]

@@ -15,13 +15,13 @@ from pydantic import SecretStr
 from sqlalchemy import BigInteger, Column, Identity, MetaData, Table, Text, Uuid, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from chassis import tables
-from chassis.agents import Agents
-from chassis.database import create_engine
-from chassis.kafka import admin_client
+from chassis.consuming.subscribers import EventSubscriber, Handler, Start, Subscriber
+from chassis.consuming.worker import Worker
+from chassis.correlation import new_id
+from chassis.kafka.client import admin_client
+from chassis.persistence import tables
+from chassis.persistence.database import create_engine
 from chassis.settings import ServiceSettings
-from chassis.subscribers import EventSubscriber, Handler, Start, Subscriber
-from chassis.trail import new_id
 from contracts.envelope import EncodedEvent, Envelope, encode
 from contracts.events import IntegrationEvent
 from contracts.topics import Topic
@@ -167,10 +167,10 @@ def subscriber(
 
 
 @dataclass
-class Worker:
+class RunningWorker:
     """A running consumer of the path service."""
 
-    agents: Agents[PathWork]
+    agents: Worker[PathWork]
     task: asyncio.Task[None] = field(repr=False)
 
 
@@ -181,8 +181,8 @@ async def consuming(
     subscribers: Sequence[Subscriber[PathWork]],
     *,
     service: str,
-) -> AsyncIterator[Worker]:
-    agents = Agents(
+) -> AsyncIterator[RunningWorker]:
+    agents = Worker(
         settings,
         service=service,
         engine=engine,
@@ -192,7 +192,7 @@ async def consuming(
     )
     task = asyncio.create_task(agents.run())
     try:
-        yield Worker(agents, task)
+        yield RunningWorker(agents, task)
     finally:
         await agents.stop()
         with suppress(asyncio.CancelledError):
@@ -201,7 +201,7 @@ async def consuming(
 
 def one_consuming(
     database: str, kafka: str, engine: AsyncEngine, topic: Topic
-) -> AbstractAsyncContextManager[Worker]:
+) -> AbstractAsyncContextManager[RunningWorker]:
     """Have a worker whose one subscriber, ``test.one``, takes a topic."""
     one = subscriber("test.one", topic)
     return consuming(settings_for(database, kafka), engine, [one], service=topic.name)

@@ -5,11 +5,11 @@ from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis import progress
-from chassis.consume import Consumer
+from chassis.consuming import offsets
+from chassis.consuming.processor import ChunkProcessor
+from chassis.consuming.subscribers import Subscriber
 from chassis.domain import DomainError, Kind
-from chassis.subscribers import Subscriber
-from chassis.testing import Fed, FedRecord, chunk_of
+from chassis.testing import FakeChunkSource, FakeRecord, chunk_of
 from contracts.envelope import EncodedEvent, Envelope
 from contracts.events import IntegrationEvent
 from tests.integration.chassis.path import PathWork, rows, signed_up, topic_of_its_own, utc_now
@@ -21,16 +21,16 @@ class NameIsTaken(DomainError):
     kind, code = Kind.CONFLICT, "name-is-taken"
 
 
-def records_of(*events: EncodedEvent, offset: int = 0) -> list[FedRecord]:
-    return [FedRecord.of(each, TOPIC.name, offset + n) for n, each in enumerate(events)]
+def records_of(*events: EncodedEvent, offset: int = 0) -> list[FakeRecord]:
+    return [FakeRecord.of(each, TOPIC.name, offset + n) for n, each in enumerate(events)]
 
 
-def sign_ups(number: int, offset: int = 0) -> list[FedRecord]:
+def sign_ups(number: int, offset: int = 0) -> list[FakeRecord]:
     """One event each of so many subjects."""
     return records_of(*(signed_up(uuid4(), 1) for _ in range(number)), offset=offset)
 
 
-def subject_of(record: FedRecord) -> str:
+def subject_of(record: FakeRecord) -> str:
     assert record.key is not None
     return record.key.decode()
 
@@ -39,7 +39,7 @@ class Failing:
     """What a handler does before its effect: it fails on chosen subjects, as often as told."""
 
     def __init__(
-        self, error: Callable[[], Exception], *records: FedRecord, times: int = 1_000
+        self, error: Callable[[], Exception], *records: FakeRecord, times: int = 1_000
     ) -> None:
         self.seen: list[str] = []
         self._error = error
@@ -59,23 +59,25 @@ class Service:
         self.database = database
         self.engine = engine
         self.commits = 0
-        self.feed = Fed()
+        self.feed = FakeChunkSource()
 
     async def consumer(
         self, *subscribers: Subscriber[PathWork], bounds: tuple[int, int] = (0, 0)
-    ) -> Consumer[PathWork]:
+    ) -> ChunkProcessor[PathWork]:
         """Start one, as a new process would on a topic with these offsets."""
         async with self.engine.begin() as connection:
-            await progress.begin(connection, subscribers, TOPIC.name, {0: bounds}, utc_now)
-        return Consumer(
+            await offsets.begin(connection, subscribers, TOPIC.name, {0: bounds}, utc_now)
+        return ChunkProcessor(
             TOPIC, subscribers, self.engine, PathWork, utc_now, on_commit=self._committed
         )
 
     def _committed(self) -> None:
         self.commits += 1
 
-    async def handle(self, consumer: Consumer[PathWork], records: Sequence[FedRecord]) -> None:
-        await consumer.handle(chunk_of(records), self.feed)
+    async def handle(
+        self, consumer: ChunkProcessor[PathWork], records: Sequence[FakeRecord]
+    ) -> None:
+        await consumer.process(chunk_of(records), self.feed)
 
     async def place(self, name: str = "test.one") -> int:
         """Return where the subscriber's progress is."""

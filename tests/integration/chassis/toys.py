@@ -10,10 +10,10 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from pydantic_settings import SettingsConfigDict
 
-from chassis.health import Health
-from chassis.http import create_app
-from chassis.process import Running, ServiceDefinition, command_line
+from chassis.process.run import ProcessParts, command_line
 from chassis.settings import ProcessSettings
+from chassis.web.app import create_app
+from chassis.web.health import Health
 
 
 class ToySettings(ProcessSettings):
@@ -71,7 +71,7 @@ def routes(directory: Path) -> APIRouter:
 
 
 @asynccontextmanager
-async def build(settings: ToySettings, health: Health) -> AsyncIterator[Running]:
+async def build(settings: ToySettings, health: Health) -> AsyncIterator[ProcessParts]:
     app = create_app(
         title="Toys",
         description="Toys, for tests.",
@@ -80,17 +80,13 @@ async def build(settings: ToySettings, health: Health) -> AsyncIterator[Running]
         routers=[routes(settings.directory)],
         health=health,
     )
-    yield Running(app, [Robot(settings)])
+    yield ProcessParts(app, [Robot(settings)])
     (settings.directory / "closed").write_text(
         "after the robot" if (settings.directory / "robot-ended").exists() else "too soon"
     )
 
 
-cli = command_line(
-    ServiceDefinition(
-        name="toys", package="tests.integration.chassis", settings=ToySettings, build=build
-    )
-)
+cli = command_line("toys", ToySettings, build)
 
 if __name__ == "__main__":
     cli()

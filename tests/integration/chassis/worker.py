@@ -13,7 +13,7 @@ import structlog
 from chassis.testing import eventually
 from contracts.topics import Topic
 from tests.integration.chassis.path import (
-    Worker,
+    RunningWorker,
     consuming,
     schema,
     settings_for,
@@ -39,7 +39,7 @@ async def work(database: str, kafka: str, topic: str, partitions: int, name: str
             worker.task.result()
 
 
-async def _is_well(worker: Worker) -> bool:
+async def _is_well(worker: RunningWorker) -> bool:
     return worker.agents.trouble() is None
 
 

@@ -5,20 +5,19 @@ from typing import Any
 
 import pytest
 
-import accounts_service.__main__
-import audit_service.__main__
-import notification_service.__main__
-import users_service.__main__
-from chassis.health import Health
-from chassis.process import ServiceDefinition
+import accounts_service.bootstrap
+import audit_service.bootstrap
+import notification_service.bootstrap
+import users_service.bootstrap
+from chassis.web.health import Health
 from gateway.openapi import merge
 from gateway.routes import PUBLIC_ROUTES, Service
 
-DEFINITIONS: dict[Service, ServiceDefinition[Any]] = {
-    Service.USERS: users_service.__main__.SERVICE,
-    Service.ACCOUNTS: accounts_service.__main__.SERVICE,
-    Service.AUDIT: audit_service.__main__.SERVICE,
-    Service.NOTIFICATION: notification_service.__main__.SERVICE,
+BOOTSTRAPS: dict[Service, Any] = {
+    Service.USERS: users_service.bootstrap,
+    Service.ACCOUNTS: accounts_service.bootstrap,
+    Service.AUDIT: audit_service.bootstrap,
+    Service.NOTIFICATION: notification_service.bootstrap,
 }
 
 
@@ -29,7 +28,7 @@ async def documents(tmp_path: Path) -> dict[Service, dict[str, Any]]:
 
 async def document_of(service: Service, directory: Path) -> dict[str, Any]:
     """Put the service together, without anything it needs at work, and ask what it offers."""
-    definition = DEFINITIONS[service]
+    bootstrap = BOOTSTRAPS[service]
     needed = {
         "environment": "development",
         "database_url": "postgresql://nobody@127.0.0.1:1/nothing",
@@ -38,9 +37,10 @@ async def document_of(service: Service, directory: Path) -> dict[str, Any]:
         "keys_dir": directory,
         "gateway_secret": "s" * 32,
     }
-    known = definition.settings.model_fields
-    settings = definition.settings(**{k: v for k, v in needed.items() if k in known})
-    async with definition.build(settings, Health()) as running:
+    settings_class = bootstrap.SERVICE.settings
+    known = settings_class.model_fields
+    settings = settings_class(**{k: v for k, v in needed.items() if k in known})
+    async with bootstrap.build(settings, Health()) as running:
         document: dict[str, Any] = running.app.openapi()
         return document
 

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chassis.health import Health
+from chassis.web.health import Health
 from gateway.bootstrap import build
 from gateway.settings import GatewaySettings
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from chassis.backoff import Backoff
 from local_cluster import leftovers, supervisor
 from local_cluster.control import Control
 from local_cluster.directories import make_cluster_directory
@@ -120,8 +121,9 @@ class TestRestarting:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(supervisor, "HEALTHY_AFTER_S", 0.05)
-        for pause in ("BACKOFF_FIRST_S", "BACKOFF_MOST_S"):
-            monkeypatch.setattr(supervisor, pause, 600.0)
+        monkeypatch.setattr(
+            supervisor, "BACKOFF", Backoff(first_s=600, longest_s=600, jitter=False)
+        )
         spec = ProcessSpec("one", ("sleep", "0.1"), str(tmp_path), 0)
 
         one = supervisor.Supervised(spec, tmp_path)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import uvicorn
 
-from chassis.health import Health
+from chassis.web.health import Health
 from notification_service.slack_stand_in.bootstrap import build
 from notification_service.slack_stand_in.settings import StandInSettings
 

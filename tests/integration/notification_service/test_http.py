@@ -12,15 +12,15 @@ from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.auth import OPERATOR, NotAuthenticated, OperatorsOnly, Principal
-from chassis.health import Health
-from chassis.http import create_app
-from chassis.operations.operable import Operations
-from chassis.tables import outbox
+from chassis.operations.context import ServiceRuntime
+from chassis.persistence.tables import outbox
 from chassis.testing import eventually
+from chassis.web.app import create_app
+from chassis.web.auth import OPERATOR, NotAuthenticated, OperatorsOnly, Principal
+from chassis.web.health import Health
 from contracts.envelope import decode, event_in
 from contracts.operations import DeliveryRetriedV1
-from notification_service.bootstrap import PostgresWork, operable
+from notification_service.bootstrap import SERVICE, PostgresWork
 from notification_service.chat import Message
 from notification_service.deliveries import State
 from notification_service.http import routes
@@ -47,8 +47,8 @@ SETTINGS = NotificationSettings(
 )
 
 
-def operations_of(engine: AsyncEngine) -> Operations[PostgresWork]:
-    return Operations(operable(SETTINGS), SETTINGS, engine, lambda: after(60))
+def operations_of(engine: AsyncEngine) -> ServiceRuntime[NotificationSettings, PostgresWork]:
+    return ServiceRuntime(SERVICE, SETTINGS, engine, lambda: after(60))
 
 
 def app(engine: AsyncEngine, an_operator: Any = somebody_who_may) -> FastAPI:

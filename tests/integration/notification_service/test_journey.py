@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from contracts.envelope import encode
 from contracts.topics import USERS_USER
 from contracts.users import UserSignedUpV1

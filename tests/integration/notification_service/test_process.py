@@ -16,7 +16,8 @@ from aiokafka import AIOKafkaProducer
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.kafka import admin_client, create_topics
+from chassis.kafka.client import admin_client
+from chassis.kafka.topics import create_topics
 from contracts.topics import USERS_USER
 from local_cluster.ports import free_port
 from notification_service.tables import deliveries

@@ -10,9 +10,9 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import migrations
-from chassis.database import create_engine
-from chassis.trail import new_id
-from chassis.transactor import Transact, Transactor
+from chassis.correlation import new_id
+from chassis.persistence.database import create_engine
+from chassis.persistence.transactor import Transact, Transactor
 from local_cluster.testing import RunningInfrastructure
 from tests.unit.users_service.people import NOW
 from users_service.adapters.postgres_repositories import PostgresUsersWork

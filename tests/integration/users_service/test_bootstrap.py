@@ -6,9 +6,9 @@ from pydantic import SecretStr
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.health import Health
-from chassis.tables import outbox
-from chassis.transactor import Transact
+from chassis.persistence.tables import outbox
+from chassis.persistence.transactor import Transact
+from chassis.web.health import Health
 from tests.unit.users_service.people import someone
 from tests.unit.users_service.ports_suite import store
 from users_service.adapters.postgres_views import PostgresViews

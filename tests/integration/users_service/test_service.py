@@ -1,7 +1,8 @@
 from typing import Any
 
-from chassis.kafka import admin_client, create_topics
-from chassis.trail import new_id
+from chassis.correlation import new_id
+from chassis.kafka.client import admin_client
+from chassis.kafka.topics import create_topics
 from tests.integration.users_service.processes import run, serving, until
 from users_service.settings import UsersSettings
 

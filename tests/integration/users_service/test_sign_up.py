@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.health import Health
-from chassis.tables import outbox
+from chassis.persistence.tables import outbox
+from chassis.web.health import Health
 from users_service.adapters.tables import users
 from users_service.bootstrap import build
 from users_service.settings import UsersSettings

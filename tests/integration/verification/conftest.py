@@ -16,7 +16,8 @@ from aiohttp.test_utils import TestServer
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from sqlalchemy.engine import make_url
 
-from chassis.kafka import admin_client, create_topics, topic_states
+from chassis.kafka.client import admin_client
+from chassis.kafka.topics import create_topics, topic_states
 from chassis.testing import eventually
 from contracts.topics import TOPICS
 from local_cluster.testing import RunningCluster, running_cluster

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from contracts.envelope import encode
 from contracts.operations import ParkedEventDiscardedV1
 from local_cluster.ports import free_port

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from accounts_service.domain.account import Account
-from chassis.trail import new_id
+from chassis.correlation import new_id
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -5,8 +5,8 @@ import pytest
 from accounts_service.application.ports import AccountsWork, AccountViews
 from accounts_service.domain.account import Account, Transaction
 from accounts_service.domain.errors import AccountExists
-from chassis.trail import new_id
-from chassis.transactor import Transact
+from chassis.correlation import new_id
+from chassis.persistence.transactor import Transact
 
 from .making import NOW, an_account, post
 

@@ -1,5 +1,5 @@
 from accounts_service.domain.account import Account, AccountOpened, Transaction
-from chassis.trail import new_id
+from chassis.correlation import new_id
 
 from .making import NOW, an_account, post
 

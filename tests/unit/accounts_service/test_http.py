@@ -12,10 +12,10 @@ from accounts_service.application.queries import ReadAccount
 from accounts_service.domain.account import Account
 from accounts_service.entrypoints.http import routes
 from accounts_service.settings import AccountsSettings
-from chassis.auth import OPERATOR, NotAuthenticated, Principal
-from chassis.health import Health
-from chassis.http import create_app
-from chassis.trail import new_id
+from chassis.correlation import new_id
+from chassis.web.app import create_app
+from chassis.web.auth import OPERATOR, NotAuthenticated, Principal
+from chassis.web.health import Health
 
 from .making import an_account, now, post
 from .ports_suite import store

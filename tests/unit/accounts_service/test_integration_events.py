@@ -1,6 +1,6 @@
 from accounts_service.application.integration_events import translate
 from accounts_service.domain.account import AccountOpened
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from contracts.accounts import AccountOpenedV1
 
 from .making import NOW

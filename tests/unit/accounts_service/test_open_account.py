@@ -3,7 +3,7 @@ import pytest
 from accounts_service.adapters.in_memory import InMemoryTransactor
 from accounts_service.application.open_account import OpenAccount, OpenAccountHandler
 from accounts_service.domain.errors import AccountExists
-from chassis.trail import Trail, new_id, on_trail
+from chassis.correlation import CorrelationContext, new_id, use_correlation
 from contracts.accounts import AccountOpenedV1
 from contracts.envelope import decode, event_in
 from contracts.topics import ACCOUNTS_ACCOUNT
@@ -38,7 +38,7 @@ class TestOpenAccount:
         self, transactor: InMemoryTransactor, open_account: OpenAccountHandler
     ) -> None:
         user_id = new_id()
-        with on_trail(Trail("c-1", "the sign-up")):
+        with use_correlation(CorrelationContext("c-1", "the sign-up")):
             account_id = await transactor(lambda work: open_account(work, OpenAccount(user_id)))
 
         [row] = transactor.stored.outbox

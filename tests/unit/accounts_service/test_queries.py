@@ -6,7 +6,7 @@ from accounts_service.adapters.in_memory import InMemoryAccountViews, InMemoryTr
 from accounts_service.application.queries import ReadAccount, Reader
 from accounts_service.domain.account import Account
 from accounts_service.domain.errors import AccountNotFound
-from chassis.trail import new_id
+from chassis.correlation import new_id
 
 from .making import an_account, now, post
 from .ports_suite import store

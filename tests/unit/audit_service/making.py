@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
-from chassis.testing import FedRecord
-from chassis.trail import new_id
+from chassis.correlation import new_id
+from chassis.testing import FakeRecord
 from contracts.envelope import EncodedEvent, encode
 from contracts.users import UserSignedUpV1
 
@@ -40,8 +40,8 @@ def event(
 
 def record(
     event_: EncodedEvent, offset: int = 0, *, partition: int = 0, topic: str = "users.user"
-) -> FedRecord:
-    return FedRecord.of(event_, topic, offset, partition)
+) -> FakeRecord:
+    return FakeRecord.of(event_, topic, offset, partition)
 
 
 def bytes_record(
@@ -50,9 +50,9 @@ def bytes_record(
     *,
     key: bytes | None = None,
     headers: Sequence[tuple[str, bytes | None]] = (),
-) -> FedRecord:
-    return FedRecord("users.user", 0, offset, key, value, headers)
+) -> FakeRecord:
+    return FakeRecord("users.user", 0, offset, key, value, headers)
 
 
-def numbered(events: Sequence[EncodedEvent], first_offset: int = 0) -> list[FedRecord]:
+def numbered(events: Sequence[EncodedEvent], first_offset: int = 0) -> list[FakeRecord]:
     return [record(each, offset) for offset, each in enumerate(events, first_offset)]

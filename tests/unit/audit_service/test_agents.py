@@ -2,7 +2,7 @@
 
 from audit_service.agents import subscribers
 from audit_service.records import keep
-from chassis.subscribers import Start
+from chassis.consuming.subscribers import Start
 from contracts.topics import TOPICS, Topic
 from contracts.users import UserSignedUpV1
 

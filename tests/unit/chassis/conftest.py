@@ -11,9 +11,9 @@ import structlog
 from fastapi import APIRouter
 from pydantic import SecretStr
 
-from chassis.health import Health
-from chassis.http import create_app
 from chassis.settings import ServiceSettings
+from chassis.web.app import create_app
+from chassis.web.health import Health
 
 Logged = Sequence[MutableMapping[str, Any]]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]

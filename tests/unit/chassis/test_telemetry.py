@@ -12,10 +12,9 @@ from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import BaseModel
 
+from chassis.correlation import CorrelationContext, use_correlation
 from chassis.telemetry import configure_logging, configure_tracing, current_traceparent, span
-from chassis.trail import Trail, on_trail
-
-from .conftest import Serve, settings
+from tests.unit.chassis.conftest import Serve, settings
 
 Written = Callable[[], str]
 
@@ -43,7 +42,7 @@ class TestLogging:
     def test_a_line_of_ours_is_one_json_object_on_its_trail(self, written: Written) -> None:
         configure_logging("toys", settings())
 
-        with on_trail(Trail("order-17")):
+        with use_correlation(CorrelationContext("order-17")):
             structlog.get_logger("shop").info("toy sold", price=3)
 
         line = json.loads(written())

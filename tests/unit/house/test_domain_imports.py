@@ -55,8 +55,8 @@ def test_a_domain_imports_nothing_from_outside(path: Path) -> None:
     [
         "import pydantic",
         "from sqlalchemy.ext.asyncio import AsyncConnection",
-        "from chassis import tables",
-        "from chassis.outbox import Outbox",
+        "from chassis.persistence import tables",
+        "from chassis.persistence.outbox import Outbox",
         "from contracts.users import UserSignedUpV1",
         "from users_service.application import ports",
         "from users_service.domains import user",

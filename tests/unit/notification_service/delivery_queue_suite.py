@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from notification_service.deliveries import (
     ClaimedDelivery,
     DeliveryQueue,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from contracts.envelope import Envelope, decode, encode
 from contracts.users import UserSignedUpV1
 from notification_service.deliveries import PlannedDelivery

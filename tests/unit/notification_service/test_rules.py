@@ -3,7 +3,7 @@ from uuid import uuid4
 
 from opentelemetry.sdk.trace import TracerProvider
 
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from contracts.accounts import AccountOpenedV1
 from contracts.events import IntegrationEvent
 from contracts.topics import USERS_USER

@@ -8,7 +8,7 @@ import pytest
 import structlog
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from chassis.trail import current_trail
+from chassis.correlation import current_correlation
 from notification_service.chat import Message, OutcomeUnknown, RateLimited, Refused, Unreachable
 from notification_service.deliveries import ClaimedDelivery, PlannedDelivery, State
 from notification_service.in_memory import InMemoryChat, InMemoryDeliveries, Kept
@@ -465,5 +465,7 @@ class TrailChat(InMemoryChat):
         self.trails: list[tuple[str, str | None]] = []
 
     async def post(self, message: Message) -> str:
-        self.trails.append((current_trail().correlation_id, current_trail().causation_id))
+        self.trails.append(
+            (current_correlation().correlation_id, current_correlation().causation_id)
+        )
         return await super().post(message)

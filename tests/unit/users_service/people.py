@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from users_service.domain.task import Task, TaskName
 from users_service.domain.user import User
 from users_service.domain.values import Alias, EmailAddress, PasswordHash, Username

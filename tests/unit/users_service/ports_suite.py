@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from chassis.trail import new_id
-from chassis.transactor import Transact
+from chassis.correlation import new_id
+from chassis.persistence.transactor import Transact
 from users_service.application.ports import SignInAttempts, UsersWork, Views
 from users_service.domain.errors import EmailIsTaken, UsernameIsTaken
 from users_service.domain.task import Task

@@ -1,4 +1,4 @@
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from users_service.adapters.in_memory import InMemoryTransactor, InMemoryViews
 from users_service.application.create_onboarding_tasks import (
     CreateOnboardingTasks,

@@ -8,11 +8,11 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from chassis.auth import TokenVerifier, authenticated
-from chassis.health import Health
-from chassis.http import create_app
-from chassis.idempotency import once_for
-from chassis.trail import new_id
+from chassis.correlation import new_id
+from chassis.web.app import create_app
+from chassis.web.auth import TokenVerifier, authenticated
+from chassis.web.health import Health
+from chassis.web.idempotency import idempotent
 from users_service.adapters.access_tokens import SignedAccessTokens
 from users_service.adapters.in_memory import (
     InMemorySignInAttempts,
@@ -80,7 +80,7 @@ async def client(
         ),
         hasher=hasher,
         published_keys=keys.published,
-        once=once_for(transactor, secret=settings.idempotency_secret, now=clock),
+        once=idempotent(transactor, secret=settings.idempotency_secret, now=clock),
         signed_in=authenticated(verifier),
         client_network=client_network(settings.gateway_secret),
     )

@@ -1,4 +1,4 @@
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from contracts.users import TaskCreatedV1, UserSignedUpV1
 from users_service.application.integration_events import translate
 from users_service.domain.task import TaskCreated, TaskName

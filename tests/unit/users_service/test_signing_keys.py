@@ -9,9 +9,9 @@ import structlog
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from chassis.auth import SIGNING_ALGORITHM, Principal, TokenVerifier
-from chassis.problems import TemporarilyUnavailable
-from chassis.trail import new_id
+from chassis.correlation import new_id
+from chassis.web.auth import SIGNING_ALGORITHM, Principal, TokenVerifier
+from chassis.web.problems import TemporarilyUnavailable
 from users_service.adapters.access_tokens import SignedAccessTokens
 from users_service.adapters.signing_keys import SigningKeys, add_key
 from users_service.domain.user import Role

@@ -1,6 +1,6 @@
 import pytest
 
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from users_service.domain.errors import InvalidTaskName
 from users_service.domain.task import TaskCreated, TaskName
 

@@ -1,4 +1,4 @@
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from users_service.domain.user import OperatorCreated, Role, User, UserSignedUp
 from users_service.domain.values import EmailAddress, PasswordHash, Username
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from accounts_service.application.open_account import OpenAccountHandler
 from accounts_service.entrypoints import agents as accounts_agents
 from audit_service import records
-from chassis.trail import new_id
+from chassis.correlation import new_id
 from contracts.topics import TOPICS
 from notification_service import agents as notification_agents
 from notification_service.rules import PlanDeliveries, rules

@@ -11,16 +11,16 @@ from fastapi import Header
 from sqlalchemy import BigInteger, Column, Row, Table, Uuid
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.aggregates import AggregateTable
-from chassis.auth import OPERATOR, NotAuthenticated, OperatorsOnly, Principal
+from chassis.consuming.subscribers import Subscriber
 from chassis.domain import Aggregate
-from chassis.health import Health
-from chassis.http import create_app
 from chassis.operations.acts import Operator
-from chassis.operations.http import operations_routes
-from chassis.operations.operable import Operable, Operations
+from chassis.operations.context import Service, ServiceRuntime
+from chassis.operations.routes import operations_routes
+from chassis.persistence.aggregate_table import AggregateTable
 from chassis.settings import ServiceSettings
-from chassis.subscribers import Subscriber
+from chassis.web.app import create_app
+from chassis.web.auth import OPERATOR, NotAuthenticated, OperatorsOnly, Principal
+from chassis.web.health import Health
 from contracts.events import IntegrationEvent
 from contracts.operations import ACTS
 from contracts.topics import Topic
@@ -43,9 +43,9 @@ def topic_with_withheld(partitions: int = 2) -> Topic:
     return replace(topic_of_its_own(partitions), events=(UserSignedUpV1, UsersEventWithheldV1))
 
 
-def operable_of(
+def service_of(
     topic: Topic, subscribers: Sequence[Subscriber[PathWork]] = ()
-) -> Operable[PathWork]:
+) -> Service[ServiceSettings, PathWork]:
     """Describe a service that publishes to the topic, and takes what these subscribers want."""
     of_it = topic
 
@@ -62,9 +62,12 @@ def operable_of(
         def translate(self, event: Any) -> IntegrationEvent | None:
             return None
 
-    return Operable(
-        service="test",
-        topic=Topic(
+    return Service(
+        name="test",
+        description="For tests.",
+        package="test",
+        settings=ServiceSettings,
+        operations_topic=Topic(
             name=f"test.operations-{uuid4().hex[:12]}",
             key="id of what was acted on",
             owner="test",
@@ -73,18 +76,20 @@ def operable_of(
             partitions=1,
         ),
         aggregates=[Things],
-        subscribers=subscribers,
+        subscribers=lambda _settings: subscribers,
         open_work=PathWork,
     )
 
 
-def operations_of(
-    operable: Operable[PathWork],
+def runtime_of(
+    service: Service[ServiceSettings, PathWork],
     settings: ServiceSettings,
     engine: AsyncEngine,
     on_commit: Callable[[], None] = lambda: None,
-) -> Operations[PathWork]:
-    return Operations(operable, settings, engine, utc_now, on_commit=on_commit)
+) -> ServiceRuntime[ServiceSettings, PathWork]:
+    runtime = ServiceRuntime(service, settings, engine, utc_now)
+    runtime.on_commit(on_commit)
+    return runtime
 
 
 async def _believed(role: Annotated[str, Header()] = "operator") -> Principal:
@@ -99,14 +104,14 @@ async def _believed(role: Annotated[str, Header()] = "operator") -> Principal:
 
 
 @asynccontextmanager
-async def asking(operations: Operations[PathWork]) -> AsyncIterator[httpx.AsyncClient]:
+async def asking(runtime: ServiceRuntime[Any, PathWork]) -> AsyncIterator[httpx.AsyncClient]:
     """Ask over HTTP, as an operator; as another with the header ``role``."""
     app = create_app(
         title="Test",
         description="For tests.",
         version="1",
-        settings=operations.settings,
-        routers=[operations_routes(operations, _believed)],
+        settings=runtime.settings,
+        routers=[operations_routes(runtime, _believed)],
         health=Health(),
     )
     transport = httpx.ASGITransport(app)

@@ -7,18 +7,19 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.consume import Consumer
-from chassis.operations.operable import Operations
-from chassis.operations.parked import ParkedEvents
+from chassis.consuming.processor import ChunkProcessor
+from chassis.consuming.subscribers import EventSubscriber, Subscriber
+from chassis.operations.context import ServiceRuntime
+from chassis.operations.dead_letters import DeadLetters
 from chassis.operations.release import Release
-from chassis.subscribers import EventSubscriber, Subscriber
-from chassis.testing import FedRecord
+from chassis.settings import ServiceSettings
+from chassis.testing import FakeRecord
 from contracts.envelope import EncodedEvent, Envelope
 from contracts.events import IntegrationEvent
 from tests.integration.chassis.path import PathWork, rows, settings_for, signed_up, subscriber
 from tests.integration.chassis.service import TOPIC, NameIsTaken, Service, records_of
 
-from .operating import BY_ADA, operable_of, operations_of
+from .operating import BY_ADA, runtime_of, service_of
 
 NAME = "test.one"
 
@@ -46,14 +47,14 @@ class Shop:
         self.faults = Faults()
         self.subscribers: Sequence[Subscriber[PathWork]] = [self._handler(), *also]
         self.woken = 0
-        self.operations: Operations[PathWork] = operations_of(
-            operable_of(TOPIC, self.subscribers),
+        self.operations: ServiceRuntime[ServiceSettings, PathWork] = runtime_of(
+            service_of(TOPIC, self.subscribers),
             settings_for(database, "127.0.0.1:1"),
             engine,
             self._wake,
         )
-        self.events = ParkedEvents(self.operations)
-        self._consumer: Consumer[PathWork] | None = None
+        self.events = DeadLetters(self.operations)
+        self._consumer: ChunkProcessor[PathWork] | None = None
         self._next_offset = 0
 
     def _handler(self) -> EventSubscriber[PathWork]:
@@ -62,7 +63,7 @@ class Shop:
     def _wake(self) -> None:
         self.woken += 1
 
-    async def comes(self, *events: EncodedEvent | FedRecord) -> None:
+    async def comes(self, *events: EncodedEvent | FakeRecord) -> None:
         """Let a chunk of these come."""
         offset, self._next_offset = self._next_offset, self._next_offset + len(events)
         records = []
@@ -70,7 +71,9 @@ class Shop:
             if isinstance(each, EncodedEvent):
                 records += records_of(each, offset=number)
             else:
-                records.append(FedRecord(TOPIC.name, 0, number, each.key, each.value, each.headers))
+                records.append(
+                    FakeRecord(TOPIC.name, 0, number, each.key, each.value, each.headers)
+                )
         if self._consumer is None:
             self._consumer = await self.service.consumer(*self.subscribers)
         await self.service.handle(self._consumer, records)
@@ -98,7 +101,7 @@ class Shop:
         return [sequence for _, sequence in await self.service.handled(NAME)]
 
 
-def without_label(subject: UUID, sequence: int) -> FedRecord:
+def without_label(subject: UUID, sequence: int) -> FakeRecord:
     """An event whose bytes do not tell which it is."""
     (record,) = records_of(signed_up(subject, sequence))
     assert record.value is not None

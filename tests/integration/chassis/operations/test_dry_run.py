@@ -18,15 +18,16 @@ from sqlalchemy import (
     text,
 )
 
-from chassis import failures
+from chassis.backoff import Backoff
+from chassis.consuming import retry_policy
+from chassis.consuming.dead_letters import SeenAlready
+from chassis.consuming.subscribers import EventSubscriber
 from chassis.operations import dry_run as dry_run_module
+from chassis.operations.dead_letter_rows import NoSuchParkedEvent
 from chassis.operations.dry_run import DryRun, DryRunBody, RowChange
-from chassis.operations.parked_rows import NoSuchParkedEvent
-from chassis.outbox import Outbox
-from chassis.parking import SeenAlready
-from chassis.problems import TemporarilyUnavailable
-from chassis.subscribers import EventSubscriber
-from chassis.transactor import StaleAggregate
+from chassis.persistence.outbox import Outbox
+from chassis.persistence.transactor import StaleAggregate
+from chassis.web.problems import TemporarilyUnavailable
 from contracts.envelope import Envelope, decode
 from contracts.users import UserSignedUpV1
 from tests.integration.chassis.path import PathWork, count, rows, schema, signed_up, utc_now
@@ -295,7 +296,7 @@ class TestARefusal:
             await DryRun(shop.operations)(id_)
 
     async def test_for_now(self, shop: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(failures, "_LONGEST_PAUSE_S", 0.02)
+        monkeypatch.setattr(retry_policy, "BACKOFF", Backoff(first_s=0.02, longest_s=0.02))
 
         async def in_the_way(_work: PathWork, _envelope: Envelope) -> None:
             raise StaleAggregate

@@ -11,13 +11,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chassis.correlation import new_id
 from chassis.domain import InvalidFields
-from chassis.operations import operable as operable_module
-from chassis.operations.operable import Operations
+from chassis.operations import context as context_module
+from chassis.operations.context import ServiceRuntime
 from chassis.operations.outbox import NotSetAside, OutboxSearch, SetAside
-from chassis.outbox import Outbox
+from chassis.persistence.outbox import Outbox
+from chassis.settings import ServiceSettings
 from chassis.testing import eventually
-from chassis.trail import new_id
 from contracts.envelope import decode, event_in
 from contracts.operations import OutboxRowDiscardedV1, OutboxRowEditedV1, OutboxRowReleasedV1
 from contracts.topics import Topic
@@ -31,7 +32,7 @@ from tests.integration.chassis.path import (
     settings_for,
     utc_now,
 )
-from tests.integration.chassis.test_relay import (
+from tests.integration.chassis.publishing.test_relay import (
     append,
     in_order,
     published,
@@ -40,7 +41,7 @@ from tests.integration.chassis.test_relay import (
     until_empty,
 )
 
-from .operating import BY_ADA, asking, operable_of, operations_of, told, topic_with_withheld
+from .operating import BY_ADA, asking, runtime_of, service_of, told, topic_with_withheld
 
 TOO_LARGE = "x" * 30_000
 
@@ -57,13 +58,15 @@ def topic() -> Topic:
 
 
 @pytest.fixture
-def operations(database: str, engine: AsyncEngine, topic: Topic) -> Operations[PathWork]:
+def operations(
+    database: str, engine: AsyncEngine, topic: Topic
+) -> ServiceRuntime[ServiceSettings, PathWork]:
     """A service whose database is there, and Kafka not."""
-    return operations_of(operable_of(topic), settings_for(database, "127.0.0.1:1"), engine)
+    return runtime_of(service_of(topic), settings_for(database, "127.0.0.1:1"), engine)
 
 
 @pytest.fixture
-def set_aside(operations: Operations[PathWork]) -> SetAside:
+def set_aside(operations: ServiceRuntime[ServiceSettings, PathWork]) -> SetAside:
     return SetAside(operations)
 
 
@@ -188,7 +191,7 @@ class TestEditing:
     ) -> None:
         small = replace(topic_with_withheld(1), max_message_bytes=700)
         set_aside = SetAside(
-            operations_of(operable_of(small), settings_for(database, "127.0.0.1:1"), engine)
+            runtime_of(service_of(small), settings_for(database, "127.0.0.1:1"), engine)
         )
         [id_] = await refuse(engine, small, (uuid4(), 1))
 
@@ -202,9 +205,9 @@ class TestReleasing:
     async def test_what_was_edited_goes_out_in_its_place_before_its_aggregates_later_rows(
         self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
     ) -> None:
-        operable = operable_of(topic)
+        service = service_of(topic)
         await create_topic(kafka, topic, **{"max.message.bytes": "20000"})
-        await create_topic(kafka, operable.topic)
+        await create_topic(kafka, service.operations_topic)
         settings, ada = settings_for(database, kafka), uuid4()
         outbox = Outbox("/test", utc_now)
         for number in (1, 2, 3):
@@ -213,7 +216,7 @@ class TestReleasing:
             await outbox.flush(connection)
 
         async with relaying(settings) as relay:
-            set_aside = SetAside(operations_of(operable, settings, engine, relay.wake))
+            set_aside = SetAside(runtime_of(service, settings, engine, relay.wake))
             id_ = await until_set_aside(database)
             async with engine.begin() as connection:
                 await tell(connection, topic, (ada, 4))
@@ -228,7 +231,7 @@ class TestReleasing:
         [edited] = [each for each in found if each.sequence == 2]
         assert event_in(decode(edited.value), UserSignedUpV1).username == "bea"
         assert await count(database, "outbox_set_aside") == 0
-        acts = [decode(each.value) for each in await published(kafka, operable.topic)]
+        acts = [decode(each.value) for each in await published(kafka, service.operations_topic)]
         assert [each.type for each in acts] == [
             OutboxRowEditedV1.event_type,
             OutboxRowReleasedV1.event_type,
@@ -269,7 +272,7 @@ class TestReleasing:
             if name == "operations.before-commit":
                 raise LookupError
 
-        monkeypatch.setattr(operable_module, "failpoint", fail)
+        monkeypatch.setattr(context_module, "failpoint", fail)
         with pytest.raises(LookupError):
             await set_aside.release(id_, BY_ADA)
 
@@ -281,9 +284,9 @@ class TestDiscarding:
     async def test_publishes_in_its_place_that_it_was_withheld(
         self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
     ) -> None:
-        operable = operable_of(topic)
+        service = service_of(topic)
         await create_topic(kafka, topic, **{"max.message.bytes": "20000"})
-        await create_topic(kafka, operable.topic)
+        await create_topic(kafka, service.operations_topic)
         settings, ada = settings_for(database, kafka), uuid4()
         outbox = Outbox("/test", utc_now)
         for number in (1, 2, 3):
@@ -293,7 +296,7 @@ class TestDiscarding:
 
         async with relaying(settings) as relay:
             id_ = await until_set_aside(database)
-            set_aside = SetAside(operations_of(operable, settings, engine, relay.wake))
+            set_aside = SetAside(runtime_of(service, settings, engine, relay.wake))
 
             await set_aside.discard(id_, BY_ADA)
 
@@ -306,7 +309,7 @@ class TestDiscarding:
         assert event_in(instead, UsersEventWithheldV1) == UsersEventWithheldV1(
             withheld_id=id_, withheld_type=UserSignedUpV1.event_type
         )
-        [act] = [decode(each.value) for each in await published(kafka, operable.topic)]
+        [act] = [decode(each.value) for each in await published(kafka, service.operations_topic)]
         assert act.type == OutboxRowDiscardedV1.event_type
         assert act.subject == str(id_)
 
@@ -317,7 +320,7 @@ class TestOverHttp:
         database: str,
         engine: AsyncEngine,
         topic: Topic,
-        operations: Operations[PathWork],
+        operations: ServiceRuntime[ServiceSettings, PathWork],
         set_aside: SetAside,
     ) -> None:
         [id_] = await refuse(engine, topic, (uuid4(), 1), name=TOO_LARGE)
@@ -338,7 +341,11 @@ class TestOverHttp:
         assert orjson.loads(found[0]["payload"]) == payload
 
     async def test_a_row_is_discarded(
-        self, database: str, engine: AsyncEngine, topic: Topic, operations: Operations[PathWork]
+        self,
+        database: str,
+        engine: AsyncEngine,
+        topic: Topic,
+        operations: ServiceRuntime[ServiceSettings, PathWork],
     ) -> None:
         [id_] = await refuse(engine, topic, (uuid4(), 1))
 
@@ -361,7 +368,11 @@ class TestOverHttp:
         ],
     )
     async def test_nobody_but_an_operator_may(
-        self, operations: Operations[PathWork], method: str, path: str, body: Any
+        self,
+        operations: ServiceRuntime[ServiceSettings, PathWork],
+        method: str,
+        path: str,
+        body: Any,
     ) -> None:
         async with asking(operations) as client:
             by_user = await client.request(method, path, json=body, headers={"role": "user"})
@@ -380,7 +391,7 @@ class TestOverHttp:
         ],
     )
     async def test_an_act_without_a_reason_is_refused(
-        self, operations: Operations[PathWork], path: str, body: Any
+        self, operations: ServiceRuntime[ServiceSettings, PathWork], path: str, body: Any
     ) -> None:
         async with asking(operations) as client:
             answer = await client.post(f"/ops/outbox/{UUID(int=1)}/{path}", json=body)
@@ -388,7 +399,7 @@ class TestOverHttp:
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid-fields")
 
     async def test_a_row_of_a_topic_nobody_knows_can_only_be_released(
-        self, engine: AsyncEngine, operations: Operations[PathWork]
+        self, engine: AsyncEngine, operations: ServiceRuntime[ServiceSettings, PathWork]
     ) -> None:
         [id_] = await refuse(engine, topic_with_withheld(), (uuid4(), 1))
 

@@ -8,16 +8,17 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from chassis import failures
-from chassis.operations import operable as operable_module
+from chassis.backoff import Backoff
+from chassis.consuming import retry_policy
+from chassis.consuming.dead_letters import ParkReason, SeenAlready
+from chassis.consuming.subscribers import RecordSubscriber
+from chassis.operations import context as context_module
 from chassis.operations import release as release_module
-from chassis.operations.parked_rows import NoSuchParkedEvent, NoSuchSubscriber
+from chassis.operations.dead_letter_rows import NoSuchParkedEvent, NoSuchSubscriber
 from chassis.operations.release import Forked, NotFirst, ReleaseBody
-from chassis.parking import Reason, SeenAlready
-from chassis.problems import TemporarilyUnavailable
-from chassis.subscribers import RecordSubscriber
+from chassis.persistence.transactor import StaleAggregate
 from chassis.testing import eventually
-from chassis.transactor import StaleAggregate
+from chassis.web.problems import TemporarilyUnavailable
 from contracts.envelope import decode
 from tests.integration.chassis.path import (
     PathWork,
@@ -45,7 +46,7 @@ async def shop(database: str) -> AsyncIterator[Shop]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failures, "_LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr(retry_policy, "BACKOFF", Backoff(first_s=0.02, longest_s=0.02))
 
 
 async def mend(shop: Shop, id_: UUID, subject: UUID, sequence: int) -> None:
@@ -247,7 +248,7 @@ class TestOneThatFailsAgain:
 
         assert (done.released, done.left) == (1, 2)
         assert done.stopped_at is not None
-        assert done.stopped_at.reason is Reason.NOT_UNDERSTOOD
+        assert done.stopped_at.reason is ParkReason.NOT_UNDERSTOOD
         assert await shop.handled() == [1]
 
 
@@ -338,7 +339,7 @@ class TestAtOnce:
                 await asyncio.wait(coming, timeout=0.3)
 
         monkeypatch.setattr(release_module, "failpoint", let_one_come)
-        monkeypatch.setattr(operable_module, "failpoint", let_one_come)
+        monkeypatch.setattr(context_module, "failpoint", let_one_come)
         if act == "released":
             await shop.release().one(id_)
         else:
@@ -446,7 +447,7 @@ class TestAForkedHistory:
 
         assert (done.released, done.left) == (2, 2)
         assert done.stopped_at is not None
-        assert (done.stopped_at.id, done.stopped_at.reason) == (ids[3], Reason.FORKED)
+        assert (done.stopped_at.id, done.stopped_at.reason) == (ids[3], ParkReason.FORKED)
         assert await shop.handled() == [1, 2, 3]
 
     async def test_is_not_released_and_what_came_after_it_neither(self, shop: Shop) -> None:
@@ -481,7 +482,7 @@ class TestAForkedHistory:
 
         assert done.stopped_at is not None
         assert (done.stopped_at.reason, done.stopped_at.error_code) == (
-            Reason.FORKED,
+            ParkReason.FORKED,
             "name-is-taken",
         )
         with pytest.raises(Forked):
@@ -554,7 +555,7 @@ class TestBytesWithoutASubject:
 
         done = await shop.release().one(id_)
         assert done.stopped_at is not None
-        assert (done.released, done.stopped_at.reason) == (0, Reason.BEHIND)
+        assert (done.released, done.stopped_at.reason) == (0, ParkReason.BEHIND)
         all_of_it = await shop.release().subject(NAME, TOPIC.name, str(ada))
 
         assert all_of_it.released == 3
@@ -570,7 +571,7 @@ class TestBytesWithoutASubject:
         done = await shop.release().one(id_)
 
         assert done.stopped_at is not None
-        assert done.stopped_at.reason is Reason.FORKED
+        assert done.stopped_at.reason is ParkReason.FORKED
         assert (await shop.row(id_))["subject"] == str(ada)
 
     async def test_that_fail_are_not_counted(self, shop: Shop) -> None:

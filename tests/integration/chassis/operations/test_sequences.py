@@ -7,13 +7,14 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.operations.operable import Operations
+from chassis.operations.context import ServiceRuntime
 from chassis.operations.sequences import NotOurTopic, Sequences, SequencesSearch
+from chassis.settings import ServiceSettings
 from contracts.operations import SubscriberPausedV1
 from contracts.topics import Topic
 from tests.integration.chassis.path import PathWork, schema, settings_for
 
-from .operating import asking, operable_of, operations_of, things, topic_with_withheld
+from .operating import asking, runtime_of, service_of, things, topic_with_withheld
 
 
 @pytest.fixture
@@ -28,8 +29,10 @@ def topic() -> Topic:
 
 
 @pytest.fixture
-def operations(database: str, engine: AsyncEngine, topic: Topic) -> Operations[PathWork]:
-    return operations_of(operable_of(topic), settings_for(database, "127.0.0.1:1"), engine)
+def operations(
+    database: str, engine: AsyncEngine, topic: Topic
+) -> ServiceRuntime[ServiceSettings, PathWork]:
+    return runtime_of(service_of(topic), settings_for(database, "127.0.0.1:1"), engine)
 
 
 async def keep(engine: AsyncEngine, *sequences: int) -> list[UUID]:
@@ -48,7 +51,10 @@ async def keep(engine: AsyncEngine, *sequences: int) -> list[UUID]:
 
 class TestSequences:
     async def test_come_page_by_page_in_the_order_of_ids(
-        self, engine: AsyncEngine, topic: Topic, operations: Operations[PathWork]
+        self,
+        engine: AsyncEngine,
+        topic: Topic,
+        operations: ServiceRuntime[ServiceSettings, PathWork],
     ) -> None:
         ids = await keep(engine, 3, 0, 7, 1, 2)
         found: list[tuple[UUID, int]] = []
@@ -67,16 +73,16 @@ class TestSequences:
         assert sizes == [2, 2, 1]
 
     async def test_are_there_of_what_operators_did_too(
-        self, engine: AsyncEngine, operations: Operations[PathWork]
+        self, engine: AsyncEngine, operations: ServiceRuntime[ServiceSettings, PathWork]
     ) -> None:
         one, two = sorted((uuid4(), uuid4()))
         act = SubscriberPausedV1(by="ada", why="x", subscriber="test.one", topic="t")
         for acts in ({one: act}, {one: act, two: act}):
             async with operations.act() as connection:
-                await operations.acts.tell(connection, acts)
+                await operations.operator_log.record(connection, acts)
 
         page = await Sequences(operations).page(
-            SequencesSearch(topic=operations.operable.topic.name)
+            SequencesSearch(topic=operations.service.operations_topic.name)
         )
 
         assert [(each.subject, each.last_sequence) for each in page.sequences] == [
@@ -85,7 +91,7 @@ class TestSequences:
         ]
 
     async def test_of_a_topic_of_others_are_not_known(
-        self, operations: Operations[PathWork]
+        self, operations: ServiceRuntime[ServiceSettings, PathWork]
     ) -> None:
         with pytest.raises(NotOurTopic):
             await Sequences(operations).page(SequencesSearch(topic="somebody.elses"))
@@ -93,7 +99,10 @@ class TestSequences:
 
 class TestOverHttp:
     async def test_they_are_served_to_operators(
-        self, engine: AsyncEngine, topic: Topic, operations: Operations[PathWork]
+        self,
+        engine: AsyncEngine,
+        topic: Topic,
+        operations: ServiceRuntime[ServiceSettings, PathWork],
     ) -> None:
         [id_] = await keep(engine, 4)
         search = {"topic": topic.name}
@@ -120,7 +129,11 @@ class TestOverHttp:
         ],
     )
     async def test_what_makes_no_sense_is_refused(
-        self, operations: Operations[PathWork], search: dict[str, str], status: int, code: str
+        self,
+        operations: ServiceRuntime[ServiceSettings, PathWork],
+        search: dict[str, str],
+        status: int,
+        code: str,
     ) -> None:
         async with asking(operations) as client:
             answer = await client.get("/ops/sequences", params=search)

@@ -2,7 +2,7 @@
 
 from sqlalchemy import MetaData
 
-from chassis.tables import NAMING, add_to
+from chassis.persistence.tables import NAMING, add_to
 
 metadata = add_to(MetaData(naming_convention=NAMING))
 

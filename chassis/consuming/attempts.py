@@ -1,0 +1,88 @@
+"""How often an event was begun: counted before it is handled, so that a crash counts too."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import exists, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis.failpoints import failpoint
+from chassis.persistence.tables import tries
+
+# In the place of a subscriber: a chunk, which all of them handle.
+_CHUNK: Final = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that was counted: it is the ``count``-th, and the first was at ``first_at``."""
+
+    subscriber: str
+    partition: int
+    offset: int
+    count: int
+    first_at: datetime
+
+
+class Attempts:
+    """The attempts at one topic's events that were begun and are not known to have ended."""
+
+    def __init__(self, engine: AsyncEngine, topic: str, now: Callable[[], datetime]) -> None:
+        self._engine = engine
+        self._topic = topic
+        self._now = now
+
+    async def begin(self, partition: int, offset: int, subscriber: str = _CHUNK) -> Attempt:
+        """Count one more attempt, in a transaction of its own: of one subscriber, or of a chunk."""
+        now = self._now()
+        counted = (
+            insert(tries)
+            .values(
+                subscriber=subscriber,
+                topic=self._topic,
+                partition=partition,
+                offset=offset,
+                count=1,
+                first_at=now,
+                last_at=now,
+            )
+            .on_conflict_do_update(
+                index_elements=list(tries.primary_key),
+                set_={"count": tries.c.count + 1, "last_at": now},
+            )
+            .returning(tries.c.count, tries.c.first_at)
+        )
+        async with self._engine.begin() as connection:
+            count, first_at = (await connection.execute(counted)).one()
+        await failpoint("tries.after-count")
+        return Attempt(subscriber, partition, offset, count, first_at)
+
+    async def is_any_left(self, partition: int, begin: int, end: int) -> bool:
+        """Tell whether a subscriber began one of these events, and did not live to end it."""
+        left = exists().where(
+            tries.c.subscriber != _CHUNK,
+            tries.c.topic == self._topic,
+            tries.c.partition == partition,
+            tries.c.offset >= begin,
+            tries.c.offset < end,
+            tries.c.count > 0,
+        )
+        async with self._engine.connect() as connection:
+            return bool(await connection.scalar(select(left)))
+
+    async def undo(self, attempt: Attempt) -> None:
+        """Uncount an attempt that ended for a reason that lies outside the event."""
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                update(tries)
+                .where(
+                    tries.c.subscriber == attempt.subscriber,
+                    tries.c.topic == self._topic,
+                    tries.c.partition == attempt.partition,
+                    tries.c.offset == attempt.offset,
+                )
+                .values(count=tries.c.count - 1)
+            )

@@ -1,0 +1,84 @@
+"""Whether Kafka answers, has the topics a worker consumes, and has given each partition away."""
+
+from collections.abc import Collection, Sequence
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from chassis.kafka.client import LastingAdminClient
+from chassis.kafka.groups import group_assignments
+from chassis.kafka.topics import config_violations, topic_states
+from chassis.settings import ServiceSettings
+from contracts.topics import Topic
+
+log = structlog.get_logger(__name__)
+
+
+class ClusterCheck:
+    """Asks the cluster about the topics of one consumer group.
+
+    :ivar lacking: what the cluster lacked when it was last asked; None: nothing
+    :ivar unassigned: partitions that no worker of the group had then
+    """
+
+    def __init__(self, settings: ServiceSettings, group: str, topics: Sequence[Topic]) -> None:
+        self.lacking: str | None = None
+        self.unassigned: frozenset[TopicPartition] = frozenset()
+        self._topics = topics
+        self._group = group
+        self._development = settings.environment == "development"
+        self._admin = LastingAdminClient(settings)
+        self._partitions: frozenset[TopicPartition] = frozenset()
+
+    async def look(self) -> str | None:
+        """Return why events of these topics can't be consumed; None: they can."""
+        self.lacking = await self._find_lacking()
+        return self.lacking
+
+    async def _find_lacking(self) -> str | None:
+        topics = self._topics
+        try:
+            states = await self._admin.ask(
+                lambda client: topic_states(client, [topic.name for topic in topics])
+            )
+        except (KafkaError, OSError) as error:
+            return f"Kafka does not answer: {type(error).__name__}"
+        existing = {name: state for name, state in states.items() if state is not None}
+        self._partitions = frozenset(
+            TopicPartition(name, number)
+            for name, state in existing.items()
+            for number in range(state.partitions)
+        )
+        if len(existing) == len(states) and self._development:
+            return None
+        violations = [
+            each for topic in topics for each in config_violations(topic, states[topic.name])
+        ]
+        return "; ".join(violations) or None
+
+    async def find_unassigned(self) -> Collection[TopicPartition]:
+        """Return those partitions that no worker of the group had this time nor the last.
+
+        A group that is just rebalancing has given none away, which is not looked at.
+        """
+        before = self.unassigned
+        try:
+            assignments = await self._admin.ask(
+                lambda client: group_assignments(client, self._group)
+            )
+        except (KafkaError, OSError, ValueError) as error:
+            log.info("group-not-described", error=type(error).__name__)
+            return ()
+        self.unassigned = (
+            self._partitions.difference(*assignments.values()) if assignments else frozenset()
+        )
+        return before & self.unassigned
+
+    async def close(self) -> None:
+        await self._admin.close()
+
+
+def names_of(partitions: Collection[TopicPartition]) -> str:
+    """Return partitions as people write them."""
+    return ", ".join(f"{tp.topic}[{tp.partition}]" for tp in sorted(partitions))

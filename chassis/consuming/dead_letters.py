@@ -1,0 +1,184 @@
+"""Events that could not be handled: kept whole and in sight until an operator decides."""
+
+import base64
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import Row, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chassis import telemetry
+from chassis.consuming.records import EventIdentity, Record
+from chassis.correlation import new_id
+from chassis.domain import DomainError, Kind
+from chassis.persistence.tables import parked
+
+_LONGEST_MESSAGE: Final = 1_000
+_COUNT_AT_MOST: Final = 100_000
+
+
+class ParkReason(StrEnum):
+    """Why an event was parked."""
+
+    FAILED = "failed"
+    BEHIND = "behind"
+    FORKED = "forked"
+    NOT_UNDERSTOOD = "not-understood"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong with an event; the message quotes nothing of what it holds."""
+
+    reason: ParkReason
+    code: str
+    message: str
+    tries: int = 1
+    first_tried_at: datetime | None = None
+
+    @classmethod
+    def of(cls, error: BaseException, *, tries: int, first_tried_at: datetime) -> "Failure":
+        """Say what an exception was: a domain error in its own words, another by its type."""
+        if isinstance(error, DomainError):
+            code, message = error.code, str(error)
+        else:
+            # What an unknown exception says may quote the event, and so personal data.
+            code, message = "unexpected-error", type(error).__qualname__
+        # PostgreSQL keeps no NUL, and what can't be kept could not be parked.
+        message = message.replace("\0", "\N{REPLACEMENT CHARACTER}")[:_LONGEST_MESSAGE]
+        return cls(ParkReason.FAILED, code, message, tries, first_tried_at)
+
+
+BEHIND = Failure(ParkReason.BEHIND, "behind-parked", "An earlier event of this subject is parked.")
+FORKED = Failure(
+    ParkReason.FORKED,
+    "forked-history",
+    "This number was used before, by an older event: the producer was restored from a copy.",
+)
+
+
+def not_understood(message: str) -> Failure:
+    """Say that a record is no event that the subscriber can read."""
+    return Failure(ParkReason.NOT_UNDERSTOOD, "not-understood", message)
+
+
+def worker_died(tries: int, first_tried_at: datetime) -> Failure:
+    """Say what is known of an event that nobody lived to report on."""
+    return Failure(
+        ParkReason.FAILED,
+        "worker-died",
+        "Every worker that began it died before it was done.",
+        tries,
+        first_tried_at,
+    )
+
+
+class CannotRelease(DomainError):
+    """A parked event that is not to be handled now; nothing was changed."""
+
+    kind = Kind.CONFLICT
+
+
+class SeenAlready(CannotRelease):
+    code = "seen-already"
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedRecord:
+    """A parked event as a record again."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> "ParkedRecord":
+        """Make it of a row of ``parked``: as it came, or with the bytes put in their place."""
+        if row.edited_payload is None:
+            value, headers = row.payload, headers_in(row.headers)
+        else:
+            # Those that came are not this event's: without any, the value tells which it is.
+            value, headers = row.edited_payload, []
+        return cls(row.topic, row.partition, row.offset, row.key, value, headers)
+
+
+def headers_in(kept: Iterable[tuple[str, str | None]]) -> list[tuple[str, bytes | None]]:
+    """Return the headers that a parked event came with, of how they are kept."""
+    return [(name, None if said is None else base64.b64decode(said)) for name, said in kept]
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedSubject:
+    """An aggregate that an event of its own stopped, and the error."""
+
+    subject: str
+    code: str
+
+
+class Parking:
+    """What one subscriber parks in one transaction."""
+
+    def __init__(self, subscriber: str, now: Callable[[], datetime]) -> None:
+        self.stopped: list[ParkedSubject] = []
+        self._subscriber = subscriber
+        self._now = now
+        self._rows: list[dict[str, Any]] = []
+
+    def park(self, record: Record, label: EventIdentity | None, failure: Failure) -> None:
+        """Keep a record, with its bytes and headers as they came, for the flush."""
+        now = self._now()
+        if label is not None and failure.reason in (ParkReason.FAILED, ParkReason.NOT_UNDERSTOOD):
+            self.stopped.append(ParkedSubject(label.subject, failure.code))
+        self._rows.append(
+            {
+                "id": new_id(),
+                "subscriber": self._subscriber,
+                "topic": record.topic,
+                "partition": record.partition,
+                "offset": record.offset,
+                "key": record.key,
+                "payload": record.value,
+                "headers": [
+                    [name, None if value is None else base64.b64encode(value).decode()]
+                    for name, value in record.headers
+                ],
+                "subject": label.subject if label else None,
+                "sequence": label.sequence if label else None,
+                "event_id": label.event_id if label else None,
+                "type": label.type if label else None,
+                "reason": failure.reason,
+                "error_code": failure.code,
+                "error_message": failure.message,
+                "tries": failure.tries,
+                "first_tried_at": failure.first_tried_at or now,
+                "last_tried_at": now,
+            }
+        )
+
+    async def flush(self, connection: AsyncConnection) -> None:
+        """Write what was parked, in one statement."""
+        rows, self._rows = self._rows, []
+        if rows:
+            await connection.execute(insert(parked).on_conflict_do_nothing(), rows)
+            telemetry.consumer_parked.labels(self._subscriber).inc(len(rows))
+
+
+_WAITING: Final = text(
+    "SELECT named, (SELECT count(*) FROM"
+    " (SELECT FROM parked WHERE subscriber = named LIMIT :most) AS bounded) AS events"
+    " FROM unnest(CAST(:names AS text[])) AS named"
+)
+
+
+async def waiting(connection: AsyncConnection, subscribers: Collection[str]) -> Mapping[str, int]:
+    """Return how many events of each subscriber are parked, counted up to a bound."""
+    names = list(subscribers)
+    found = await connection.execute(_WAITING, {"names": names, "most": _COUNT_AT_MOST})
+    return {row.named: row.events for row in found}

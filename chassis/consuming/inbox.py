@@ -1,0 +1,234 @@
+"""What a subscriber has seen of each aggregate: it drops repeats and notices what is missing.
+
+One row an aggregate, so it grows with them and never with events.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    func,
+    null,
+    select,
+    text,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chassis.consuming.records import EventIdentity
+from chassis.persistence.bulk import insert_rows
+from chassis.persistence.tables import inbox_missing, parked
+
+# A jump of billions can only be a producer's mistake: it is noticed, not written out.
+LARGEST_GAP: Final = 10_000
+
+Newest = tuple[int, UUID]
+"""The highest sequence and the greatest event id of a subject."""
+
+_NO_ID: Final = UUID(int=0)
+_NOTHING: Final = (0, _NO_ID)
+
+
+class Verdict(StrEnum):
+    """What an event is to a subscriber, given what it has seen of the subject."""
+
+    NEXT = "next"
+    AFTER_GAP = "after-gap"
+    LATE = "late"
+    REPEAT = "repeat"
+    FORKED = "forked"
+    BEHIND = "behind"
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one subscriber has seen of one subject; ``last`` is 0 before the first event."""
+
+    last: int = 0
+    greatest_id: UUID = _NO_ID
+    missing: set[int] = field(default_factory=set)
+    parked: bool = False
+
+    def judge(self, sequence: int, event_id: UUID, *, from_beginning: bool) -> Verdict:
+        """Say what the event is, and count it as seen.
+
+        Order of the rules: a hole that is filled, what was there before, what waits for its
+        turn, what is new.
+        """
+        # One that starts late takes the first that it sees for the next.
+        expected = self.last + 1 if self.last or from_beginning else sequence
+        if sequence in self.missing:
+            self.missing.discard(sequence)
+            verdict = Verdict.LATE
+        elif sequence < expected:
+            # UUIDv7 grows with time: a number used again later is another history of the
+            # producer, restored from an older copy.
+            verdict = Verdict.FORKED if event_id > self.greatest_id else Verdict.REPEAT
+        elif sequence > expected:
+            self.missing.update(range(max(expected, sequence - LARGEST_GAP), sequence))
+            verdict = Verdict.AFTER_GAP
+        else:
+            verdict = Verdict.NEXT
+        self.last = max(self.last, sequence)
+        self.greatest_id = max(self.greatest_id, event_id)
+        if self.parked and verdict not in (Verdict.REPEAT, Verdict.FORKED):
+            return Verdict.BEHIND
+        return verdict
+
+
+class Inbox:
+    """The rows of one subscriber and topic that a chunk touches, locked until it commits."""
+
+    def __init__(
+        self, subscriber: str, topic: str, rows: dict[str, Seen], *, from_beginning: bool
+    ) -> None:
+        self._subscriber = subscriber
+        self._topic = topic
+        self._rows = rows
+        self._from_beginning = from_beginning
+        self._missing_before = {
+            subject: frozenset(seen.missing) for subject, seen in rows.items() if seen.missing
+        }
+
+    @classmethod
+    async def lock(
+        cls,
+        connection: AsyncConnection,
+        subscriber: str,
+        topic: str,
+        labels: Iterable[EventIdentity],
+        *,
+        from_beginning: bool,
+    ) -> "Inbox":
+        """Count these events as seen, and return what was seen before, to judge them by.
+
+        The rows of their subjects are locked, in key order, made first where missing. What is
+        missing and what is parked is read when the locks are had, for a statement sees nothing of
+        what was committed while it waited; there is none of a subject that is met for the first
+        time.
+        """
+        newest: dict[str, Newest] = {}
+        for label in labels:
+            last, id_ = newest.get(label.subject, _NOTHING)
+            newest[label.subject] = max(last, label.sequence), max(id_, label.event_id)
+        rows: dict[str, Seen] = {}
+        if newest:
+            before = await advance(connection, subscriber, topic, newest)
+            rows = {subject: Seen(*(seen or _NOTHING)) for subject, seen in before.items()}
+            met_before = [subject for subject, seen in before.items() if seen is not None]
+            if met_before:
+                mine = {"of_subscriber": subscriber, "of_topic": topic, "subjects": met_before}
+                for subject, sequence in await connection.execute(_LOAD, mine):
+                    if sequence is None:
+                        rows[subject].parked = True
+                    else:
+                        rows[subject].missing.add(sequence)
+        return cls(subscriber, topic, rows, from_beginning=from_beginning)
+
+    def judge(self, label: EventIdentity) -> Verdict:
+        """Say what an event is, and count it."""
+        return self._rows[label.subject].judge(
+            label.sequence, label.event_id, from_beginning=self._from_beginning
+        )
+
+    def block(self, subject: str) -> None:
+        """Let what comes later of this subject wait behind what was just parked."""
+        self._rows[subject].parked = True
+
+    async def flush(self, connection: AsyncConnection, now: Callable[[], datetime]) -> None:
+        """Write which holes opened and which closed; the rest is counted already."""
+        opened: list[dict[str, Any]] = []
+        closed: list[tuple[str, int]] = []
+        for subject, seen in self._rows.items():
+            before = self._missing_before.get(subject, frozenset())
+            opened += [
+                {
+                    "subscriber": self._subscriber,
+                    "topic": self._topic,
+                    "subject": subject,
+                    "sequence": number,
+                    "noticed_at": now(),
+                }
+                for number in sorted(seen.missing - before)
+            ]
+            closed += [(subject, number) for number in before - seen.missing]
+        await insert_rows(connection, inbox_missing, opened)
+        if closed:
+            await connection.execute(
+                delete(inbox_missing).where(
+                    inbox_missing.c.subscriber == self._subscriber,
+                    inbox_missing.c.topic == self._topic,
+                    tuple_(inbox_missing.c.subject, inbox_missing.c.sequence).in_(closed),
+                )
+            )
+
+
+async def advance(
+    connection: AsyncConnection, subscriber: str, topic: str, newest: Mapping[str, Newest]
+) -> dict[str, Newest | None]:
+    """Lock the rows of subjects, move them up to what is the newest now, and return the old ones.
+
+    One statement. In the answer None: the subject is met for the first time.
+    """
+    subjects = sorted(newest)
+    counted = await connection.execute(
+        _COUNT_IN,
+        {
+            "of_subscriber": subscriber,
+            "of_topic": topic,
+            "subjects": subjects,
+            "lasts": [newest[subject][0] for subject in subjects],
+            "ids": [newest[subject][1] for subject in subjects],
+        },
+    )
+    return {subject: None if last is None else (last, id_) for subject, last, id_ in counted}
+
+
+async def lock_subject(
+    connection: AsyncConnection, subscriber: str, topic: str, subject: str
+) -> None:
+    """Let live events of a subject wait until the transaction ends."""
+    await advance(connection, subscriber, topic, {subject: _NOTHING})
+
+
+# What an event is judged by is what was there before, which only `old` tells in the statement
+# that locks (PostgreSQL 18). The arrays' order is the order of the locks.
+_COUNT_IN: Final = text("""
+    INSERT INTO inbox AS seen (subscriber, topic, subject, last_sequence, greatest_event_id)
+    SELECT :of_subscriber, :of_topic, subject, last, id
+    FROM unnest(CAST(:subjects AS text[]), CAST(:lasts AS bigint[]), CAST(:ids AS uuid[]))
+        AS newest (subject, last, id)
+    ON CONFLICT (subscriber, topic, subject) DO UPDATE SET
+        last_sequence = greatest(seen.last_sequence, excluded.last_sequence),
+        greatest_event_id = greatest(seen.greatest_event_id, excluded.greatest_event_id)
+    RETURNING seen.subject, old.last_sequence, old.greatest_event_id
+""")
+_subscriber = bindparam("of_subscriber", type_=Text)
+_topic = bindparam("of_topic", type_=Text)
+_subjects = bindparam("subjects", type_=ARRAY(Text))
+_LOAD: Final = union_all(
+    select(inbox_missing.c.subject, inbox_missing.c.sequence).where(
+        inbox_missing.c.subscriber == _subscriber,
+        inbox_missing.c.topic == _topic,
+        inbox_missing.c.subject == func.any(_subjects),
+    ),
+    # Without a number: events of this subject are parked.
+    select(parked.c.subject, cast(null(), BigInteger))
+    .where(
+        parked.c.subscriber == _subscriber,
+        parked.c.topic == _topic,
+        parked.c.subject == func.any(_subjects),
+    )
+    .distinct(),
+)

@@ -1,0 +1,155 @@
+"""How every client connects to Kafka, and how one is started so that it can be given up."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError
+
+from chassis.settings import KafkaSettings
+
+_REQUEST_TIMEOUT_MS: Final = 5_000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSecurity:
+    """How a client proves who it is and knows whom it talks to."""
+
+    protocol: str = "PLAINTEXT"
+    sasl_mechanism: str = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: str | None = None
+    ssl_context: ssl.SSLContext | None = None
+
+    @classmethod
+    def of(cls, settings: KafkaSettings) -> "KafkaSecurity":
+        password = settings.kafka_sasl_password
+        encrypted = settings.kafka_security_protocol.endswith("SSL")
+        return cls(
+            protocol=settings.kafka_security_protocol,
+            sasl_mechanism=settings.kafka_sasl_mechanism,
+            sasl_username=settings.kafka_sasl_username,
+            sasl_password=password.get_secret_value() if password else None,
+            ssl_context=ssl.create_default_context(cafile=settings.kafka_ca_file)
+            if encrypted
+            else None,
+        )
+
+    def client_arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments that every aiokafka client takes."""
+        return {
+            "security_protocol": self.protocol,
+            "sasl_mechanism": self.sasl_mechanism,
+            "sasl_plain_username": self.sasl_username,
+            "sasl_plain_password": self.sasl_password,
+            "ssl_context": self.ssl_context,
+        }
+
+
+async def start_or_close(
+    start: Awaitable[None], close: Callable[[], Awaitable[None]], *, within_s: float
+) -> None:
+    """Start a client of aiokafka; where that fails, takes long or is cancelled, close it.
+
+    A start that is cancelled leaves a connection open that the client does not know of. So the
+    start is let come to its end, which the client's request time-out bounds, and then closed.
+
+    :raises TimeoutError: it did not start in time
+    :raises KafkaError: no broker answers
+    """
+    starting = asyncio.ensure_future(start)
+    try:
+        async with asyncio.timeout(within_s):
+            await asyncio.shield(starting)
+    except BaseException:
+        await asyncio.wait([starting])
+        if not starting.cancelled():
+            starting.exception()  # looked at, or asyncio reports it once more
+        await close()
+        raise
+
+
+@asynccontextmanager
+async def admin_client(
+    bootstrap: str, security: KafkaSecurity = KafkaSecurity()
+) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Open an administrative client.
+
+    :raises KafkaError: no broker answers
+    :raises TimeoutError: none answered in time
+    """
+    client = await _open_admin_client(bootstrap, security)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def _open_admin_client(bootstrap: str, security: KafkaSecurity) -> AIOKafkaAdminClient:
+    client = AIOKafkaAdminClient(
+        bootstrap_servers=bootstrap,
+        request_timeout_ms=_REQUEST_TIMEOUT_MS,
+        **security.client_arguments(),
+    )
+    # Brokers are asked one after the other, each for as long as a request may take.
+    patience_s = _REQUEST_TIMEOUT_MS / 1_000 * (bootstrap.count(",") + 2)
+    await start_or_close(client.start(), client.close, within_s=patience_s)
+    return client
+
+
+class LastingAdminClient:
+    """An administrative client for as long as it works; after a failure another is opened.
+
+    aiokafka forgets the bootstrap addresses after its first look at the cluster, so a client whose
+    brokers have all moved never recovers.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._bootstrap = settings.kafka_bootstrap
+        self._security = KafkaSecurity.of(settings)
+        self._client: AIOKafkaAdminClient | None = None
+        self._in_use = asyncio.Lock()
+
+    async def ask(self, question: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+        """Return what the question brings; of several at once, one after the other.
+
+        :raises Exception: whatever the question raised; the next one is asked by a new client
+        """
+        async with self._in_use:
+            try:
+                with translate_foreign_cancellation():
+                    if self._client is None:
+                        self._client = await _open_admin_client(self._bootstrap, self._security)
+                    return await question(self._client)
+            except BaseException:
+                await self.close()
+                raise
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+
+@contextmanager
+def translate_foreign_cancellation() -> Generator[None, None, None]:
+    """Let a cancellation out only where this task is being cancelled.
+
+    aiokafka cancels futures and tasks of its own, when a broker dies or a client is closed as
+    soon as it was opened, and lets that out: it would end the caller without an error.
+
+    :raises KafkaConnectionError: aiokafka cancelled something of its own
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise KafkaConnectionError("given up by the client") from error

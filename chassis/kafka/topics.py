@@ -1,0 +1,106 @@
+"""The topics that the catalogue asks for, beside those that the cluster has."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from contracts.topics import TOPICS, Topic
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as the cluster has it."""
+
+    partitions: int
+    replication_factor: int
+    config: Mapping[str, str]
+
+
+async def topic_states(
+    client: AIOKafkaAdminClient, names: Iterable[str]
+) -> dict[str, TopicState | None]:
+    """Return each topic's state, None for one that is missing."""
+    wanted = list(names)
+    found = {
+        each["topic"]: each["partitions"]
+        for each in await client.describe_topics(wanted)
+        if each["error_code"] == 0
+    }
+    configs: dict[str, Mapping[str, str]] = {}
+    if found:
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in found]
+        for response in await client.describe_configs(resources):
+            for _code, _message, _type, name, entries in response.resources:
+                configs[name] = {entry[0]: entry[1] for entry in entries}
+    return {
+        name: TopicState(
+            partitions=len(found[name]),
+            replication_factor=min(len(each["replicas"]) for each in found[name]),
+            config=configs[name],
+        )
+        if name in found
+        else None
+        for name in wanted
+    }
+
+
+def config_violations(topic: Topic, state: TopicState | None) -> list[str]:
+    """Say in what a topic falls short of the catalogue; an empty list when it does not."""
+    if state is None:
+        return [f"topic {topic.name} is missing"]
+    short = []
+    if state.partitions < topic.partitions:
+        short.append(f"has {state.partitions} of {topic.partitions} partitions")
+    if state.replication_factor < topic.replication_factor:
+        short.append(f"has {state.replication_factor} of {topic.replication_factor} replicas")
+    if int(state.config.get("min.insync.replicas", 1)) < topic.min_insync_replicas:
+        short.append(f"has min.insync.replicas below {topic.min_insync_replicas}")
+    if int(state.config.get("max.message.bytes", 0)) < topic.max_message_bytes:
+        short.append(f"has max.message.bytes below {topic.max_message_bytes}")
+    kept_ms, asked_ms = int(state.config.get("retention.ms", -1)), topic.retention_ms
+    if kept_ms != -1 and (asked_ms is None or kept_ms < asked_ms):
+        short.append(f"keeps records for {kept_ms} ms only")
+    if "compact" in state.config.get("cleanup.policy", "delete"):
+        short.append("is compacted, which removes events")
+    return [f"topic {topic.name} {each}" for each in short]
+
+
+async def create_topics(client: AIOKafkaAdminClient, *, brokers: int) -> list[str]:
+    """Create what is missing of the catalogue; return the names of those made.
+
+    With fewer brokers than the catalogue asks replicas for, a topic gets one replica a broker.
+
+    :raises KafkaError: the cluster refuses one
+    """
+    states = await topic_states(client, [topic.name for topic in TOPICS])
+    missing = [topic for topic in TOPICS if states[topic.name] is None]
+    if not missing:
+        return []
+    response = await client.create_topics([_new(topic, brokers) for topic in missing])
+    for name, code, *_ in response.topic_errors:
+        error = for_code(code)
+        # Somebody else may have been faster; that is what was wanted.
+        if code != 0 and error is not TopicAlreadyExistsError:
+            raise error(name)
+    return [topic.name for topic in missing]
+
+
+def _new(topic: Topic, brokers: int) -> NewTopic:
+    replicas = min(topic.replication_factor, brokers)
+    return NewTopic(
+        name=topic.name,
+        num_partitions=topic.partitions,
+        replication_factor=replicas,
+        topic_configs={
+            "min.insync.replicas": str(min(topic.min_insync_replicas, replicas)),
+            "max.message.bytes": str(topic.max_message_bytes),
+            "retention.ms": str(-1 if topic.retention_ms is None else topic.retention_ms),
+            "retention.bytes": "-1",
+            "cleanup.policy": "delete",
+            # A record bears the time of its outbox row, whose clock may be ahead of the broker's.
+            "message.timestamp.after.max.ms": str(2**63 - 1),
+        },
+    )

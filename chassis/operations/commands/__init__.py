@@ -1,0 +1,1 @@
+"""The operators' commands, which work where HTTP does not."""

@@ -1,0 +1,83 @@
+"""A service as its code declares it, and that service with its database open."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis.consuming.subscribers import Subscriber
+from chassis.failpoints import failpoint
+from chassis.operations.acts import OperatorLog
+from chassis.persistence.aggregate_table import AggregateTable
+from chassis.persistence.transactor import Work
+from chassis.settings import ServiceSettings
+from contracts.topics import Topic
+
+S = TypeVar("S", bound=ServiceSettings)
+W = TypeVar("W", bound=Work)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service(Generic[S, W]):
+    """What a service is called, what it publishes, and what it consumes.
+
+    :param package: has the service's ``migrations``
+    :param operations_topic: where operators' acts are published, ``<name>.operations``
+    :param aggregates: whose events it publishes
+    :param subscribers: makes those that consume others' events
+    :param open_work: makes the unit of work of a command or of a chunk of events
+    """
+
+    name: str
+    description: str
+    package: str
+    settings: type[S]
+    operations_topic: Topic
+    aggregates: Sequence[type[AggregateTable[Any]]] = ()
+    subscribers: Callable[[S], Sequence[Subscriber[W]]]
+    open_work: Callable[[AsyncConnection], W]
+
+    @property
+    def topics(self) -> Sequence[Topic]:
+        """Return what it publishes to."""
+        return [*(each.topic for each in self.aggregates), self.operations_topic]
+
+
+class ServiceRuntime(Generic[S, W]):
+    """A service with its settings and its database: what every operator's act needs."""
+
+    def __init__(
+        self,
+        service: Service[S, W],
+        settings: S,
+        engine: AsyncEngine,
+        now: Callable[[], datetime],
+    ) -> None:
+        self.service = service
+        self.settings = settings
+        self.engine = engine
+        self.now = now
+        self.subscribers = service.subscribers(settings)
+        self.operator_log = OperatorLog(service.name, service.operations_topic, now)
+        self._commit_listeners: list[Callable[[], None]] = []
+
+    def on_commit(self, listener: Callable[[], None]) -> None:
+        """Have it called after each commit, as the relay is to wake the moment there is work."""
+        self._commit_listeners.append(listener)
+
+    def committed(self) -> None:
+        """Call whoever waits for commits."""
+        for listener in self._commit_listeners:
+            listener()
+
+    @asynccontextmanager
+    async def act(self) -> AsyncIterator[AsyncConnection]:
+        """Open the transaction of what an operator does; at its end commit it, whole."""
+        async with self.engine.begin() as connection:
+            yield connection
+            await failpoint("operations.before-commit")
+        await failpoint("operations.after-commit")
+        self.committed()

@@ -1,0 +1,113 @@
+"""A name that one process at a time may bear: a session advisory lock on its own connection."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import asyncpg
+import structlog
+
+from chassis.persistence.database import SESSION_SETTINGS, is_away
+from chassis.settings import ServiceSettings
+
+log = structlog.get_logger(__name__)
+
+_TRY_EVERY_S: Final = 0.5
+_SHOW_LIFE_EVERY_S: Final = 1.0
+_LOST_AFTER_S: Final = 10.0
+_CONNECT_TIMEOUT_S: Final = 5.0
+LOCK_SESSION_SETTINGS: Final = SESSION_SETTINGS | {
+    # A holder that is frozen is cut off by the server after so long, and another takes over.
+    "idle_session_timeout": "6s",
+    # The relay deletes what Kafka has, and sets aside what Kafka refuses. If a crash of the server
+    # undoes that, it is done again, and a repeat is dropped: nothing to wait for the disk for.
+    "synchronous_commit": "off",
+}
+
+
+async def connect(settings: ServiceSettings, application_name: str) -> "asyncpg.Connection":
+    """Open a connection of its own, past any pool.
+
+    :raises Exception: nobody answers, or the server is starting (``database.is_away``)
+    """
+    return await asyncpg.connect(
+        settings.database_url.get_secret_value(),
+        timeout=_CONNECT_TIMEOUT_S,
+        command_timeout=_CONNECT_TIMEOUT_S,
+        server_settings=LOCK_SESSION_SETTINGS | {"application_name": application_name},
+    )
+
+
+async def try_lock(connection: "asyncpg.Connection", name: str) -> bool:
+    """Take the lock of that name if nobody has it; it is held as long as the connection lives."""
+    return bool(
+        await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", name)
+    )
+
+
+class AdvisoryLock:
+    """Holds a name while its block runs, and takes it again when the connection was lost."""
+
+    def __init__(self, settings: ServiceSettings, name: str) -> None:
+        self._settings = settings
+        self._name = name
+        self._refused_since: float | None = None
+
+    def is_held(self) -> bool:
+        """Tell whether the name is ours: false when somebody else has had it for seconds.
+
+        A database that is away gives it to nobody, so that is no loss.
+        """
+        since = self._refused_since
+        return since is None or time.monotonic() - since < _LOST_AFTER_S
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Wait until the name is free, and hold it."""
+        keeping = asyncio.create_task(self._keep(await self._take()))
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeping
+
+    async def _take(self) -> "asyncpg.Connection":
+        connection = await self._try_to_take()
+        if connection is None:
+            log.info("waiting", reason=f"the name {self._name} is taken, or the database away")
+        while connection is None:
+            await asyncio.sleep(_TRY_EVERY_S)
+            connection = await self._try_to_take()
+        return connection
+
+    async def _try_to_take(self) -> "asyncpg.Connection | None":
+        connection, taken = None, False
+        try:
+            connection = await connect(self._settings, self._name)
+            taken = await try_lock(connection, self._name)
+            self._refused_since = None if taken else self._refused_since or time.monotonic()
+        except Exception as error:
+            if not is_away(error):
+                raise
+        finally:
+            if connection is not None and not taken:
+                connection.terminate()
+        return connection if taken else None
+
+    async def _keep(self, connection: "asyncpg.Connection") -> None:
+        """Show the server that we live; take the name again after a lost connection."""
+        try:
+            while True:
+                await asyncio.sleep(_SHOW_LIFE_EVERY_S)
+                try:
+                    await connection.execute("SELECT 1")
+                except Exception as error:
+                    if not is_away(error):
+                        raise
+                    connection.terminate()
+                    connection = await self._take()
+        finally:
+            connection.terminate()

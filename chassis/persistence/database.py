@@ -1,0 +1,142 @@
+"""Connections to a service's own PostgreSQL, none of which can hold a lock for ever."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import asyncpg
+from sqlalchemy import event, text
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from chassis.settings import ServiceSettings
+
+# A process that is frozen or cut off keeps its locks until the server ends its session, so the
+# server is told when. Idle-in-transaction stays below the consumers' session time-out (6 s):
+# a frozen worker's partitions go on elsewhere as soon as Kafka has moved them.
+SESSION_SETTINGS: Final = {
+    "idle_in_transaction_session_timeout": "4s",
+    "transaction_timeout": "60s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10s",
+    "timezone": "UTC",
+}
+
+_CONNECT_TIMEOUT_S: Final = 5.0
+_STATEMENT_TIMEOUT_S: Final = 60.0
+
+
+def create_engine(database_url: str, *, pool_size: int, application_name: str) -> AsyncEngine:
+    """Make a pool of at most ``pool_size`` connections to ``postgresql://…``.
+
+    No connection is made yet. A connection that died in the pool is replaced when it is next
+    asked for, so a restarted server costs nobody an error.
+    """
+    engine = create_async_engine(
+        make_url(database_url).set(drivername="postgresql+asyncpg"),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        hide_parameters=True,  # an error's text must not carry what people sent us
+        connect_args={
+            "timeout": _CONNECT_TIMEOUT_S,
+            "command_timeout": _STATEMENT_TIMEOUT_S,
+            "server_settings": SESSION_SETTINGS | {"application_name": application_name},
+        },
+    )
+    event.listen(engine.sync_engine, "checkout", _refuse_if_closed)
+    return engine
+
+
+def _refuse_if_closed(connection: AsyncAdapt_asyncpg_connection, *_: object) -> None:
+    """Have the pool replace a connection that its server has closed, which the driver has seen.
+
+    SQLAlchemy's ``pool_pre_ping`` would ask the server instead: three round trips each time.
+    """
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+@asynccontextmanager
+async def pool(settings: ServiceSettings, application_name: str) -> AsyncIterator[AsyncEngine]:
+    """Have a pool of connections while the block runs; PostgreSQL shows them by this name."""
+    engine = create_engine(
+        settings.database_url.get_secret_value(),
+        pool_size=settings.database_pool_size,
+        application_name=application_name,
+    )
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def ping(engine: AsyncEngine) -> None:
+    """Ask the database for a sign of life, as a health check does.
+
+    :raises Exception: it gives none
+    """
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return PostgreSQL's five characters for what went wrong (PostgreSQL manual, appendix A)."""
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    state = getattr(origin, "sqlstate", None)
+    return state if isinstance(state, str) else None
+
+
+def constraint_of(error: DBAPIError) -> str | None:
+    """Return the name of the constraint that was broken, if one was."""
+    cause = getattr(error.orig, "__cause__", None)
+    name = getattr(cause, "constraint_name", None)
+    return name if isinstance(name, str) else None
+
+
+# Admin shutdown, crash shutdown, cannot connect now, too many connections, and the time-outs of
+# idle-in-transaction, transaction and idle session.
+_SESSION_ENDED: Final = frozenset({"57P01", "57P02", "57P03", "53300", "25P03", "25P04", "57P05"})
+_CONFLICTS: Final = frozenset({"40001", "40P01"})
+_READ_ONLY: Final = "25006"
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """Tell whether there is no session (the statement may or may not have been carried out)."""
+    if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return True  # the last two are the driver's, of a connection it can no longer use
+    state = sqlstate_of(error)
+    if state is not None:
+        # Also while connecting, where SQLAlchemy lets the driver's own errors through.
+        return state.startswith("08") or state in _SESSION_ENDED
+    if not isinstance(error, DBAPIError):
+        return False
+    # The driver's own errors (a closed connection, a closed transport) carry no state.
+    return error.connection_invalidated or isinstance(
+        getattr(error.orig, "__cause__", None), OSError | asyncpg.InternalClientError
+    )
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Tell whether another transaction was in the way: a serialization failure or a deadlock."""
+    return sqlstate_of(error) in _CONFLICTS
+
+
+def is_unwell(error: BaseException) -> bool:
+    """Tell whether the server answers but can't do its work now: full, out of memory, a standby."""
+    state = sqlstate_of(error)
+    return state is not None and (state.startswith("53") or state == _READ_ONLY)
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether the database is to be waited for: gone, or there and unwell."""
+    return is_connection_lost(error) or is_unwell(error)
+
+
+def is_worth_retrying(error: BaseException) -> bool:
+    """Tell whether the same work may well succeed if it is begun again from the start."""
+    return is_conflict(error) or is_unwell(error)

@@ -1,0 +1,148 @@
+"""The Idempotency-Keys used in the last 24 h, each with the answer that was given under it."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+import structlog
+from sqlalchemy import delete, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis.periodic import Periodic
+from chassis.persistence import tables
+
+KEEP: Final = timedelta(hours=24)
+_UNANSWERED: Final = 0
+_PURGE_EVERY_S: Final = 60.0
+_PURGE_ROWS: Final = 1_000
+
+_table = tables.idempotency_keys
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ScopedKey:
+    """A client's key, which counts for one principal and one route only.
+
+    ``principal`` is empty for a route that anyone may call.
+    """
+
+    principal: str
+    route: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """An answer given before, and the fingerprint of the request it was given to."""
+
+    body_hmac: bytes
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class IdempotencyKeys(Protocol):
+    """The keys used lately, within one transaction."""
+
+    async def claim(self, key: ScopedKey, now: datetime) -> StoredAnswer | None:
+        """Take the key for this transaction, or return the success answered under it.
+
+        Waits for another transaction that has the key. To be called first in a transaction.
+        """
+
+    async def remember(self, key: ScopedKey, answer: StoredAnswer, now: datetime) -> None:
+        """Keep the answer given under a claimed key."""
+
+
+class PostgresIdempotencyKeys:
+    """Keys in the table ``idempotency_keys``.
+
+    The claim is an insert, so of two at once the second waits on the first's row. When the
+    first commits, the second's snapshot does not see that row: PostgreSQL refuses it as a
+    serialization failure, the transactor begins again, and the new snapshot has the answer.
+    An advisory lock would be taken under the old snapshot and then find nothing.
+    """
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def claim(self, key: ScopedKey, now: datetime) -> StoredAnswer | None:
+        unanswered = {"body_hmac": b"", "status": _UNANSWERED, "headers": {}, "body": b""}
+        claim = insert(_table).values(**asdict(key), **unanswered, created_at=now)
+        taken = await self._connection.execute(
+            claim.on_conflict_do_update(
+                index_elements=_table.primary_key,
+                set_={"created_at": claim.excluded.created_at},
+                # Expired, or claimed for a request that was answered with no success.
+                where=(_table.c.created_at <= now - KEEP) | (_table.c.status == _UNANSWERED),
+            ).returning(_table.c.key)
+        )
+        if taken.first() is not None:
+            return None
+        answer = select(*(_table.c[each.name] for each in fields(StoredAnswer)))
+        found = await self._connection.execute(answer.filter_by(**asdict(key)))
+        return StoredAnswer(*found.one())
+
+    async def remember(self, key: ScopedKey, answer: StoredAnswer, now: datetime) -> None:
+        # An upsert finds its row through the key alone. An UPDATE would be a scan, and a scan of
+        # a small table under SERIALIZABLE conflicts with every other command's claim.
+        row = insert(_table).values(**asdict(key), **asdict(answer), created_at=now)
+        await self._connection.execute(
+            row.on_conflict_do_update(
+                index_elements=_table.primary_key,
+                set_={each.name: row.excluded[each.name] for each in fields(StoredAnswer)},
+            )
+        )
+
+
+class InMemoryIdempotencyKeys:
+    """The same, kept in a dictionary; for tests, one transaction at a time."""
+
+    def __init__(self) -> None:
+        self._answers: dict[ScopedKey, tuple[StoredAnswer, datetime]] = {}
+
+    async def claim(self, key: ScopedKey, now: datetime) -> StoredAnswer | None:
+        known = self._answers.get(key)
+        return known[0] if known and known[1] > now - KEEP else None
+
+    async def remember(self, key: ScopedKey, answer: StoredAnswer, now: datetime) -> None:
+        self._answers[key] = (answer, now)
+
+
+class ExpiredKeys(Periodic):
+    """A component that deletes keys older than 24 h, every minute, a thousand at a time."""
+
+    name = "expired-idempotency-keys"
+
+    def __init__(self, engine: AsyncEngine, now: Callable[[], datetime]) -> None:
+        super().__init__()
+        self._engine = engine
+        self._now = now
+
+    async def step(self) -> float:
+        try:
+            while await self.purge() == _PURGE_ROWS and not self._stopped.is_set():
+                continue
+        except Exception as error:  # noqa: BLE001 - what is left over is deleted next time
+            _log.warning("expired keys not deleted", error=type(error).__qualname__)
+        return _PURGE_EVERY_S
+
+    async def purge(self) -> int:
+        """Delete up to 1,000 expired keys and return how many they were."""
+        # Under the engine's READ COMMITTED: a serializable scan would conflict with every claim.
+        key = tuple_(*_table.primary_key)
+        expired = (
+            select(*_table.primary_key)
+            .where(_table.c.created_at <= self._now() - KEEP)
+            .order_by(_table.c.created_at)
+            .limit(_PURGE_ROWS)
+            .with_for_update(skip_locked=True)
+        )
+        async with self._engine.connect() as connection:
+            gone = await connection.execute(delete(_table).where(key.in_(expired)))
+            await connection.commit()
+            return gone.rowcount

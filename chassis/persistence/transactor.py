@@ -1,0 +1,190 @@
+"""One unit of work around one use case: done whole and once, or not at all."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import structlog
+from sqlalchemy import Row, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis import telemetry
+from chassis.backoff import Backoff
+from chassis.domain import DomainError, Kind
+from chassis.failpoints import failpoint
+from chassis.persistence.database import is_connection_lost, is_worth_retrying, sqlstate_of
+
+log = structlog.get_logger(__name__)
+
+
+class StaleAggregate(Exception):
+    """Somebody else changed the aggregate since it was loaded; begin again from the start."""
+
+
+class OutcomeUnknown(DomainError):
+    """The database went away while it committed, and did not come back to say what became of it."""
+
+    kind, code = Kind.UNAVAILABLE, "outcome-unknown"
+
+
+class Work(Protocol):
+    """An open transaction with the repositories of one service.
+
+    What is saved is kept until ``flush``, which writes each table once.
+    """
+
+    async def flush(self) -> None: ...
+
+
+W = TypeVar("W", bound=Work)
+T = TypeVar("T")
+W_co = TypeVar("W_co", bound=Work, covariant=True)
+
+
+class Transact(Protocol[W_co]):
+    """Run a body in a transaction: the transactor, or a fake of it."""
+
+    async def __call__(self, body: Callable[[W_co], Awaitable[T]], /) -> T: ...
+
+
+_BACKOFF: Final = Backoff(first_s=0.01, longest_s=0.5)
+
+# What a transaction is known by when its COMMIT got no answer. A server that crashed gives the
+# number of a lost transaction to another one; its statistics are reset then, and tell.
+_MARK: Final = text(
+    "SELECT pg_current_xact_id_if_assigned()::text AS id,"
+    " pg_stat_get_bgwriter_stat_reset_time()::text AS life"
+)
+_ASK: Final = text(
+    "SELECT pg_xact_status(CAST(:id AS text)::xid8) AS status,"
+    " pg_stat_get_bgwriter_stat_reset_time()::text AS life"
+)
+_NUMBER_NOT_YET_GIVEN: Final = "22023"
+
+
+class Transactor(Generic[W]):
+    """Runs commands in SERIALIZABLE transactions, and each of them once.
+
+    A body that failed on a serialization failure, a deadlock, a stale aggregate or a connection
+    lost before COMMIT runs again from its start, so it holds no effect outside the database.
+
+    :param on_commit: called after each commit, to wake the relay of the same process
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        open_work: Callable[[AsyncConnection], W],
+        *,
+        on_commit: Callable[[], None] = lambda: None,
+        tries: int = 10,
+        ask_for_s: float = 10.0,
+    ) -> None:
+        self._engine = engine
+        self._serializable = engine.execution_options(isolation_level="SERIALIZABLE")
+        self._open_work = open_work
+        self._on_commit = on_commit
+        self._tries = tries
+        self._ask_for_s = ask_for_s
+
+    async def __call__(self, body: Callable[[W], Awaitable[T]], /) -> T:
+        """Run the body, write what it saved, commit, and return what the body returned.
+
+        :raises OutcomeUnknown: the connection was lost during COMMIT and nobody could say what
+            became of it
+        :raises Exception: whatever the body raised; nothing of it was kept
+        """
+        attempt = 1
+        while True:
+            try:
+                result = await self._once(body)
+            except Exception as error:
+                if attempt == self._tries or not _may_run_again(error):
+                    raise
+                log.info("transaction-retried", attempt=attempt, error=type(error).__name__)
+                telemetry.transaction_retries.inc()
+            else:
+                self._on_commit()
+                return result
+            await asyncio.sleep(_BACKOFF.pause_s(attempt))
+            attempt += 1
+
+    async def _once(self, body: Callable[[W], Awaitable[T]]) -> T:
+        async with self._serializable.connect() as connection:
+            work = self._open_work(connection)
+            result = await body(work)
+            await work.flush()
+            mark = (await connection.execute(_MARK)).one()
+            await failpoint("command.before-commit")
+            try:
+                await connection.commit()
+            except Exception as error:
+                if mark.id is None or not is_connection_lost(error):
+                    raise
+                lost = error
+            else:
+                await failpoint("command.after-commit")
+                return result
+        # Asked only now: the lost connection had its place in the pool until here, and when a
+        # server restarts, everybody asks.
+        log.warning("commit-unanswered", transaction_id=mark.id)
+        if not await self._was_committed(mark):
+            raise lost
+        return result
+
+    async def _was_committed(self, mark: Row[Any]) -> bool:
+        """Ask what became of a transaction, for as long as it takes to be told.
+
+        :raises OutcomeUnknown: nobody answered in time, or the server has forgotten
+        """
+        deadline = asyncio.get_running_loop().time() + self._ask_for_s
+        attempt = 0
+        while asyncio.get_running_loop().time() < deadline:
+            attempt += 1
+            told = await self._ask(str(mark.id))
+            if told is not None:
+                status, life = told
+                if life == mark.life and status == "committed":
+                    return True
+                if status == "aborted" or (life != mark.life and status == "in progress"):
+                    return False
+                if life != mark.life:
+                    break  # committed, but by whom?
+            await asyncio.sleep(_BACKOFF.pause_s(attempt))
+        raise OutcomeUnknown(
+            "The database went away during the commit: the change is either whole or absent. "
+            "Ask again with the same Idempotency-Key to find out."
+        )
+
+    async def _ask(self, transaction_id: str) -> tuple[str, str] | None:
+        """Return the status under this number, and in which life of the server; None: no answer."""
+        try:
+            async with self._engine.connect() as connection:
+                found = (await connection.execute(_ASK, {"id": transaction_id})).one()
+        except DBAPIError as error:
+            if sqlstate_of(error) == _NUMBER_NOT_YET_GIVEN:
+                # The server crashed before it kept anything of that transaction.
+                return "aborted", ""
+            if not is_connection_lost(error):
+                raise
+        except Exception as error:
+            if not is_connection_lost(error) and not isinstance(error, PoolTimeoutError):
+                raise
+        else:
+            return found.status, found.life
+        return None
+
+    @asynccontextmanager
+    async def query(self) -> AsyncIterator[AsyncConnection]:
+        """Open a connection to read with: one snapshot a statement, nothing to commit."""
+        async with self._engine.connect() as connection:
+            yield connection
+
+
+def _may_run_again(error: Exception) -> bool:
+    return (
+        isinstance(error, StaleAggregate) or is_worth_retrying(error) or is_connection_lost(error)
+    )

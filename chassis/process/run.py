@@ -1,0 +1,216 @@
+"""A service as a process: its command line, its parts side by side, and an orderly end."""
+
+import asyncio
+import contextlib
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol, TypeVar
+
+import click
+import structlog
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
+from chassis import failpoints
+from chassis.process import memory
+from chassis.settings import (
+    BAD_SETTINGS_EXIT_CODE,
+    ProcessSettings,
+    read_settings,
+    variable_of,
+)
+from chassis.telemetry import configure_logging, configure_tracing
+from chassis.web.health import Health
+
+_log = structlog.get_logger(__name__)
+
+S = TypeVar("S", bound=ProcessSettings)
+
+
+class Component(Protocol):
+    """A part of a process that works beside HTTP until it is stopped.
+
+    ``run`` waits for what it needs by itself; if it ends unasked or raises, the process ends.
+    ``trouble`` says why it can't do its work now; that takes readiness away if it gates.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def gates_readiness(self) -> bool: ...
+
+    async def run(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def trouble(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessParts:
+    """What runs in one process: its app, and the components beside it."""
+
+    app: FastAPI
+    components: Sequence[Component] = ()
+
+
+Build = Callable[[S, Health], AbstractAsyncContextManager[ProcessParts]]
+"""Opens what a process needs, yields its parts, and closes it again at the end."""
+
+
+def command_line(name: str, settings: type[S], build: Build[S]) -> click.Group:
+    """Make the command line of a process: without a command it serves until it is stopped.
+
+    Whoever calls this adds commands to the group.
+    """
+
+    @click.group(invoke_without_command=True, help=f"The {name} service.")
+    @click.pass_context
+    def group(context: click.Context) -> None:
+        if context.invoked_subcommand is None:
+            serve(name, settings, build)
+
+    return group
+
+
+def serve(name: str, settings_class: type[S], build: Build[S]) -> NoReturn:
+    """Run the service until SIGTERM or SIGINT, or until a part of it fails, and exit.
+
+    :raises SystemExit: 0 after a stop that was asked for, 1 after a failure, 2 on bad settings
+    """
+    settings = read_settings(settings_class)
+    _refuse_failpoints_in_production(settings)
+    failpoints.belong_to(name)
+    configure_logging(name, settings)
+    tracing = configure_tracing(name, settings)
+    listener = _listen(name, settings)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        failed = runner.run(_serve(build, settings, listener))
+    tracing.shutdown()
+    sys.exit(1 if failed else 0)
+
+
+def _refuse_failpoints_in_production(settings: ProcessSettings) -> None:
+    if failpoints.are_switched_on() and getattr(settings, "environment", "") == "production":
+        click.echo("FAILPOINTS is for tests, and this is production: unset it.", err=True)
+        sys.exit(BAD_SETTINGS_EXIT_CODE)
+
+
+def _listen(name: str, settings: ProcessSettings) -> socket.socket:
+    try:
+        return socket.create_server((settings.http_host, settings.http_port))
+    except OSError as error:
+        click.echo(
+            f"{name} cannot listen on {settings.http_host}:{settings.http_port}: {error.strerror}."
+            f" {variable_of(type(settings), 'http_port')} moves it.",
+            err=True,
+        )
+        sys.exit(1)
+
+
+async def _serve(build: Build[S], settings: S, listener: socket.socket) -> bool:
+    """Run the service until its end; return whether it failed."""
+    memory.tune()
+    asked_to_stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)
+    health = Health()
+    async with build(settings, health) as running:
+        for component in running.components:
+            health.add(component.name, component.trouble, gates=component.gates_readiness)
+        server = _Server(
+            uvicorn.Config(
+                running.app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                forwarded_allow_ips=settings.trusted_proxies,
+                # Cut after half of the time what is still open, so that the rest can end well.
+                timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s / 2),
+            )
+        )
+        parts = [_Part("http", server.serve([listener]), server.stop)]
+        parts += [_Part(each.name, each.run(), each.stop) for each in running.components]
+        host, port = listener.getsockname()[:2]
+        _log.info("listening", host=host, port=port)
+        asked = asyncio.create_task(asked_to_stop.wait())
+        await asyncio.wait(
+            [asked, *(part.task for part in parts)], return_when=asyncio.FIRST_COMPLETED
+        )
+        asked.cancel()
+        end_hard_after(settings.shutdown_grace_s)
+        health.stopping()
+        http, *components = parts
+        ended_unasked = sum(part.ended_unasked() for part in parts)
+        # Requests in flight first: they may need the components.
+        stopped_badly = [await http.stop()]
+        stopped_badly += await asyncio.gather(*(part.stop() for part in components))
+    failed = ended_unasked > 0 or any(stopped_badly)
+    _log.info("stopped", failed=failed)
+    return failed
+
+
+class _Part:
+    """A part of the process that runs as a task until it is stopped."""
+
+    def __init__(
+        self,
+        name: str,
+        run: Coroutine[Any, Any, None],
+        stop: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.task = asyncio.create_task(run, name=name)
+        self._stop = stop
+
+    def ended_unasked(self) -> bool:
+        """Tell, and log, whether it ended before it was stopped."""
+        if not self.task.done():
+            return False
+        error = None if self.task.cancelled() else self.task.exception()
+        _log.error("part ended unasked", part=self.task.get_name(), exc_info=error)
+        return True
+
+    async def stop(self) -> bool:
+        """Stop it and wait for its end; return whether that went wrong."""
+        if self.task.done():
+            return False
+        try:
+            await self._stop()
+            await self.task
+        except Exception:  # noqa: BLE001 - the other parts are still to be stopped
+            _log.exception("part stopped badly", part=self.task.get_name())
+            return True
+        return False
+
+
+def end_hard_after(seconds: float) -> None:
+    """End the process after so long, whatever it hangs in then; return at once."""
+
+    # A thread of its own, for an event loop that hangs can end nothing.
+    def end() -> None:
+        os.write(2, b"the time to stop is over; ending at once\n")
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handling: the process has other parts to stop as well."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def stop(self) -> None:
+        self.should_exit = True

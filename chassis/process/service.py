@@ -1,0 +1,155 @@
+"""The wiring of a service's process, the same for all: pools, relay, consumers, routes, health."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+import click
+from fastapi import APIRouter
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis.clock import utc_now
+from chassis.consuming.worker import Worker
+from chassis.operations.commands.group import operations_commands
+from chassis.operations.context import Service, ServiceRuntime
+from chassis.operations.routes import operations_routes
+from chassis.persistence.database import ping, pool
+from chassis.persistence.transactor import Transactor, Work
+from chassis.process.run import Build, Component, ProcessParts, command_line
+from chassis.publishing.relay import Relay
+from chassis.settings import (
+    BAD_SETTINGS_EXIT_CODE,
+    Role,
+    ServiceSettings,
+    TokenReaderSettings,
+    read_settings,
+)
+from chassis.telemetry import configure_logging
+from chassis.web.app import create_app
+from chassis.web.auth import FetchKeys, TokenVerifier, authenticated, keys_at, operator
+from chassis.web.health import Health
+
+S = TypeVar("S", bound=ServiceSettings)
+W = TypeVar("W", bound=Work)
+
+
+def service_command_line(service: Service[S, W], build: Build[S]) -> click.Group:
+    """Make a service's command line: it serves, migrates, and has the operators' commands."""
+    group = command_line(service.name, service.settings, build)
+    group.add_command(_migrate(service))
+    for each in operations_commands(service):
+        group.add_command(each)
+    return group
+
+
+def _migrate(service: Service[S, W]) -> click.Command:
+    @click.command("migrate", help="Bring the database to the newest schema.")
+    def migrate() -> None:
+        from chassis import migrations  # noqa: PLC0415 - a running service has no use for Alembic
+
+        settings = read_settings(service.settings)
+        configure_logging(service.name, settings)
+        url = settings.database_url.get_secret_value()
+        try:
+            asyncio.run(migrations.upgrade(service.package, url))
+        except migrations.ServerTooOld as error:
+            click.echo(str(error), err=True)
+            sys.exit(BAD_SETTINGS_EXIT_CODE)
+
+    return migrate
+
+
+class Wiring(Generic[S, W]):
+    """What every service's process has; the service's bootstrap adds its routes.
+
+    :ivar runtime: the service with the pool of its requests and its operators
+    :ivar agents_engine: the pool of what works beside requests
+    :ivar transactor: runs commands; each commit wakes the relay
+    :ivar signed_in: a dependency that gives whoever asks, or answers 401
+    :ivar operator: a dependency that gives an operator, or answers 401 or 403
+    """
+
+    def __init__(
+        self,
+        runtime: ServiceRuntime[S, W],
+        agents_engine: AsyncEngine,
+        verifier: TokenVerifier,
+        health: Health,
+    ) -> None:
+        service, settings = runtime.service, runtime.settings
+        self.runtime = runtime
+        self.agents_engine = agents_engine
+        self.engine = runtime.engine
+        self.transactor = Transactor(runtime.engine, service.open_work, on_commit=runtime.committed)
+        self.signed_in = authenticated(verifier)
+        self.operator = operator(verifier)
+        self._verifier = verifier
+        self._health = health
+        self._relay = Relay(settings, service=service.name, now=runtime.now)
+        runtime.on_commit(self._relay.wake)
+
+    def parts(
+        self,
+        *routers: APIRouter,
+        components: Sequence[Component] = (),
+        beside_agents: Sequence[Component] = (),
+    ) -> ProcessParts:
+        """Put together what this process runs, by its roles.
+
+        :param components: run in every process of the service
+        :param beside_agents: run where the role ``agents`` is
+        """
+        runtime = self.runtime
+        service, settings = runtime.service, runtime.settings
+        running = list(components)
+        if settings.serves_routes:
+            self._health.add("database", lambda: ping(runtime.engine))
+            running.append(self._verifier)
+        if Role.RELAY in settings.roles:
+            running.append(self._relay)
+        if Role.AGENTS in settings.roles:
+            running += [self._worker(), *beside_agents]
+        app = create_app(
+            title=service.name.capitalize(),
+            description=service.description,
+            version="1",
+            settings=settings,
+            routers=[*routers, operations_routes(runtime, self.operator)],
+            health=self._health,
+        )
+        return ProcessParts(app, running)
+
+    def _worker(self) -> Worker[W]:
+        runtime = self.runtime
+        return Worker(
+            runtime.settings,
+            service=runtime.service.name,
+            engine=self.agents_engine,
+            open_work=runtime.service.open_work,
+            subscribers=runtime.subscribers,
+            now=runtime.now,
+            on_commit=runtime.committed,
+        )
+
+
+@asynccontextmanager
+async def wire(
+    service: Service[S, W], settings: S, health: Health, *, fetch_keys: FetchKeys | None = None
+) -> AsyncIterator[Wiring[S, W]]:
+    """Open a service's pools, and close them at the end.
+
+    :param fetch_keys: where the keys that verify access tokens are; by default at ``jwks_url``
+    """
+    if fetch_keys is None:
+        if not isinstance(settings, TokenReaderSettings):
+            raise TypeError(f"{service.name} neither has a jwks_url nor says where its keys are")
+        fetch_keys = keys_at(settings.jwks_url)
+    async with (
+        pool(settings, f"{service.name}-api") as engine,
+        pool(settings, f"{service.name}-agents") as agents_engine,
+    ):
+        runtime = ServiceRuntime(service, settings, engine, utc_now)
+        verifier = TokenVerifier.of(settings, utc_now, keys=fetch_keys)
+        yield Wiring(runtime, agents_engine, verifier, health)

@@ -1,0 +1,213 @@
+"""The HTTP side of a service: its routes between health, metrics and one way to answer."""
+
+import time
+from collections.abc import Iterable
+from http import HTTPMethod
+from typing import Any, Final
+
+import structlog
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
+
+from chassis.correlation import CorrelationContext, use_correlation
+from chassis.settings import ProcessSettings
+from chassis.telemetry import http_request_seconds, http_requests
+from chassis.web.health import Health
+from chassis.web.problems import (
+    PROBLEM_JSON,
+    FieldProblem,
+    Problem,
+    failure,
+    install_problems,
+    problem,
+)
+
+_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    kind: {
+        "description": description,
+        "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for kind, description in (("4XX", "Refused, and why"), ("5XX", "Failed"))
+}
+_METHODS: Final = frozenset(HTTPMethod)
+_QUIET: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
+
+_log = structlog.get_logger(__name__)
+
+
+def create_app(
+    *,
+    title: str,
+    description: str,
+    version: str,
+    settings: ProcessSettings,
+    routers: Iterable[APIRouter],
+    health: Health,
+    lifespan: Lifespan[FastAPI] | None = None,
+) -> FastAPI:
+    """Make a service's app: its routers if the process has the role, health and metrics always."""
+    app = _Api(
+        title=title,
+        description=description,
+        version=version,
+        lifespan=lifespan,
+        responses=_PROBLEMS,
+        docs_url=None,
+        redoc_url=None,
+        # Its logs would carry exception messages, and its metrics are ours under other names.
+        telemetry={
+            "logs": False,
+            "metrics": False,
+            "operation_spans": False,
+            "exclude": lambda scope: scope["path"] in _QUIET,
+        },
+    )
+    install_problems(app)
+    app.add_middleware(_Edge, max_body_bytes=settings.max_body_bytes)
+    app.include_router(_process_routes(health))
+    _serve_docs(app)
+    if settings.serves_routes:
+        for router in routers:
+            app.include_router(router)
+    return app
+
+
+class _Api(FastAPI):
+    """FastAPI whose OpenAPI document knows what a problem looks like."""
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        problem_schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(problem_schema.pop("$defs"))
+        schemas["Problem"] = problem_schema
+        return document
+
+
+def _serve_docs(app: FastAPI) -> None:
+    # FastAPI's own page loads its script from a CDN; this one works with the network away.
+    app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title=app.title,
+            swagger_js_url="/docs/assets/swagger-ui-bundle.js",
+            swagger_css_url="/docs/assets/swagger-ui.css",
+            swagger_favicon_url="/docs/assets/favicon.png",
+        )
+
+
+def _process_routes(health: Health) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/health/live")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @router.get("/health/ready")
+    async def ready() -> Response:
+        verdict = await health.verdict()
+        if verdict.ready:
+            return JSONResponse({"status": "ready", "troubles": verdict.reasons})
+        return problem(
+            503,
+            "not-ready",
+            errors=[
+                FieldProblem(field=name, code="not-ready", message=reason)
+                for name, reason in verdict.reasons.items()
+            ],
+        )
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+class _Edge:
+    """What every request meets first and every answer last."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        sent = headers.get("x-correlation-id") or headers.get("x-request-id")
+        with use_correlation(CorrelationContext.from_request(sent)) as trail:
+            answer = _Answer(send, trail.correlation_id)
+            began = time.perf_counter()
+            try:
+                await self._app(scope, _Bounded(scope, receive, self._max_body_bytes), answer)
+            except Exception as error:
+                # Here and not in Starlette's outermost layer, so that this answer too has its
+                # ids, its metric and its line.
+                response = failure(error)
+                if answer.status is not None:
+                    raise  # it was half sent: only cutting the connection tells the client
+                await response(scope, receive, answer)
+            finally:
+                _record(scope, answer.status, time.perf_counter() - began)
+
+
+class _Answer:
+    """Passes an answer on with the trail's ids, and keeps its status."""
+
+    def __init__(self, send: Send, correlation_id: str) -> None:
+        self._send = send
+        self._correlation_id = correlation_id
+        self.status: int | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = int(message["status"])
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = headers["X-Correlation-ID"] = self._correlation_id
+        await self._send(message)
+
+
+class _Bounded:
+    """Reads a request's body up to a bound, by its announced length and by what comes."""
+
+    def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
+        self._receive = receive
+        self._max_bytes = max_bytes
+        announced = Headers(scope=scope).get("content-length", "0")
+        self._size = 0
+        self._announced = int(announced) if announced.isdecimal() else 0
+
+    async def __call__(self) -> Message:
+        self._refuse_above(self._announced)
+        message = await self._receive()
+        self._size += len(message.get("body", b""))
+        self._refuse_above(self._size)
+        return message
+
+    def _refuse_above(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise HTTPException(413, f"a body may have {self._max_bytes} bytes")
+
+
+def _record(scope: Scope, status: int | None, seconds: float) -> None:
+    # The template, never the path, and known methods: a client could invent any number of them.
+    route = getattr(scope.get("route"), "path", "unmatched")
+    if route in _QUIET:
+        return
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    http_requests.labels(method, route, str(status or "cut off")).inc()
+    http_request_seconds.labels(method, route).observe(seconds)
+    _log.info(
+        "request", method=method, route=route, status=status, duration_ms=round(seconds * 1000, 1)
+    )

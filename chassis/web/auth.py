@@ -1,0 +1,226 @@
+"""Who is asking: access tokens of the users service, verified against its published keys."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, ClassVar, Final
+from uuid import UUID
+
+import httpx
+import structlog
+from fastapi import Depends
+from fastapi.security import OAuth2PasswordBearer
+from joserfc import jwt
+from joserfc.errors import ExpiredTokenError, InvalidKeyIdError, JoseError
+from joserfc.jwk import KeySet
+from pydantic import BaseModel
+
+from chassis.domain import DomainError, Kind
+from chassis.periodic import Periodic
+from chassis.settings import ServiceSettings
+from chassis.web.problems import TemporarilyUnavailable
+
+# RFC 9864's name for EdDSA over Ed25519; "EdDSA" alone leaves the curve open and is deprecated.
+SIGNING_ALGORITHM: Final = "Ed25519"
+TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - RFC 9068's media type of an access token
+OPERATOR: Final = "operator"
+LEEWAY_S: Final = 5
+
+_REFRESH_S: Final = 60.0
+_RETRY_S: Final = 1.0
+_UNKNOWN_KEY_PAUSE_S: Final = 2.0
+_FETCH_TIMEOUT_S: Final = 2.0
+_MAX_TOKEN_CHARS: Final = 4096
+
+FetchKeys = Callable[[], Awaitable[Mapping[str, Any]]]
+
+_log = structlog.get_logger(__name__)
+_bearer = OAuth2PasswordBearer(tokenUrl="/auth/token", auto_error=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Someone who proved who they are."""
+
+    id: UUID
+    roles: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessToken:
+    """What an access token says, for the issuer and the verifiers alike (RFC 9068)."""
+
+    id: UUID
+    principal: Principal
+    issued_at: datetime
+    lifetime: timedelta
+
+    def claims(self, *, issuer: str, audience: str) -> dict[str, Any]:
+        """Return the claims to sign with ``SIGNING_ALGORITHM``, under ``typ`` ``TOKEN_TYPE``."""
+        return {
+            "iss": issuer,
+            "aud": audience,
+            "sub": str(self.principal.id),
+            "iat": int(self.issued_at.timestamp()),
+            "exp": int((self.issued_at + self.lifetime).timestamp()),
+            "jti": str(self.id),
+            "roles": sorted(self.principal.roles),
+        }
+
+
+class NotAuthenticated(DomainError):
+    """The request has no token, or not one that proves anything here."""
+
+    kind, code = Kind.UNAUTHENTICATED, "not-authenticated"
+
+
+class TokenExpired(NotAuthenticated):
+    code: ClassVar[str] = "token-expired"
+
+
+class OperatorsOnly(DomainError):
+    kind, code = Kind.FORBIDDEN, "operators-only"
+
+
+def keys_at(url: str) -> FetchKeys:
+    """Return a function that fetches the JSON Web Key Set published at ``url``."""
+
+    async def fetch() -> Mapping[str, Any]:
+        async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT_S) as client:
+            response = await client.get(url)
+            response.raise_for_status()
+            body: Mapping[str, Any] = response.json()
+            return body
+
+    return fetch
+
+
+class TokenVerifier(Periodic):
+    """Verifies access tokens; a component that keeps the issuer's keys fresh while it runs.
+
+    Keys once fetched are used while their publisher is away. A token under an unknown key
+    makes it look again, at most once in 2 s, so that a rotation needs no restart.
+    """
+
+    name = "access-token-keys"
+    gates_readiness = True
+
+    def __init__(
+        self, fetch: FetchKeys, *, issuer: str, audience: str, now: Callable[[], datetime]
+    ) -> None:
+        super().__init__()
+        self._fetch = fetch
+        self._now = now
+        self._keys: KeySet | None = None
+        self._asked_at = float("-inf")
+        self._looking = asyncio.Lock()
+        self._claims = jwt.JWTClaimsRegistry(
+            now=lambda: int(self._now().timestamp()),
+            leeway=LEEWAY_S,
+            iss={"essential": True, "value": issuer},
+            aud={"essential": True, "value": audience},
+            sub={"essential": True},
+            iat={"essential": True},
+            exp={"essential": True},
+            jti={"essential": True},
+        )
+
+    @classmethod
+    def of(
+        cls, settings: ServiceSettings, now: Callable[[], datetime], *, keys: FetchKeys
+    ) -> "TokenVerifier":
+        """Verify with these keys what the settings say of issuer and audience."""
+        return cls(
+            keys,
+            issuer=settings.access_token_issuer,
+            audience=settings.access_token_audience,
+            now=now,
+        )
+
+    async def step(self) -> float:
+        await self._refresh()
+        return _RETRY_S if self._keys is None else _REFRESH_S
+
+    def trouble(self) -> str | None:
+        return "no keys fetched yet" if self._keys is None else None
+
+    async def verify(self, token: str) -> Principal:
+        """Return whom the token speaks for.
+
+        :raises NotAuthenticated: it proves nothing here; TokenExpired: it did once
+        :raises TemporarilyUnavailable: no keys could be fetched yet
+        """
+        if len(token) > _MAX_TOKEN_CHARS:
+            raise NotAuthenticated("the access token is too long")
+        try:
+            decoded = await self._decode(token)
+            if decoded.header.get("typ") != TOKEN_TYPE:
+                raise NotAuthenticated("this is no access token")
+            self._claims.validate(decoded.claims)
+            return _Claims.model_validate(decoded.claims).principal()
+        except ExpiredTokenError as error:
+            raise TokenExpired("the access token has expired") from error
+        except (JoseError, ValueError) as error:
+            raise NotAuthenticated("the access token is not valid here") from error
+
+    async def _decode(self, token: str) -> jwt.Token:
+        keys = self._keys
+        if keys is None:
+            raise TemporarilyUnavailable("access tokens cannot be verified yet; try again shortly")
+        try:
+            return jwt.decode(token, keys, algorithms=[SIGNING_ALGORITHM])
+        except InvalidKeyIdError:
+            return jwt.decode(token, await self._newer(keys), algorithms=[SIGNING_ALGORITHM])
+
+    async def _newer(self, known: KeySet) -> KeySet:
+        """Look for newer keys than these, unless somebody did just now."""
+        async with self._looking:
+            elapsed_s = asyncio.get_running_loop().time() - self._asked_at
+            if self._keys is known and elapsed_s > _UNKNOWN_KEY_PAUSE_S:
+                await self._refresh()
+        return self._keys or known
+
+    async def _refresh(self) -> None:
+        try:
+            async with asyncio.timeout(_FETCH_TIMEOUT_S):
+                published = await self._fetch()
+            self._keys = KeySet.import_key_set({"keys": list(published["keys"])})
+        except Exception as error:  # noqa: BLE001 - whatever it is, the keys we have stay good
+            _log.warning("access token keys not fetched", error=type(error).__qualname__)
+        finally:
+            self._asked_at = asyncio.get_running_loop().time()
+
+
+class _Claims(BaseModel):
+    """The part of a token's claims that says who it speaks for."""
+
+    sub: UUID
+    roles: list[str]
+
+    def principal(self) -> Principal:
+        return Principal(self.sub, frozenset(self.roles))
+
+
+def authenticated(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]]:
+    """Return a dependency that gives the principal, or answers 401."""
+
+    async def principal(token: Annotated[str | None, Depends(_bearer)]) -> Principal:
+        if token is None:
+            raise NotAuthenticated("an access token is needed")
+        return await verifier.verify(token)
+
+    return principal
+
+
+def operator(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]]:
+    """Return a dependency that gives an operator, or answers 401 or 403."""
+
+    async def principal(
+        someone: Annotated[Principal, Depends(authenticated(verifier))],
+    ) -> Principal:
+        if OPERATOR not in someone.roles:
+            raise OperatorsOnly("only operators may do this")
+        return someone
+
+    return principal

@@ -1,0 +1,130 @@
+"""A command sent twice under one ``Idempotency-Key`` is done once and answered twice the same.
+
+After draft-ietf-httpapi-idempotency-key-header. The answer is stored in the transaction of the
+command, beside a keyed fingerprint of the request, never the request itself.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Generic, Protocol, TypeVar
+from urllib.parse import quote
+
+from fastapi import Depends, Header, Request, Response
+from pydantic import SecretStr
+
+from chassis.domain import DomainError, Kind
+from chassis.persistence import transactor
+from chassis.persistence.idempotency_keys import IdempotencyKeys, ScopedKey, StoredAnswer
+from chassis.persistence.transactor import Transact
+from chassis.web.auth import Principal
+
+
+class IdempotencyKeyReused(DomainError):
+    """The key was used for another request; the client mixed something up."""
+
+    kind, code = Kind.INVALID, "idempotency-key-reused"
+
+
+class Work(transactor.Work, Protocol):
+    """A unit of work that can store an answer beside its effects."""
+
+    @property
+    def idempotency_keys(self) -> IdempotencyKeys: ...
+
+
+T = TypeVar("T")
+W = TypeVar("W", bound=Work)
+
+
+class IdempotentCommand(Generic[W]):
+    """Does the work of one request once per key: call it with the work and how to answer it."""
+
+    def __init__(
+        self, transact: Transact[W], key: ScopedKey | None, fingerprint: bytes, now: datetime
+    ) -> None:
+        self._transact = transact
+        self._key = key
+        self._fingerprint = fingerprint
+        self._now = now
+
+    async def __call__(
+        self, body: Callable[[W], Awaitable[T]], answer: Callable[[T], Response]
+    ) -> Response:
+        """Run ``body`` in a transaction and answer, or repeat the answer given before.
+
+        :raises IdempotencyKeyReused: the key came with another request before
+        """
+        key = self._key
+        if key is None:
+            return answer(await self._transact(body))
+
+        async def claim_and_run(work: W) -> Response:
+            keys = work.idempotency_keys
+            known = await keys.claim(key, self._now)
+            if known is not None:
+                return self._repeat(known)
+            response = answer(await body(work))
+            if 200 <= response.status_code < 300:
+                await keys.remember(key, self._to_store(response), self._now)
+            return response
+
+        return await self._transact(claim_and_run)
+
+    def _repeat(self, known: StoredAnswer) -> Response:
+        if not hmac.compare_digest(known.body_hmac, self._fingerprint):
+            raise IdempotencyKeyReused("this Idempotency-Key came with another request before")
+        headers = {**known.headers, "Idempotency-Replayed": "true"}
+        return Response(known.body, known.status, headers)
+
+    def _to_store(self, response: Response) -> StoredAnswer:
+        headers = {k: v for k, v in response.headers.items() if k != "content-length"}
+        return StoredAnswer(self._fingerprint, response.status_code, headers, bytes(response.body))
+
+
+async def nobody() -> None:
+    """The principal of a route that anyone may call."""
+
+
+def idempotent(
+    transact: Transact[W],
+    *,
+    secret: SecretStr,
+    now: Callable[[], datetime],
+    principal: Callable[..., Awaitable[Principal | None]] = nobody,
+) -> Callable[..., Awaitable[IdempotentCommand[W]]]:
+    """Return a dependency that gives the route a :class:`IdempotentCommand`.
+
+    :param principal: the dependency that says who asks; keys belong to them
+    """
+
+    async def once(
+        request: Request,
+        who: Annotated[Principal | None, Depends(principal)],
+        idempotency_key: Annotated[
+            str | None,
+            Header(
+                alias="Idempotency-Key",
+                min_length=1,
+                max_length=255,
+                pattern=r"^[\x21-\x7e]+$",
+                description="Any unique text: the same request under it is done once for 24 h.",
+            ),
+        ] = None,
+    ) -> IdempotentCommand[W]:
+        at = now()
+        if idempotency_key is None:
+            return IdempotentCommand(transact, None, b"", at)
+        route = f"{request.method} {request.scope['route'].path}"
+        key = ScopedKey(str(who.id) if who else "", route, idempotency_key)
+        return IdempotentCommand(transact, key, await _fingerprint(request, secret), at)
+
+    return once
+
+
+async def _fingerprint(request: Request, secret: SecretStr) -> bytes:
+    target = f"{request.method} {quote(request.scope['path'])}?".encode()
+    target += request.scope["query_string"] + b"\n"
+    body = await request.body()
+    return hmac.new(secret.get_secret_value().encode(), target + body, hashlib.sha256).digest()

@@ -1,0 +1,674 @@
+"""Each event has its effect once, whatever chunk it comes in, how often, and what fails."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from chassis.backoff import Backoff
+from chassis.consuming import group_commit, processor, retry_policy
+from chassis.consuming.processor import MOST_TRIES, SUSPECT_AFTER
+from chassis.consuming.records import Record
+from chassis.consuming.subscribers import RecordSubscriber, Start
+from chassis.domain import DomainError, Kind
+from chassis.persistence.database import create_engine
+from chassis.persistence.transactor import StaleAggregate
+from chassis.testing import FakeRecord, eventually
+from contracts.envelope import Envelope, decode
+from contracts.events import IntegrationEvent
+from tests.integration.chassis.path import (
+    PathWork,
+    count,
+    rows,
+    schema,
+    signed_up,
+    somebody_waits_for_a_lock,
+    subscriber,
+)
+from tests.integration.chassis.proxy import postgres_through_proxy
+from tests.integration.chassis.service import (
+    TOPIC,
+    Failing,
+    NameIsTaken,
+    Service,
+    records_of,
+    sign_ups,
+    subject_of,
+)
+
+
+class SomethingIsAway(DomainError):
+    kind, code = Kind.UNAVAILABLE, "something-is-away"
+
+
+async def keep_each(work: PathWork, records: Sequence[Record]) -> None:
+    for record in records:
+        work.handled("test.one", decode(record.value))
+
+
+class Together:
+    """Keeps records when another is about to do the same, or waits for a lock of ours."""
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+        self._entered = 0
+
+    async def __call__(self, work: PathWork, records: Sequence[Record]) -> None:
+        self._entered += 1
+        await eventually(self._another_is_there)
+        await keep_each(work, records)
+
+    async def _another_is_there(self) -> bool:
+        return self._entered > 1 or await somebody_waits_for_a_lock(self._database)
+
+
+@pytest.fixture
+async def service(database: str) -> AsyncIterator[Service]:
+    async with schema(database) as engine:
+        yield Service(database, engine)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry_policy, "BACKOFF", Backoff(first_s=0.02, longest_s=0.02))
+
+
+class TestProgressDecides:
+    async def test_a_chunk_that_comes_again_is_dropped(self, service: Service) -> None:
+        consumer = await service.consumer(subscriber("test.one", TOPIC))
+        records = sign_ups(10)
+
+        await service.handle(consumer, records)
+        await service.handle(consumer, records)
+
+        assert await count(service.database) == 10
+        assert await service.place() == 10
+
+    async def test_a_chunk_that_overlaps_is_trimmed(self, service: Service) -> None:
+        consumer = await service.consumer(subscriber("test.one", TOPIC))
+        records = sign_ups(10)
+        await service.handle(consumer, records[:6])
+
+        await service.handle(consumer, records[2:])
+
+        assert await count(service.database) == 10
+        assert service.feed.done == 10
+
+    async def test_an_older_chunk_that_comes_late_moves_nothing_back(
+        self, service: Service
+    ) -> None:
+        consumer = await service.consumer(subscriber("test.one", TOPIC))
+        records = sign_ups(10)
+        await service.handle(consumer, records)
+
+        await service.handle(consumer, records[:4])
+
+        assert await service.place() == 10
+
+    async def test_one_that_keeps_records_is_given_none_again(self, service: Service) -> None:
+        consumer = await service.consumer(RecordSubscriber("test.one", TOPIC, keep_each))
+        records = sign_ups(10)
+        await service.handle(consumer, records[:6])
+
+        await service.handle(consumer, records[2:])
+
+        assert await count(service.database) == 10
+        assert await service.parked() == []
+
+    async def test_a_chunk_after_a_hole_is_refused_and_fetched_again(
+        self, service: Service
+    ) -> None:
+        consumer = await service.consumer(subscriber("test.one", TOPIC))
+
+        await service.handle(consumer, sign_ups(6, offset=4))
+
+        assert service.feed.rewound_to == [0]
+        assert await count(service.database) == 0
+        assert await service.open_tries() == []
+
+    async def test_a_hole_that_opens_while_event_after_event_is_handled_is_noticed_too(
+        self, service: Service
+    ) -> None:
+        records = sign_ups(3)
+        one_by_one = Failing(lambda: NameIsTaken("taken"), records[2])
+
+        async def restore_the_database(_event: IntegrationEvent, envelope: Envelope) -> None:
+            if envelope.subject == subject_of(records[0]):
+                # As from an older copy: what the other did with this event is gone.
+                await rows(
+                    service.database,
+                    "UPDATE progress SET next_offset = 0 WHERE subscriber = 'test.one'",
+                )
+
+        consumer = await service.consumer(
+            subscriber("test.one", TOPIC, before=one_by_one),
+            subscriber("test.two", TOPIC, before=restore_the_database),
+        )
+
+        await service.handle(consumer, records)
+
+        assert service.feed.rewound_to == [0]
+        assert await service.place("test.two") == 1
+        assert await service.parked() == []
+
+    async def test_a_chunk_that_is_no_longer_ours_is_left_alone(self, service: Service) -> None:
+        consumer = await service.consumer(subscriber("test.one", TOPIC))
+        service.feed.revoked = True
+
+        await service.handle(consumer, sign_ups(2))
+
+        assert await count(service.database) == 0
+
+    async def test_two_that_handle_one_chunk_at_once_do_it_once(self, service: Service) -> None:
+        ours = await service.consumer(subscriber("test.one", TOPIC))
+        zombie = await service.consumer(subscriber("test.one", TOPIC))
+        records = sign_ups(50)
+
+        await asyncio.gather(service.handle(ours, records), service.handle(zombie, records))
+
+        assert await count(service.database) == 50
+        assert await service.parked() == []
+
+    async def test_two_that_keep_the_records_of_one_chunk_at_once_do_it_once(
+        self, service: Service
+    ) -> None:
+        keeper = RecordSubscriber("test.one", TOPIC, Together(service.database))
+        ours, zombie = await service.consumer(keeper), await service.consumer(keeper)
+        records = sign_ups(50)
+
+        await asyncio.gather(service.handle(ours, records), service.handle(zombie, records))
+
+        assert await count(service.database) == 50
+
+    async def test_two_that_handle_it_event_by_event_at_once_do_it_once(
+        self, service: Service
+    ) -> None:
+        together = Together(service.database)
+
+        async def keep_one_at_a_time(work: PathWork, records: Sequence[Record]) -> None:
+            if len(records) > 1:
+                raise LookupError
+            await together(work, records)
+
+        keeper = RecordSubscriber("test.one", TOPIC, keep_one_at_a_time)
+        ours, zombie = await service.consumer(keeper), await service.consumer(keeper)
+        records = sign_ups(5)
+
+        await asyncio.gather(service.handle(ours, records), service.handle(zombie, records))
+
+        assert await count(service.database) == 5
+        assert await service.parked() == []
+
+    async def test_each_commit_is_told(self, service: Service) -> None:
+        consumer = await service.consumer(subscriber("test.one", TOPIC))
+
+        await service.handle(consumer, sign_ups(5))
+
+        assert service.commits == 1
+
+
+class TestAnEventThatFails:
+    async def test_for_good_is_parked_at_once_and_the_rest_is_handled(
+        self, service: Service
+    ) -> None:
+        records = sign_ups(5)
+        failing = Failing(lambda: NameIsTaken("taken"), records[2])
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+
+        await service.handle(consumer, records)
+
+        assert await service.parked() == [(2, "failed", "name-is-taken", 1)]
+        assert len(await service.handled()) == 4
+        assert await service.place() == 5
+        assert await service.open_tries() == []
+
+    async def test_for_a_reason_nobody_knows_is_tried_some_times(self, service: Service) -> None:
+        records = sign_ups(3)
+        failing = Failing(lambda: LookupError("?"), records[1])
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+
+        await service.handle(consumer, records)
+
+        assert await service.parked() == [(1, "failed", "unexpected-error", MOST_TRIES)]
+        assert len(await service.handled()) == 2
+        # Once in the chunk, then alone.
+        assert failing.seen.count(subject_of(records[1])) == 1 + MOST_TRIES
+
+    async def test_and_recovers_is_handled(self, service: Service) -> None:
+        records = sign_ups(3)
+        failing = Failing(lambda: SomethingIsAway("away"), records[1], times=3)
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+
+        await service.handle(consumer, records)
+
+        assert await service.parked() == []
+        assert len(await service.handled()) == 3
+        assert await service.open_tries() == []
+
+    async def test_by_taking_too_long_is_tried_some_times(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(group_commit, "_BATCH_TIMEOUT_S", 0.3)
+        monkeypatch.setattr(group_commit, "_CHUNK_TIMEOUT_S", 0.3)
+        monkeypatch.setattr(processor, "_EVENT_TIMEOUT_S", 0.3)
+        records = sign_ups(3)
+
+        async def hang(_event: IntegrationEvent, envelope: Envelope) -> None:
+            if envelope.subject == subject_of(records[1]):
+                await asyncio.sleep(60)
+
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=hang))
+
+        async with asyncio.timeout(20):
+            await service.handle(consumer, records)
+
+        assert await service.parked() == [(1, "failed", "unexpected-error", MOST_TRIES)]
+        assert len(await service.handled()) == 2
+
+    async def test_by_conflicts_without_end_is_parked_in_the_end(self, service: Service) -> None:
+        records = sign_ups(2)
+        failing = Failing(StaleAggregate, records[0])
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+
+        async with asyncio.timeout(30):
+            await service.handle(consumer, records)
+
+        assert await service.parked() == [(0, "failed", "unexpected-error", MOST_TRIES)]
+
+    async def test_by_conflicts_that_pass_is_handled(self, service: Service) -> None:
+        records = sign_ups(2)
+        failing = Failing(StaleAggregate, records[0], times=10)
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+
+        await service.handle(consumer, records)
+
+        assert await service.parked() == []
+        assert len(await service.handled()) == 2
+
+    async def test_is_kept_as_it_came(self, service: Service) -> None:
+        record = sign_ups(1)[0]
+        record = FakeRecord(
+            record.topic, 0, 0, record.key, record.value, [*record.headers, ("odd", None)]
+        )
+        failing = Failing(lambda: NameIsTaken("taken"), record)
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+
+        await service.handle(consumer, [record])
+
+        [kept] = await rows(service.database, "SELECT * FROM parked")
+        assert (kept["key"], kept["payload"]) == (record.key, record.value)
+        assert (kept["subject"], kept["sequence"]) == (subject_of(record), 1)
+        assert '["odd", null]' in kept["headers"]
+
+    async def test_stops_the_later_ones_of_its_subject_only(self, service: Service) -> None:
+        ada, bob = uuid4(), uuid4()
+        records = records_of(
+            signed_up(ada, 1), signed_up(bob, 1), signed_up(ada, 2), signed_up(bob, 2)
+        )
+        failing = Failing(lambda: NameIsTaken("taken"), records[0])
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+
+        await service.handle(consumer, records)
+        await service.handle(consumer, records_of(signed_up(ada, 3), signed_up(bob, 3), offset=4))
+
+        assert [each[:2] for each in await service.parked()] == [
+            (0, "failed"),
+            (2, "behind"),
+            (4, "behind"),
+        ]
+        assert await service.handled() == [(str(bob), 1), (str(bob), 2), (str(bob), 3)]
+
+    async def test_in_one_subscriber_is_handled_by_the_other_once(self, service: Service) -> None:
+        records = sign_ups(5)
+        failing = Failing(lambda: LookupError("?"), records[2])
+        consumer = await service.consumer(
+            subscriber("test.one", TOPIC, before=failing), subscriber("test.two", TOPIC)
+        )
+
+        await service.handle(consumer, records)
+
+        assert [each[0] for each in await service.parked("test.one")] == [2]
+        assert len(await service.handled("test.two")) == 5
+        assert await service.parked("test.two") == []
+
+    async def test_in_both_has_its_own_tries_in_each(self, service: Service) -> None:
+        records = sign_ups(1)
+        one = Failing(lambda: LookupError("?"), *records)
+        two = Failing(lambda: LookupError("?"), *records, times=MOST_TRIES - 1)
+        consumer = await service.consumer(
+            subscriber("test.one", TOPIC, before=one), subscriber("test.two", TOPIC, before=two)
+        )
+
+        await service.handle(consumer, records)
+
+        assert len(await service.parked("test.one")) == 1
+        assert await service.parked("test.two") == []
+        assert len(await service.handled("test.two")) == 1
+
+
+class TestManyThatFail:
+    async def test_alike_stop_the_consumer_in_sight_before_they_are_parked(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(retry_policy, "DEAD_LETTER_LIMIT", 5)
+        records = sign_ups(20)
+        failing = Failing(lambda: NameIsTaken("taken"), *records)
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+
+        handling = asyncio.create_task(service.handle(consumer, records))
+
+        async def says_so() -> bool:
+            return "6 aggregates" in (consumer.trouble() or "")
+
+        await eventually(says_so, within_s=10)
+        assert len(await service.parked()) == 5
+        seen = len(failing.seen)
+        service.feed.revoked = True
+        await handling
+        service.feed.revoked = False
+        again = asyncio.create_task(service.handle(consumer, records))
+        await asyncio.wait([again], timeout=0.3)
+        assert len(failing.seen) == seen
+        service.feed.revoked = True
+        await again
+
+    async def test_for_good_in_one_subject_do_not_stop_it(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(retry_policy, "DEAD_LETTER_LIMIT", 5)
+        ada = uuid4()
+        records = records_of(*(signed_up(ada, number) for number in range(1, 21)))
+        failing = Failing(lambda: NameIsTaken("taken"), records[0])
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+
+        await service.handle(consumer, records)
+
+        assert len(await service.parked()) == 20
+
+    async def test_to_be_kept_stop_one_that_keeps_records(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(retry_policy, "DEAD_LETTER_LIMIT", 5)
+        monkeypatch.setattr(processor, "MOST_TRIES", 1)
+
+        async def keep(_work: PathWork, _records: object) -> None:
+            raise LookupError
+
+        consumer = await service.consumer(RecordSubscriber("test.one", TOPIC, keep))
+        handling = asyncio.create_task(service.handle(consumer, sign_ups(20)))
+
+        async def says_so() -> bool:
+            return "6 aggregates" in (consumer.trouble() or "")
+
+        await eventually(says_so)
+        service.feed.revoked = True
+        await handling
+        assert len(await service.parked()) == 5
+
+
+# A process that handles one chunk as a worker does, and dies in the handler of one event.
+_DIES = """
+import asyncio, os, sys
+from tests.integration.chassis import path, service
+from chassis.testing import FakeRecord
+
+database, topic, begin, *subjects = sys.argv[1:]
+service.TOPIC = path.Topic(name=topic, key="x", owner="x", consumers=(), events=())
+
+async def die(_event, envelope):
+    if envelope.subject == subjects[2]:
+        os._exit(7)
+
+async def main():
+    async with path.schema(database) as engine:
+        of_it = service.Service(database, engine)
+        subscribers = [
+            path.subscriber("test.one", service.TOPIC, before=die),
+            path.subscriber("test.two", service.TOPIC),
+        ]
+        consumer = await of_it.consumer(*subscribers)
+        events = [path.signed_up(path.UUID(each), 1) for each in subjects]
+        records = [
+            FakeRecord.of(event, topic, offset)
+            for offset, event in enumerate(events)
+            if offset >= int(begin)
+        ]
+        await of_it.handle(consumer, records)
+
+asyncio.run(main())
+"""
+
+
+class TestAnEventThatKillsItsProcess:
+    async def test_is_parked_after_some_deaths_and_harms_nobody_else(
+        self, service: Service
+    ) -> None:
+        subjects = [str(uuid4()) for _ in range(4)]
+        deaths = 0
+        code = 7
+        while code == 7:
+            begin = await self._begin(service)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", _DIES, service.database, TOPIC.name, str(begin), *subjects
+            )
+            code = await process.wait()
+            deaths += code == 7
+            assert deaths <= SUSPECT_AFTER + MOST_TRIES
+
+        assert code == 0
+        assert deaths == SUSPECT_AFTER + MOST_TRIES
+        assert await service.parked() == [(2, "failed", "worker-died", MOST_TRIES)]
+        assert [each[0] for each in await service.handled()] == [subjects[n] for n in (0, 1, 3)]
+        assert [each[0] for each in await service.handled("test.two")] == subjects
+        assert await service.parked("test.two") == []
+
+    async def _begin(self, service: Service) -> int:
+        found = await rows(service.database, "SELECT min(next_offset) AS n FROM progress")
+        return int(found[0]["n"] or 0)
+
+
+class TestLeaving:
+    async def test_by_being_cancelled_rolls_back_and_holds_nothing_against_the_event(
+        self, service: Service
+    ) -> None:
+        began = asyncio.Event()
+
+        async def wait(_event: IntegrationEvent, _envelope: Envelope) -> None:
+            began.set()
+            await asyncio.sleep(60)
+
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=wait))
+        handling = asyncio.create_task(service.handle(consumer, sign_ups(3)))
+        await began.wait()
+        assert await service.open_tries() == [("", 0, 1)]
+
+        handling.cancel()
+        await handling
+
+        assert await count(service.database) == 0
+        assert await service.place() == 0
+        assert service.feed.done is None
+        assert await service.open_tries() == []
+
+    async def test_between_two_events_keeps_what_is_done(self, service: Service) -> None:
+        records = sign_ups(4)
+
+        async def be_revoked(_event: IntegrationEvent, envelope: Envelope) -> None:
+            if envelope.subject == subject_of(records[1]):
+                service.feed.revoked = bool(await service.handled())
+                raise LookupError
+
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=be_revoked))
+
+        await service.handle(consumer, records)
+
+        assert await service.place() == 1
+        assert await service.parked() == []
+        assert service.feed.done is None
+
+
+class TestADatabaseThatIsAway:
+    async def test_is_waited_for_and_nothing_is_parked(self, service: Service) -> None:
+        async with postgres_through_proxy(service.database) as (url, proxy):
+            engine = create_engine(url, pool_size=2, application_name="test")
+            through = Service(service.database, engine)
+            began = asyncio.Event()
+
+            async def say(_event: IntegrationEvent, _envelope: Envelope) -> None:
+                began.set()
+
+            consumer = await through.consumer(subscriber("test.one", TOPIC, before=say))
+            await proxy.refuse()
+            handling = asyncio.create_task(through.handle(consumer, sign_ups(3)))
+
+            async def says_so() -> bool:
+                return "is tried again" in (consumer.trouble() or "")
+
+            await eventually(says_so)
+            assert not began.is_set()
+            await proxy.accept()
+            await handling
+
+            assert len(await through.handled()) == 3
+            assert await through.parked() == []
+            assert await through.open_tries() == []
+            assert consumer.trouble() is None
+            await engine.dispose()
+
+    @pytest.mark.parametrize("moment", [b"BEGIN", b"FOR UPDATE", b"INSERT INTO effects", b"COMMIT"])
+    @pytest.mark.parametrize("answered", [False, True])
+    async def test_for_a_moment_at_any_moment_does_no_harm(
+        self, service: Service, moment: bytes, *, answered: bool
+    ) -> None:
+        async with postgres_through_proxy(service.database) as (url, proxy):
+            engine = create_engine(url, pool_size=2, application_name="test")
+            through = Service(service.database, engine)
+            consumer = await through.consumer(subscriber("test.one", TOPIC))
+            cut = 0
+
+            async def cut_twice(data: bytes) -> bool:
+                nonlocal cut
+                if moment not in data or cut == 2:
+                    return True
+                cut += 1
+                if answered:
+                    await asyncio.sleep(0.05)  # the server sees it, we are not told
+                return False
+
+            proxy.on_request = cut_twice
+
+            await through.handle(consumer, sign_ups(5))
+
+            assert len(await through.handled()) == 5
+            assert await through.parked() == []
+            assert await through.place() == 5
+            assert cut == 2
+            await engine.dispose()
+
+    async def test_as_it_answers_the_commit_has_one_that_keeps_records_keep_none_twice(
+        self, service: Service
+    ) -> None:
+        async with postgres_through_proxy(service.database) as (url, proxy):
+            engine = create_engine(url, pool_size=2, application_name="test")
+            through = Service(service.database, engine)
+            # It has no inbox that would drop what comes again.
+            consumer = await through.consumer(RecordSubscriber("test.one", TOPIC, keep_each))
+            cut = False
+
+            async def cut_once(data: bytes) -> bool:
+                nonlocal cut
+                if cut or b"COMMIT" not in data or not await count(service.database):
+                    return True
+                cut = True
+                return False
+
+            proxy.on_answer = cut_once
+
+            await through.handle(consumer, sign_ups(5))
+
+            assert cut
+            assert await count(service.database) == 5
+            assert await through.place() == 5
+            await engine.dispose()
+
+    async def test_while_we_are_told_to_leave_does_not_keep_us(self, service: Service) -> None:
+        async with postgres_through_proxy(service.database) as (url, proxy):
+            engine = create_engine(url, pool_size=2, application_name="test")
+            through = Service(service.database, engine)
+            consumer = await through.consumer(subscriber("test.one", TOPIC))
+            await proxy.refuse()
+            handling = asyncio.create_task(through.handle(consumer, sign_ups(3)))
+            await asyncio.wait([handling], timeout=0.2)
+
+            handling.cancel()
+            async with asyncio.timeout(5):
+                await handling
+            await engine.dispose()
+
+
+class TestASecondSubscriber:
+    async def test_that_is_added_later_begins_at_the_beginning_and_the_first_is_not_run_again(
+        self, service: Service
+    ) -> None:
+        records = sign_ups(10)
+        seen = Failing(LookupError)
+        await service.handle(
+            await service.consumer(subscriber("test.one", TOPIC, before=seen)), records
+        )
+
+        both = await service.consumer(
+            subscriber("test.one", TOPIC, before=seen),
+            subscriber("test.two", TOPIC),
+            bounds=(0, 10),
+        )
+        await service.handle(both, records + sign_ups(5, offset=10))
+
+        assert len(await service.handled("test.two")) == 15
+        assert len(seen.seen) == 15
+        assert (await service.place("test.one"), await service.place("test.two")) == (15, 15)
+
+    async def test_that_starts_now_passes_over_what_was_there(self, service: Service) -> None:
+        records = sign_ups(10)
+
+        consumer = await service.consumer(
+            subscriber("test.one", TOPIC),
+            subscriber("test.two", TOPIC, starts=Start.NOW),
+            bounds=(0, 10),
+        )
+        await service.handle(consumer, records + sign_ups(5, offset=10))
+
+        assert len(await service.handled("test.one")) == 15
+        assert len(await service.handled("test.two")) == 5
+
+    async def test_that_starts_now_takes_what_it_sees_first_of_a_subject_for_the_next(
+        self, service: Service
+    ) -> None:
+        ada = uuid4()
+        consumer = await service.consumer(subscriber("test.two", TOPIC, starts=Start.NOW))
+
+        await service.handle(consumer, records_of(signed_up(ada, 7), signed_up(ada, 8)))
+
+        assert await rows(service.database, "SELECT FROM inbox_missing") == []
+        assert await service.handled("test.two") == [(str(ada), 7), (str(ada), 8)]
+
+
+class TestTheConnections:
+    async def test_none_is_left_in_a_transaction(self, service: Service) -> None:
+        records = sign_ups(30)
+        failing = Failing(lambda: LookupError("?"), *records[::10])
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+
+        await service.handle(consumer, records)
+
+        async with service.engine.connect() as connection:
+            busy = await connection.scalar(
+                text(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND application_name = 'test' AND state <> 'idle'"
+                    " AND pid <> pg_backend_pid()"
+                )
+            )
+        assert busy == 0

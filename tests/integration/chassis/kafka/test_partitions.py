@@ -1,0 +1,178 @@
+"""A topic gets more partitions when all in it is done and nobody publishes, and else not."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import UnknownTopicOrPartitionError
+from click.testing import CliRunner
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis.kafka.__main__ import main
+from chassis.kafka.client import admin_client
+from chassis.kafka.partitions import NotDrained, partition_bounds, raise_partitions
+from chassis.kafka.topics import topic_states
+from chassis.persistence.advisory_lock import try_lock
+from chassis.persistence.outbox import Outbox, relay_lock_name
+from chassis.settings import KafkaSettings
+from contracts.topics import Topic
+from contracts.users import UserSignedUpV1
+from tests.integration.chassis.path import (
+    create_topic,
+    publish,
+    rows,
+    schema,
+    signed_up,
+    topic_of_its_own,
+    utc_now,
+)
+
+SOME = 20
+
+
+@pytest.fixture
+async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+    async with schema(database) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def topic(kafka: str) -> Topic:
+    """A topic with some events, and with two partitions, which the catalogue says are four."""
+    narrow = topic_of_its_own(2)
+    await create_topic(kafka, narrow)
+    await publish(kafka, narrow, [signed_up(uuid4(), 1) for _ in range(SOME)])
+    return replace(narrow, partitions=4)
+
+
+async def read_up_to(database: str, kafka: str, topic: Topic, missing: int = 0) -> None:
+    """Have the subscriber ``test.one`` done with all but some of the topic's events."""
+    left = missing
+    for partition in range(await partitions_of(kafka, topic)):
+        end = await end_of(kafka, topic, partition)
+        held_back, left = min(left, end), max(0, left - end)
+        await rows(
+            database,
+            "INSERT INTO progress VALUES ('test.one', $1, $2, $3, now())",
+            topic.name,
+            partition,
+            end - held_back,
+        )
+
+
+async def end_of(kafka: str, topic: Topic, partition: int) -> int:
+    place = TopicPartition(topic.name, partition)
+    return (await partition_bounds(KafkaSettings(kafka_bootstrap=kafka), [place]))[place][1]
+
+
+async def partitions_of(kafka: str, topic: Topic) -> int:
+    async with admin_client(kafka) as client:
+        state = (await topic_states(client, [topic.name]))[topic.name]
+    assert state is not None
+    return state.partitions
+
+
+async def raised(database: str, kafka: str, topic: Topic) -> bool:
+    return await raise_partitions(KafkaSettings(kafka_bootstrap=kafka), topic, {"test": database})
+
+
+@pytest.mark.usefixtures("engine")
+class TestRaising:
+    async def test_what_is_drained_brings_it_to_the_catalogues_number(
+        self, database: str, kafka: str, topic: Topic
+    ) -> None:
+        await read_up_to(database, kafka, topic)
+
+        assert await raised(database, kafka, topic)
+
+        assert await partitions_of(kafka, topic) == 4
+
+    async def test_what_has_so_many_already_changes_nothing(
+        self, database: str, kafka: str, topic: Topic
+    ) -> None:
+        assert not await raised(database, kafka, replace(topic, partitions=2))
+        assert not await raised(database, kafka, replace(topic, partitions=1))
+
+        assert await partitions_of(kafka, topic) == 2
+
+    async def test_a_topic_that_is_missing_says_so(self, database: str, kafka: str) -> None:
+        with pytest.raises(UnknownTopicOrPartitionError):
+            await raised(database, kafka, topic_of_its_own())
+
+
+@pytest.mark.usefixtures("engine")
+class TestItIsRefused:
+    async def test_while_a_subscriber_is_behind(
+        self, database: str, kafka: str, topic: Topic
+    ) -> None:
+        await read_up_to(database, kafka, topic, missing=3)
+
+        with pytest.raises(NotDrained, match=r"test\.one is 3 behind"):
+            await raised(database, kafka, topic)
+
+        assert await partitions_of(kafka, topic) == 2
+
+    async def test_while_a_subscriber_has_not_begun_a_partition(
+        self, database: str, kafka: str, topic: Topic
+    ) -> None:
+        await read_up_to(database, kafka, topic)
+        await rows(database, "DELETE FROM progress WHERE partition = 1")
+
+        with pytest.raises(NotDrained, match=r"test\.one is \d+ behind"):
+            await raised(database, kafka, topic)
+
+    async def test_while_a_consumer_has_never_read_it(
+        self, database: str, kafka: str, topic: Topic
+    ) -> None:
+        with pytest.raises(NotDrained, match="test has never read it"):
+            await raised(database, kafka, topic)
+
+    async def test_while_events_wait_in_the_outbox(
+        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+    ) -> None:
+        await read_up_to(database, kafka, topic)
+        subject = uuid4()
+        outbox = Outbox("/test", utc_now)
+        outbox.append(
+            UserSignedUpV1(user_id=subject, username="ada"),
+            topic=topic,
+            subject=subject,
+            sequence=1,
+            occurred_at=utc_now(),
+        )
+        async with engine.begin() as connection:
+            await outbox.flush(connection)
+
+        with pytest.raises(NotDrained, match="1 events wait in the outbox of test"):
+            await raised(database, kafka, topic)
+
+        assert await partitions_of(kafka, topic) == 2
+
+    async def test_while_a_relay_may_publish(self, database: str, kafka: str, topic: Topic) -> None:
+        await read_up_to(database, kafka, topic)
+        relay = await asyncpg.connect(database)
+        try:
+            assert await try_lock(relay, relay_lock_name("test"))
+
+            with pytest.raises(NotDrained, match="the relay of test is at work"):
+                await raised(database, kafka, topic)
+        finally:
+            await relay.close()
+
+        assert await partitions_of(kafka, topic) == 2
+
+
+class TestTheCommand:
+    def test_says_which_databases_it_does_not_know(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("USERS_DATABASE_URL", "postgresql://127.0.0.1:1/users")
+        monkeypatch.delenv("AUDIT_DATABASE_URL", raising=False)
+
+        outcome = CliRunner().invoke(
+            main, ["raise-partitions", "users.task", "--bootstrap", "127.0.0.1:1"]
+        )
+
+        assert outcome.exit_code == 2
+        assert outcome.output == "not set: AUDIT_DATABASE_URL\n"

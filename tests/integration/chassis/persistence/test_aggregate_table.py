@@ -1,0 +1,384 @@
+"""Aggregates of many kinds of column: loaded once, written in one statement, told in one go."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Enum,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    Row,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    event,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis.domain import Aggregate, DomainError, DomainEvent, Kind
+from chassis.persistence import tables
+from chassis.persistence.aggregate_table import AggregateTable
+from chassis.persistence.database import create_engine
+from chassis.persistence.outbox import Outbox
+from chassis.persistence.transactor import StaleAggregate, Transactor
+from contracts.events import IntegrationEvent
+from contracts.topics import USERS_USER, Topic
+from contracts.users import UserSignedUpV1
+from tests.integration.chassis.path import count, rows
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
+
+metadata = MetaData(naming_convention=tables.NAMING)
+
+
+class Mood(StrEnum):
+    GLAD = "glad"
+    SAD = "sad"
+
+
+things = Table(
+    "things",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("note", Text),
+    Column("mood", Enum(Mood, name="mood"), nullable=False),
+    Column("tags", JSONB),
+    Column("at", DateTime(timezone=True)),
+    Column("day", Date),
+    Column("price", Numeric(12, 2)),
+    Column("open", Boolean, nullable=False),
+    Column("bytes", LargeBinary),
+    Column("owner", Uuid),
+    UniqueConstraint("name"),
+)
+tables.add_to(metadata)
+
+
+class NameIsTaken(DomainError):
+    kind, code = Kind.CONFLICT, "name-is-taken"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renamed(DomainEvent):
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whispered(DomainEvent):
+    """A fact that nobody outside needs."""
+
+
+class Thing(Aggregate):
+    def __init__(self, id_: UUID, *, version: int = 0, sequence: int = 0, **state: Any) -> None:
+        super().__init__(id_, version=version, sequence=sequence)
+        self.state = state
+
+    @classmethod
+    def named(cls, name: str, **state: Any) -> "Thing":
+        thing = cls(uuid4(), **EMPTY, **state)
+        thing.rename(name)
+        return thing
+
+    def rename(self, name: str) -> None:
+        self.state["name"] = name
+        self._record(Renamed(name=name, occurred_at=NOW))
+
+    def whisper(self) -> None:
+        self._record(Whispered(occurred_at=NOW))
+
+
+EMPTY: dict[str, Any] = dict.fromkeys(["note", "tags", "at", "day", "price", "bytes", "owner"]) | {
+    "mood": Mood.GLAD,
+    "open": True,
+}
+FULL: dict[str, Any] = {
+    "note": "Ünïcode, quotes ' \" and {braces, commas}",
+    "tags": {"a": [1, None, {"b": "c"}]},
+    "at": NOW,
+    "day": date(2026, 1, 2),
+    "price": Decimal("12.30"),
+    "bytes": b"\0\xff{},",
+    "owner": UUID(int=7),
+    "mood": Mood.SAD,
+    "open": False,
+}
+
+
+class Things(AggregateTable[Thing]):
+    table = things
+    topic: ClassVar[Topic] = USERS_USER
+    conflicts: ClassVar[dict[str, type[DomainError]]] = {"things_name_key": NameIsTaken}
+
+    def to_row(self, aggregate: Thing) -> dict[str, Any]:
+        return aggregate.state
+
+    def from_row(self, row: Row[Any]) -> Thing:
+        state = dict(row._mapping)
+        return Thing(
+            state.pop("id"),
+            version=state.pop("version"),
+            sequence=state.pop("sequence"),
+            **state,
+        )
+
+    def translate(self, event: Any) -> IntegrationEvent | None:
+        if isinstance(event, Whispered):
+            return None
+        return UserSignedUpV1(user_id=UUID(int=1), username=event.name)
+
+
+class Work:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+        self.outbox = Outbox("/test", lambda: NOW)
+        self.things = Things(connection, self.outbox)
+
+    async def flush(self) -> None:
+        await self.things.flush()
+        await self.outbox.flush(self.connection)
+
+
+@pytest.fixture
+async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(database, pool_size=5, application_name="test")
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def transact(engine: AsyncEngine) -> Transactor[Work]:
+    return Transactor(engine, Work)
+
+
+async def store(transact: Transactor[Work], *all_: Thing) -> None:
+    async def body(work: Work) -> None:
+        for each in all_:
+            work.things.save(each)
+
+    await transact(body)
+
+
+async def load(transact: Transactor[Work], *ids: UUID) -> dict[UUID, Thing]:
+    async def body(work: Work) -> dict[UUID, Thing]:
+        return dict(await work.things.load(ids))
+
+    return await transact(body)
+
+
+class TestEveryKindOfColumn:
+    @pytest.mark.parametrize("state", [EMPTY, FULL], ids=["empty", "full"])
+    async def test_comes_back_as_it_was_stored(
+        self, transact: Transactor[Work], state: dict[str, Any]
+    ) -> None:
+        thing = Thing(uuid4(), name="a", **state)
+
+        await store(transact, thing)
+
+        assert (await load(transact, thing.id))[thing.id].state == thing.state
+
+    async def test_comes_back_as_it_was_changed_among_others(
+        self, database: str, transact: Transactor[Work]
+    ) -> None:
+        empty, full = Thing(uuid4(), name="a", **EMPTY), Thing(uuid4(), name="b", **FULL)
+        await store(transact, empty, full)
+
+        async def swap(work: Work) -> None:
+            found = await work.things.load([empty.id, full.id])
+            found[empty.id].state = FULL | {"name": "a"}
+            found[full.id].state = EMPTY | {"name": "b"}
+            for each in found.values():
+                work.things.save(each)
+
+        await transact(swap)
+
+        found = await load(transact, empty.id, full.id)
+        assert found[empty.id].state == FULL | {"name": "a"}
+        assert found[full.id].state == EMPTY | {"name": "b"}
+        # What is None is so in one way only, whether it was inserted or updated.
+        await store(transact, Thing(uuid4(), name="c", **EMPTY))
+        nulls = await rows(
+            database, "SELECT DISTINCT tags IS NULL AS n FROM things WHERE note IS NULL"
+        )
+        assert len(nulls) == 1
+
+
+class TestWriting:
+    async def test_new_and_changed_ones_are_one_statement_each(
+        self, engine: AsyncEngine, transact: Transactor[Work]
+    ) -> None:
+        old = [Thing.named(f"old {n}") for n in range(50)]
+        await store(transact, *old)
+        executed: list[str] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+            executed.append(statement.split(maxsplit=1)[0])
+
+        event.listen(engine.sync_engine, "before_cursor_execute", note)
+
+        async def body(work: Work) -> None:
+            for each in (await work.things.load([each.id for each in old])).values():
+                each.rename(f"new {each.state['name']}")
+                work.things.save(each)
+            for n in range(50):
+                work.things.save(Thing.named(f"{n}"))
+
+        await transact(body)
+
+        assert [each for each in executed if each != "SELECT"] == ["INSERT", "UPDATE", "INSERT"]
+        found = await load(transact, *(each.id for each in old))
+        assert {each.version for each in found.values()} == {2}
+        assert {each.sequence for each in found.values()} == {2}
+
+    async def test_what_was_saved_again_after_a_flush_is_written_again(
+        self, transact: Transactor[Work]
+    ) -> None:
+        thing = Thing.named("a")
+
+        async def body(work: Work) -> None:
+            work.things.save(thing)
+            await work.flush()
+            thing.rename("b")
+            work.things.save(thing)
+
+        await transact(body)
+
+        stored = (await load(transact, thing.id))[thing.id]
+        assert (stored.state["name"], stored.version, stored.sequence) == ("b", 2, 2)
+
+    async def test_one_that_another_transaction_changed_is_stale(
+        self, engine: AsyncEngine, transact: Transactor[Work]
+    ) -> None:
+        ours, other = Thing.named("ours"), Thing.named("other")
+        await store(transact, ours, other)
+        async with engine.connect() as connection:
+            work = Work(connection)
+            found = await work.things.load([ours.id, other.id])
+            for each in found.values():
+                each.whisper()
+                work.things.save(each)
+            await store(transact, *(await load(transact, other.id)).values())
+
+            with pytest.raises(StaleAggregate):
+                await work.flush()
+
+    async def test_two_commands_on_one_aggregate_both_happen(
+        self, transact: Transactor[Work]
+    ) -> None:
+        thing = Thing.named("a")
+        await store(transact, thing)
+
+        async def add(work: Work) -> None:
+            found = (await work.things.load([thing.id]))[thing.id]
+            found.rename(found.state["name"] + "+")
+            work.things.save(found)
+
+        await asyncio.gather(*(transact(add) for _ in range(5)))
+
+        stored = (await load(transact, thing.id))[thing.id]
+        assert (stored.state["name"], stored.version) == ("a+++++", 6)
+
+
+class TestRules:
+    async def test_a_unique_constraint_speaks_as_the_rule_it_stands_for(
+        self, transact: Transactor[Work]
+    ) -> None:
+        await store(transact, Thing.named("a"))
+
+        with pytest.raises(NameIsTaken):
+            await store(transact, Thing.named("a"))
+
+    async def test_so_it_does_on_a_change(self, transact: Transactor[Work]) -> None:
+        thing = Thing.named("b")
+        await store(transact, Thing.named("a"), thing)
+
+        async def rename(work: Work) -> None:
+            found = (await work.things.load([thing.id]))[thing.id]
+            found.rename("a")
+            work.things.save(found)
+
+        with pytest.raises(NameIsTaken):
+            await transact(rename)
+
+    async def test_one_that_nobody_gave_a_meaning_is_our_mistake(
+        self, database: str, transact: Transactor[Work]
+    ) -> None:
+        await rows(database, "ALTER TABLE things ADD CONSTRAINT odd CHECK (name <> 'odd')")
+
+        with pytest.raises(IntegrityError):
+            await store(transact, Thing.named("odd"))
+
+    async def test_of_two_that_race_for_a_name_one_gets_it(
+        self, database: str, transact: Transactor[Work]
+    ) -> None:
+        outcomes = await asyncio.gather(
+            *(store(transact, Thing.named("a")) for _ in range(5)), return_exceptions=True
+        )
+
+        assert outcomes.count(None) == 1
+        assert sum(isinstance(each, NameIsTaken) for each in outcomes) == 4
+        assert await count(database, "outbox") == 1
+
+
+class TestTelling:
+    async def test_state_and_events_are_written_together_and_counted_from_one(
+        self, database: str, transact: Transactor[Work]
+    ) -> None:
+        thing = Thing.named("a")
+        thing.whisper()
+        thing.rename("b")
+
+        await store(transact, thing)
+
+        told = await rows(database, "SELECT * FROM outbox ORDER BY position")
+        assert [(row["aggregateid"], row["sequence"]) for row in told] == [
+            (str(thing.id), 1),
+            (str(thing.id), 2),
+        ]
+        assert thing.sequence == 2
+
+    async def test_saving_says_what_happened_once(self, engine: AsyncEngine) -> None:
+        async with engine.connect() as connection:
+            work, thing = Work(connection), Thing.named("a")
+
+            first, second = work.things.save(thing), work.things.save(thing)
+
+        assert [type(each) for each in first] == [Renamed]
+        assert second == []
+
+
+class TestLoading:
+    async def test_asks_once_for_each_and_leaves_out_what_is_not_there(
+        self, engine: AsyncEngine, transact: Transactor[Work]
+    ) -> None:
+        thing = Thing.named("a")
+        await store(transact, thing)
+        async with engine.connect() as connection:
+            work = Work(connection)
+
+            once = await work.things.load([thing.id, uuid4()])
+            again = await work.things.load([thing.id])
+
+        assert list(once) == [thing.id]
+        assert once[thing.id] is again[thing.id]

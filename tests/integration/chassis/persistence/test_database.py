@@ -1,0 +1,46 @@
+"""No connection holds a lock for ever, whatever becomes of its process."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from chassis.persistence.database import create_engine, is_connection_lost
+from chassis.testing import eventually
+from tests.integration.chassis.path import rows
+from tests.integration.chassis.proxy import postgres_through_proxy
+
+
+class TestASession:
+    async def test_that_idles_in_a_transaction_ends_and_gives_its_locks_free(
+        self, database: str
+    ) -> None:
+        await rows(database, "CREATE TABLE t AS SELECT 1 AS a")
+        engine = create_engine(database, pool_size=2, application_name="test")
+        async with contextlib.AsyncExitStack() as open_:
+            # As a frozen worker would: it holds the lock, and does no more.
+            frozen = await open_.enter_async_context(engine.connect())
+            await frozen.execute(text("SELECT * FROM t FOR UPDATE"))
+
+            async with asyncio.timeout(6), engine.begin() as other:
+                await other.execute(text("SELECT * FROM t FOR UPDATE"))
+
+            with pytest.raises(DBAPIError) as raised:
+                await frozen.execute(text("SELECT 1"))
+            assert is_connection_lost(raised.value)
+        await engine.dispose()
+
+    async def test_that_died_in_the_pool_is_replaced(self, database: str) -> None:
+        async with postgres_through_proxy(database) as (url, proxy):
+            engine = create_engine(url, pool_size=1, application_name="test")
+            async with engine.connect() as connection:
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+            proxy.cut()
+            await eventually(lambda: asyncio.sleep(0, driver.is_closed()))
+
+            async with engine.connect() as connection:
+                assert await connection.scalar(text("SELECT 2")) == 2
+            await engine.dispose()

@@ -1,0 +1,357 @@
+"""A command is done whole and once, whatever becomes of its connection and whenever."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis.persistence.database import create_engine, is_connection_lost
+from chassis.persistence.transactor import OutcomeUnknown, StaleAggregate, Transactor
+from chassis.testing import eventually
+from local_cluster.testing import RunningInfrastructure, running_infrastructure
+from tests.integration.chassis.path import rows
+from tests.integration.chassis.proxy import Proxy, postgres_through_proxy
+
+
+class NoteWork:
+    """Notes what it is told when it is flushed."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+        self._notes: list[str] = []
+
+    def note(self, said: str) -> None:
+        self._notes.append(said)
+
+    async def flush(self) -> None:
+        for said in self._notes:
+            await self.connection.execute(text("INSERT INTO notes VALUES (:said)"), {"said": said})
+
+
+class Bench:
+    """A transactor whose connections go by way of a proxy, and a straight way to the truth."""
+
+    def __init__(self, database: str, engine: AsyncEngine, proxy: Proxy) -> None:
+        self.database = database
+        self.engine = engine
+        self.proxy = proxy
+        self.runs = 0
+        self.commits = 0
+
+    def transactor(self, **options: float) -> Transactor[NoteWork]:
+        return Transactor(self.engine, NoteWork, on_commit=self._count_commit, **options)  # type: ignore[arg-type]  # mypy can't match the two options' types
+
+    def _count_commit(self) -> None:
+        self.commits += 1
+
+    def noting(
+        self, said: str, then: Callable[[NoteWork], Awaitable[None]] | None = None
+    ) -> Callable[[NoteWork], Awaitable[str]]:
+        async def body(work: NoteWork) -> str:
+            self.runs += 1
+            work.note(said)
+            if then is not None:
+                await then(work)
+            return f"done {self.runs}"
+
+        return body
+
+    async def notes(self) -> list[str]:
+        return [row["said"] for row in await rows(self.database, "SELECT said FROM notes")]
+
+
+@pytest.fixture
+async def bench(database: str) -> AsyncIterator[Bench]:
+    async with bench_on(database) as bench:
+        yield bench
+
+
+@asynccontextmanager
+async def bench_on(database: str, pool_size: int = 5) -> AsyncIterator[Bench]:
+    await rows(database, "CREATE TABLE notes (said text)")
+    async with postgres_through_proxy(database) as (url, proxy):
+        engine = create_engine(url, pool_size=pool_size, application_name="test")
+        try:
+            yield Bench(database, engine, proxy)
+        finally:
+            await engine.dispose()
+
+
+def once(what: bytes, bench: Bench, *, answered: bool) -> None:
+    """Cut all connections at the first message that holds ``what``: before it, or its answer."""
+    seen = False
+
+    async def cut(data: bytes) -> bool:
+        nonlocal seen
+        if seen or what not in data:
+            return True
+        seen = True
+        return False
+
+    if answered:
+        bench.proxy.on_answer = cut
+    else:
+        bench.proxy.on_request = cut
+
+
+class TestAConnectionLost:
+    @pytest.mark.parametrize("moment", [b"BEGIN", b"INSERT", b"pg_current_xact_id"])
+    async def test_before_commit_the_command_is_done_again(
+        self, bench: Bench, moment: bytes
+    ) -> None:
+        once(moment, bench, answered=False)
+
+        answer = await bench.transactor()(bench.noting("hello"))
+
+        assert await bench.notes() == ["hello"]
+        assert answer == f"done {bench.runs}"
+        assert bench.commits == 1
+
+    async def test_in_the_body_by_the_servers_hand_it_is_done_again(self, bench: Bench) -> None:
+        async def end_own_session_once(work: NoteWork) -> None:
+            if bench.runs == 1:
+                pid = await work.connection.scalar(text("SELECT pg_backend_pid()"))
+                await rows(bench.database, "SELECT pg_terminate_backend($1)", pid)
+
+        await bench.transactor()(bench.noting("hello", end_own_session_once))
+
+        assert await bench.notes() == ["hello"]
+        assert bench.runs == 2
+
+    async def test_as_commit_is_sent_it_is_done_again(self, bench: Bench) -> None:
+        once(b"COMMIT", bench, answered=False)
+
+        await bench.transactor()(bench.noting("hello"))
+
+        assert await bench.notes() == ["hello"]
+        assert bench.runs == 2
+        assert bench.commits == 1
+
+    async def test_as_commit_is_answered_it_is_not_done_twice(self, bench: Bench) -> None:
+        once(b"COMMIT", bench, answered=True)
+
+        answer = await bench.transactor()(bench.noting("hello"))
+
+        assert answer == "done 1"
+        assert await bench.notes() == ["hello"]
+        assert bench.commits == 1
+
+    async def test_and_nobody_left_to_ask_the_outcome_is_unknown(self, bench: Bench) -> None:
+        async def stay_away(data: bytes) -> bool:
+            if b"COMMIT" in data:
+                await bench.proxy.refuse()
+                return False
+            return True
+
+        bench.proxy.on_answer = stay_away
+
+        with pytest.raises(OutcomeUnknown):
+            await bench.transactor(ask_for_s=0.5)(bench.noting("hello"))
+
+        assert bench.runs == 1
+        assert bench.commits == 0
+
+    async def test_a_database_that_stays_away_is_an_error_after_some_tries(
+        self, bench: Bench
+    ) -> None:
+        await bench.proxy.refuse()
+
+        with pytest.raises(ConnectionRefusedError) as raised:
+            await bench.transactor(tries=3)(bench.noting("hello"))
+
+        assert is_connection_lost(raised.value)
+        assert bench.runs == 0
+
+    async def test_a_database_that_comes_back_is_waited_for(self, bench: Bench) -> None:
+        await bench.proxy.refuse()
+        command = asyncio.create_task(bench.transactor(tries=50)(bench.noting("hello")))
+        await asyncio.sleep(0)
+
+        await bench.proxy.accept()
+        await command
+
+        assert await bench.notes() == ["hello"]
+
+    async def test_when_all_commits_are_lost_at_once_askers_do_not_wait_for_one_another(
+        self, database: str
+    ) -> None:
+        async with bench_on(database, pool_size=2) as bench:
+            waiting = 0
+
+            async def cut_two_together(data: bytes) -> bool:
+                nonlocal waiting
+                if b"COMMIT" not in data or waiting == 2:
+                    return True
+                waiting += 1
+                while waiting < 2:  # noqa: ASYNC110 - the other comes by itself
+                    await asyncio.sleep(0.01)
+                return False
+
+            bench.proxy.on_answer = cut_two_together
+            transactor = bench.transactor(ask_for_s=5)
+
+            async with asyncio.timeout(5):
+                await asyncio.gather(*(transactor(bench.noting(each)) for each in "ab"))
+
+            assert sorted(await bench.notes()) == ["a", "b"]
+            assert bench.runs == 2
+
+
+class TestAServerThatCrashes:
+    @pytest.fixture
+    def own_server(self, tmp_path: Path) -> Iterator[RunningInfrastructure]:
+        with running_infrastructure(tmp_path, kafka=False) as server:
+            yield server
+
+    async def test_a_number_given_again_is_not_taken_for_ours(
+        self, own_server: RunningInfrastructure
+    ) -> None:
+        database = own_server.create_database("crashes")
+        await rows(database, "CREATE TABLE others (number text)")
+        async with bench_on(database) as bench:
+            victim = await asyncpg.connect(database)
+            victim_pid = await victim.fetchval("SELECT pg_backend_pid()")
+            numbers: list[str] = []
+            crashed = asyncio.Event()
+
+            async def remember_number(work: NoteWork) -> None:
+                await work.flush()
+                numbers.append(
+                    await work.connection.scalar(text("SELECT pg_current_xact_id()::text"))
+                )
+
+            async def crash_at_commit(data: bytes) -> bool:
+                if b"COMMIT" not in data:
+                    return True
+                # One backend that dies of a signal makes the server begin again from its log.
+                os.kill(victim_pid, signal.SIGKILL)
+                await bench.proxy.refuse()
+                crashed.set()
+                return False
+
+            async def another_has_the_number() -> bool:
+                found = await rows(
+                    database,
+                    "INSERT INTO others VALUES (pg_current_xact_id()::text) RETURNING number",
+                )
+                return bool(found[0]["number"] == numbers[0])
+
+            bench.proxy.on_request = crash_at_commit
+            command = asyncio.create_task(
+                bench.transactor(ask_for_s=20)(bench.noting("hello", remember_number))
+            )
+            await crashed.wait()
+            await eventually(another_has_the_number, despite=(OSError, asyncpg.PostgresError))
+            await bench.proxy.accept()
+
+            with pytest.raises(OutcomeUnknown):
+                await command
+            assert await bench.notes() == []
+            victim.terminate()
+
+
+class TestConflicts:
+    async def test_two_that_read_what_the_other_writes_both_happen_one_after_the_other(
+        self, bench: Bench
+    ) -> None:
+        both_have_read = asyncio.Barrier(2)
+        counts: list[int] = []
+
+        async def count_notes(work: NoteWork) -> None:
+            count = int(await work.connection.scalar(text("SELECT count(*) FROM notes")) or 0)
+            if len(counts) < 2:
+                counts.append(count)
+                await both_have_read.wait()
+            else:
+                counts.append(count)
+
+        transactor = bench.transactor()
+        await asyncio.gather(
+            transactor(bench.noting("a", count_notes)), transactor(bench.noting("b", count_notes))
+        )
+
+        assert sorted(await bench.notes()) == ["a", "b"]
+        assert counts == [0, 0, 1]
+
+    async def test_a_stale_aggregate_is_loaded_again(self, bench: Bench) -> None:
+        async def be_stale_once(_work: NoteWork) -> None:
+            if bench.runs == 1:
+                raise StaleAggregate
+
+        await bench.transactor()(bench.noting("hello", be_stale_once))
+
+        assert await bench.notes() == ["hello"]
+
+    async def test_one_that_stays_in_the_way_is_an_error_after_some_tries(
+        self, bench: Bench
+    ) -> None:
+        async def be_stale(_work: NoteWork) -> None:
+            raise StaleAggregate
+
+        with pytest.raises(StaleAggregate):
+            await bench.transactor(tries=3)(bench.noting("hello", be_stale))
+
+        assert bench.runs == 3
+
+
+class TestAFailure:
+    async def test_of_the_body_keeps_nothing_and_is_not_repeated(self, bench: Bench) -> None:
+        async def fail(work: NoteWork) -> None:
+            await work.flush()
+            raise LookupError("no")
+
+        with pytest.raises(LookupError):
+            await bench.transactor()(bench.noting("hello", fail))
+
+        assert await bench.notes() == []
+        assert (bench.runs, bench.commits) == (1, 0)
+
+    async def test_of_a_rule_in_the_database_is_not_repeated(self, bench: Bench) -> None:
+        await rows(bench.database, "ALTER TABLE notes ADD UNIQUE (said)")
+        transactor = bench.transactor()
+        await transactor(bench.noting("hello"))
+
+        with pytest.raises(IntegrityError):
+            await transactor(bench.noting("hello"))
+
+        assert bench.runs == 2
+
+    async def test_by_cancelling_gives_the_connection_back_clean(self, bench: Bench) -> None:
+        for pause in (0.0, 0.001, 0.003, 0.005, 0.01, 0.02):
+
+            async def sleep(work: NoteWork) -> None:
+                await work.flush()
+                await work.connection.execute(text("SELECT pg_sleep(10)"))
+
+            command = asyncio.create_task(bench.transactor()(bench.noting("hello", sleep)))
+            await asyncio.wait([command], timeout=pause)
+            command.cancel()
+            await asyncio.wait([command])
+            assert command.cancelled()
+
+        async def nobody_is_in_a_transaction() -> bool:
+            left = await rows(
+                bench.database,
+                "SELECT FROM pg_stat_activity WHERE application_name = 'test' AND state <> 'idle'",
+            )
+            return not left
+
+        await eventually(nobody_is_in_a_transaction)
+        assert bench.engine.pool.status().endswith("Current Checked out connections: 0")
+        assert await bench.notes() == []
+
+
+class TestQuery:
+    async def test_reads_outside_of_any_command(self, bench: Bench) -> None:
+        async with bench.transactor().query() as connection:
+            found = await connection.scalar(text("SELECT count(*) FROM notes"))
+
+        assert found == 0

@@ -1,0 +1,172 @@
+import re
+
+import pytest
+from fastapi import APIRouter
+from prometheus_client import REGISTRY
+
+from chassis.correlation import current_correlation
+from chassis.settings import Role
+from chassis.web.health import Health
+from tests.unit.chassis.conftest import Logged, Serve
+
+
+def toys() -> APIRouter:
+    router = APIRouter(prefix="/shop")
+
+    @router.get("/toys/{number}")
+    async def get_toy(number: int) -> str:
+        return current_correlation().correlation_id
+
+    @router.get("/broken")
+    async def get_broken() -> None:
+        raise RuntimeError
+
+    return router
+
+
+class TestIds:
+    @pytest.mark.parametrize("header", ["X-Correlation-ID", "X-Request-ID"])
+    async def test_the_clients_id_goes_all_the_way_and_back(
+        self, serve: Serve, header: str
+    ) -> None:
+        async with serve(toys()) as client:
+            answer = await client.get("/shop/toys/1", headers={header: "order-17"})
+
+        assert answer.json() == "order-17"
+        assert answer.headers["x-correlation-id"] == "order-17"
+        assert answer.headers["x-request-id"] == "order-17"
+
+    async def test_a_request_without_an_id_gets_one(self, serve: Serve) -> None:
+        async with serve(toys()) as client:
+            answer = await client.get("/shop/toys/1")
+
+        assert answer.headers["x-correlation-id"] == answer.json()
+
+    async def test_an_id_that_would_harm_a_log_is_replaced(self, serve: Serve) -> None:
+        async with serve(toys()) as client:
+            answer = await client.get("/shop/toys/1", headers={"X-Request-ID": "x" * 129})
+
+        assert answer.json() != "x" * 129
+        assert answer.headers["x-request-id"] == answer.json()
+
+    @pytest.mark.parametrize("path", ["/nowhere", "/shop/toys/none", "/shop/broken"])
+    async def test_refusals_and_failures_carry_it_too(self, serve: Serve, path: str) -> None:
+        async with serve(toys()) as client:
+            answer = await client.get(path, headers={"X-Request-ID": "order-17"})
+
+        assert answer.headers["x-request-id"] == "order-17"
+        assert answer.json()["correlation_id"] == "order-17"
+
+
+class TestRecords:
+    async def test_a_request_is_one_line_by_its_route_without_its_query(
+        self, serve: Serve, logged: Logged
+    ) -> None:
+        async with serve(toys()) as client:
+            await client.get("/shop/toys/1?email=ann@example.org")
+
+        (line,) = logged
+        assert line.pop("duration_ms") >= 0
+        assert line == {
+            "event": "request",
+            "log_level": "info",
+            "method": "GET",
+            "route": "/shop/toys/{number}",
+            "status": 200,
+        }
+
+    @pytest.mark.parametrize(
+        ("path", "route", "status"),
+        [
+            ("/shop/toys/1", "/shop/toys/{number}", "200"),
+            ("/nowhere/17", "unmatched", "404"),
+            ("/shop/broken", "/shop/broken", "500"),
+        ],
+    )
+    async def test_a_request_is_counted_by_its_route(
+        self, serve: Serve, path: str, route: str, status: str
+    ) -> None:
+        labels = {"method": "GET", "route": route, "status": status}
+        before = REGISTRY.get_sample_value("http_requests_total", labels) or 0
+
+        async with serve(toys()) as client:
+            await client.get(path)
+
+        assert REGISTRY.get_sample_value("http_requests_total", labels) == before + 1
+
+    async def test_a_method_that_nobody_knows_makes_no_metric_of_its_own(
+        self, serve: Serve
+    ) -> None:
+        async with serve(toys()) as client:
+            await client.request("BREW17", "/shop/toys/1")
+
+            assert "BREW17" not in (await client.get("/metrics")).text
+
+    async def test_the_metrics_are_served(self, serve: Serve) -> None:
+        async with serve(toys()) as client:
+            await client.get("/shop/toys/1")
+            answer = await client.get("/metrics")
+
+        assert 'http_requests_total{method="GET",route="/shop/toys/{number}"' in answer.text
+
+
+class TestRoles:
+    async def test_without_the_role_there_are_no_routes_but_health_and_metrics(
+        self, serve: Serve
+    ) -> None:
+        async with serve(toys(), roles=frozenset({Role.RELAY})) as client:
+            paths = ["/shop/toys/1", "/health/live", "/health/ready", "/metrics"]
+            statuses = [(await client.get(path)).status_code for path in paths]
+
+        assert statuses == [404, 200, 200, 200]
+
+
+class TestHealth:
+    async def test_readiness_gives_the_reason_when_there_is_none(self, serve: Serve) -> None:
+        health = Health()
+        health.add("keys", lambda: "no keys fetched yet")
+
+        async with serve(health=health) as client:
+            live, ready = await client.get("/health/live"), await client.get("/health/ready")
+
+        assert live.status_code == 200
+        assert ready.status_code == 503
+        assert ready.json()["code"] == "not-ready"
+        assert ready.json()["errors"] == [
+            {"field": "keys", "code": "not-ready", "message": "no keys fetched yet"}
+        ]
+
+    async def test_trouble_that_takes_nothing_away_is_shown(self, serve: Serve) -> None:
+        health = Health()
+        health.add("agents", lambda: "no partitions", gates=False)
+
+        async with serve(health=health) as client:
+            ready = await client.get("/health/ready")
+
+        assert ready.status_code == 200
+        assert ready.json() == {"status": "ready", "troubles": {"agents": "no partitions"}}
+
+
+class TestDocumentation:
+    async def test_the_page_and_all_it_loads_come_from_here(self, serve: Serve) -> None:
+        async with serve(toys()) as client:
+            page = (await client.get("/docs")).text
+            loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
+            statuses = [(await client.get(url)).status_code for url in loaded]
+
+        assert len(loaded) == 3
+        assert statuses == [200, 200, 200]
+        assert "https://" not in page
+
+    async def test_every_operation_says_that_it_may_answer_with_a_problem(
+        self, serve: Serve
+    ) -> None:
+        async with serve(toys()) as client:
+            document = (await client.get("/openapi.json")).json()
+
+        responses = document["paths"]["/shop/toys/{number}"]["get"]["responses"]
+        assert set(responses) == {"200", "4XX", "5XX"}
+        schema = responses["4XX"]["content"]["application/problem+json"]["schema"]
+        assert schema == {"$ref": "#/components/schemas/Problem"}
+        assert {"Problem", "FieldProblem"} <= set(document["components"]["schemas"])
+        assert set(document["paths"]) == {"/shop/toys/{number}", "/shop/broken"}

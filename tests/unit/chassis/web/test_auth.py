@@ -1,0 +1,314 @@
+import asyncio
+from collections.abc import Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+from uuid import UUID
+
+import pytest
+from fastapi import APIRouter, Depends
+from joserfc import jwt
+from joserfc.jwk import OctKey, OKPKey
+
+from chassis.correlation import new_id
+from chassis.web import auth
+from chassis.web.auth import (
+    OPERATOR,
+    SIGNING_ALGORITHM,
+    TOKEN_TYPE,
+    AccessToken,
+    NotAuthenticated,
+    Principal,
+    TokenExpired,
+    TokenVerifier,
+    authenticated,
+    operator,
+)
+from chassis.web.problems import TemporarilyUnavailable
+from tests.unit.chassis.conftest import Serve, until
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ANN = Principal(UUID(int=17), frozenset())
+OPAL = Principal(UUID(int=18), frozenset({OPERATOR}))
+
+
+class Publisher:
+    """The users service's published keys, which may be away."""
+
+    def __init__(self) -> None:
+        self.keys = [new_key("first")]
+        self.away = False
+        self.asked = 0
+
+    async def __call__(self) -> Mapping[str, Any]:
+        self.asked += 1
+        if self.away:
+            raise ConnectionRefusedError
+        return {"keys": [key.as_dict(private=False) for key in self.keys]}
+
+
+def new_key(kid: str) -> OKPKey:
+    return OKPKey.generate_key("Ed25519", {"kid": kid, "use": "sig", "alg": SIGNING_ALGORITHM})
+
+
+def signed(
+    key: OKPKey,
+    principal: Principal = ANN,
+    *,
+    header: Mapping[str, object] | None = None,
+    claims: Mapping[str, object] | None = None,
+) -> str:
+    token = AccessToken(
+        id=new_id(), principal=principal, issued_at=NOW, lifetime=timedelta(minutes=10)
+    )
+    said = token.claims(issuer="users", audience="onboarding") | dict(claims or {})
+    return jwt.encode(
+        {"alg": SIGNING_ALGORITHM, "typ": TOKEN_TYPE, "kid": key.kid, **(header or {})},
+        {name: value for name, value in said.items() if value is not None},
+        key,
+        algorithms=[SIGNING_ALGORITHM],
+    )
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.at = NOW
+
+    def __call__(self) -> datetime:
+        return self.at
+
+
+@pytest.fixture
+def publisher() -> Publisher:
+    return Publisher()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def verifier(publisher: Publisher, clock: Clock) -> TokenVerifier:
+    return TokenVerifier(publisher, issuer="users", audience="onboarding", now=clock)
+
+
+@asynccontextmanager
+async def running(verifier: TokenVerifier) -> Any:
+    """The verifier as a process runs it, with its first keys."""
+    run = asyncio.create_task(verifier.run())
+    await until(lambda: verifier.trouble() is None)
+    yield
+    await verifier.stop()
+    await run
+
+
+class TestVerifying:
+    async def test_a_token_says_who_asks_and_in_which_roles(
+        self, verifier: TokenVerifier, publisher: Publisher
+    ) -> None:
+        async with running(verifier):
+            principal = await verifier.verify(signed(publisher.keys[0], OPAL))
+
+        assert principal == OPAL
+
+    async def test_it_is_good_until_it_expires_and_5_seconds_more(
+        self, verifier: TokenVerifier, publisher: Publisher, clock: Clock
+    ) -> None:
+        token = signed(publisher.keys[0])
+        async with running(verifier):
+            clock.at = NOW + timedelta(minutes=10, seconds=4)
+            await verifier.verify(token)
+            clock.at += timedelta(seconds=1)
+
+            with pytest.raises(TokenExpired):
+                await verifier.verify(token)
+
+    @pytest.mark.parametrize(
+        "claims",
+        [
+            {"iss": "somebody"},
+            {"aud": "something"},
+            {"sub": "no uuid"},
+            {"iat": int(NOW.timestamp()) + 6},
+            {"exp": "tomorrow"},
+            {"iss": None},
+            {"aud": None},
+            {"sub": None},
+            {"iat": None},
+            {"exp": None},
+            {"jti": None},
+            {"roles": "operator"},
+            {"roles": None},
+        ],
+        ids=str,
+    )
+    async def test_a_claim_that_is_wrong_or_missing_proves_nothing(
+        self, verifier: TokenVerifier, publisher: Publisher, claims: dict[str, object]
+    ) -> None:
+        async with running(verifier):
+            with pytest.raises(NotAuthenticated):
+                await verifier.verify(signed(publisher.keys[0], claims=claims))
+
+    async def test_a_forged_signature_proves_nothing(self, verifier: TokenVerifier) -> None:
+        async with running(verifier):
+            with pytest.raises(NotAuthenticated):
+                await verifier.verify(signed(new_key("first")))
+
+    async def test_another_kind_of_token_proves_nothing(
+        self, verifier: TokenVerifier, publisher: Publisher
+    ) -> None:
+        async with running(verifier):
+            with pytest.raises(NotAuthenticated):
+                await verifier.verify(signed(publisher.keys[0], header={"typ": "JWT"}))
+
+    async def test_an_unsigned_token_proves_nothing(
+        self, verifier: TokenVerifier, publisher: Publisher
+    ) -> None:
+        _, claims, _ = signed(publisher.keys[0]).split(".")
+        unsigned = f"eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.{claims}."
+        async with running(verifier):
+            with pytest.raises(NotAuthenticated):
+                await verifier.verify(unsigned)
+
+    async def test_a_public_key_is_no_shared_secret(
+        self, verifier: TokenVerifier, publisher: Publisher
+    ) -> None:
+        public = publisher.keys[0].as_pem(private=False)
+        token = jwt.encode(
+            {"alg": "HS256", "typ": TOKEN_TYPE, "kid": "first"},
+            AccessToken(
+                id=new_id(), principal=OPAL, issued_at=NOW, lifetime=timedelta(minutes=1)
+            ).claims(issuer="users", audience="onboarding"),
+            OctKey.import_key(public.replace(b"-----", b"")),
+            algorithms=["HS256"],
+        )
+        async with running(verifier):
+            with pytest.raises(NotAuthenticated):
+                await verifier.verify(token)
+
+    @pytest.mark.parametrize("token", ["", "x", "a.b.c", "é.b.c", "x" * 5000])
+    async def test_what_is_no_token_proves_nothing(
+        self, verifier: TokenVerifier, token: str
+    ) -> None:
+        async with running(verifier):
+            with pytest.raises(NotAuthenticated):
+                await verifier.verify(token)
+
+
+class TestKeys:
+    async def test_before_the_first_keys_it_is_not_ready_and_blames_nobody(
+        self, verifier: TokenVerifier, publisher: Publisher
+    ) -> None:
+        assert verifier.gates_readiness
+        assert verifier.trouble() == "no keys fetched yet"
+        with pytest.raises(TemporarilyUnavailable):
+            await verifier.verify(signed(publisher.keys[0]))
+
+    async def test_a_rotated_key_is_found_without_a_restart(
+        self, verifier: TokenVerifier, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(auth, "_UNKNOWN_KEY_PAUSE_S", 0)
+        async with running(verifier):
+            publisher.keys.append(new_key("second"))
+
+            assert await verifier.verify(signed(publisher.keys[1])) == ANN
+            assert await verifier.verify(signed(publisher.keys[0])) == ANN
+
+    async def test_unknown_keys_do_not_make_it_ask_all_the_time(
+        self, verifier: TokenVerifier, publisher: Publisher
+    ) -> None:
+        async with running(verifier):
+            for _ in range(20):
+                with pytest.raises(NotAuthenticated):
+                    await verifier.verify(signed(new_key("unknown")))
+
+        assert publisher.asked == 1
+
+    async def test_keys_stay_good_while_their_publisher_is_away(
+        self, verifier: TokenVerifier, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(auth, "_UNKNOWN_KEY_PAUSE_S", 0)
+        async with running(verifier):
+            publisher.away = True
+            with pytest.raises(NotAuthenticated):
+                await verifier.verify(signed(new_key("unknown")))
+
+            assert await verifier.verify(signed(publisher.keys[0])) == ANN
+            assert verifier.trouble() is None
+
+    async def test_it_asks_until_there_are_keys(
+        self, verifier: TokenVerifier, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(auth, "_RETRY_S", 0)
+        publisher.away = True
+        run = asyncio.create_task(verifier.run())
+        await until(lambda: publisher.asked > 2)
+        publisher.away = False
+        await until(lambda: verifier.trouble() is None)
+        await verifier.stop()
+        await run
+
+
+def doors(verifier: TokenVerifier) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/me")
+    async def get_me(who: Annotated[Principal, Depends(authenticated(verifier))]) -> UUID:
+        return who.id
+
+    @router.get("/ops")
+    async def get_ops(who: Annotated[Principal, Depends(operator(verifier))]) -> UUID:
+        return who.id
+
+    return router
+
+
+class TestDoors:
+    @pytest.mark.parametrize("path", ["/me", "/ops"])
+    async def test_nobody_is_asked_to_authenticate(
+        self, serve: Serve, verifier: TokenVerifier, path: str
+    ) -> None:
+        async with serve(doors(verifier)) as client:
+            answer = await client.get(path)
+
+        assert answer.status_code == 401
+        assert answer.json()["code"] == "not-authenticated"
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+    @pytest.mark.parametrize(
+        ("principal", "path", "status"),
+        [(ANN, "/me", 200), (ANN, "/ops", 403), (OPAL, "/me", 200), (OPAL, "/ops", 200)],
+    )
+    async def test_operators_pass_where_others_do_not(
+        self,
+        serve: Serve,
+        verifier: TokenVerifier,
+        publisher: Publisher,
+        principal: Principal,
+        path: str,
+        status: int,
+    ) -> None:
+        authorization = {"Authorization": f"Bearer {signed(publisher.keys[0], principal)}"}
+        async with serve(doors(verifier)) as client, running(verifier):
+            answer = await client.get(path, headers=authorization)
+
+        assert answer.status_code == status
+        assert answer.json() == str(principal.id) or answer.json()["code"] == "operators-only"
+
+    async def test_an_expired_token_is_told_apart(
+        self, serve: Serve, verifier: TokenVerifier, publisher: Publisher, clock: Clock
+    ) -> None:
+        authorization = {"Authorization": f"Bearer {signed(publisher.keys[0])}"}
+        clock.at += timedelta(hours=1)
+        async with serve(doors(verifier)) as client, running(verifier):
+            answer = await client.get("/me", headers=authorization)
+
+        assert (answer.status_code, answer.json()["code"]) == (401, "token-expired")
+
+    async def test_the_page_can_authorise(self, serve: Serve, verifier: TokenVerifier) -> None:
+        async with serve(doors(verifier)) as client:
+            document = (await client.get("/openapi.json")).json()
+
+        (scheme,) = document["components"]["securitySchemes"].values()
+        assert scheme["flows"]["password"]["tokenUrl"] == "/auth/token"

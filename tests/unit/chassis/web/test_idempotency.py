@@ -1,0 +1,214 @@
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, TypeVar
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import APIRouter, Depends, Header, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, SecretStr
+
+from chassis.domain import DomainError, Kind
+from chassis.persistence.idempotency_keys import IdempotencyKeys, InMemoryIdempotencyKeys
+from chassis.web.auth import Principal
+from chassis.web.idempotency import IdempotentCommand, idempotent
+from tests.unit.chassis.conftest import Serve
+from tests.unit.chassis.persistence.idempotency_keys_suite import IdempotencyKeysSuite
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+T = TypeVar("T")
+
+
+class TestInMemoryIdempotencyKeys(IdempotencyKeysSuite):
+    @pytest.fixture
+    def keys(self) -> IdempotencyKeys:
+        return InMemoryIdempotencyKeys()
+
+
+@dataclass
+class Toys:
+    """A unit of work over a dictionary."""
+
+    idempotency_keys: IdempotencyKeys = field(default_factory=InMemoryIdempotencyKeys)
+    sold: list[str] = field(default_factory=list)
+
+    async def flush(self) -> None:
+        """Nothing is kept back."""
+
+
+class SoldOut(DomainError):
+    kind, code = Kind.CONFLICT, "sold-out"
+
+
+class Order(BaseModel):
+    toy: str
+
+
+class Shop:
+    """A shop with one POST route, its clock and what it sold."""
+
+    def __init__(self) -> None:
+        self.work = Toys()
+        self.now = NOW
+        self.sold_out = False
+        self.status = 201
+
+    async def transact(self, body: Callable[[Toys], Awaitable[T]], /) -> T:
+        return await body(self.work)
+
+    async def sell(self, work: Toys, toy: str) -> int:
+        if self.sold_out:
+            raise SoldOut("Come back tomorrow.")
+        work.sold.append(toy)
+        return len(work.sold)
+
+    def routes(self) -> APIRouter:
+        router = APIRouter(prefix="/shops")
+        once_in_shop = idempotent(
+            self.transact,
+            secret=SecretStr("s" * 32),
+            now=lambda: self.now,
+            principal=whoever_says_so,
+        )
+
+        @router.post("/{shop}/orders", status_code=201)
+        async def post_order(
+            shop: int, order: Order, once: Annotated[IdempotentCommand[Toys], Depends(once_in_shop)]
+        ) -> Response:
+            return await once(
+                lambda work: self.sell(work, order.toy),
+                answer=lambda number: JSONResponse(
+                    {"number": number}, self.status, {"Location": f"/shops/{shop}/orders/{number}"}
+                ),
+            )
+
+        return router
+
+
+async def whoever_says_so(x_who: Annotated[int | None, Header()] = None) -> Principal | None:
+    return None if x_who is None else Principal(UUID(int=x_who))
+
+
+@pytest.fixture
+def shop() -> Shop:
+    return Shop()
+
+
+async def order(
+    client: httpx.AsyncClient,
+    key: str | None,
+    *,
+    toy: str = "bear",
+    path: str = "/shops/1/orders",
+    who: int | None = None,
+) -> httpx.Response:
+    headers = {} if key is None else {"Idempotency-Key": key}
+    if who is not None:
+        headers["X-Who"] = str(who)
+    return await client.post(path, json={"toy": toy}, headers=headers)
+
+
+class TestOnce:
+    async def test_the_same_request_again_gets_the_first_answer_and_changes_nothing(
+        self, serve: Serve, shop: Shop
+    ) -> None:
+        async with serve(shop.routes()) as client:
+            first = await order(client, "key-1")
+            again = await order(client, "key-1")
+
+        assert shop.work.sold == ["bear"]
+        assert (first.status_code, again.status_code) == (201, 201)
+        assert first.content == again.content == b'{"number":1}'
+        assert first.headers["location"] == again.headers["location"] == "/shops/1/orders/1"
+        assert first.headers["content-type"] == again.headers["content-type"]
+        assert "idempotency-replayed" not in first.headers
+        assert again.headers["idempotency-replayed"] == "true"
+        assert first.headers["x-request-id"] != again.headers["x-request-id"]
+
+    async def test_another_body_under_the_key_is_refused(self, serve: Serve, shop: Shop) -> None:
+        async with serve(shop.routes()) as client:
+            await order(client, "key-1")
+            other = await order(client, "key-1", toy="doll")
+
+        assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+        assert shop.work.sold == ["bear"]
+
+    async def test_another_address_on_the_same_route_is_another_request(
+        self, serve: Serve, shop: Shop
+    ) -> None:
+        async with serve(shop.routes()) as client:
+            await order(client, "key-1")
+            other = await order(client, "key-1", path="/shops/2/orders")
+
+        assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+
+    async def test_without_a_key_every_request_counts(self, serve: Serve, shop: Shop) -> None:
+        async with serve(shop.routes()) as client:
+            await order(client, None)
+            await order(client, None)
+
+        assert shop.work.sold == ["bear", "bear"]
+
+    async def test_keys_belong_to_who_sent_them(self, serve: Serve, shop: Shop) -> None:
+        async with serve(shop.routes()) as client:
+            answers = [await order(client, "key-1", who=who) for who in (1, 2, None)]
+
+        assert [answer.json()["number"] for answer in answers] == [1, 2, 3]
+
+    async def test_a_key_lives_24_hours(self, serve: Serve, shop: Shop) -> None:
+        async with serve(shop.routes()) as client:
+            await order(client, "key-1")
+            shop.now = NOW + timedelta(hours=24) - timedelta(microseconds=1)
+            just_before = await order(client, "key-1")
+            shop.now = NOW + timedelta(hours=24)
+            after = await order(client, "key-1", toy="doll")
+
+        assert just_before.json() == {"number": 1}
+        assert after.json() == {"number": 2}
+
+    async def test_a_refusal_is_not_remembered(self, serve: Serve, shop: Shop) -> None:
+        shop.sold_out = True
+        async with serve(shop.routes()) as client:
+            refused = await order(client, "key-1")
+            shop.sold_out = False
+            sold = await order(client, "key-1")
+
+        assert (refused.status_code, sold.status_code) == (409, 201)
+
+    async def test_an_answer_that_is_no_success_is_not_remembered(
+        self, serve: Serve, shop: Shop
+    ) -> None:
+        shop.status = 303
+        async with serve(shop.routes()) as client:
+            await order(client, "key-1")
+            shop.status = 201
+            again = await order(client, "key-1")
+
+        assert again.status_code == 201
+        assert shop.work.sold == ["bear", "bear"]
+
+    @pytest.mark.parametrize("key", ["", "x" * 256, "with space", "umlaut-ä"])
+    async def test_a_key_out_of_bounds_is_refused(self, serve: Serve, shop: Shop, key: str) -> None:
+        async with serve(shop.routes()) as client:
+            answer = await client.post(
+                "/shops/1/orders",
+                json={"toy": "bear"},
+                headers=[(b"Idempotency-Key", key.encode())],
+            )
+
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid-fields")
+        assert answer.json()["errors"][0]["field"] == "Idempotency-Key"
+
+    @pytest.mark.parametrize("key", ["x", "x" * 255, '"8e03978e-40d5"', "!~"])
+    async def test_a_key_within_bounds_is_taken(self, serve: Serve, shop: Shop, key: str) -> None:
+        async with serve(shop.routes()) as client:
+            assert (await order(client, key)).status_code == 201
+
+    async def test_the_page_shows_the_header(self, serve: Serve, shop: Shop) -> None:
+        async with serve(shop.routes()) as client:
+            document = (await client.get("/openapi.json")).json()
+
+        parameters = document["paths"]["/shops/{shop}/orders"]["post"]["parameters"]
+        assert "Idempotency-Key" in [parameter["name"] for parameter in parameters]
