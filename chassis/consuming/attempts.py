@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis.failpoints import failpoint
 from chassis.persistence.tables import tries
 
-# In the place of a subscriber: a chunk, which all of them handle.
+# Stands for the subscriber where the attempt is at a chunk, which all of them handle.
 _CHUNK: Final = ""
 
 
@@ -36,7 +36,7 @@ class Attempts:
         self._now = now
 
     async def begin(self, partition: int, offset: int, subscriber: str = _CHUNK) -> Attempt:
-        """Count one more attempt, in a transaction of its own: of one subscriber, or of a chunk."""
+        """Count one more attempt, in a transaction of its own: by one subscriber, or at a chunk."""
         now = self._now()
         counted = (
             insert(tries)
@@ -61,7 +61,7 @@ class Attempts:
         return Attempt(subscriber, partition, offset, count, first_at)
 
     async def is_any_left(self, partition: int, begin: int, end: int) -> bool:
-        """Tell whether a subscriber began one of these events, and did not live to end it."""
+        """Tell whether an attempt at one of these events was begun and not ended: a worker died."""
         left = exists().where(
             tries.c.subscriber != _CHUNK,
             tries.c.topic == self._topic,

@@ -1,4 +1,4 @@
-"""Events that could not be handled: kept whole and in sight until an operator decides."""
+"""Dead letters: events that could not be handled, parked whole until an operator decides."""
 
 import base64
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ class ParkReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong with an event; the message quotes nothing of what it holds."""
+    """What went wrong with an event; the message quotes nothing of the event."""
 
     reason: ParkReason
     code: str
@@ -42,11 +42,11 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException, *, tries: int, first_tried_at: datetime) -> "Failure":
-        """Say what an exception was: a domain error in its own words, another by its type."""
+        """Describe an exception: a domain error by its code and message, another by its type."""
         if isinstance(error, DomainError):
             code, message = error.code, str(error)
         else:
-            # What an unknown exception says may quote the event, and so personal data.
+            # The message of an unknown exception may quote the event, and so personal data.
             code, message = "unexpected-error", type(error).__qualname__
         # PostgreSQL keeps no NUL, and what can't be kept could not be parked.
         message = message.replace("\0", "\N{REPLACEMENT CHARACTER}")[:_LONGEST_MESSAGE]
@@ -62,12 +62,12 @@ FORKED = Failure(
 
 
 def not_understood(message: str) -> Failure:
-    """Say that a record is no event that the subscriber can read."""
+    """Return the failure of a record that is no event, or none that the subscriber can read."""
     return Failure(ParkReason.NOT_UNDERSTOOD, "not-understood", message)
 
 
 def worker_died(tries: int, first_tried_at: datetime) -> Failure:
-    """Say what is known of an event that nobody lived to report on."""
+    """Return the failure of an event whose workers died before they could report one."""
     return Failure(
         ParkReason.FAILED,
         "worker-died",
@@ -78,7 +78,7 @@ def worker_died(tries: int, first_tried_at: datetime) -> Failure:
 
 
 class CannotRelease(DomainError):
-    """A parked event that is not to be handled now; nothing was changed."""
+    """A parked event can't be handled now; nothing was changed."""
 
     kind = Kind.CONFLICT
 
@@ -100,30 +100,30 @@ class ParkedRecord:
 
     @classmethod
     def of(cls, row: Row[Any]) -> "ParkedRecord":
-        """Make it of a row of ``parked``: as it came, or with the bytes put in their place."""
+        """Make it from a row of ``parked``: as it came, or with an operator's payload."""
         if row.edited_payload is None:
             value, headers = row.payload, headers_in(row.headers)
         else:
-            # Those that came are not this event's: without any, the value tells which it is.
+            # The headers belong to the first payload: without any, the value identifies the event.
             value, headers = row.edited_payload, []
         return cls(row.topic, row.partition, row.offset, row.key, value, headers)
 
 
 def headers_in(kept: Iterable[tuple[str, str | None]]) -> list[tuple[str, bytes | None]]:
-    """Return the headers that a parked event came with, of how they are kept."""
-    return [(name, None if said is None else base64.b64decode(said)) for name, said in kept]
+    """Return the headers that a parked event came with, from the form in which they are kept."""
+    return [(name, None if value is None else base64.b64decode(value)) for name, value in kept]
 
 
 @dataclass(frozen=True, slots=True)
 class ParkedSubject:
-    """An aggregate that an event of its own stopped, and the error."""
+    """An aggregate whose event was parked by an error of its own, and the error's code."""
 
     subject: str
     code: str
 
 
 class Parking:
-    """What one subscriber parks in one transaction."""
+    """The events that one subscriber parks in one transaction."""
 
     def __init__(self, subscriber: str, now: Callable[[], datetime]) -> None:
         self.stopped: list[ParkedSubject] = []
@@ -131,11 +131,14 @@ class Parking:
         self._now = now
         self._rows: list[dict[str, Any]] = []
 
-    def park(self, record: Record, label: EventIdentity | None, failure: Failure) -> None:
-        """Keep a record, with its bytes and headers as they came, for the flush."""
+    def park(self, record: Record, identity: EventIdentity | None, failure: Failure) -> None:
+        """Park a record at the flush, with its bytes and headers as they came."""
         now = self._now()
-        if label is not None and failure.reason in (ParkReason.FAILED, ParkReason.NOT_UNDERSTOOD):
-            self.stopped.append(ParkedSubject(label.subject, failure.code))
+        if identity is not None and failure.reason in (
+            ParkReason.FAILED,
+            ParkReason.NOT_UNDERSTOOD,
+        ):
+            self.stopped.append(ParkedSubject(identity.subject, failure.code))
         self._rows.append(
             {
                 "id": new_id(),
@@ -149,10 +152,10 @@ class Parking:
                     [name, None if value is None else base64.b64encode(value).decode()]
                     for name, value in record.headers
                 ],
-                "subject": label.subject if label else None,
-                "sequence": label.sequence if label else None,
-                "event_id": label.event_id if label else None,
-                "type": label.type if label else None,
+                "subject": identity.subject if identity else None,
+                "sequence": identity.sequence if identity else None,
+                "event_id": identity.event_id if identity else None,
+                "type": identity.type if identity else None,
                 "reason": failure.reason,
                 "error_code": failure.code,
                 "error_message": failure.message,
@@ -163,7 +166,7 @@ class Parking:
         )
 
     async def flush(self, connection: AsyncConnection) -> None:
-        """Write what was parked, in one statement."""
+        """Write the parked events, in one statement."""
         rows, self._rows = self._rows, []
         if rows:
             await connection.execute(insert(parked).on_conflict_do_nothing(), rows)

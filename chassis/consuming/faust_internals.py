@@ -1,4 +1,4 @@
-"""The insides of Faust and aiokafka that the chunk transport was written for."""
+"""The private names and versions of Faust and aiokafka that the chunk transport relies on."""
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -10,7 +10,7 @@ from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from mode.threads import ServiceThread, WorkerThread
 
-# The versions whose insides were read, and what of them is used or overridden below.
+# The versions whose source was read, and the names that the transport uses or overrides.
 _VERSIONS: Final = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 _NAMES: Final[Mapping[type, Sequence[str]]] = {
     driver.AIOKafkaConsumerThread: (
@@ -38,9 +38,9 @@ _NAMES: Final[Mapping[type, Sequence[str]]] = {
 
 
 def check_faust_internals() -> None:
-    """Make sure that the insides of Faust and aiokafka are those that this was written for.
+    """Check that the installed Faust and aiokafka are those that the transport was written for.
 
-    :raises RuntimeError: saying what is another than it was
+    :raises RuntimeError: naming the version or the name that differs
     """
     for package, known in _VERSIONS.items():
         if (found := version(package)) != known:

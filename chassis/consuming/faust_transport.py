@@ -42,8 +42,8 @@ log = structlog.get_logger(__name__)
 _FETCH_WAIT_MS: Final = 100
 _ROOM_WAIT_MS: Final = 10
 _NOTHING_READY_S: Final = 0.02
-# Chunks of a partition that were fetched and are not done: one in hand, and the next. With less
-# nothing would follow a chunk that got lost, and betray it at once.
+# Chunks of a partition that are fetched and not yet processed: one in progress, and the next. With
+# only one, a lost chunk would not be detected by the chunk after it.
 _MOST_AHEAD: Final = 2
 _LOOK_AT_ENDS_EVERY_S: Final = 0.25
 
@@ -51,7 +51,11 @@ _serial = itertools.count()
 
 
 class ChunkReference:
-    """A chunk until it is taken out: Faust keeps the last that it delivered of each partition."""
+    """Holds a chunk until it is taken.
+
+    Faust keeps the last event that it delivered of each partition: it keeps this, and not the
+    chunk's records.
+    """
 
     def __init__(self, chunk: Chunk) -> None:
         self._chunk: Chunk | None = chunk
@@ -85,11 +89,11 @@ class DeliveredChunk(Chunk):
 
 
 FindPositions = Callable[[frozenset[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]]
-"""Where to read each partition from; one that is left out stays unread."""
+"""Returns where to read each partition from; a partition that it leaves out is not read."""
 
 
 class _Thread(WorkerThread):
-    """A thread that keeps no process alive when it hangs, and no event loop while it ends."""
+    """A thread that keeps neither the process alive when it hangs nor the event loop waiting."""
 
     def __init__(self, service: ServiceThread) -> None:
         super().__init__(service)
@@ -100,12 +104,12 @@ class _Thread(WorkerThread):
         try:
             super().run()
         finally:
-            with contextlib.suppress(RuntimeError):  # nobody waits: the loop is closed
+            with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits
                 self.service.parent_loop.call_soon_threadsafe(self.ended.set)
 
 
 class ChunkThread(driver.AIOKafkaConsumerThread):
-    """The consumer's thread: fetches chunks, and keeps the place of every partition."""
+    """The consumer's thread: fetches chunks, and keeps the position of every partition."""
 
     Worker = _Thread
     consumer: "ChunkConsumer"
@@ -122,7 +126,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         self._fetches_each_alone = False
         self._most_records = self.app.conf.broker_max_poll_records
         self._epochs = itertools.count(1)
-        # A seek may not come between a fetch and its account.
+        # No seek may come between a fetch and the position that follows from it.
         self._moving = asyncio.Lock()
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
@@ -134,9 +138,10 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         return consumer
 
     async def stop(self) -> None:
-        """Stop, and wait for the thread's end.
+        """Stop, and wait until the thread has ended.
 
-        mode has the event loop stand still for it, which the thread may have to ask for something.
+        mode would block the event loop meanwhile, and the thread may need an answer of that loop
+        in order to end.
         """
         if self._started.is_set():
             await Service.stop(self)
@@ -144,7 +149,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
                 await self._thread.ended.wait()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        # First, before anything is awaited: what is fetched now belongs to somebody else.
+        # First, before anything is awaited: from now on another worker has these partitions.
         self.fetch_positions.clear()
         self._ahead.clear()
         self.given_up.clear()
@@ -155,7 +160,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         active_partitions: set[TP] | None,
         timeout: float,  # noqa: ASYNC109 - Faust's signature
     ) -> Any:
-        # Copied here, in the main thread, which goes on changing it.
+        # Copied here, in the main thread, which changes the set at any time.
         wanted = frozenset(active_partitions or ())
         return await self.call_thread(self._fetch, wanted)
 
@@ -163,7 +168,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         async with self._moving:
             ours = [tp for tp in self.fetch_positions if tp in wanted]
             ready = sorted(tp for tp in ours if not self._is_far_ahead(tp))
-            # Room may come at any moment where there is none now.
+            # A partition that has enough ahead now may need the next chunk at any moment.
             wait_ms = _FETCH_WAIT_MS if len(ready) == len(ours) else _ROOM_WAIT_MS
             self._look_at_ends()
             if not ready or not self.consumer.flow_active:
@@ -172,7 +177,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             try:
                 found = await self._fetch_each(ready, wait_ms)
             except NoOffsetForPartitionError:
-                return {}  # a rebalance came between; nobody has sought there yet
+                return {}  # a rebalance came between, and no seek has been made yet
             except OffsetOutOfRangeError as error:
                 for tp in error.args[0]:
                     self._give_up(tp, "no longer holds what comes next")
@@ -185,13 +190,13 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             return {tp: [chunk] for tp, chunk in chunks.items() if chunk is not None}
 
     def _is_far_ahead(self, tp: TopicPartition) -> bool:
-        """Tell whether enough of a partition waits here.
+        """Tell whether enough chunks of a partition wait here.
 
-        What is fetched takes memory; and what comes meanwhile is one chunk, instead of one each.
+        Fetched chunks take memory, and records that arrive meanwhile share the next chunk.
         """
-        done = self.consumer.processed_up_to(tp)
+        processed = self.consumer.processed_up_to(tp)
         ahead = self._ahead[tp]
-        while ahead and (done is None or ahead[0] <= done):
+        while ahead and (processed is None or ahead[0] <= processed):
             ahead.popleft()
         return len(ahead) >= _MOST_AHEAD
 
@@ -205,10 +210,11 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             try:
                 found |= await consumer.getmany(*ready, timeout_ms=wait_ms)
                 if sum(map(len, found.values())) < self._most_records:
-                    return found  # there was room for more, and nobody has more
+                    return found  # there was room for more, and no partition has more
             except UnicodeDecodeError:
-                # A header's name, the one thing that aiokafka insists on. It does not say whose,
-                # and what it had taken of the others before is gone: they are read anew.
+                # The name of a header, which aiokafka must decode. The error does not name the
+                # partition, and records that this call had taken of others are gone: all are
+                # fetched again, each partition alone.
                 self._fetches_each_alone = True
                 for tp, position in self.fetch_positions.items():
                     consumer.seek(tp, position.next)
@@ -223,10 +229,10 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         return found
 
     def _chunk_of(self, tp: TopicPartition, records: list[Record]) -> Chunk | None:
-        """Make a chunk of what was fetched, and move the place behind it.
+        """Make a chunk of what was fetched, and move the position behind it.
 
-        Our topics have no holes. Where one shows all the same, the fetch is made again before it
-        is believed: a position that was moved by anything but us must not pass for a hole.
+        Our topics have no holes. Where one appears, the fetch is repeated before the hole is
+        believed: aiokafka's position may have been moved by other code than ours.
         """
         position = self.fetch_positions[tp]
         if records[0].offset != position.next and self._doubted.get(tp) != position.next:
@@ -240,7 +246,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         return DeliveredChunk(tp.topic, tp.partition, position.next, end, position.epoch, records)
 
     def _look_at_ends(self) -> None:
-        """Remember where each partition ended when last fetched, for whoever asks elsewhere."""
+        """Remember where each partition ended when it was last fetched, for the main thread."""
         now = time.monotonic()
         if now - self._looked_at < _LOOK_AT_ENDS_EVERY_S:
             return
@@ -256,7 +262,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
     async def bounds(self, topic: str) -> Mapping[int, tuple[int, int]]:
         """Return the first and the next offset of each partition of a topic.
 
-        :raises KafkaError: the brokers do not say
+        :raises KafkaError: the brokers do not answer
         """
         return cast("Mapping[int, tuple[int, int]]", await self.call_thread(self._bounds, topic))
 
@@ -270,12 +276,12 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         return {tp.partition: (first[tp], following[tp]) for tp in partitions}
 
     def _give_up(self, tp: TopicPartition, reason: str) -> None:
-        """Read no more of a partition, in sight, until somebody decides; the others go on."""
+        """Read no more of a partition until an operator decides, and report it; others are read."""
         position = self.fetch_positions.pop(tp, None)
         consumer = self._ensure_consumer()
         if position is not None and tp in consumer.assignment():
             consumer.pause(tp)
-            consumer.seek(tp, position.next)  # away with what is buffered of it
+            consumer.seek(tp, position.next)  # drops what aiokafka has buffered of it
         self.given_up[tp] = f"{tp.topic}[{tp.partition}] {reason}"
         log.error("partition-given-up", topic=tp.topic, partition=tp.partition, reason=reason)
 
@@ -289,7 +295,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
                 self._seek_to(tp, offset)
 
     async def rewind(self, tp: TopicPartition, offset: int, epoch: int) -> None:
-        """Read on from ``offset``, unless somebody has sought since ``epoch``."""
+        """Read on from ``offset``, unless there was a seek since ``epoch``."""
         await self.call_thread(self._rewind, tp, offset, epoch)
 
     async def _rewind(self, tp: TopicPartition, offset: int, epoch: int) -> None:
@@ -307,7 +313,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             self._ahead[tp].clear()
 
     async def rejoin(self) -> None:
-        """Ask the group to share out its partitions anew; it does if this worker is its leader."""
+        """Ask the group to rebalance; Kafka does so if this worker is the group's leader."""
         await self.call_thread(self._rejoin)
 
     async def _rejoin(self) -> None:
@@ -321,7 +327,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
 
 
 class ChunkConsumer(driver.Consumer):
-    """Faust's consumer, placed by ``progress`` instead of by Kafka's committed offsets."""
+    """Faust's consumer, positioned by ``progress`` instead of by Kafka's committed offsets."""
 
     positions: FindPositions
     _thread: ChunkThread
@@ -344,17 +350,17 @@ class ChunkConsumer(driver.Consumer):
 
     @property
     def given_up(self) -> Mapping[TopicPartition, str]:
-        """Say of which partitions no more is read, and why."""
+        """Return the partitions that are no longer read, and why."""
         return dict(self._thread.given_up)
 
     @property
     def ends(self) -> Mapping[TopicPartition, int | None]:
-        """Return where each partition ended when last fetched."""
+        """Return where each partition ended when it was last fetched."""
         return self._thread.ends
 
     @property
     def processed(self) -> Mapping[TopicPartition, int]:
-        """Return up to where each partition is done, as far as is known here."""
+        """Return up to where each partition is processed, as far as is known here."""
         return {
             tp: offset
             for tp, offset in self._processed.offsets.items()
@@ -362,22 +368,22 @@ class ChunkConsumer(driver.Consumer):
         }
 
     def processed_up_to(self, tp: TopicPartition) -> int | None:
-        """Return up to where a partition is done, as far as is known here."""
+        """Return up to where a partition is processed, as far as is known here."""
         return self._processed.offsets.get(tp)
 
     def lagging(self) -> Mapping[TopicPartition, int]:
-        """Return up to where each partition is done of which more is published."""
+        """Return up to where each partition is processed of which more is published."""
         return self._processed.lagging(self._thread.ends)
 
     async def bounds(self, topic: str) -> Mapping[int, tuple[int, int]]:
         """Return the first and the next offset of each partition of a topic.
 
-        :raises KafkaError: the brokers do not say
+        :raises KafkaError: the brokers do not answer
         """
         return await self._thread.bounds(topic)
 
     async def rejoin(self) -> None:
-        """Ask the group to share out its partitions anew; it does if this worker is its leader."""
+        """Ask the group to rebalance; Kafka does so if this worker is the group's leader."""
         await self._thread.rejoin()
 
     def is_current(self, chunk: Chunk) -> bool:
@@ -389,7 +395,7 @@ class ChunkConsumer(driver.Consumer):
         await self._thread.rewind(chunk.tp, offset, chunk.epoch)
 
     async def go_back(self, tp: TopicPartition, offset: int) -> None:
-        """Read on from ``offset``: less is done than was thought here."""
+        """Read on from ``offset``: an operator has moved progress back."""
         position = self.fetch_positions.get(tp)
         if position is not None:
             log.info("rewind", topic=tp.topic, partition=tp.partition, offset=offset)
@@ -406,10 +412,10 @@ class ChunkConsumer(driver.Consumer):
         self._processed.end(chunk, next_offset)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Place every assigned partition; Faust asks after each assignment and flow stop.
+        """Position every assigned partition; Faust calls it after each assignment and flow stop.
 
-        It is not kept waiting: a partition without a position is not read, and the database that
-        knows the place may be away for a while.
+        It returns at once: a partition without a position is not read, and the database that
+        knows the position may be unreachable for a while.
         """
         if self._positioning is not None:
             self._positioning.cancel()
@@ -422,7 +428,7 @@ class ChunkConsumer(driver.Consumer):
             offsets = await self.positions(assigned)
             self._processed.start(offsets)
             await self._thread.seek_all(offsets)
-        except Exception as error:  # noqa: BLE001 - without places nothing is read, and nobody told
+        except Exception as error:  # noqa: BLE001 - the watchdog ends the process
             await self.crash(error)
 
     async def force_commit(
@@ -430,13 +436,11 @@ class ChunkConsumer(driver.Consumer):
         topics: Any = None,
         start_new_transaction: bool = True,  # noqa: FBT001, FBT002 - Faust's signature
     ) -> bool:
-        """Tell lag tools how far we are, and look for a last chunk that got lost.
+        """Commit offsets for lag tools, and look for a last chunk that got lost.
 
-        Faust calls it on its commit timer; nothing of ours depends on what Kafka keeps of it.
+        Faust calls it on its commit timer; nothing of ours reads the committed offsets.
         """
-        mine = {
-            tp: done for tp, done in self._processed.offsets.items() if tp in self.fetch_positions
-        }
+        mine = self.processed
         if mine:
             await self._thread.commit_for_lag_tools(mine)
         for tp, position in self._processed.lost(
@@ -447,7 +451,7 @@ class ChunkConsumer(driver.Consumer):
         return True
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Leave out Faust's own stall report: it looks at acknowledgements, and there are none."""
+        """Leave out Faust's own stall report: it looks at acknowledgements, and we make none."""
 
     async def on_stop(self) -> None:
         if self._positioning is not None:
@@ -462,7 +466,7 @@ class ChunkTransport(driver.Transport):
 
 
 class ChunkSchema(faust.Schema[Any, Any]):
-    """Gives the agent the parcel as it is: decoding is the subscriber's."""
+    """Gives the agent the chunk as it is: the subscriber decodes it."""
 
     def loads_key(self, app: Any, message: Any, **_kwargs: Any) -> Any:
         return message.key
@@ -472,9 +476,10 @@ class ChunkSchema(faust.Schema[Any, Any]):
 
 
 class NoTables(TableManager):
-    """Faust's tables, of which there are none here: nobody waits for one to be declared late.
+    """Faust's tables, of which there are none here.
 
-    Faust gives them a second before it joins the group: a fifth of what a restart may take.
+    Faust waits a second for tables to be declared before it joins the group, which is a fifth of
+    the time that a restart may take.
     """
 
     async def sleep(self, n: Seconds) -> None:

@@ -1,6 +1,6 @@
-"""What a subscriber has seen of each aggregate: it drops repeats and notices what is missing.
+"""What a subscriber has seen of each aggregate: it drops repeats and notices gaps.
 
-One row an aggregate, so it grows with them and never with events.
+The table has one row an aggregate, so it grows with aggregates and never with events.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -30,7 +30,8 @@ from chassis.consuming.records import EventIdentity
 from chassis.persistence.bulk import insert_rows
 from chassis.persistence.tables import inbox_missing, parked
 
-# A jump of billions can only be a producer's mistake: it is noticed, not written out.
+# A jump of billions can only be a producer's mistake: the gap is noticed, and only its last part
+# is written out.
 LARGEST_GAP: Final = 10_000
 
 Newest = tuple[int, UUID]
@@ -61,19 +62,19 @@ class Seen:
     parked: bool = False
 
     def judge(self, sequence: int, event_id: UUID, *, from_beginning: bool) -> Verdict:
-        """Say what the event is, and count it as seen.
+        """Return what the event is, and count it as seen.
 
-        Order of the rules: a hole that is filled, what was there before, what waits for its
-        turn, what is new.
+        Order of the rules: an event that fills a gap, one that was seen before, one behind a
+        parked event, a new one.
         """
-        # One that starts late takes the first that it sees for the next.
+        # A subscriber that starts late takes the first event that it sees as the next.
         expected = self.last + 1 if self.last or from_beginning else sequence
         if sequence in self.missing:
             self.missing.discard(sequence)
             verdict = Verdict.LATE
         elif sequence < expected:
-            # UUIDv7 grows with time: a number used again later is another history of the
-            # producer, restored from an older copy.
+            # UUIDv7 grows with time. A sequence that is used again by a newer event is a forked
+            # history: the producer was restored from an older backup.
             verdict = Verdict.FORKED if event_id > self.greatest_id else Verdict.REPEAT
         elif sequence > expected:
             self.missing.update(range(max(expected, sequence - LARGEST_GAP), sequence))
@@ -107,21 +108,20 @@ class Inbox:
         connection: AsyncConnection,
         subscriber: str,
         topic: str,
-        labels: Iterable[EventIdentity],
+        identities: Iterable[EventIdentity],
         *,
         from_beginning: bool,
     ) -> "Inbox":
         """Count these events as seen, and return what was seen before, to judge them by.
 
-        The rows of their subjects are locked, in key order, made first where missing. What is
-        missing and what is parked is read when the locks are had, for a statement sees nothing of
-        what was committed while it waited; there is none of a subject that is met for the first
-        time.
+        The rows of their subjects are locked in key order, and inserted where missing. Gaps and
+        parked events are read in a second statement, once the locks are held: a statement does
+        not see what was committed while it waited. A subject without a row has neither.
         """
         newest: dict[str, Newest] = {}
-        for label in labels:
-            last, id_ = newest.get(label.subject, _NOTHING)
-            newest[label.subject] = max(last, label.sequence), max(id_, label.event_id)
+        for identity in identities:
+            last, id_ = newest.get(identity.subject, _NOTHING)
+            newest[identity.subject] = max(last, identity.sequence), max(id_, identity.event_id)
         rows: dict[str, Seen] = {}
         if newest:
             before = await advance(connection, subscriber, topic, newest)
@@ -136,18 +136,18 @@ class Inbox:
                         rows[subject].missing.add(sequence)
         return cls(subscriber, topic, rows, from_beginning=from_beginning)
 
-    def judge(self, label: EventIdentity) -> Verdict:
-        """Say what an event is, and count it."""
-        return self._rows[label.subject].judge(
-            label.sequence, label.event_id, from_beginning=self._from_beginning
+    def judge(self, identity: EventIdentity) -> Verdict:
+        """Return what an event is, and count it."""
+        return self._rows[identity.subject].judge(
+            identity.sequence, identity.event_id, from_beginning=self._from_beginning
         )
 
     def block(self, subject: str) -> None:
-        """Let what comes later of this subject wait behind what was just parked."""
+        """Have later events of this subject park behind the one that was just parked."""
         self._rows[subject].parked = True
 
     async def flush(self, connection: AsyncConnection, now: Callable[[], datetime]) -> None:
-        """Write which holes opened and which closed; the rest is counted already."""
+        """Write which gaps opened and which closed; the rest is written already."""
         opened: list[dict[str, Any]] = []
         closed: list[tuple[str, int]] = []
         for subject, seen in self._rows.items():
@@ -177,9 +177,9 @@ class Inbox:
 async def advance(
     connection: AsyncConnection, subscriber: str, topic: str, newest: Mapping[str, Newest]
 ) -> dict[str, Newest | None]:
-    """Lock the rows of subjects, move them up to what is the newest now, and return the old ones.
+    """Lock the rows of subjects, move them up to these, and return what they were before.
 
-    One statement. In the answer None: the subject is met for the first time.
+    One statement. None in the result: the subject had no row.
     """
     subjects = sorted(newest)
     counted = await connection.execute(
@@ -198,12 +198,12 @@ async def advance(
 async def lock_subject(
     connection: AsyncConnection, subscriber: str, topic: str, subject: str
 ) -> None:
-    """Let live events of a subject wait until the transaction ends."""
+    """Have live events of a subject wait until this transaction ends."""
     await advance(connection, subscriber, topic, {subject: _NOTHING})
 
 
-# What an event is judged by is what was there before, which only `old` tells in the statement
-# that locks (PostgreSQL 18). The arrays' order is the order of the locks.
+# `old` is the row before this statement, which is what events are judged by (PostgreSQL 18). The
+# order of the arrays is the order of the locks.
 _COUNT_IN: Final = text("""
     INSERT INTO inbox AS seen (subscriber, topic, subject, last_sequence, greatest_event_id)
     SELECT :of_subscriber, :of_topic, subject, last, id
@@ -223,7 +223,7 @@ _LOAD: Final = union_all(
         inbox_missing.c.topic == _topic,
         inbox_missing.c.subject == func.any(_subjects),
     ),
-    # Without a number: events of this subject are parked.
+    # A row without a sequence: events of this subject are parked.
     select(parked.c.subject, cast(null(), BigInteger))
     .where(
         parked.c.subscriber == _subscriber,

@@ -1,4 +1,8 @@
-"""How far each subscriber has come in each partition: the row that decides, in its own database."""
+"""The ``progress`` table: the next offset of each subscriber in each partition.
+
+It is in the service's own database, and moved in the transaction of the effects. It decides what
+is handled; Kafka's committed offsets do not.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +20,7 @@ from chassis.persistence.tables import Moment, progress
 
 @dataclass(frozen=True, slots=True)
 class SubscriberOffset:
-    """How far one subscriber is in one partition: all before ``next_offset`` is done."""
+    """The next offset of one subscriber in one partition: all before it is processed."""
 
     subscriber: str
     tp: TopicPartition
@@ -51,7 +55,7 @@ async def read_offsets(
 
 @dataclass(frozen=True, slots=True)
 class OffsetRange:
-    """All of a partition from one offset up to, not including, another."""
+    """The offsets of a partition from ``begin`` up to, not including, ``end``."""
 
     partition: int
     begin: int
@@ -129,11 +133,11 @@ async def begin(
     bounds: Mapping[int, tuple[int, int]],
     now: Callable[[], datetime],
 ) -> Sequence[SubscriberOffset]:
-    """Return how far each subscriber is in each partition; it begins where it was in none yet.
+    """Insert the rows that are missing, and return the offset of each subscriber in each partition.
 
-    ``bounds`` are the first and the next offset of every partition of the topic, whoever reads it:
-    a subscriber that starts now starts so everywhere at once, and reads from its beginning a
-    partition that is added later. One that is paused is paused there too.
+    ``bounds`` are the first and the next offset of every partition of the topic, whichever worker
+    reads it: a subscriber that starts now does so in all of them at once, and reads a partition
+    that is added later from its beginning. One that is paused is paused there too.
     """
     names = [each.name for each in subscribers]
     mine = (progress.c.topic == topic) & (progress.c.subscriber == func.any(names))
@@ -165,7 +169,7 @@ async def begin(
 async def read(
     connection: AsyncConnection, subscribers: Iterable[Subscriber[Any]]
 ) -> Sequence[SubscriberOffset]:
-    """Return how far these subscribers are, wherever they have begun."""
+    """Return the offsets of these subscribers in all partitions where they have begun."""
     theirs = [(each.name, each.topic.name) for each in subscribers]
     found = await connection.execute(
         select(progress).where(tuple_(progress.c.subscriber, progress.c.topic).in_(theirs))

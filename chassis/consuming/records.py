@@ -1,4 +1,4 @@
-"""A record as Kafka gave it, and what it says of itself before anyone opens it."""
+"""A record as Kafka delivered it, and which event it holds, read without parsing its value."""
 
 import re
 from collections.abc import Sequence
@@ -39,40 +39,40 @@ class EventIdentity(NamedTuple):
 
 
 def identity_of(record: Record) -> EventIdentity:
-    """Read a record's label: from its headers, and only where they do not tell from its value.
+    """Return which event a record holds: from its headers, or else from its value.
 
-    :raises InvalidEnvelope: neither says which event this is
+    :raises InvalidEnvelope: neither identifies an event
     """
-    return _label_in_headers(record.headers) or identity_in(decode(record.value))
+    return _identity_in_headers(record.headers) or identity_in(decode(record.value))
 
 
 def identity_in(envelope: Envelope) -> EventIdentity:
-    """Return the label that belongs on an event."""
+    """Return the identity of an event."""
     return EventIdentity(envelope.subject, envelope.sequence, envelope.id, envelope.type)
 
 
-def open_record(record: Record, label: EventIdentity) -> Envelope:
+def open_record(record: Record, identity: EventIdentity) -> Envelope:
     """Parse the value of a record.
 
-    :raises InvalidEnvelope: it is no event, or another than its label says
+    :raises InvalidEnvelope: it is no event, or another than the headers identify
     """
     envelope = decode(record.value)
-    if identity_in(envelope) != label:
+    if identity_in(envelope) != identity:
         raise InvalidEnvelope("headers: not those of the event in the value")
     return envelope
 
 
-def _label_in_headers(headers: Sequence[tuple[str, bytes | None]]) -> EventIdentity | None:
-    # Of two headers with one name, the first counts; one without a value says nothing.
-    said = {name: value or b"" for name, value in reversed(headers)}
-    if said.get("content-type") != CONTENT_TYPE.encode():
+def _identity_in_headers(headers: Sequence[tuple[str, bytes | None]]) -> EventIdentity | None:
+    # Of two headers with one name the first counts; a header without a value counts as empty.
+    found = {name: value or b"" for name, value in reversed(headers)}
+    if found.get("content-type") != CONTENT_TYPE.encode():
         return None
-    sequence = said.get("sequence", b"")
+    sequence = found.get("sequence", b"")
     if not _TEN_DIGITS.fullmatch(sequence) or not int(sequence):
         return None
     try:
-        event_id = UUID(said.get("id", b"").decode("ascii"))
-        subject, type_ = said.get("subject", b"").decode(), said.get("type", b"").decode()
+        event_id = UUID(found.get("id", b"").decode("ascii"))
+        subject, type_ = found.get("subject", b"").decode(), found.get("type", b"").decode()
     except ValueError:
         return None
     if event_id.version != _UUID_VERSION:

@@ -1,4 +1,4 @@
-"""What to make of a failure while handling events: wait, suspect the event, or stop."""
+"""What follows from a failure: retry, blame the event, or stop the consumer."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from chassis.domain import DomainError, Kind
 from chassis.persistence.database import is_conflict, is_connection_lost, is_unwell
 from chassis.persistence.transactor import StaleAggregate
 
-#: So many aggregates parked with one error within a minute are no bad events but a bad deploy.
+#: More aggregates parked with one error within a minute mean a bad deploy, not bad events.
 DEAD_LETTER_LIMIT: Final = 50
 _LIMIT_WITHIN_S: Final = 60.0
 
@@ -29,20 +29,20 @@ BACKOFF: Final = Backoff(first_s=0.05, longest_s=5.0)
 
 
 class LimitExceeded(Exception):
-    """Too many aggregates would park with one error; stopped, so that a person looks first."""
+    """Too many aggregates would park with one error: the consumer stops until it is restarted."""
 
 
 class DeadLetterLimit:
-    """The aggregates of one topic that failed within the last minute, and why."""
+    """Counts the aggregates of one topic that parked within the last minute, by error code."""
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
         self._lately: deque[tuple[float, ParkedSubject]] = deque()
 
     def add(self, parked: Sequence[ParkedSubject]) -> None:
-        """Count these as well.
+        """Count these too.
 
-        :raises LimitExceeded: they are too many
+        :raises LimitExceeded: too many aggregates parked with one code
         """
         now = time.monotonic()
         self._lately.extend((now, each) for each in parked)
@@ -57,15 +57,15 @@ class DeadLetterLimit:
 
 
 def is_permanent(error: Exception) -> bool:
-    """Tell whether the same event would be refused again, however often it is tried."""
+    """Tell whether the event would be refused again, however often it is tried."""
     return isinstance(error, DomainError) and error.kind in _PERMANENT
 
 
 async def is_transient(error: Exception, times: int, engine: AsyncEngine) -> bool:
-    """Tell whether it is no fault of the event, having happened ``times`` times in a row.
+    """Tell whether the event is not to blame for an error that came ``times`` times in a row.
 
-    Another transaction is in the way, or the database away. Where a connection was lost and the
-    database says again and again that it is well, the event is suspected.
+    It is not for a conflict with another transaction, nor while the database is unreachable. It
+    is where connections are lost again and again while the database answers a probe.
     """
     if isinstance(error, StaleAggregate) or is_conflict(error):
         return times <= _MOST_CONFLICTS

@@ -1,4 +1,4 @@
-"""Who wants which events, from when on, and what is done with each."""
+"""Subscribers: which events are consumed, from where on, and by which handler."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Start(StrEnum):
 
 
 class Subscriber(Protocol[W_contra]):
-    """Something that takes the records of one topic, in order, and remembers how far it came."""
+    """Consumes the records of one topic in order; its progress is kept under its name."""
 
     @property
     def name(self) -> str: ...
@@ -59,9 +59,9 @@ class Subscriber(Protocol[W_contra]):
         now: Callable[[], datetime],
         failure: Failure | None = None,
     ) -> Sequence[ParkedSubject]:
-        """Take records, in their order, in the open transaction; return what was stopped.
+        """Handle records, in their order, in the open transaction; return whose events parked.
 
-        With ``failure`` the one record is parked for that reason, if it would be handled.
+        With ``failure`` the one record is parked for that reason, where it would be handled.
         """
 
     async def take_parked(
@@ -74,22 +74,22 @@ class Subscriber(Protocol[W_contra]):
         counted: bool,
         in_order: bool,
     ) -> Failure | None:
-        """Handle a record that was parked, as a live one is; or say why it stays parked.
+        """Handle a record that was parked, as a live one is; or return why it stays parked.
 
-        One that was ``counted`` when it came has its place in its subject. Another is given it
-        now, and handled there unless ``in_order`` is false.
+        A record that was ``counted`` when it was parked has its sequence in the inbox. Another is
+        counted now, and with ``in_order`` it stays parked where its sequence is not the next.
 
-        :raises SeenAlready: another had its place
+        :raises SeenAlready: the inbox has counted another event under its sequence
         """
 
 
 @dataclass(frozen=True)
 class EventSubscriber(Generic[W]):
-    """Handles some types of event, each once, in order per subject.
+    """Handles some types of events, each event once, in order per subject.
 
-    :param name: ``<service>.<what it does>``; it stays, for its progress is kept under it
-    :param handlers: the contract's model of each wanted type, and what is done with it
-    :param empty_state: undoes all that it ever did, so that it can begin anew; None: nothing can
+    :param name: ``<service>.<what it does>``; never changed, for progress is kept under it
+    :param handlers: the contract's model of each wanted type, and its handler
+    :param empty_state: undoes all that it ever did, so that it can begin again; None: nothing can
     """
 
     name: str
@@ -104,7 +104,7 @@ class EventSubscriber(Generic[W]):
 
     @cached_property
     def _families(self) -> frozenset[str]:
-        """Return the types wanted, without their versions."""
+        """Return the wanted types, without their versions."""
         return frozenset(_family(type_) for type_ in self._models)
 
     async def take(
@@ -116,20 +116,20 @@ class EventSubscriber(Generic[W]):
         failure: Failure | None = None,
     ) -> Sequence[ParkedSubject]:
         parking = Parking(self.name, now)
-        labelled = [(record, *_try_label(record)) for record in records]
+        identified = [(record, *_try_identify(record)) for record in records]
         inbox = await Inbox.lock(
             connection,
             self.name,
             self.topic.name,
-            [label for _, label, _ in labelled if label is not None],
+            [identity for _, identity, _ in identified if identity is not None],
             from_beginning=self.starts is Start.BEGINNING,
         )
-        for record, label, invalid in labelled:
-            if label is None:
+        for record, identity, invalid in identified:
+            if identity is None:
                 parking.park(record, None, not_understood(invalid))
                 self._count(Verdict.NEXT, "parked")
             else:
-                await self._take_one(work, record, label, inbox, parking, failure)
+                await self._take_one(work, record, identity, inbox, parking, failure)
         await inbox.flush(connection, now)
         await parking.flush(connection)
         return parking.stopped
@@ -144,40 +144,41 @@ class EventSubscriber(Generic[W]):
         counted: bool,
         in_order: bool,
     ) -> Failure | None:
-        label, invalid = _try_label(record)
-        if label is None:
+        identity, invalid = _try_identify(record)
+        if identity is None:
             return not_understood(invalid)
-        verdict = Verdict.NEXT if counted else await self._count_in(connection, label, now)
+        verdict = Verdict.NEXT if counted else await self._count_in(connection, identity, now)
         if verdict is Verdict.REPEAT:
             raise SeenAlready(
-                f"{self.name} has seen number {label.sequence} of {label.subject}: discard this one"
+                f"{self.name} has handled number {identity.sequence} of {identity.subject}:"
+                " discard this one"
             )
-        if _family(label.type) not in self._families:
+        if _family(identity.type) not in self._families:
             return None
         if in_order and verdict is Verdict.FORKED:
             return FORKED
         if in_order and verdict is Verdict.BEHIND:
             return BEHIND
-        return await self._open_and_handle(work, record, label)
+        return await self._open_and_handle(work, record, identity)
 
     async def _count_in(
-        self, connection: AsyncConnection, label: EventIdentity, now: Callable[[], datetime]
+        self, connection: AsyncConnection, identity: EventIdentity, now: Callable[[], datetime]
     ) -> Verdict:
         inbox = await Inbox.lock(
             connection,
             self.name,
             self.topic.name,
-            [label],
+            [identity],
             from_beginning=self.starts is Start.BEGINNING,
         )
-        verdict = inbox.judge(label)
+        verdict = inbox.judge(identity)
         await inbox.flush(connection, now)
         return verdict
 
-    def label_of_edited(self, payload: bytes) -> EventIdentity:
-        """Return the label of an event that an operator wrote.
+    def identity_of_edited(self, payload: bytes) -> EventIdentity:
+        """Return the identity of an event that an operator wrote.
 
-        :raises InvalidEnvelope: it is none, or none that this subscriber handles
+        :raises InvalidEnvelope: it is no event, or none that this subscriber handles
         """
         envelope = decode(payload)
         model = self._models.get(envelope.type)
@@ -190,44 +191,44 @@ class EventSubscriber(Generic[W]):
         self,
         work: W,
         record: Record,
-        label: EventIdentity,
+        identity: EventIdentity,
         inbox: Inbox,
         parking: Parking,
         failure: Failure | None,
     ) -> None:
-        verdict = inbox.judge(label)
+        verdict = inbox.judge(identity)
         if verdict is Verdict.REPEAT:
             return self._count(verdict, "dropped")
-        if _family(label.type) not in self._families:
+        if _family(identity.type) not in self._families:
             return self._count(verdict, "passed-over")
         if verdict is Verdict.FORKED:
             failure = FORKED
         elif verdict is Verdict.BEHIND:
             failure = BEHIND
         elif failure is None:
-            failure = await self._open_and_handle(work, record, label)
+            failure = await self._open_and_handle(work, record, identity)
         if failure is None:
             return self._count(verdict, "handled")
-        parking.park(record, label, failure)
-        inbox.block(label.subject)
+        parking.park(record, identity, failure)
+        inbox.block(identity.subject)
         return self._count(verdict, "parked")
 
     async def _open_and_handle(
-        self, work: W, record: Record, label: EventIdentity
+        self, work: W, record: Record, identity: EventIdentity
     ) -> Failure | None:
-        """Handle an event, or say why nobody can."""
-        model = self._models.get(label.type)
+        """Handle an event, or return why it can't be handled."""
+        model = self._models.get(identity.type)
         if model is None:
-            return not_understood(f"{label.type}: no version that {self.name} knows")
+            return not_understood(f"{identity.type}: no version that {self.name} knows")
         try:
-            envelope = open_record(record, label)
+            envelope = open_record(record, identity)
             event = event_in(envelope, model)
         except InvalidEnvelope as error:
             return not_understood(str(error))
         with (
             use_correlation(CorrelationContext(envelope.correlationid, str(envelope.id))),
             telemetry.span(
-                f"{self.name} {label.type}", SpanKind.CONSUMER, parent=envelope.traceparent
+                f"{self.name} {identity.type}", SpanKind.CONSUMER, parent=envelope.traceparent
             ),
         ):
             await self.handlers[model](work, event, envelope)
@@ -241,7 +242,7 @@ class EventSubscriber(Generic[W]):
 
 @dataclass(frozen=True)
 class RecordSubscriber(Generic[W]):
-    """Takes every record of a topic as it came, whatever it holds; it tells repeats itself."""
+    """Keeps every record of a topic as it came, whatever it holds; ``keep`` finds repeats."""
 
     name: str
     topic: Topic
@@ -262,11 +263,11 @@ class RecordSubscriber(Generic[W]):
             return ()
         parking = Parking(self.name, now)
         for record in records:
-            # Without a subject: what could not be kept blocks nobody.
+            # Without a subject: a record that could not be kept blocks no others.
             parking.park(record, None, failure)
         await parking.flush(connection)
         telemetry.consumer_events.labels(self.name, "parked").inc(len(records))
-        # Each counts as an aggregate of its own, so that a bad deploy stops instead of parking all.
+        # Each counts as an aggregate of its own, so that the dead-letter limit holds here too.
         return [ParkedSubject(f"{each.partition}@{each.offset}", failure.code) for each in records]
 
     async def take_parked(
@@ -283,7 +284,7 @@ class RecordSubscriber(Generic[W]):
         return None
 
 
-def _try_label(record: Record) -> tuple[EventIdentity | None, str]:
+def _try_identify(record: Record) -> tuple[EventIdentity | None, str]:
     try:
         return identity_of(record), ""
     except InvalidEnvelope as error:
