@@ -15,8 +15,7 @@ from chassis.operations.commands.context import (
     operator_of,
 )
 from notification_service.deliveries import State
-from notification_service.http import DeliveryPage, Search, page_of
-from notification_service.queries import ListDeliveries
+from notification_service.queries import DeliverySearch, ListDeliveries
 from notification_service.retry import RetryDelivery
 
 _COLUMNS = ("id", "rule", "state", "attempts", "last_error", "address", "created_at")
@@ -43,10 +42,8 @@ def deliveries_commands(terminal: CommandContext[Any, Any]) -> click.Group:
 def list_deliveries(
     terminal: CommandContext[Any, Any], /, *, as_json: bool, **options: Any
 ) -> None:
-    search = asked(Search, **options)
-    page: DeliveryPage = terminal.run(
-        lambda operations: page_of(ListDeliveries(operations.engine), search)
-    )
+    search = asked(DeliverySearch, **options)
+    page = terminal.run(lambda operations: ListDeliveries(operations.engine)(search))
     if as_json:
         echo_json(page)
         return

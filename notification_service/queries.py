@@ -1,44 +1,85 @@
-"""What operators see of the deliveries."""
+"""The deliveries as operators see them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Final
 from uuid import UUID
 
-from sqlalchemy import Row, select
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chassis.web.paging import PageLimit, Search, matching, page_of
+from contracts.envelope import Name, ShortName
 from notification_service.deliveries import State
 from notification_service.tables import deliveries
 
+_FILTERS: Final = {
+    name: deliveries.c[name] for name in ("state", "rule", "event_id", "correlation_id")
+}
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryFilter:
-    """Which deliveries are meant: those that match everything that is said."""
+
+class DeliveryView(BaseModel):
+    """One rule's answer to one event, and how far it has come."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    rule: str
+    event_id: UUID
+    medium: str
+    address: str
+    text: str
+    state: State
+    attempts: int
+    last_error: Annotated[
+        str | None, Field(description="The other side's own code, if it gave one.")
+    ]
+    next_attempt_at: datetime | None
+    unsure_since: Annotated[
+        datetime | None, Field(description="When the first try began that may have arrived.")
+    ]
+    maybe_repeated: Annotated[
+        bool,
+        Field(description="It was sent again after a try that may have arrived and was not found."),
+    ]
+    message_id: Annotated[str | None, Field(description="The other side's id; Slack's ts.")]
+    correlation_id: str
+    traceparent: str | None
+    created_at: datetime
+    sent_at: datetime | None
+
+
+class DeliveryPage(BaseModel):
+    """Deliveries, newest first; ``next`` is null on the last page."""
+
+    deliveries: list[DeliveryView]
+    next: UUID | None
+
+
+class DeliverySearch(Search):
+    """Which deliveries to find, and which page of them."""
 
     state: State | None = None
-    rule: str | None = None
+    rule: Annotated[Name | None, Field(examples=["slack-growth-user-signed-up"])] = None
     event_id: UUID | None = None
-    correlation_id: str | None = None
+    correlation_id: ShortName | None = None
+    after: Annotated[UUID | None, Field(description="`next` of the page before.")] = None
+    limit: PageLimit = 50
 
 
 class ListDeliveries:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def __call__(
-        self, wanted: DeliveryFilter, *, after: UUID | None, limit: int
-    ) -> Sequence[Row[Any]]:
-        """Return up to ``limit`` rows of ``deliveries``, newest first, from ``after`` on."""
-        asked = {
-            deliveries.c.state: wanted.state,
-            deliveries.c.rule: wanted.rule,
-            deliveries.c.event_id: wanted.event_id,
-            deliveries.c.correlation_id: wanted.correlation_id,
-        }
-        query = select(deliveries).order_by(deliveries.c.id.desc()).limit(limit)
-        query = query.where(*(column == value for column, value in asked.items() if value))
-        if after is not None:
-            query = query.where(deliveries.c.id < after)
+    async def __call__(self, search: DeliverySearch) -> DeliveryPage:
+        """Return a page of the deliveries that match, newest first."""
+        query = select(deliveries).where(*matching(search, _FILTERS))
+        query = query.order_by(deliveries.c.id.desc()).limit(search.limit + 1)
+        if search.after is not None:
+            query = query.where(deliveries.c.id < search.after)
         async with self._engine.connect() as connection:
-            return (await connection.execute(query)).all()
+            rows = (await connection.execute(query)).all()
+        page = page_of(rows, search.limit, key=lambda row: row.id)
+        return DeliveryPage(
+            deliveries=[DeliveryView.model_validate(row) for row in page.items], next=page.next
+        )
