@@ -227,7 +227,7 @@ _DELIVERING: Final = (
         file="chassis/consuming/faust_transport.py",
         before="            await self._thread.rewind(tp, position.next, position.epoch)\n",
         after="",
-        proven_by=(f"{_TRANSPORT}TestALostTail::test_is_fetched_again_while_nobody_handles_it",),
+        proven_by=(f"{_TRANSPORT}TestALostTail::test_is_fetched_again_when_it_is_not_in_progress",),
     ),
     Mutation(
         name="doubted-hole",
@@ -243,7 +243,7 @@ _DELIVERING: Final = (
         file="chassis/consuming/start_positions.py",
         before="if begin[tp] < first or furthest[tp] > following:",
         after="if False:",
-        proven_by=(f"{_BEGINS}test_a_topic_that_is_shorter_than_progress_is_left_alone_in_sight",),
+        proven_by=(f"{_BEGINS}test_a_topic_that_is_shorter_than_progress_is_not_read_and_reported",),
     ),
     Mutation(
         name="crash-watch",
@@ -275,7 +275,7 @@ _DELIVERING: Final = (
         file="chassis/consuming/faust_transport.py",
         before="                await self._thread.ended.wait()\n",
         after="                self._thread.stop()\n",
-        proven_by=(f"{_WATCH}test_answers_its_consumer_s_thread_while_that_ends",),
+        proven_by=(f"{_WATCH}test_answers_the_consumer_thread_while_that_ends",),
     ),
     Mutation(
         name="started-whole",
@@ -475,7 +475,7 @@ _HANDLING: Final = (
         file="chassis/consuming/attempts.py",
         before="self._engine.begin() as connection:\n            count, first_at",
         after="self._engine.connect() as connection:\n            count, first_at",
-        proven_by=(f"{_DEADLY}test_is_parked_after_some_deaths_and_harms_nobody_else",),
+        proven_by=(f"{_DEADLY}test_is_parked_after_some_deaths_and_others_are_handled",),
     ),
     Mutation(
         name="one-suspect-at-a-time",
@@ -484,7 +484,7 @@ _HANDLING: Final = (
         before="async with self._suspects if in_progress.is_suspect else nullcontext():",
         after="async with nullcontext():",
         proven_by=(
-            f"{_BATCHES}TestAnEventThatKillsItsProcess::test_is_parked_and_none_of_those_that_were_at_work_beside_it",
+            f"{_BATCHES}TestAnEventThatKillsItsProcess::test_is_parked_and_no_event_that_was_handled_beside_it",
         ),
     ),
     Mutation(
@@ -543,7 +543,7 @@ _HANDLING: Final = (
         before="            if len(subjects) > DEAD_LETTER_LIMIT:\n",
         after="            if False:\n",
         proven_by=(
-            f"{_MANY_FAIL}test_alike_stop_the_consumer_in_sight_before_they_are_parked",
+            f"{_MANY_FAIL}test_with_one_error_stop_the_consumer_before_they_are_parked",
             "tests/unit/chassis/consuming/test_retry_policy.py::TestTheDeadLetterLimit::test_is_many_subjects_with_one_error",
         ),
     ),

@@ -152,15 +152,17 @@ class Refusals:
 
 
 class TestALostTail:
-    async def test_is_fetched_again_while_nobody_handles_it(
+    async def test_is_fetched_again_when_it_is_not_in_progress(
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         lost: set[int] = set()
         handle = ChunkProcessor.process
 
-        async def lose_once(consumer: ChunkProcessor[Any], chunk: Chunk, feed: ChunkSource) -> None:
+        async def lose_once(
+            consumer: ChunkProcessor[Any], chunk: Chunk, source: ChunkSource
+        ) -> None:
             if chunk.partition in lost:
-                await handle(consumer, chunk, feed)
+                await handle(consumer, chunk, source)
             lost.add(chunk.partition)
 
         monkeypatch.setattr(ChunkProcessor, "process", lose_once)

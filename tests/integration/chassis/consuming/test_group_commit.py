@@ -30,35 +30,35 @@ class Path:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.feeds = {number: FakeChunkSource() for number in range(_PARTITIONS)}
+        self.sources = {number: FakeChunkSource() for number in range(_PARTITIONS)}
         self.failing: set[str] = set()
         self.hanging: set[str] = set()
         self.gate = record(_GATE)
         self.reached, self.opened = asyncio.Event(), asyncio.Event()
         self.revoked_at_the_gate: int | None = None
-        self.consumer: ChunkProcessor[PathWork]
+        self.processor: ChunkProcessor[PathWork]
 
     async def start(self) -> None:
         one = subscriber("test.one", TOPIC, before=self._look)
         bounds = dict.fromkeys(range(_PARTITIONS), (0, 0))
         async with self.service.engine.begin() as connection:
             await offsets.begin(connection, [one], TOPIC.name, bounds, utc_now)
-        self.consumer = ChunkProcessor(TOPIC, [one], self.service.engine, PathWork, utc_now)
+        self.processor = ChunkProcessor(TOPIC, [one], self.service.engine, PathWork, utc_now)
 
     async def _look(self, _event: IntegrationEvent, envelope: Envelope) -> None:
         if envelope.subject == subject_of(self.gate):
             self.reached.set()
             await self.opened.wait()
             if self.revoked_at_the_gate is not None:
-                self.feeds[self.revoked_at_the_gate].revoked = True
+                self.sources[self.revoked_at_the_gate].revoked = True
         if envelope.subject in self.failing:
             raise NameIsTaken
         if envelope.subject in self.hanging:
             await asyncio.sleep(60)
 
     def begun(self, records: Sequence[FakeRecord]) -> "asyncio.Task[None]":
-        feed = self.feeds[records[0].partition]
-        return asyncio.create_task(self.consumer.process(chunk_of(records), feed))
+        source = self.sources[records[0].partition]
+        return asyncio.create_task(self.processor.process(chunk_of(records), source))
 
     async def together(self, *chunks: Sequence[FakeRecord]) -> list["asyncio.Task[None]"]:
         """Have these wait for the first batch, in this order, and let that go."""
@@ -73,7 +73,7 @@ class Path:
         return waiting
 
     def _queue(self) -> int:
-        return len(self.consumer._group_commit._waiting)
+        return len(self.processor._group_commit._waiting)
 
     async def transactions(self) -> int:
         """Return how many transactions the effects were written in."""
@@ -145,9 +145,7 @@ asyncio.run(main())
 
 
 class TestAnEventThatKillsItsProcess:
-    async def test_is_parked_and_none_of_those_that_were_at_work_beside_it(
-        self, path: Path
-    ) -> None:
+    async def test_is_parked_and_no_event_that_was_handled_beside_it(self, path: Path) -> None:
         database = path.service.database
         subjects = [str(uuid4()) for _ in range(_PARTITIONS)]
         deaths, code = 0, 7
@@ -173,7 +171,7 @@ class TestChunksThatWait:
         assert len(await path.service.handled()) == 5
         assert await path.transactions() == 2
         assert await path.places() == [1, 2, 1, 1]
-        assert [path.feeds[each].done for each in range(_PARTITIONS)] == [1, 2, 1, 1]
+        assert [path.sources[each].done for each in range(_PARTITIONS)] == [1, 2, 1, 1]
         assert await path.service.open_tries() == []
 
     async def test_do_not_suffer_from_one_that_fails(self, path: Path) -> None:
@@ -190,7 +188,7 @@ class TestChunksThatWait:
         await asyncio.gather(*await path.together([record(1)], [record(2, 7)], [record(3)]))
 
         assert len(await path.service.handled()) == 3
-        assert path.feeds[2].rewound_to == [0]
+        assert path.sources[2].rewound_to == [0]
         assert await path.places() == [1, 1, 0, 1]
 
     async def test_leave_one_out_that_is_no_longer_ours(self, path: Path) -> None:
@@ -199,7 +197,7 @@ class TestChunksThatWait:
         await asyncio.gather(*await path.together([record(1)], [record(2)]))
 
         assert await path.places() == [1, 1, 0, 0]
-        assert path.feeds[2].done is None
+        assert path.sources[2].done is None
 
     async def test_are_committed_though_the_first_of_them_is_no_longer_ours(
         self, path: Path
@@ -209,19 +207,19 @@ class TestChunksThatWait:
         await asyncio.gather(*await path.together([record(1)], [record(2)]))
 
         assert await path.places() == [1, 0, 1, 0]
-        assert (path.feeds[1].done, path.feeds[2].done) == (None, 1)
+        assert (path.sources[1].done, path.sources[2].done) == (None, 1)
         assert await path.service.open_tries() == []
 
-    async def test_wait_not_long_for_one_that_somebody_holds_up(self, path: Path) -> None:
+    async def test_wait_only_briefly_for_one_whose_progress_is_locked(self, path: Path) -> None:
         held = "SELECT FROM progress WHERE partition = 2 FOR UPDATE"
-        async with path.service.engine.connect() as somebody:
-            await somebody.execute(text(held))
+        async with path.service.engine.connect() as another:
+            await another.execute(text(held))
 
             one, two, three = await path.together([record(1)], [record(2)], [record(3)])
             await asyncio.wait([one, three], timeout=5)
 
             assert (one.done(), two.done(), three.done()) == (True, False, True)
-            await somebody.rollback()
+            await another.rollback()
         await two
         assert await path.places() == [1, 1, 1, 1]
 
@@ -246,7 +244,7 @@ class TestOneThatTakesLong:
         path.hanging = {subject_of(slow)}
         hanging = path.begun([slow])
         await eventually(
-            lambda: asyncio.sleep(0, path.consumer._group_commit._committing is not None)
+            lambda: asyncio.sleep(0, path.processor._group_commit._committing is not None)
         )
 
         await asyncio.wait_for(asyncio.gather(path.begun([record(2)]), path.begun([record(3)])), 8)

@@ -202,7 +202,7 @@ class TestProgressDecides:
         assert await count(service.database) == 5
         assert await service.parked() == []
 
-    async def test_each_commit_is_told(self, service: Service) -> None:
+    async def test_each_commit_calls_its_listener(self, service: Service) -> None:
         consumer = await service.consumer(subscriber("test.one", TOPIC))
 
         await service.handle(consumer, sign_ups(5))
@@ -225,7 +225,7 @@ class TestAnEventThatFails:
         assert await service.place() == 5
         assert await service.open_tries() == []
 
-    async def test_for_a_reason_nobody_knows_is_tried_some_times(self, service: Service) -> None:
+    async def test_for_an_unknown_reason_is_tried_some_times(self, service: Service) -> None:
         records = sign_ups(3)
         failing = Failing(lambda: LookupError("?"), records[1])
         consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
@@ -350,7 +350,7 @@ class TestAnEventThatFails:
 
 
 class TestManyThatFail:
-    async def test_alike_stop_the_consumer_in_sight_before_they_are_parked(
+    async def test_with_one_error_stop_the_consumer_before_they_are_parked(
         self, service: Service, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(retry_policy, "DEAD_LETTER_LIMIT", 5)
@@ -443,7 +443,7 @@ asyncio.run(main())
 
 
 class TestAnEventThatKillsItsProcess:
-    async def test_is_parked_after_some_deaths_and_harms_nobody_else(
+    async def test_is_parked_after_some_deaths_and_others_are_handled(
         self, service: Service
     ) -> None:
         subjects = [str(uuid4()) for _ in range(4)]
@@ -555,7 +555,7 @@ class TestADatabaseThatIsAway:
                     return True
                 cut += 1
                 if answered:
-                    await asyncio.sleep(0.05)  # the server sees it, we are not told
+                    await asyncio.sleep(0.05)  # the server notices, and does not tell the client
                 return False
 
             proxy.on_request = cut_twice
@@ -594,7 +594,7 @@ class TestADatabaseThatIsAway:
             assert await through.place() == 5
             await engine.dispose()
 
-    async def test_while_we_are_told_to_leave_does_not_keep_us(self, service: Service) -> None:
+    async def test_does_not_delay_a_stop(self, service: Service) -> None:
         async with postgres_through_proxy(service.database) as (url, proxy):
             engine = create_engine(url, pool_size=2, application_name="test")
             through = Service(service.database, engine)

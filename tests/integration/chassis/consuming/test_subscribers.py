@@ -32,7 +32,7 @@ from tests.integration.chassis.service import TOPIC, Failing, NameIsTaken, Servi
 
 
 class UserSignedUpV9(UserSignedUpV1):
-    """A version that nobody here knows."""
+    """A version that no subscriber here handles."""
 
     event_type = "users.user-signed-up.v9"
 
@@ -196,7 +196,7 @@ class TestWhatIsNotUnderstood:
         ]
         assert await service.handled() == []
 
-    async def test_bytes_that_are_no_event_are_parked_as_they_came_and_block_nobody(
+    async def test_bytes_that_are_no_event_are_parked_as_they_came_and_block_no_others(
         self, service: Service
     ) -> None:
         ada = uuid4()
@@ -245,18 +245,18 @@ class TestWhatIsNotUnderstood:
 
 class TestTheTrail:
     async def test_a_handler_is_on_the_trail_of_its_event(self, service: Service) -> None:
-        trails: list[CorrelationContext] = []
+        contexts: list[CorrelationContext] = []
 
         async def look(_event: IntegrationEvent, _envelope: Envelope) -> None:
-            trails.append(current_correlation())
+            contexts.append(current_correlation())
 
         event = signed_up(uuid4(), 1)
         consumer = await service.consumer(subscriber("test.one", TOPIC, before=look))
 
         await service.handle(consumer, records_of(event))
 
-        said = dict(event.headers)
-        assert trails == [CorrelationContext("c-1", said["id"].decode())]
+        headers = dict(event.headers)
+        assert contexts == [CorrelationContext("c-1", headers["id"].decode())]
 
 
 class TestTheInboxLock:

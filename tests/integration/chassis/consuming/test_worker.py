@@ -75,11 +75,11 @@ async def until_handled(database: str, number: int) -> None:
     assert await count(database) == number
 
 
-async def until_says(worker: RunningWorker, said: str, *, within_s: float = 30) -> None:
-    async def says_so() -> bool:
-        return said in (worker.agents.trouble() or "")
+async def until_reports(worker: RunningWorker, reason: str, *, within_s: float = 30) -> None:
+    async def reports_it() -> bool:
+        return reason in (worker.agents.trouble() or "")
 
-    await eventually(says_so, within_s=within_s)
+    await eventually(reports_it, within_s=within_s)
 
 
 async def until_well(worker: RunningWorker) -> None:
@@ -167,7 +167,7 @@ class TestTheStraightPath:
 
 
 class TestWhereItBegins:
-    async def test_a_worker_that_is_started_again_goes_on_where_progress_is(
+    async def test_a_worker_that_is_started_again_continues_at_its_progress(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         topic = topic_of_its_own()
@@ -223,9 +223,9 @@ class TestWhereItBegins:
 
         async with engine.begin() as connection:
             bounds = {0: (0, 20), 1: (0, 20), 2: (0, 5)}
-            standings = await begin(connection, [one], one.topic.name, bounds, utc_now)
+            offsets = await begin(connection, [one], one.topic.name, bounds, utc_now)
 
-        assert {each.tp.partition: each.next_offset for each in standings} == {0: 7, 1: 9, 2: 0}
+        assert {each.tp.partition: each.next_offset for each in offsets} == {0: 7, 1: 9, 2: 0}
 
     async def test_a_worker_that_came_back_at_once_reads_partitions_that_are_added_then(
         self, database: str, engine: AsyncEngine, kafka: str
@@ -243,11 +243,11 @@ class TestWhereItBegins:
                 await client.create_partitions({topic.name: NewPartitions(3)})
             await publish(kafka, topic, [signed_up(uuid4(), 1)], partition=2)
 
-            await until_says(worker, f"no worker has {topic.name}[1], {topic.name}[2]")
+            await until_reports(worker, f"no worker has {topic.name}[1], {topic.name}[2]")
             await until_handled(database, 1)
             await until_well(worker)
 
-    async def test_a_topic_that_is_shorter_than_progress_is_left_alone_in_sight(
+    async def test_a_topic_that_is_shorter_than_progress_is_not_read_and_reported(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         topic = topic_of_its_own(1)
@@ -260,12 +260,12 @@ class TestWhereItBegins:
         async with consuming(
             settings_for(database, kafka), engine, [one], service=topic.name
         ) as worker:
-            said = f"{topic.name}[0] holds 0 to 3, and progress is at 500"
-            await until_says(worker, said, within_s=15)
+            reason = f"{topic.name}[0] holds 0 to 3, and progress is at 500"
+            await until_reports(worker, reason, within_s=15)
 
         assert await count(database) == 0
 
-    async def test_a_topic_whose_beginning_was_cut_off_is_left_alone_in_sight(
+    async def test_a_topic_whose_beginning_was_deleted_is_not_read_and_reported(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         topic = topic_of_its_own(1)
@@ -279,7 +279,7 @@ class TestWhereItBegins:
         async with consuming(
             settings_for(database, kafka), engine, [one], service=topic.name
         ) as worker:
-            await until_says(worker, f"{topic.name}[0] holds 2 to 3, and progress is at 1")
+            await until_reports(worker, f"{topic.name}[0] holds 2 to 3, and progress is at 1")
 
     async def _delete_before(self, kafka: str, topic: Topic, offset: int) -> None:
         async with admin_client(kafka) as client:
@@ -294,7 +294,7 @@ class _NotUtf8(str):
 
 
 class TestARecordThatCannotBeRead:
-    async def test_stops_its_partition_in_sight_and_no_other(
+    async def test_stops_its_partition_only_and_is_reported(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         topic = topic_of_its_own(2)
@@ -325,13 +325,13 @@ class TestARecordThatCannotBeRead:
         await producer.stop()
 
         async with one_consuming(database, kafka, engine, topic) as worker:
-            await until_says(worker, f"{topic.name}[0] holds a record that can't be read next")
+            await until_reports(worker, f"{topic.name}[0] holds a record that can't be read next")
             await until_handled(database, 10)
             assert not worker.task.done()
 
 
 class TestOddRecords:
-    async def test_are_parked_as_they_came_and_hold_up_nobody(
+    async def test_are_parked_as_they_came_and_hold_up_no_others(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         topic = topic_of_its_own(1)
@@ -494,7 +494,7 @@ class TestTheWatch:
             async with worker as running:
                 await asyncio.wait([running.task], timeout=30)
 
-    async def test_goes_on_while_a_partition_is_tried_again_however_long_that_takes(
+    async def test_keeps_a_worker_whose_partition_is_tried_again_however_long_that_takes(
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(positions, "STUCK_AFTER_S", 0.5)
@@ -520,7 +520,7 @@ class TestTheWatch:
 
         assert not stopped
 
-    async def test_ends_although_the_consumer_s_thread_does_not(
+    async def test_ends_although_the_consumer_thread_does_not(
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         may_end = threading.Event()
@@ -541,7 +541,7 @@ class TestTheWatch:
             may_end.set()
             assert ended
 
-    async def test_answers_its_consumer_s_thread_while_that_ends(
+    async def test_answers_the_consumer_thread_while_that_ends(
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         answers: list[str] = []
@@ -598,7 +598,7 @@ class TestTheWatch:
             async with worker as running:
                 await asyncio.wait([running.task], timeout=30)
 
-    async def test_ends_when_places_can_not_be_found_for_a_reason_nobody_knows(
+    async def test_ends_when_start_positions_can_not_be_found_for_an_unknown_reason(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         topic = topic_of_its_own()
@@ -612,19 +612,19 @@ class TestTheWatch:
 
 
 class TestWhatIsAway:
-    async def test_a_topic_that_is_missing_is_waited_for_in_sight(
+    async def test_a_missing_topic_is_waited_for_and_reported(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         async with one_consuming(database, kafka, engine, topic) as worker:
-            await until_says(worker, f"topic {topic.name} is missing")
+            await until_reports(worker, f"topic {topic.name} is missing")
 
             await create_topic(kafka, topic)
             await publish_some(kafka, topic, [uuid4()], 1)
 
             await until_handled(database, 1)
 
-    async def test_the_database_while_places_are_looked_up_is_waited_for_in_sight(
+    async def test_the_database_is_waited_for_while_start_positions_are_read(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         topic = topic_of_its_own()
@@ -643,7 +643,7 @@ class TestWhatIsAway:
                 [subscriber("test.one", topic)],
                 service=topic.name,
             ) as worker:
-                await until_says(worker, "where to read on is not known")
+                await until_reports(worker, "where to read on is not known")
 
                 away.set()
 
@@ -668,7 +668,7 @@ class TestWhatIsAway:
             await until_well(worker)
             await proxy.refuse()
             await publish_some(kafka, topic, [uuid4()], 1)
-            await until_says(worker, "is tried again")
+            await until_reports(worker, "is tried again")
 
             await worker.agents.stop()
 
@@ -677,7 +677,7 @@ class TestWhatIsAway:
 
         assert await count(database) == 0
 
-    async def test_a_handler_in_hand_does_not_keep_a_worker_from_stopping(
+    async def test_a_handler_in_progress_does_not_keep_a_worker_from_stopping(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         topic = topic_of_its_own()
@@ -704,7 +704,7 @@ class TestWhatIsAway:
         assert await count(database) == 0
         assert await rows(database, "SELECT * FROM tries WHERE count > 0") == []
 
-    async def test_kafka_is_told_although_nothing_was_to_come(
+    async def test_kafka_s_absence_is_reported_although_there_was_nothing_to_fetch(
         self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure
     ) -> None:
         kafka, topic = own_kafka.kafka_bootstrap, topic_of_its_own()
@@ -714,7 +714,7 @@ class TestWhatIsAway:
 
             await asyncio.to_thread(own_kafka.stop, "kafka")
             try:
-                await until_says(worker, "Kafka does not answer")
+                await until_reports(worker, "Kafka does not answer")
             finally:
                 await asyncio.to_thread(own_kafka.resume, "kafka")
 

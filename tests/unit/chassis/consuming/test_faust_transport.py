@@ -164,7 +164,7 @@ class TestFetching:
 
         assert [len(each) for each in fetched] == [1, 1, 0]
 
-    async def test_begins_to_count_anew_with_a_seek(self, thread: ChunkThread) -> None:
+    async def test_counts_from_zero_again_after_a_seek(self, thread: ChunkThread) -> None:
         await thread._seek_all({TP: 0})
         wanted: Any = frozenset({TP})
         for _ in range(2):
@@ -174,7 +174,7 @@ class TestFetching:
 
         assert list(await thread._fetch(wanted)) == [TP]
 
-    async def test_of_a_partition_of_which_nothing_is_known_goes_on(
+    async def test_continues_for_a_partition_whose_progress_is_unknown(
         self, thread: ChunkThread
     ) -> None:
         done_is(thread, {})

@@ -106,6 +106,6 @@ class TestOpening:
             LABEL._replace(type="users.task-created.v1"),
         ],
     )
-    def test_refuses_another_event_than_the_label_says(self, other: EventIdentity) -> None:
+    def test_refuses_another_event_than_the_headers_identify(self, other: EventIdentity) -> None:
         with pytest.raises(InvalidEnvelope, match="headers"):
             open_record(RECORD, other)

@@ -16,7 +16,7 @@ from chassis.consuming.retry_policy import (
 from chassis.domain import DomainError, Kind
 from chassis.persistence.transactor import StaleAggregate
 
-# Nobody listens there: a probe of this database fails.
+# No server listens there: a probe of this database fails.
 AWAY = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/none")
 
 
@@ -30,12 +30,12 @@ def refusal(kind: Kind) -> DomainError:
 
 class TestPermanent:
     @pytest.mark.parametrize("kind", list(Kind))
-    def test_is_what_a_rule_says_of_the_event_and_not_of_the_moment(self, kind: Kind) -> None:
+    def test_is_a_refusal_by_a_rule_that_does_not_depend_on_the_moment(self, kind: Kind) -> None:
         of_the_moment = {Kind.UNAUTHENTICATED, Kind.TOO_MANY, Kind.UNAVAILABLE}
 
         assert is_permanent(refusal(kind)) is (kind not in of_the_moment)
 
-    def test_is_not_what_nobody_knows(self) -> None:
+    def test_is_no_unknown_error(self) -> None:
         assert not is_permanent(LookupError())
 
 
