@@ -32,15 +32,15 @@ class TestALostTail:
     def test_is_what_was_fetched_and_is_not_in_progress(
         self, processed: ProcessedPositions
     ) -> None:
-        assert lost_in_time(done, FetchPosition(3, 12)) == {TP: FetchPosition(3, 10)}
+        assert lost_in_time(processed, FetchPosition(3, 12)) == {TP: FetchPosition(3, 10)}
 
     def test_is_looked_for_again_after_it_was_found(self, processed: ProcessedPositions) -> None:
-        lost_in_time(done, FetchPosition(3, 12))
+        lost_in_time(processed, FetchPosition(3, 12))
 
-        assert lost_in_time(done, FetchPosition(4, 12)) == {TP: FetchPosition(4, 10)}
+        assert lost_in_time(processed, FetchPosition(4, 12)) == {TP: FetchPosition(4, 10)}
 
     def test_is_none_where_all_is_done(self, processed: ProcessedPositions) -> None:
-        assert lost_in_time(done, FetchPosition(3, 10)) == {}
+        assert lost_in_time(processed, FetchPosition(3, 10)) == {}
 
     def test_is_none_too_soon(self, processed: ProcessedPositions) -> None:
         processed.lost({TP: FetchPosition(3, 12)}, 0.0)
@@ -62,13 +62,13 @@ class TestALostTail:
     def test_is_none_while_it_is_handled_however_long(self, processed: ProcessedPositions) -> None:
         processed.begin(chunk(10, 12))
 
-        assert lost_in_time(done, FetchPosition(1, 12)) == {}
+        assert lost_in_time(processed, FetchPosition(1, 12)) == {}
 
     def test_may_be_what_was_left_undone(self, processed: ProcessedPositions) -> None:
         processed.begin(chunk(10, 12))
         processed.end(chunk(10, 12), None)
 
-        assert lost_in_time(done, FetchPosition(1, 12)) == {TP: FetchPosition(1, 10)}
+        assert lost_in_time(processed, FetchPosition(1, 12)) == {TP: FetchPosition(1, 10)}
 
     def test_is_none_while_the_next_owners_chunk_is_handled(
         self, processed: ProcessedPositions
@@ -77,7 +77,7 @@ class TestALostTail:
         processed.begin(chunk(10, 12, epoch=2))
         processed.end(chunk(10, 12, epoch=1), None)
 
-        assert lost_in_time(done, FetchPosition(2, 12)) == {}
+        assert lost_in_time(processed, FetchPosition(2, 12)) == {}
 
 
 class TestBehind:
