@@ -15,9 +15,9 @@ def chunk(begin: int, end: int, epoch: int = 1) -> Chunk:
 
 @pytest.fixture
 def processed() -> ProcessedPositions:
-    done = ProcessedPositions()
-    processed.start({TP: 10})
-    return done
+    positions = ProcessedPositions()
+    positions.start({TP: 10})
+    return positions
 
 
 def lost_in_time(
