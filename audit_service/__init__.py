@@ -1,1 +1,1 @@
-"""The audit service: every event of every topic, kept as it came."""
+"""The audit service: every event of every topic, byte for byte."""

@@ -1,4 +1,4 @@
-"""What the service consumes: everything."""
+"""The service consumes every topic."""
 
 from collections.abc import Iterable
 
@@ -8,5 +8,5 @@ from contracts.topics import Topic
 
 
 def subscribers(topics: Iterable[Topic]) -> list[RecordSubscriber[AuditWork]]:
-    """Return one subscriber a topic, which keeps all that comes, from the topic's beginning."""
+    """Return one subscriber for each topic; it records everything from the topic's beginning."""
     return [RecordSubscriber(name=SUBSCRIBER, topic=topic, keep=keep) for topic in topics]

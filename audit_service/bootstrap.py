@@ -30,7 +30,7 @@ def _subscribers(_settings: AuditSettings) -> Sequence[Subscriber[AuditWork]]:
 
 SERVICE: Final = Service(
     name="audit",
-    description="Every event of every topic, as it came, for operators.",
+    description="Every event of every topic, byte for byte, for operators.",
     package="audit_service",
     settings=AuditSettings,
     operations_topic=AUDIT_OPERATIONS,

@@ -1,4 +1,4 @@
-"""The routes: operators look for records, and take one with its bytes."""
+"""The routes: operators search records, and read one with its bytes."""
 
 import base64
 from collections.abc import Awaitable, Callable
@@ -8,39 +8,17 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import Row
 
-from audit_service.queries import Filter, Place, Records, moment_of
+from audit_service.queries import Records, RecordSearch, occurred_at_of
 from chassis.web.auth import Principal
-from contracts.envelope import Instant, Name, ShortName
 
 _LARGEST_ID: Final = 2**63 - 1
 
 
-class Search(BaseModel):
-    """What to look for: a record is found where all that is given holds."""
-
-    # A filter that is misspelt must not find everything.
-    model_config = ConfigDict(extra="forbid")
-
-    subject: Annotated[Name | None, Field(description="The aggregate's id.")] = None
-    type: Annotated[Name | None, Field(examples=["users.user-signed-up.v1"])] = None
-    source: Annotated[Name | None, Field(examples=["/users"])] = None
-    event_id: UUID | None = None
-    correlation_id: ShortName | None = None
-    topic: Annotated[Name | None, Field(examples=["users.user"])] = None
-    valid: Annotated[bool | None, Field(description="False: what is no event of ours.")] = None
-    occurred_from: Annotated[Instant | None, Field(alias="from", description="Inclusive.")] = None
-    occurred_to: Annotated[Instant | None, Field(alias="to", description="Exclusive.")] = None
-    after: Annotated[str | None, Field(max_length=64, description="`next` of the page before.")] = (
-        None
-    )
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-
-
 class RecordBody(BaseModel):
-    """A Kafka record, and what it turned out to be."""
+    """A Kafka record, and what the service found out about it."""
 
     id: int
     topic: str
@@ -62,24 +40,24 @@ class RecordBody(BaseModel):
     verdict: Annotated[
         str | None,
         Field(
-            description="What its sequence says: next, after-gap, late (closes a gap), repeat"
-            " (of a number) or forked (another history of the subject)."
+            description="How its sequence follows the subject's last one: next, after-gap, late"
+            " (closes a gap), repeat (of a number) or forked (another history of the subject)."
         ),
     ]
     altered: Annotated[
-        bool, Field(description="Other bytes were seen before under its source and id.")
+        bool, Field(description="Other bytes were recorded before under its source and id.")
     ]
 
 
 class PageBody(BaseModel):
-    """Records, those that occurred last first; ``next`` is null on the last page."""
+    """Records, newest first; ``next`` is null on the last page."""
 
     events: list[RecordBody]
     next: str | None
 
 
 class WholeRecordBody(RecordBody):
-    """A record with all that Kafka gave us."""
+    """A record with everything that Kafka delivered."""
 
     key_base64: str | None
     headers: Annotated[
@@ -89,16 +67,14 @@ class WholeRecordBody(RecordBody):
     event: Annotated[dict[str, Any] | None, Field(description="The payload, if it is valid.")]
 
 
-def routes(records: Records, an_operator: Callable[..., Awaitable[Principal]]) -> APIRouter:
-    router = APIRouter(prefix="/audit", dependencies=[Depends(an_operator)])
+def routes(records: Records, operator: Callable[..., Awaitable[Principal]]) -> APIRouter:
+    router = APIRouter(prefix="/audit", dependencies=[Depends(operator)])
 
-    @router.get("/events", summary="Look for events")
-    async def get_events(search: Annotated[Search, Query()]) -> PageBody:
-        wanted = Filter(**search.model_dump(exclude={"after", "limit"}))
-        after = Place.parse(search.after) if search.after is not None else None
-        page = await records.page(wanted, after=after, limit=search.limit)
+    @router.get("/events", summary="Search events")
+    async def get_events(search: Annotated[RecordSearch, Query()]) -> PageBody:
+        page = await records.page(search)
         return PageBody(
-            events=[_body(row) for row in page.rows],
+            events=[_body(row) for row in page.items],
             next=str(page.next) if page.next is not None else None,
         )
 
@@ -110,7 +86,7 @@ def routes(records: Records, an_operator: Callable[..., Awaitable[Principal]]) -
             "key_base64": _base64(row.key),
             "headers": row.headers,
             "payload_base64": _base64(row.payload),
-            # As it came: read and written again, numbers and repeated names might differ.
+            # Byte for byte. Parsing and writing may change numbers and drop repeated names.
             "event": orjson.Fragment(row.payload) if valid else None,
         }
         return Response(orjson.dumps(body), media_type="application/json")
@@ -133,7 +109,7 @@ def _body(row: Row[*tuple[Any, ...]]) -> RecordBody:
         source=row.source,
         type=row.type,
         subject=row.subject,
-        occurred_at=moment_of(row) if valid else None,
+        occurred_at=occurred_at_of(row) if valid else None,
         sequence=row.sequence,
         correlation_id=row.correlation_id,
         causation_id=row.causation_id,

@@ -3,51 +3,61 @@
 import base64
 import binascii
 import struct
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
+from pydantic import Field
 from sqlalchemy import Column, Row, Select, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.tables import records
 from chassis.domain import BrokenField, DomainError, InvalidFields, Kind
+from chassis.web.paging import Page, PageLimit, Search, matching, page_of
+from contracts.envelope import Instant, Name, ShortName
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _CURSOR: Final = struct.Struct(">qq")
 
 _IN_LISTS: Final = [each for each in records.columns if each.name not in ("headers", "payload")]
+# Each has an index that continues in the order of the search. The index with the fewest records
+# under one value comes first.
+_INDEXED: Final[dict[str, Column[Any]]] = {
+    name: records.c[name] for name in ("correlation_id", "subject", "type", "topic", "source")
+}
 
 
 class NoSuchRecord(DomainError):
     kind, code = Kind.NOT_FOUND, "no-such-record"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """What records to find: those for which all holds that is not None.
+class RecordSearch(Search):
+    """Which records to find, and which page of them.
 
-    Times are those at which events occurred, from the first and up to, not including, the
-    second. What is no event has the time at which it was kept.
+    Times are those at which events occurred. A record that is no event has the time at which it
+    was recorded.
     """
 
-    subject: str | None = None
-    type: str | None = None
-    source: str | None = None
+    subject: Annotated[Name | None, Field(description="The aggregate's id.")] = None
+    type: Annotated[Name | None, Field(examples=["users.user-signed-up.v1"])] = None
+    source: Annotated[Name | None, Field(examples=["/users"])] = None
     event_id: UUID | None = None
-    correlation_id: str | None = None
-    topic: str | None = None
-    valid: bool | None = None
-    occurred_from: datetime | None = None
-    occurred_to: datetime | None = None
+    correlation_id: ShortName | None = None
+    topic: Annotated[Name | None, Field(examples=["users.user"])] = None
+    valid: Annotated[bool | None, Field(description="False: what is no event of ours.")] = None
+    occurred_from: Annotated[Instant | None, Field(alias="from", description="Inclusive.")] = None
+    occurred_to: Annotated[Instant | None, Field(alias="to", description="Exclusive.")] = None
+    after: Annotated[str | None, Field(max_length=64, description="`next` of the page before.")] = (
+        None
+    )
+    limit: PageLimit = 50
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
-    """A record's place in the order of the search; ``str`` makes it a cursor for clients."""
+class Cursor:
+    """A record's position in the order of the search; ``str`` makes the text that clients get."""
 
     occurred_at: datetime
     position: int
@@ -57,13 +67,13 @@ class Place:
         return base64.urlsafe_b64encode(_CURSOR.pack(microseconds, self.position)).decode()
 
     @classmethod
-    def parse(cls, cursor: str) -> "Place":
-        """Read a cursor.
+    def parse(cls, text: str) -> "Cursor":
+        """Read what a client sent.
 
-        :raises InvalidFields: it is none that a page named
+        :raises InvalidFields: no page has named this cursor
         """
         try:
-            packed = base64.b64decode(cursor, altchars=b"-_", validate=True)
+            packed = base64.b64decode(text, altchars=b"-_", validate=True)
             microseconds, position = _CURSOR.unpack(packed)
             return cls(_EPOCH + microseconds * _MICROSECOND, position)
         except (ValueError, binascii.Error, struct.error, OverflowError):
@@ -73,35 +83,26 @@ class Place:
 
 
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
-_END: Final = Place(datetime.max.replace(tzinfo=UTC), 2**63 - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some records, and the place to go on after; None where nothing follows."""
-
-    rows: Sequence[Row[*tuple[Any, ...]]]
-    next: Place | None
+_END: Final = Cursor(datetime.max.replace(tzinfo=UTC), 2**63 - 1)
 
 
 class Records:
-    """The records as people look for them."""
+    """Finds records for operators."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def page(self, wanted: Filter, *, after: Place | None, limit: int) -> Page:
-        """Return up to ``limit`` of the wanted records, those that occurred last first.
+    async def page(self, search: RecordSearch) -> Page[Row[*tuple[Any, ...]], Cursor]:
+        """Return a page of the records that match, without their headers and payloads.
 
-        They come without headers and payload.
+        :raises InvalidFields: ``after`` is no cursor
         """
-        query = _query(wanted, after).limit(limit + 1)
+        query = _query(search).limit(search.limit + 1)
         async with self._engine.connect() as connection:
             rows = (await connection.execute(query)).all()
-        if len(rows) <= limit:
-            return Page(rows, None)
-        last = rows[limit - 1]
-        return Page(rows[:limit], Place(moment_of(last), last.position))
+        return page_of(
+            rows, search.limit, key=lambda row: Cursor(occurred_at_of(row), row.position)
+        )
 
     async def record(self, position: int) -> Row[*tuple[Any, ...]]:
         """Return one record, whole.
@@ -116,49 +117,37 @@ class Records:
         return row
 
 
-def moment_of(row: Row[*tuple[Any, ...]]) -> datetime:
-    """Return the time that a record is found by."""
-    # asyncpg takes the first and the last moment for infinities, which it gives without a zone.
-    moment: datetime = row.occurred_at
-    return moment.replace(tzinfo=UTC)
+def occurred_at_of(row: Row[*tuple[Any, ...]]) -> datetime:
+    """Return the time by which the search orders a record."""
+    # asyncpg reads the first and the last time that Python has as infinities, without a zone.
+    occurred_at: datetime = row.occurred_at
+    return occurred_at.replace(tzinfo=UTC)
 
 
-def _query(wanted: Filter, after: Place | None) -> Select[*tuple[Any, ...]]:
-    """Look through one index, between two places in it.
+def _query(search: RecordSearch) -> Select[*tuple[Any, ...]]:
+    """Return the query that reads one range of one index.
 
-    Which index is not left to the planner: it would walk all records by time to find those of a
-    common type, and go far where that type has not come for long. An equality lets it choose; a
-    range over the index's own columns, in its order, does not.
+    The planner must not choose the index. For a common type it would read all records by time,
+    and read very many of them if that type has not occurred for long. A condition of equality
+    leaves it the choice. A range over an index's own columns, in the order of the index, does not.
     """
-    table = records.c
-    order: list[Column[Any]] = [table.occurred_at, table.position]
-    first = Place(wanted.occurred_from or _BEGINNING, 0)
-    beyond = min(after or _END, Place(wanted.occurred_to, 0) if wanted.occurred_to else _END)
-    lowest, highest = list[Any](astuple(first)), list[Any](astuple(beyond))
+    order: list[Column[Any]] = [records.c.occurred_at, records.c.position]
+    first = Cursor(search.occurred_from or _BEGINNING, 0)
+    last = Cursor.parse(search.after) if search.after is not None else _END
+    if search.occurred_to is not None:
+        last = min(last, Cursor(search.occurred_to, 0))
+    lowest, highest = list[Any](astuple(first)), list[Any](astuple(last))
 
-    equal = {
-        column: value
-        for column, value in (
-            (table.correlation_id, wanted.correlation_id),
-            (table.subject, wanted.subject),
-            (table.type, wanted.type),
-            (table.topic, wanted.topic),
-            (table.source, wanted.source),
-        )
-        if value is not None
-    }
-    if equal:
-        narrowest = next(iter(equal))
-        value = equal.pop(narrowest)
-        order.insert(0, narrowest)
-        lowest.insert(0, value)
-        highest.insert(0, value)
+    equal = {"event_id": records.c.event_id, **_INDEXED}
+    given = (name for name in _INDEXED if getattr(search, name) is not None)
+    narrowest = next(given, None)
+    if narrowest is not None:
+        order.insert(0, equal.pop(narrowest))
+        lowest.insert(0, getattr(search, narrowest))
+        highest.insert(0, getattr(search, narrowest))
 
-    conditions = [tuple_(*order) >= lowest, tuple_(*order) < highest]
-    conditions += [column == value for column, value in equal.items()]
-    if wanted.event_id is not None:
-        conditions.append(table.event_id == wanted.event_id)
-    if wanted.valid is not None:
-        reason = table.invalid_reason
-        conditions.append(reason.is_(None) if wanted.valid else reason.is_not(None))
+    conditions = [tuple_(*order) >= lowest, tuple_(*order) < highest, *matching(search, equal)]
+    if search.valid is not None:
+        reason = records.c.invalid_reason
+        conditions.append(reason.is_(None) if search.valid else reason.is_not(None))
     return select(*_IN_LISTS).where(*conditions).order_by(*(each.desc() for each in order))

@@ -1,4 +1,4 @@
-"""Keeps every record of a chunk: once, as it came, and with what it turned out to be."""
+"""Adds every record of a chunk once: its bytes, and what the service found out about it."""
 
 import base64
 import hashlib
@@ -25,50 +25,50 @@ from contracts.envelope import Envelope, InvalidEnvelope
 SUBSCRIBER: Final = "audit.keep"
 
 _COLUMNS: Final = [column.name for column in tables.records.columns if column.name != "position"]
-# OpenTelemetry drops what is more; made it would be all the same, in vain.
+# OpenTelemetry drops further links, but only after they have been made.
 _MOST_LINKS: Final = 128
-# A traceparent is `version-trace-parent-flags`, of 2, 32, 16 and 2 characters.
+# A traceparent is `version-trace-parent-flags`: 2, 32, 16 and 2 characters.
 _TRACE_ID_ENDS: Final = 35
-_OFFSETS_IN_A_LINE: Final = 10
+_OFFSETS_IN_A_LOG_LINE: Final = 10
 
 _c: Final = tables.records.c
 _OF_EVENTS: Final = select(_c.source, _c.event_id, _c.sha256).where(
     _c.event_id == func.any(bindparam("events", type_=ARRAY(Uuid)))
 )
-_PLACES: Final = (
+_POSITIONS: Final = (
     func.unnest(
         bindparam("topics", type_=ARRAY(Text)),
         bindparam("partitions", type_=ARRAY(Integer)),
         bindparam("offsets", type_=ARRAY(BigInteger)),
     )
-    .table_valued("topic", "partition", "offset", name="place")
+    .table_valued("topic", "partition", "offset", name="kafka_position")
     .render_derived()
 )
-_AT_PLACES: Final = select(_c.topic, _c.partition, _c.offset, _c.sha256).where(
+_AT_POSITIONS: Final = select(_c.topic, _c.partition, _c.offset, _c.sha256).where(
     _c.event_id.is_(None),
-    _c.topic == _PLACES.c.topic,
-    _c.partition == _PLACES.c.partition,
-    _c.offset == _PLACES.c.offset,
+    _c.topic == _POSITIONS.c.topic,
+    _c.partition == _POSITIONS.c.partition,
+    _c.offset == _POSITIONS.c.offset,
 )
 
 _log = structlog.get_logger(__name__)
-_outcomes = Counter("audit_records", "Records by what they turned out to be.", ["topic", "outcome"])
+_outcomes = Counter("audit_records", "Records received, by outcome.", ["topic", "outcome"])
 
 
 class AuditWork:
-    """The open transaction that a chunk of records is kept in."""
+    """The open transaction in which a chunk is recorded."""
 
     def __init__(self, connection: AsyncConnection, now: Callable[[], datetime]) -> None:
         self.connection = connection
         self.now = now
 
     async def flush(self) -> None:
-        """Write nothing more: ``keep`` has added the whole chunk at once."""
+        """Write nothing: ``keep`` has written the whole chunk already."""
 
 
 @dataclass(slots=True)
-class Kept:
-    """A record beside what is known of it; no envelope where it is no event of ours."""
+class ReceivedRecord:
+    """A record and what is known about it; without an envelope if it is no event of ours."""
 
     record: Record
     sha256: bytes
@@ -78,7 +78,7 @@ class Kept:
     verdict: Verdict | None = None
 
     @classmethod
-    def of(cls, record: Record) -> "Kept":
+    def of(cls, record: Record) -> "ReceivedRecord":
         digest = hashlib.sha256(record.value or b"").digest()
         try:
             return cls(record, digest, open_record(record, identity_of(record)), None)
@@ -87,107 +87,111 @@ class Kept:
 
     @property
     def identity(self) -> Hashable:
-        """What, with the hash, makes it one and the same record wherever it comes again."""
+        """What, together with the hash, is the same if the record is delivered again."""
         if self.envelope is None:
             return self.record.topic, self.record.partition, self.record.offset
         return self.envelope.source, self.envelope.id
 
     @property
     def outcome(self) -> str:
-        """The one word for it: the most alarming that is true."""
+        """The most serious word that is true of the record."""
         if self.altered:
             return "altered"
         return self.verdict or "invalid"
 
 
 async def keep(work: AuditWork, records: Sequence[Record]) -> None:
-    """Add records, those of a partition in their order, but for those that are there already.
+    """Add the records of one partition in their order, except those that are recorded already.
 
-    An event that differs from one of the same source and id is kept and marked as altered, and
-    so is a record that is no event where other bytes once had its place.
+    An event whose bytes differ from those recorded under its source and id is added too, and
+    marked as altered. The same holds for a record that is no event, under its Kafka position.
     """
-    came = [Kept.of(record) for record in records]
-    with _span(came):
-        # First of all: the locks keep everybody else from adding what is about these subjects.
+    received = [ReceivedRecord.of(record) for record in records]
+    with _span(received):
+        # First: while these rows are locked no other transaction adds records of these subjects.
         inbox = await Inbox.lock(
             work.connection,
             SUBSCRIBER,
             records[0].topic,
-            [identity_in(each.envelope) for each in came if each.envelope is not None],
+            [identity_in(each.envelope) for each in received if each.envelope is not None],
             from_beginning=True,
         )
-        fresh = _without_repeats(came, await _known(work.connection, came))
-        for each in fresh:
+        new = _without_repeats(received, await _known(work.connection, received))
+        for each in new:
             if each.envelope is not None:
                 each.verdict = inbox.judge(identity_in(each.envelope))
-        await _add(work.connection, fresh, work.now())
+        await _add(work.connection, new, work.now())
         await inbox.flush(work.connection, work.now)
-    _report(came, fresh)
+    _report(received, new)
 
 
-async def _known(connection: AsyncConnection, came: Iterable[Kept]) -> dict[Hashable, set[bytes]]:
-    """Return the hashes that are kept under the identities of these records."""
+async def _known(
+    connection: AsyncConnection, received: Iterable[ReceivedRecord]
+) -> dict[Hashable, set[bytes]]:
+    """Return the hashes that are recorded under the identities of these records."""
     known = defaultdict[Hashable, set[bytes]](set)
-    events = [each.envelope.id for each in came if each.envelope is not None]
+    events = [each.envelope.id for each in received if each.envelope is not None]
     if events:
         found = await connection.execute(_OF_EVENTS, {"events": events})
         for source, event_id, sha256 in found:
             known[source, event_id].add(sha256)
-    others = [each.record for each in came if each.envelope is None]
+    others = [each.record for each in received if each.envelope is None]
     if others:
-        places = await connection.execute(
-            _AT_PLACES,
+        at_positions = await connection.execute(
+            _AT_POSITIONS,
             {
                 "topics": [record.topic for record in others],
                 "partitions": [record.partition for record in others],
                 "offsets": [record.offset for record in others],
             },
         )
-        for topic, partition, offset, sha256 in places:
+        for topic, partition, offset, sha256 in at_positions:
             known[topic, partition, offset].add(sha256)
     return known
 
 
-def _without_repeats(came: Iterable[Kept], known: Mapping[Hashable, set[bytes]]) -> list[Kept]:
-    fresh = []
-    for each in came:
+def _without_repeats(
+    received: Iterable[ReceivedRecord], known: Mapping[Hashable, set[bytes]]
+) -> list[ReceivedRecord]:
+    new = []
+    for each in received:
         hashes = known[each.identity]
         if each.sha256 not in hashes:
             each.altered = bool(hashes)
             hashes.add(each.sha256)
-            fresh.append(each)
-    return fresh
+            new.append(each)
+    return new
 
 
-async def _add(connection: AsyncConnection, fresh: Sequence[Kept], now: datetime) -> None:
-    # COPY takes two thirds of the time of any INSERT here. It can't pass over a repeat, and need
-    # not: they are left out by now. One that comes by another topic at this very moment breaks the
-    # unique constraint; the chunk is then handled again, and the repeat is found.
-    if fresh:
+async def _add(connection: AsyncConnection, new: Sequence[ReceivedRecord], now: datetime) -> None:
+    # COPY takes two thirds of the time of any INSERT here. It cannot skip repeats, but they are
+    # left out already. A repeat that another topic delivers at the same moment breaks the unique
+    # constraint; the chunk is then handled again, and the repeat is found.
+    if new:
         raw = await connection.get_raw_connection()
         driver: Any = raw.driver_connection
         await driver.copy_records_to_table(
-            tables.records.name, columns=_COLUMNS, records=[_row(each, now) for each in fresh]
+            tables.records.name, columns=_COLUMNS, records=[_row(each, now) for each in new]
         )
 
 
-def _row(kept: Kept, now: datetime) -> tuple[Any, ...]:
-    record, envelope = kept.record, kept.envelope
-    as_it_came = (
+def _row(received: ReceivedRecord, now: datetime) -> tuple[Any, ...]:
+    record, envelope = received.record, received.envelope
+    always = (
         record.topic,
         record.partition,
         record.offset,
         record.key,
         _as_json(record.headers),
         record.value,
-        kept.sha256,
+        received.sha256,
         now,
-        kept.invalid_reason,
+        received.invalid_reason,
     )
     if envelope is None:
-        return *as_it_came, None, None, None, None, now, None, None, None, None, None, kept.altered
+        return *always, None, None, None, None, now, None, None, None, None, None, received.altered
     return (
-        *as_it_came,
+        *always,
         envelope.id,
         envelope.source,
         envelope.type,
@@ -197,8 +201,8 @@ def _row(kept: Kept, now: datetime) -> tuple[Any, ...]:
         envelope.correlationid,
         envelope.causationid,
         envelope.traceparent,
-        kept.verdict,
-        kept.altered,
+        received.verdict,
+        received.altered,
     )
 
 
@@ -210,33 +214,35 @@ def _as_json(headers: Sequence[tuple[str, bytes | None]]) -> str:
     return orjson.dumps(pairs).decode()
 
 
-def _span(came: Sequence[Kept]) -> AbstractContextManager[Span]:
-    """Open the span of a chunk: a part of the trace that all of it is of, else linked to each."""
+def _span(received: Sequence[ReceivedRecord]) -> AbstractContextManager[Span]:
+    """Open the span of a chunk: within the trace of all its events, or linked to each trace."""
     traces: dict[str, str] = {}
-    for each in came:
+    for each in received:
         if each.envelope is not None and each.envelope.traceparent is not None:
             parent = each.envelope.traceparent
             traces.setdefault(parent[:_TRACE_ID_ENDS], parent)
     parents = list(traces.values())[:_MOST_LINKS]
     if len(parents) == 1:
-        return telemetry.span(SUBSCRIBER, SpanKind.CONSUMER, parent=parents[0], records=len(came))
-    return telemetry.span(SUBSCRIBER, SpanKind.CONSUMER, links=parents, records=len(came))
+        return telemetry.span(
+            SUBSCRIBER, SpanKind.CONSUMER, parent=parents[0], records=len(received)
+        )
+    return telemetry.span(SUBSCRIBER, SpanKind.CONSUMER, links=parents, records=len(received))
 
 
-def _report(came: Sequence[Kept], fresh: Sequence[Kept]) -> None:
-    """Count what was kept, and tell of what should not have come."""
-    topic = came[0].record.topic
-    _outcomes.labels(topic, "dropped").inc(len(came) - len(fresh))
+def _report(received: Sequence[ReceivedRecord], new: Sequence[ReceivedRecord]) -> None:
+    """Count the records by outcome, and log those that are not the next of their subject."""
+    topic = received[0].record.topic
+    _outcomes.labels(topic, "dropped").inc(len(received) - len(new))
     offsets = defaultdict[tuple[str, int], list[int]](list)
-    for each in fresh:
+    for each in new:
         offsets[each.outcome, each.record.partition].append(each.record.offset)
-    for (outcome, partition), places in offsets.items():
-        _outcomes.labels(topic, outcome).inc(len(places))
+    for (outcome, partition), found in offsets.items():
+        _outcomes.labels(topic, outcome).inc(len(found))
         if outcome != Verdict.NEXT:
             _log.warning(
                 f"record-{outcome}",
                 topic=topic,
                 partition=partition,
-                count=len(places),
-                offsets=places[:_OFFSETS_IN_A_LINE],
+                count=len(found),
+                offsets=found[:_OFFSETS_IN_A_LOG_LINE],
             )

@@ -1,4 +1,4 @@
-"""What the audit service can be told from its environment."""
+"""The settings of the audit service."""
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict

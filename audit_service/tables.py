@@ -1,4 +1,7 @@
-"""The records: what Kafka gave us, byte for byte, and what we made of it. Rows are only added."""
+"""The records: what Kafka delivered, byte for byte, and what the service found out about it.
+
+Rows are only added.
+"""
 
 from sqlalchemy import (
     JSON,
@@ -55,7 +58,7 @@ records = Table(
         "altered", Boolean, nullable=False, comment="its source and id were seen with other bytes"
     ),
     UniqueConstraint("event_id", "source", "sha256"),
-    # What is no event has no id: there the place tells a repeat.
+    # A record that is no event has no id. A repeat of it has the same Kafka position.
     Index(
         "records_place_key",
         "topic",
@@ -65,7 +68,7 @@ records = Table(
         unique=True,
         postgresql_where=text("event_id IS NULL"),
     ),
-    # One for each filter of the search, in the order of its pages.
+    # One for each filter of the search, in the order of the search.
     Index(None, "occurred_at", "position"),
     Index(None, "subject", "occurred_at", "position"),
     Index(None, "correlation_id", "occurred_at", "position"),

@@ -19,7 +19,7 @@ import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accounts_service.adapters.postgres_views import PostgresAccountViews
-from audit_service.queries import Filter, Page, Records
+from audit_service.queries import Records, RecordSearch
 from benchmarks.logs import EVENTS_A_SUBJECT
 from chassis.persistence.database import create_engine
 
@@ -43,20 +43,20 @@ def _accounts(engine: AsyncEngine, _count: int) -> Mapping[str, Read]:
 def _audit(engine: AsyncEngine, count: int) -> Mapping[str, Read]:
     records = Records(engine)
 
-    async def page(wanted: Filter) -> None:
-        found: Page = await records.page(wanted, after=None, limit=_PAGE)
-        assert found.rows
+    async def page(search: RecordSearch) -> None:
+        assert (await records.page(search)).items
 
     async def by_subject(number: int) -> None:
         subject = UUID(_md5(f"subject {number % (count // EVENTS_A_SUBJECT)}"))
-        await page(Filter(subject=str(subject)))
+        await page(RecordSearch(subject=str(subject), limit=_PAGE))
 
     async def by_correlation(number: int) -> None:
-        await page(Filter(correlation_id=_md5(f"correlation {number}")))
+        await page(RecordSearch(correlation_id=_md5(f"correlation {number}"), limit=_PAGE))
 
     async def by_type(number: int) -> None:
         until = _BEGAN + timedelta(seconds=max(number, 1_000))
-        await page(Filter(type=f"old.{number % 20}", occurred_to=until))
+        of_type = {"type": f"old.{number % 20}", "to": until, "limit": _PAGE}
+        await page(RecordSearch.model_validate(of_type))
 
     return {"subject": by_subject, "correlation": by_correlation, "type": by_type}
 

@@ -1,4 +1,4 @@
-"""The audit service's schema, migrated once for each worker of a run."""
+"""The audit service's schema, migrated once for each process that runs tests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
@@ -16,7 +16,7 @@ from local_cluster.testing import RunningInfrastructure
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[Sequence[MutableMapping[str, Any]]]:
-    """What was logged, and nothing on the terminal."""
+    """The log lines; they are kept off the terminal."""
     with structlog.testing.capture_logs() as lines:
         yield lines
 

@@ -1,4 +1,4 @@
-"""The service's database, and what is kept in it."""
+"""Writes and reads the service's records."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,12 +14,12 @@ from chassis.testing import FakeRecord
 RECORDED_AT = datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
 
 
-async def keep_chunk(engine: AsyncEngine, *came: FakeRecord) -> None:
+async def keep_chunk(engine: AsyncEngine, *delivered: FakeRecord) -> None:
     async with engine.begin() as connection:
-        await keep(AuditWork(connection, lambda: RECORDED_AT), came)
+        await keep(AuditWork(connection, lambda: RECORDED_AT), delivered)
 
 
-async def all_kept(engine: AsyncEngine) -> Sequence[Row[Any]]:
-    """Return all that is kept, in the order of its keeping."""
+async def all_records(engine: AsyncEngine) -> Sequence[Row[Any]]:
+    """Return all records, in the order in which they were written."""
     async with engine.connect() as connection:
         return (await connection.execute(select(records).order_by(records.c.position))).all()

@@ -1,4 +1,4 @@
-"""From Kafka into the records, with the service put together as it runs."""
+"""From Kafka into the records, with the service as its bootstrap builds it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -49,11 +49,11 @@ async def running(components: Sequence[Component]) -> AsyncIterator[None]:
         await asyncio.wait_for(asyncio.gather(*tasks), 20)
 
 
-async def send(kafka: str, *came: FakeRecord) -> None:
+async def send(kafka: str, *delivered: FakeRecord) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=kafka)
     await producer.start()
     try:
-        for each in came:
+        for each in delivered:
             await producer.send_and_wait(
                 each.topic,
                 value=each.value,
@@ -65,28 +65,28 @@ async def send(kafka: str, *came: FakeRecord) -> None:
         await producer.stop()
 
 
-async def kept_of(engine: AsyncEngine, **where: str) -> Sequence[Row[tuple[object, ...]]]:
+async def records_of(engine: AsyncEngine, **where: str) -> Sequence[Row[tuple[object, ...]]]:
     query = select(records).filter_by(**where).order_by(records.c.position)
     async with engine.connect() as connection:
         return (await connection.execute(query)).all()
 
 
-async def test_all_that_is_on_a_topic_is_kept(
+async def test_everything_on_a_topic_is_recorded(
     kafka: str, audit_database: str, engine: AsyncEngine
 ) -> None:
     topic = topic_of_its_own(partitions=1)
     await create_topic(kafka, topic)
-    good, again = event(), event()
-    came = [
+    good, repeated = event(), event()
+    delivered = [
         FakeRecord(topic.name, 0, 0, good.key, good.payload, good.headers),
         FakeRecord(topic.name, 0, 1, None, b"no event", []),
         FakeRecord(topic.name, 0, 2, b"tombstone", None, []),
         FakeRecord(topic.name, 0, 3, None, b"", [("one", b"\xff"), ("one", b""), ("none", None)]),
-        FakeRecord(topic.name, 0, 4, None, again.payload, []),
-        FakeRecord(topic.name, 0, 5, None, again.payload, []),
+        FakeRecord(topic.name, 0, 4, None, repeated.payload, []),
+        FakeRecord(topic.name, 0, 5, None, repeated.payload, []),
         FakeRecord(topic.name, 0, 6, None, b"x" * 1_000_000, []),
     ]
-    await send(kafka, *came)
+    await send(kafka, *delivered)
     agents = Worker(
         settings_for(audit_database, kafka),
         service=topic.name,
@@ -96,42 +96,42 @@ async def test_all_that_is_on_a_topic_is_kept(
         now=utc_now,
     )
 
-    async def all_came() -> bool:
-        return len(await kept_of(engine, topic=topic.name)) == len(came) - 1
+    async def all_recorded() -> bool:
+        return len(await records_of(engine, topic=topic.name)) == len(delivered) - 1
 
     async with running([agents]):
-        await eventually(all_came)
-    rows = await kept_of(engine, topic=topic.name)
+        await eventually(all_recorded)
+    rows = await records_of(engine, topic=topic.name)
     assert [(row.offset, row.key, row.payload) for row in rows] == [
-        (each.offset, each.key, each.value) for each in came if each.offset != 5
+        (each.offset, each.key, each.value) for each in delivered if each.offset != 5
     ]
     assert [row.invalid_reason is None for row in rows] == [True, False, False, False, True, False]
     assert rows[3].headers == [["one", "/w=="], ["one", ""], ["none", None]]
 
 
-async def test_the_service_keeps_every_topic_of_the_catalogue_for_operators_alone(
+async def test_the_service_records_every_topic_of_the_catalogue_for_operators_only(
     kafka: str, audit_database: str, engine: AsyncEngine
 ) -> None:
     async with admin_client(kafka) as client:
         await create_topics(client, brokers=1)
-    ours = event(subject=str(uuid4()))
-    subject = ours.key.decode()
+    sent_event = event(subject=str(uuid4()))
+    subject = sent_event.key.decode()
     sent = [
-        FakeRecord(topic.name, 0, 0, ours.key, event(subject=subject).payload, [])
+        FakeRecord(topic.name, 0, 0, sent_event.key, event(subject=subject).payload, [])
         for topic in TOPICS
     ]
     await send(kafka, *sent)
 
-    async def all_came() -> bool:
-        return len(await kept_of(engine, subject=subject)) == len(TOPICS)
+    async def all_recorded() -> bool:
+        return len(await records_of(engine, subject=subject)) == len(TOPICS)
 
     async with build(settings_for(audit_database, kafka), Health()) as service:
         agents = [each for each in service.components if each.name == "agents"]
         async with running(agents):
-            await eventually(all_came)
+            await eventually(all_recorded)
         transport = httpx.ASGITransport(service.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://audit") as nobody:
-            refused = await nobody.get("/audit/events", params={"subject": subject})
+        async with httpx.AsyncClient(transport=transport, base_url="http://audit") as client:
+            refused = await client.get("/audit/events", params={"subject": subject})
     assert refused.status_code == 401
-    rows = await kept_of(engine, subject=subject)
+    rows = await records_of(engine, subject=subject)
     assert {row.topic for row in rows} == {topic.name for topic in TOPICS}

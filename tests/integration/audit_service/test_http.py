@@ -1,4 +1,4 @@
-"""Looking for records over HTTP, on PostgreSQL."""
+"""Searching records over HTTP, on PostgreSQL."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service import queries
 from audit_service.http import routes
-from audit_service.queries import Filter, Records
+from audit_service.queries import Records, RecordSearch
 from audit_service.settings import AuditSettings
 from chassis.correlation import new_id
 from chassis.web.app import create_app
@@ -26,13 +26,13 @@ from tests.integration.audit_service.evidence import RECORDED_AT, keep_chunk
 from tests.unit.audit_service.making import OCCURRED_AT, bytes_record, event, numbered, record
 
 
-async def somebody_who_may() -> Principal:
+async def an_operator_asks() -> Principal:
     return Principal(UUID(int=1), frozenset({OPERATOR}))
 
 
-def app(engine: AsyncEngine, an_operator: Any = somebody_who_may) -> FastAPI:
+def app(engine: AsyncEngine, operator: Any = an_operator_asks) -> FastAPI:
     settings = AuditSettings(
-        database_url=SecretStr("postgresql://nobody@127.0.0.1:1/nothing"),
+        database_url=SecretStr("postgresql://user@127.0.0.1:1/nothing"),
         jwks_url="http://127.0.0.1:1/jwks.json",
         idempotency_secret=SecretStr("s" * 32),
     )
@@ -41,7 +41,7 @@ def app(engine: AsyncEngine, an_operator: Any = somebody_who_may) -> FastAPI:
         description="For tests.",
         version="1",
         settings=settings,
-        routers=[routes(Records(engine), an_operator)],
+        routers=[routes(Records(engine), operator)],
         health=Health(),
     )
 
@@ -67,14 +67,14 @@ def at(minute: int) -> datetime:
 
 
 class TestASearch:
-    async def test_gives_what_occurred_last_first(
+    async def test_returns_the_newest_records_first(
         self, engine: AsyncEngine, client: httpx.AsyncClient
     ) -> None:
         events = [event(occurred_at=at(minute)) for minute in (1, 3, 2, 2)]
         await keep_chunk(engine, *numbered(events))
         assert await offsets(client) == [1, 3, 2, 0]
 
-    async def test_shows_the_envelope_and_the_place_of_each(
+    async def test_returns_envelope_and_kafka_position_of_each_record(
         self, engine: AsyncEngine, client: httpx.AsyncClient
     ) -> None:
         id_, subject = new_id(), str(uuid4())
@@ -128,7 +128,7 @@ class TestASearch:
         assert await offsets(client, type="users.user-signed-up.v1") == [6, 4, 3, 2, 1, 0]
         assert await offsets(client, type="users.user-signed-up") == []
 
-    async def test_finds_what_all_filters_find(
+    async def test_finds_records_that_match_all_filters(
         self, engine: AsyncEngine, client: httpx.AsyncClient
     ) -> None:
         subject = str(uuid4())
@@ -142,7 +142,7 @@ class TestASearch:
         assert await offsets(client, subject=subject, topic="users.task") == []
 
     @pytest.mark.parametrize("filters", [{}, {"source": "/users"}])
-    async def test_takes_times_from_the_first_up_to_the_second(
+    async def test_includes_from_and_excludes_to(
         self, engine: AsyncEngine, client: httpx.AsyncClient, filters: dict[str, str]
     ) -> None:
         events = [event(occurred_at=at(minute)) for minute in range(5)]
@@ -152,7 +152,7 @@ class TestASearch:
         assert await offsets(client, **filters, **{"from": at(3).isoformat()}) == [4, 3]
         assert await offsets(client, **filters, to=at(1).isoformat()) == [0]
 
-    async def test_finds_what_is_no_event_by_the_time_of_its_keeping(
+    async def test_finds_a_record_that_is_no_event_by_the_time_of_its_recording(
         self, engine: AsyncEngine, client: httpx.AsyncClient
     ) -> None:
         await keep_chunk(engine, bytes_record(b"no event"))
@@ -160,7 +160,7 @@ class TestASearch:
         (found,) = response.json()["events"]
         assert (found["valid"], found["occurred_at"], found["event_id"]) == (False, None, None)
 
-    async def test_finds_the_first_and_the_last_moment_there_is(
+    async def test_finds_the_first_and_the_last_time_that_python_has(
         self, engine: AsyncEngine, client: httpx.AsyncClient
     ) -> None:
         first = datetime(1, 1, 1, tzinfo=UTC)
@@ -188,7 +188,7 @@ class TestASearch:
             f"after={'A' * 65}",
         ],
     )
-    async def test_that_makes_no_sense_is_refused(
+    async def test_with_an_invalid_parameter_is_refused(
         self, client: httpx.AsyncClient, search: str
     ) -> None:
         response = await client.get(f"/audit/events?{search}")
@@ -197,24 +197,24 @@ class TestASearch:
         assert problem["field"] == search.partition("=")[0]
 
     @pytest.mark.parametrize(
-        ("wanted", "index"),
+        ("search", "index"),
         [
-            (Filter(), "records_occurred_at_position_idx"),
-            (Filter(subject="s"), "records_subject_occurred_at_position_idx"),
-            (Filter(correlation_id="c-1"), "records_correlation_id_occurred_at_position_idx"),
-            (Filter(type="users.user-signed-up.v1"), "records_type_occurred_at_position_idx"),
-            (Filter(source="/users"), "records_source_occurred_at_position_idx"),
-            (Filter(topic="users.user"), "records_topic_occurred_at_position_idx"),
-            (Filter(event_id=UUID(int=1)), "records_event_id_source_sha256_key"),
-            (Filter(valid=False), "records_invalid_idx"),
+            (RecordSearch(), "records_occurred_at_position_idx"),
+            (RecordSearch(subject="s"), "records_subject_occurred_at_position_idx"),
+            (RecordSearch(correlation_id="c-1"), "records_correlation_id_occurred_at_position_idx"),
+            (RecordSearch(type="users.user-signed-up.v1"), "records_type_occurred_at_position_idx"),
+            (RecordSearch(source="/users"), "records_source_occurred_at_position_idx"),
+            (RecordSearch(topic="users.user"), "records_topic_occurred_at_position_idx"),
+            (RecordSearch(event_id=UUID(int=1)), "records_event_id_source_sha256_key"),
+            (RecordSearch(valid=False), "records_invalid_idx"),
         ],
     )
-    async def test_goes_through_the_index_of_its_filter(
-        self, engine: AsyncEngine, wanted: Filter, index: str
+    async def test_uses_the_index_of_its_filter(
+        self, engine: AsyncEngine, search: RecordSearch, index: str
     ) -> None:
         events = [event(occurred_at=at(minute)) for minute in range(500)]
         await keep_chunk(engine, *numbered(events), bytes_record(b"no event", 500))
-        query = queries._query(wanted, None).limit(51).compile(dialect=engine.dialect)
+        query = queries._query(search).limit(51).compile(dialect=engine.dialect)
         async with engine.connect() as connection:
             await connection.execute(text("ANALYZE records"))
             plan = await connection.exec_driver_sql(
@@ -225,7 +225,7 @@ class TestASearch:
 
 class TestPages:
     @pytest.mark.parametrize("filters", [{}, {"type": "users.user-signed-up.v1"}])
-    async def test_follow_one_another_without_repeat_or_hole(
+    async def test_together_contain_every_record_once(
         self, engine: AsyncEngine, client: httpx.AsyncClient, filters: dict[str, str]
     ) -> None:
         await keep_chunk(engine, *numbered([event(occurred_at=at(n // 3)) for n in range(10)]))
@@ -240,7 +240,7 @@ class TestPages:
         assert after == {"after": None}
         assert seen == list(reversed(range(10)))
 
-    async def test_are_not_moved_by_what_comes_meanwhile(
+    async def test_are_the_same_if_records_are_added_in_between(
         self, engine: AsyncEngine, client: httpx.AsyncClient
     ) -> None:
         await keep_chunk(engine, *numbered([event(occurred_at=at(n)) for n in range(4)]))
@@ -248,7 +248,7 @@ class TestPages:
         await keep_chunk(engine, record(event(occurred_at=at(9)), 4))
         assert await offsets(client, after=first["next"]) == [1, 0]
 
-    async def test_end_where_the_times_that_are_looked_for_end(
+    async def test_end_at_the_end_of_the_searched_times(
         self, engine: AsyncEngine, client: httpx.AsyncClient
     ) -> None:
         await keep_chunk(engine, *numbered([event(occurred_at=at(n)) for n in range(4)]))
@@ -257,18 +257,18 @@ class TestPages:
 
 
 class TestOneRecord:
-    async def test_is_given_with_its_bytes(
+    async def test_is_returned_with_its_bytes(
         self, engine: AsyncEngine, client: httpx.AsyncClient
     ) -> None:
-        came = record(event())
-        await keep_chunk(engine, came)
+        delivered = record(event())
+        await keep_chunk(engine, delivered)
         found = (await client.get("/audit/events/1")).json()
-        assert base64.b64decode(found["payload_base64"]) == came.value
-        assert base64.b64decode(found["key_base64"]) == came.key
+        assert base64.b64decode(found["payload_base64"]) == delivered.value
+        assert base64.b64decode(found["key_base64"]) == delivered.key
         assert found["headers"][0] == ["content-type", "YXBwbGljYXRpb24vY2xvdWRldmVudHMranNvbg=="]
-        assert found["event"] == json.loads(came.value or b"")
+        assert found["event"] == json.loads(delivered.value or b"")
 
-    async def test_shows_json_as_it_came_whatever_numbers_it_holds(
+    async def test_is_returned_byte_for_byte_whatever_numbers_its_json_has(
         self, engine: AsyncEngine, client: httpx.AsyncClient
     ) -> None:
         payload = event().payload.replace(b'"data":{', b'"data":{"big":1e999,"one":1.0,"one":2,')
@@ -276,7 +276,7 @@ class TestOneRecord:
         response = await client.get("/audit/events/1")
         assert b'"event":' + payload in response.content
 
-    async def test_that_is_no_event_is_given_as_bytes(
+    async def test_that_is_no_event_is_returned_as_bytes(
         self, engine: AsyncEngine, client: httpx.AsyncClient
     ) -> None:
         await keep_chunk(engine, bytes_record(b"\x00\xff", 0, headers=[("n\0", None)]))
@@ -287,7 +287,7 @@ class TestOneRecord:
         tombstone = (await client.get("/audit/events/2")).json()
         assert (tombstone["payload_base64"], tombstone["key_base64"]) == (None, None)
 
-    async def test_that_is_not_there_is_not_found(self, client: httpx.AsyncClient) -> None:
+    async def test_that_does_not_exist_is_not_found(self, client: httpx.AsyncClient) -> None:
         response = await client.get("/audit/events/1")
         assert (response.status_code, response.json()["code"]) == (404, "no-such-record")
 
@@ -300,12 +300,12 @@ class TestOneRecord:
         assert (await client.get(f"/audit/events/{id_}")).status_code == 422
 
 
-class TestOthers:
+class TestAUserWhoIsNoOperator:
     @pytest.mark.parametrize("path", ["/audit/events", "/audit/events/1"])
     @pytest.mark.parametrize(
         ("refusal", "status"), [(NotAuthenticated("no"), 401), (OperatorsOnly("no"), 403)]
     )
-    async def test_see_nothing(
+    async def test_reads_nothing(
         self, engine: AsyncEngine, path: str, refusal: Exception, status: int
     ) -> None:
         async def refuse() -> Principal:

@@ -1,4 +1,4 @@
-"""The schema goes up, down and up again, and is what the tables say."""
+"""The schema can be migrated up, down and up again, and equals the declared tables."""
 
 import pytest
 from alembic import command
@@ -7,11 +7,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.migrations import config_of
-from tests.integration.audit_service.evidence import all_kept, keep_chunk
+from tests.integration.audit_service.evidence import all_records, keep_chunk
 from tests.unit.audit_service.making import event, record
 
 
-def test_the_schema_goes_up_and_down_and_up_again_without_a_difference(database: str) -> None:
+def test_the_schema_can_be_migrated_up_down_and_up_again(database: str) -> None:
     config = config_of("audit_service", database)
     command.upgrade(config, "heads")
     command.check(config)
@@ -20,7 +20,7 @@ def test_the_schema_goes_up_and_down_and_up_again_without_a_difference(database:
     command.check(config)
 
 
-class TestEvidence:
+class TestARecord:
     @pytest.mark.parametrize(
         "change",
         [
@@ -34,12 +34,10 @@ class TestEvidence:
             ),
         ],
     )
-    async def test_nobody_changes_or_removes_a_record(
-        self, engine: AsyncEngine, change: str
-    ) -> None:
+    async def test_cannot_be_changed_or_removed(self, engine: AsyncEngine, change: str) -> None:
         await keep_chunk(engine, record(event()))
-        before = await all_kept(engine)
+        before = await all_records(engine)
         with pytest.raises(DBAPIError, match="never changed or removed"):
             async with engine.begin() as connection:
                 await connection.execute(text(change))
-        assert await all_kept(engine) == before
+        assert await all_records(engine) == before

@@ -1,4 +1,4 @@
-"""What is kept of what comes, on PostgreSQL."""
+"""How Kafka records are recorded in PostgreSQL."""
 
 import asyncio
 import base64
@@ -22,7 +22,7 @@ from chassis.correlation import new_id
 from chassis.persistence.database import create_engine
 from chassis.testing import FakeRecord, eventually
 from contracts.envelope import EncodedEvent
-from tests.integration.audit_service.evidence import RECORDED_AT, all_kept, keep_chunk
+from tests.integration.audit_service.evidence import RECORDED_AT, all_records, keep_chunk
 from tests.unit.audit_service.making import (
     OCCURRED_AT,
     TRACEPARENT,
@@ -54,16 +54,16 @@ NO_EVENTS = {
 
 
 class TestAnEvent:
-    async def test_is_kept_as_it_came_with_its_envelope_in_columns(
+    async def test_is_recorded_byte_for_byte_with_its_envelope_in_columns(
         self, engine: AsyncEngine
     ) -> None:
         subject, id_ = str(uuid4()), new_id()
-        came = record(event(subject=subject, id_=id_), offset=7, partition=3)
-        await keep_chunk(engine, came)
-        (row,) = await all_kept(engine)
+        delivered = record(event(subject=subject, id_=id_), offset=7, partition=3)
+        await keep_chunk(engine, delivered)
+        (row,) = await all_records(engine)
         assert (row.topic, row.partition, row.offset) == ("users.user", 3, 7)
-        assert (row.key, row.payload) == (subject.encode(), came.value)
-        assert row.sha256 == hashlib.sha256(came.value or b"").digest()
+        assert (row.key, row.payload) == (subject.encode(), delivered.value)
+        assert row.sha256 == hashlib.sha256(delivered.value or b"").digest()
         assert row.headers[1] == ["type", "dXNlcnMudXNlci1zaWduZWQtdXAudjE="]
         assert (row.event_id, row.source, row.subject) == (id_, "/users", subject)
         assert (row.type, row.sequence) == ("users.user-signed-up.v1", 1)
@@ -75,28 +75,34 @@ class TestAnEvent:
     async def test_of_an_unknown_type_without_headers_or_key_is_an_event_too(
         self, engine: AsyncEngine
     ) -> None:
-        payload = with_attributes(event(), type="somebody.did-something.v9", data={"any": "thing"})
+        payload = with_attributes(
+            event(), type="others.something-happened.v9", data={"any": "thing"}
+        )
         await keep_chunk(engine, bytes_record(payload))
-        (row,) = await all_kept(engine)
-        assert (row.type, row.invalid_reason) == ("somebody.did-something.v9", None)
+        (row,) = await all_records(engine)
+        assert (row.type, row.invalid_reason) == ("others.something-happened.v9", None)
         assert (row.key, row.headers) == (None, [])
 
-    async def test_that_comes_again_is_dropped_and_counted(self, engine: AsyncEngine) -> None:
+    async def test_that_is_delivered_again_is_dropped_and_counted(
+        self, engine: AsyncEngine
+    ) -> None:
         same = event()
         dropped = outcomes("dropped")
         await keep_chunk(engine, record(same, 0), record(same, 1))
         await keep_chunk(engine, record(same, 2), record(event(), 3))
-        assert [row.offset for row in await all_kept(engine)] == [0, 3]
+        assert [row.offset for row in await all_records(engine)] == [0, 3]
         assert outcomes("dropped") - dropped == 2
 
-    async def test_dropped_leaves_no_hole_in_the_positions(self, engine: AsyncEngine) -> None:
+    async def test_that_is_dropped_uses_up_no_position(self, engine: AsyncEngine) -> None:
         same = event()
         await keep_chunk(engine, record(same, 0))
         await keep_chunk(engine, record(same, 1), record(event(), 2), record(same, 3))
         await keep_chunk(engine, record(event(), 4))
-        assert [row.position for row in await all_kept(engine)] == [1, 2, 3]
+        assert [row.position for row in await all_records(engine)] == [1, 2, 3]
 
-    async def test_with_the_id_of_another_is_kept_and_reported(self, engine: AsyncEngine) -> None:
+    async def test_with_the_id_of_a_different_event_is_recorded_and_reported(
+        self, engine: AsyncEngine
+    ) -> None:
         id_, subject = new_id(), str(uuid4())
         before = outcomes("altered")
         await keep_chunk(engine, record(event(id_=id_, subject=subject), 0))
@@ -106,25 +112,27 @@ class TestAnEvent:
                 record(event(id_=id_, subject=subject, username="eve"), 1),
                 record(event(id_=id_), 2),
             )
-        assert [row.altered for row in await all_kept(engine)] == [False, True, True]
+        assert [row.altered for row in await all_records(engine)] == [False, True, True]
         assert outcomes("altered") - before == 2
         assert [reported(line) for line in lines] == [("record-altered", [1, 2])]
 
-    async def test_with_the_id_of_one_from_elsewhere_is_another(self, engine: AsyncEngine) -> None:
+    async def test_with_the_id_of_an_event_of_another_source_is_not_altered(
+        self, engine: AsyncEngine
+    ) -> None:
         id_ = new_id()
         await keep_chunk(
             engine, record(event(id_=id_)), record(event(id_=id_, source="/accounts"), 1)
         )
-        assert [row.altered for row in await all_kept(engine)] == [False, False]
+        assert [row.altered for row in await all_records(engine)] == [False, False]
 
 
-class TestWhatIsNoEvent:
+class TestARecordThatIsNoEvent:
     @pytest.mark.parametrize("payload", NO_EVENTS.values(), ids=NO_EVENTS)
-    async def test_is_kept_and_marked(self, engine: AsyncEngine, payload: bytes) -> None:
+    async def test_is_recorded_with_the_reason(self, engine: AsyncEngine, payload: bytes) -> None:
         before = outcomes("invalid")
         with structlog.testing.capture_logs() as lines:
             await keep_chunk(engine, bytes_record(payload), record(event(), 1))
-        row, event_row = await all_kept(engine)
+        row, event_row = await all_records(engine)
         assert (row.payload, row.sha256) == (payload, hashlib.sha256(payload).digest())
         assert row.invalid_reason
         assert (row.event_id, row.subject, row.verdict) == (None, None, None)
@@ -133,44 +141,48 @@ class TestWhatIsNoEvent:
         assert outcomes("invalid") - before == 1
         assert [reported(line) for line in lines] == [("record-invalid", [0])]
 
-    async def test_a_value_that_is_absent_is_not_one_that_is_empty(
+    async def test_without_a_value_differs_from_one_with_an_empty_value(
         self, engine: AsyncEngine
     ) -> None:
         await keep_chunk(engine, bytes_record(None, 0, key=b"k"), bytes_record(b"", 1))
-        assert [row.payload for row in await all_kept(engine)] == [None, b""]
+        assert [row.payload for row in await all_records(engine)] == [None, b""]
 
-    async def test_headers_alone_are_kept(self, engine: AsyncEngine) -> None:
+    async def test_of_headers_only_is_recorded(self, engine: AsyncEngine) -> None:
         await keep_chunk(engine, bytes_record(None, headers=event().headers))
-        (row,) = await all_kept(engine)
+        (row,) = await all_records(engine)
         assert row.invalid_reason == "no value"
         assert len(row.headers) == 6
 
-    async def test_headers_of_another_event_make_it_none(self, engine: AsyncEngine) -> None:
+    async def test_includes_an_event_under_the_headers_of_another(self, engine: AsyncEngine) -> None:
         await keep_chunk(engine, bytes_record(event().payload, headers=event().headers))
-        (row,) = await all_kept(engine)
+        (row,) = await all_records(engine)
         assert row.invalid_reason == "headers: not those of the event in the value"
 
-    async def test_is_dropped_when_it_comes_again_from_its_place(self, engine: AsyncEngine) -> None:
+    async def test_is_dropped_if_it_is_delivered_again_from_its_offset(
+        self, engine: AsyncEngine
+    ) -> None:
         await keep_chunk(engine, bytes_record(b"same", 4))
         await keep_chunk(engine, bytes_record(b"same", 4), bytes_record(b"same", 5))
-        assert [row.offset for row in await all_kept(engine)] == [4, 5]
+        assert [row.offset for row in await all_records(engine)] == [4, 5]
 
-    async def test_is_reported_where_other_bytes_had_its_place(self, engine: AsyncEngine) -> None:
+    async def test_is_reported_if_other_bytes_had_its_offset(self, engine: AsyncEngine) -> None:
         await keep_chunk(engine, bytes_record(b"before", 4))
         await keep_chunk(engine, bytes_record(b"after", 4))
-        assert [row.altered for row in await all_kept(engine)] == [False, True]
+        assert [row.altered for row in await all_records(engine)] == [False, True]
 
 
-class TestAnySequence:
+class TestASequence:
     async def test_without_a_gap_is_next(self, engine: AsyncEngine) -> None:
         assert await verdicts(engine, [1, 2], [3]) == ["next", "next", "next"]
         assert await missing(engine) == []
 
-    async def test_that_does_not_begin_at_one_misses_the_first(self, engine: AsyncEngine) -> None:
+    async def test_that_does_not_start_at_one_has_its_first_numbers_missing(
+        self, engine: AsyncEngine
+    ) -> None:
         assert await verdicts(engine, [3]) == ["after-gap"]
         assert await missing(engine) == [1, 2]
 
-    async def test_that_jumps_is_reported_and_what_is_missing_recorded(
+    async def test_that_jumps_is_reported_and_the_missing_numbers_recorded(
         self, engine: AsyncEngine
     ) -> None:
         with structlog.testing.capture_logs() as lines:
@@ -178,31 +190,35 @@ class TestAnySequence:
         assert await missing(engine) == [2, 3]
         assert [reported(line) for line in lines] == [("record-after-gap", [1])]
 
-    async def test_that_comes_late_closes_its_gap(self, engine: AsyncEngine) -> None:
+    async def test_that_is_delivered_late_closes_its_gap(self, engine: AsyncEngine) -> None:
         assert await verdicts(engine, [1, 4], [2]) == ["next", "after-gap", "late"]
         assert await missing(engine) == [3]
 
-    async def test_used_again_later_is_another_history(self, engine: AsyncEngine) -> None:
+    async def test_used_again_by_a_newer_event_is_forked(self, engine: AsyncEngine) -> None:
         assert await verdicts(engine, [1, 2], [2]) == ["next", "next", "forked"]
 
-    async def test_is_counted_for_each_subject_and_topic_alone(self, engine: AsyncEngine) -> None:
+    async def test_is_counted_separately_for_each_subject_and_topic(
+        self, engine: AsyncEngine
+    ) -> None:
         subject = str(uuid4())
         await keep_chunk(engine, record(event(subject=subject)))
         await keep_chunk(engine, record(event(subject=subject), topic="users.task"))
         await keep_chunk(engine, record(event(), 1))
-        assert [row.verdict for row in await all_kept(engine)] == ["next", "next", "next"]
+        assert [row.verdict for row in await all_records(engine)] == ["next", "next", "next"]
 
-    async def test_of_a_repeat_moves_nothing(self, engine: AsyncEngine) -> None:
+    async def test_of_a_repeat_changes_no_count(self, engine: AsyncEngine) -> None:
         subject = str(uuid4())
         first, second = event(subject=subject), event(subject=subject, sequence=2)
         await keep_chunk(engine, *numbered([first, second]))
         await keep_chunk(engine, record(first, 2))
         await keep_chunk(engine, record(event(subject=subject, sequence=3), 3))
-        assert [row.verdict for row in await all_kept(engine)] == ["next", "next", "next"]
+        assert [row.verdict for row in await all_records(engine)] == ["next", "next", "next"]
 
 
 class TestAChunk:
-    async def test_of_500_takes_as_many_statements_as_one_of_2(self, engine: AsyncEngine) -> None:
+    async def test_of_500_records_takes_as_many_statements_as_one_of_2(
+        self, engine: AsyncEngine
+    ) -> None:
         statements: list[str] = []
 
         def count(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
@@ -213,39 +229,39 @@ class TestAChunk:
         few = len(statements)
         await keep_chunk(engine, *numbered([event() for _ in range(500)], first_offset=2))
         assert len(statements) - few == few <= 5
-        assert len(await all_kept(engine)) == 502
+        assert len(await all_records(engine)) == 502
 
     async def test_keeps_the_order_of_its_records(self, engine: AsyncEngine) -> None:
         await keep_chunk(engine, *numbered([event() for _ in range(500)]))
-        assert [row.offset for row in await all_kept(engine)] == list(range(500))
+        assert [row.offset for row in await all_records(engine)] == list(range(500))
 
-    async def test_that_fails_leaves_nothing(self, engine: AsyncEngine) -> None:
+    async def test_that_fails_records_nothing(self, engine: AsyncEngine) -> None:
         async with engine.connect() as connection:
             await keep(AuditWork(connection, lambda: RECORDED_AT), [record(event())])
             await connection.rollback()
-        assert await all_kept(engine) == []
+        assert await all_records(engine) == []
 
-    async def test_waits_for_another_with_the_same_event(self, engine: AsyncEngine) -> None:
+    async def test_waits_for_another_chunk_with_the_same_event(self, engine: AsyncEngine) -> None:
         same = event()
-        async with engine.begin() as ahead:
-            await keep(AuditWork(ahead, lambda: RECORDED_AT), [record(same, partition=0)])
-            behind = asyncio.create_task(keep_chunk(engine, record(same, partition=1)))
-            await until_somebody_waits(engine)
-        await behind
-        assert [row.partition for row in await all_kept(engine)] == [0]
+        async with engine.begin() as first:
+            await keep(AuditWork(first, lambda: RECORDED_AT), [record(same, partition=0)])
+            second = asyncio.create_task(keep_chunk(engine, record(same, partition=1)))
+            await until_a_lock_is_waited_for(engine)
+        await second
+        assert [row.partition for row in await all_records(engine)] == [0]
 
-    async def test_fails_for_now_where_another_topic_brings_the_same_event(
+    async def test_fails_once_if_another_topic_delivers_the_same_event_at_the_same_time(
         self, engine: AsyncEngine
     ) -> None:
         same = event()
-        async with engine.begin() as ahead:
-            await keep(AuditWork(ahead, lambda: RECORDED_AT), [record(same)])
-            behind = asyncio.create_task(keep_chunk(engine, record(same, topic="users.task")))
-            await until_somebody_waits(engine)
+        async with engine.begin() as first:
+            await keep(AuditWork(first, lambda: RECORDED_AT), [record(same)])
+            second = asyncio.create_task(keep_chunk(engine, record(same, topic="users.task")))
+            await until_a_lock_is_waited_for(engine)
         with pytest.raises(Exception, match="records_event_id_source_sha256_key"):
-            await behind
+            await second
         await keep_chunk(engine, record(same, topic="users.task"))
-        assert [row.topic for row in await all_kept(engine)] == ["users.user"]
+        assert [row.topic for row in await all_records(engine)] == ["users.user"]
 
 
 AN_EVENT = b"(a new event)"
@@ -267,20 +283,20 @@ HEADERS = st.tuples(
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_whatever_comes_is_kept_as_it_came(
-    audit_database: str, came: list[tuple[bytes | None, bytes | None, list[tuple[str, Any]]]]
+def test_any_records_are_recorded_byte_for_byte(
+    audit_database: str, delivered: list[tuple[bytes | None, bytes | None, list[tuple[str, Any]]]]
 ) -> None:
     topic = f"test.{uuid4().hex}"
     chunk = [
         FakeRecord(topic, 0, at, key, event().payload if value == AN_EVENT else value, headers)
-        for at, (value, key, headers) in enumerate(came)
+        for at, (value, key, headers) in enumerate(delivered)
     ]
 
     async def keep_and_read() -> list[FakeRecord]:
         engine = create_engine(audit_database, pool_size=1, application_name="test")
         try:
             await keep_chunk(engine, *chunk)
-            rows = await all_kept(engine)
+            rows = await all_records(engine)
         finally:
             await engine.dispose()
         return [
@@ -299,13 +315,13 @@ def decoded(row: Row[Any]) -> list[tuple[str, Any]]:
 
 
 async def verdicts(engine: AsyncEngine, *chunks: Sequence[int]) -> list[str]:
-    """Keep events of one subject with these sequences, and return what was made of them."""
+    """Record events of one subject with these sequences, and return their verdicts."""
     subject, offset = str(uuid4()), 0
     for chunk in chunks:
         events = [event(subject=subject, sequence=number) for number in chunk]
         await keep_chunk(engine, *numbered(events, offset))
         offset += len(chunk)
-    return [row.verdict for row in await all_kept(engine)]
+    return [row.verdict for row in await all_records(engine)]
 
 
 async def missing(engine: AsyncEngine) -> list[int]:
@@ -327,14 +343,14 @@ def reported(line: MutableMapping[str, Any]) -> tuple[str, list[int]]:
     return line["event"], line["offsets"]
 
 
-async def until_somebody_waits(engine: AsyncEngine) -> None:
+async def until_a_lock_is_waited_for(engine: AsyncEngine) -> None:
     query = text(
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
 
-    async def somebody_waits() -> bool:
+    async def a_lock_is_waited_for() -> bool:
         async with engine.connect() as connection:
             return bool(await connection.scalar(query))
 
-    await eventually(somebody_waits)
+    await eventually(a_lock_is_waited_for)

@@ -1,4 +1,4 @@
-"""Records as Kafka gives them."""
+"""Makes records as Kafka delivers them."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

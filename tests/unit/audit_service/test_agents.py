@@ -1,4 +1,4 @@
-"""Everything is consumed: each topic that is in the catalogue, and each that will be."""
+"""The service subscribes to every topic of the catalogue, also to those added later."""
 
 from audit_service.agents import subscribers
 from audit_service.records import keep
@@ -11,7 +11,7 @@ class TestSubscribers:
     def test_there_is_one_for_every_topic_of_the_catalogue(self) -> None:
         assert [each.topic for each in subscribers(TOPICS)] == list(TOPICS)
 
-    def test_a_topic_added_to_the_catalogue_is_kept_too(self) -> None:
+    def test_a_topic_added_to_the_catalogue_has_one_too(self) -> None:
         added = Topic(
             name="users.onboarding",
             key="user id",

@@ -1,4 +1,4 @@
-"""Cursors: a place in the order of the search, as clients carry it about."""
+"""Cursors: a position in the order of the search, as the text that clients get."""
 
 from base64 import urlsafe_b64encode
 from contextlib import suppress
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit_service.queries import Place
+from audit_service.queries import Cursor
 from chassis.domain import InvalidFields
 
 MOMENTS = st.datetimes(timezones=st.just(UTC))
@@ -17,18 +17,18 @@ POSITIONS = st.integers(min_value=0, max_value=2**63 - 1)
 
 class TestACursor:
     @given(MOMENTS, POSITIONS)
-    def test_leads_back_to_its_place(self, occurred_at: datetime, position: int) -> None:
-        place = Place(occurred_at, position)
-        assert Place.parse(str(place)) == place
+    def test_is_read_back_as_it_was_written(self, occurred_at: datetime, position: int) -> None:
+        cursor = Cursor(occurred_at, position)
+        assert Cursor.parse(str(cursor)) == cursor
 
     @given(st.one_of(st.text(), st.text("ABCDEFab01-_=", min_size=20, max_size=26)))
-    def test_that_nobody_gave_out_is_a_place_or_refused(self, cursor: str) -> None:
+    def test_from_any_text_is_read_exactly_or_refused(self, text: str) -> None:
         with suppress(InvalidFields):
-            place = Place.parse(cursor)
-            assert Place.parse(str(place)) == place
+            cursor = Cursor.parse(text)
+            assert Cursor.parse(str(cursor)) == cursor
 
     @pytest.mark.parametrize(
-        "cursor",
+        "text",
         [
             "",
             "AAAA",
@@ -39,6 +39,6 @@ class TestACursor:
             pytest.param(urlsafe_b64encode(b"\x80" * 16).decode(), id="before the year 1"),
         ],
     )
-    def test_that_is_mangled_is_refused(self, cursor: str) -> None:
+    def test_from_a_text_that_is_no_cursor_is_refused(self, text: str) -> None:
         with pytest.raises(InvalidFields):
-            Place.parse(cursor)
+            Cursor.parse(text)
