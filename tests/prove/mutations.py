@@ -1,4 +1,4 @@
-"""Every guard that a promise of ``docs/guarantees.md`` rests on, and how to take it away."""
+"""Every guard that a promise of ``docs/guarantees.md`` depends on, and how to remove it."""
 
 from typing import Final
 
@@ -43,10 +43,10 @@ _COMMIT_MIDWAY: Final = (
 )
 _TAKE: Final = "            parked = await self._take(connection, chunks, before)\n"
 
-_WRITING: Final = (
+_COMMANDS: Final = (
     Mutation(
         name="ask-after-commit",
-        guard="a COMMIT that got no answer is asked for before the command is done again",
+        guard="after a COMMIT without an answer the database is asked whether it took effect",
         file="chassis/persistence/transactor.py",
         before="        if not await self._was_committed(mark):\n            raise lost\n",
         after="        raise lost\n",
@@ -54,7 +54,7 @@ _WRITING: Final = (
     ),
     Mutation(
         name="life-of-the-server",
-        guard="a number that a crashed server gave again is not taken for the command's own",
+        guard="a transaction id that a crashed server gave out again is not taken for ours",
         file="chassis/persistence/transactor.py",
         before='if life == mark.life and status == "committed":',
         after='if status == "committed":',
@@ -64,7 +64,7 @@ _WRITING: Final = (
     ),
     Mutation(
         name="serializable-commands",
-        guard="of two commands that read what the other writes, one begins again",
+        guard="of two commands that read what the other writes, one is rolled back and repeated",
         file="chassis/persistence/transactor.py",
         before='engine.execution_options(isolation_level="SERIALIZABLE")',
         after="engine",
@@ -74,7 +74,7 @@ _WRITING: Final = (
     ),
     Mutation(
         name="optimistic-lock",
-        guard="an aggregate that another transaction changed meanwhile is not overwritten",
+        guard="an aggregate that another transaction has changed meanwhile is not overwritten",
         file="chassis/persistence/aggregate_table.py",
         before=".where(table.c.id == given.c.id, table.c.version == given.c.version - 1)",
         after=".where(table.c.id == given.c.id)",
@@ -84,7 +84,7 @@ _WRITING: Final = (
     ),
     Mutation(
         name="idempotency-keys",
-        guard="the answer given under an Idempotency-Key is given again, and nothing done",
+        guard="a repeat under the same Idempotency-Key gets the first answer and changes nothing",
         file="chassis/web/idempotency.py",
         before="            if known is not None:\n                return self._repeat(known)\n",
         after="",
@@ -95,7 +95,7 @@ _WRITING: Final = (
     ),
     Mutation(
         name="idle-in-transaction",
-        guard="a session that stands still in a transaction is ended, and its locks are free",
+        guard="PostgreSQL ends a session that idles in a transaction, which frees its locks",
         file="chassis/persistence/database.py",
         before='    "idle_in_transaction_session_timeout": "4s",\n',
         after="",
@@ -106,7 +106,7 @@ _WRITING: Final = (
 _PUBLISHING: Final = (
     Mutation(
         name="delete-after-ack",
-        guard="a row leaves the outbox when Kafka has acknowledged it, and not before",
+        guard="the relay deletes an outbox row only after Kafka has acknowledged it",
         file="chassis/publishing/relay.py",
         before="        way.done = [*way.done, *acknowledged]\n",
         after="        way.done = [*way.done, *acknowledged, *(row for row, _ in failed)]\n",
@@ -117,7 +117,7 @@ _PUBLISHING: Final = (
     ),
     Mutation(
         name="lowest-position-first",
-        guard="each read of the outbox begins at its lowest position, not behind the last one",
+        guard="each read of the outbox begins at its lowest position, not after the last row read",
         file="chassis/publishing/outbox_reader.py",
         before="        return rows\n",
         after=(
@@ -129,7 +129,7 @@ _PUBLISHING: Final = (
     ),
     Mutation(
         name="relay-lock",
-        guard="one relay of a service works, and the others stand by",
+        guard="one relay of a service publishes at a time; the others stand by",
         file="chassis/publishing/relay.py",
         before="while not await try_lock(connection, self._lock_name):",
         after="while False:",
@@ -147,7 +147,7 @@ _PUBLISHING: Final = (
     ),
     Mutation(
         name="relay-order",
-        guard="what follows a failed row of its aggregate is sent again, behind it",
+        guard="rows that follow a failed row of their aggregate are sent again, after it",
         file="chassis/publishing/relay.py",
         before="            elif aggregate not in stuck:\n",
         after="            else:\n",
@@ -157,7 +157,7 @@ _PUBLISHING: Final = (
     ),
     Mutation(
         name="nothing-passed-over",
-        guard="behind rows that may not go yet nothing is sent that was read ahead",
+        guard="rows that were read ahead are not sent while an earlier row could not be sent",
         file="chassis/publishing/relay.py",
         before="way.rows = ahead if len(way.sent) == len(rows) else ()",
         after="way.rows = ahead",
@@ -167,7 +167,7 @@ _PUBLISHING: Final = (
     ),
     Mutation(
         name="first-row-alone",
-        guard="the first row to a partition goes alone, so that the broker knows the producer",
+        guard="the first row to a partition is sent alone, so that the broker knows the producer",
         file="chassis/publishing/producer.py",
         before="            elif place not in known:\n",
         after="            elif False:\n",
@@ -177,7 +177,7 @@ _PUBLISHING: Final = (
     ),
     Mutation(
         name="fresh-producer",
-        guard="after a refusal a fresh producer goes on, and only what it cannot send is set aside",
+        guard="after a refusal a new producer is opened; only rows it can't send are set aside",
         file="chassis/publishing/relay.py",
         before=(
             "                    stuck.add(aggregate)\n"
@@ -191,7 +191,7 @@ _PUBLISHING: Final = (
     ),
     Mutation(
         name="behind-what-was-set-aside",
-        guard="behind a row that was set aside its aggregate's later ones wait",
+        guard="an aggregate's later rows wait while an earlier one is set aside",
         file="chassis/publishing/outbox_reader.py",
         before="                AND stuck.aggregateid = outbox.aggregateid\n",
         after="                AND stuck.aggregateid = outbox.aggregateid AND false\n",
@@ -201,10 +201,10 @@ _PUBLISHING: Final = (
     ),
 )
 
-_DELIVERING: Final = (
+_FETCHING: Final = (
     Mutation(
         name="epoch-rule",
-        guard="a rewind counts in its own epoch only, so a lost chunk is fetched again once",
+        guard="a rewind of an earlier epoch is ignored, so a lost chunk is fetched again once",
         file="chassis/consuming/faust_transport.py",
         before="if position is not None and position.epoch == epoch:",
         after="if position is not None:",
@@ -212,7 +212,7 @@ _DELIVERING: Final = (
     ),
     Mutation(
         name="epoch-skip",
-        guard="a chunk fetched before a seek, or of a partition that was revoked, is left alone",
+        guard="a chunk fetched before a seek, or from a revoked partition, is not handled",
         file="chassis/consuming/faust_transport.py",
         before="return position is not None and position.epoch == chunk.epoch",
         after="return True",
@@ -223,7 +223,7 @@ _DELIVERING: Final = (
     ),
     Mutation(
         name="lost-tail",
-        guard="a last chunk that got lost, which no later one betrays, is fetched again",
+        guard="a lost last chunk, which no later chunk can reveal, is fetched again",
         file="chassis/consuming/faust_transport.py",
         before="            await self._thread.rewind(tp, position.next, position.epoch)\n",
         after="",
@@ -231,7 +231,7 @@ _DELIVERING: Final = (
     ),
     Mutation(
         name="doubted-hole",
-        guard="a hole among offsets is fetched again before it is believed",
+        guard="missing offsets are fetched once more before a chunk is accepted without them",
         file="chassis/consuming/faust_transport.py",
         before="if records[0].offset != position.next and self._doubted.get(tp) != position.next:",
         after="if False:",
@@ -239,15 +239,17 @@ _DELIVERING: Final = (
     ),
     Mutation(
         name="topic-shorter-than-progress",
-        guard="a topic that does not reach to where progress is, is left alone in sight",
+        guard="a partition that does not hold the stored offset is not read; health reports it",
         file="chassis/consuming/start_positions.py",
         before="if begin[tp] < first or furthest[tp] > following:",
         after="if False:",
-        proven_by=(f"{_BEGINS}test_a_topic_that_is_shorter_than_progress_is_not_read_and_reported",),
+        proven_by=(
+            f"{_BEGINS}test_a_topic_that_is_shorter_than_progress_is_not_read_and_reported",
+        ),
     ),
     Mutation(
         name="crash-watch",
-        guard="where Faust crashed, and says nothing, the process ends and begins again",
+        guard="the process ends when Faust has crashed, which by itself raises no error",
         file="chassis/consuming/watchdog.py",
         before="            if self._app.crashed or self._app.should_stop:\n",
         after="            if False:\n",
@@ -255,7 +257,7 @@ _DELIVERING: Final = (
     ),
     Mutation(
         name="standstill-watch",
-        guard="where nothing moves, although there is more and Kafka is there, the process ends",
+        guard="the process ends when a partition stands still although Kafka has more records",
         file="chassis/consuming/watchdog.py",
         before="            if stuck or time.monotonic() - healthy_at > _JOIN_WITHIN_S:\n",
         after="            if time.monotonic() - healthy_at > _JOIN_WITHIN_S:\n",
@@ -263,7 +265,7 @@ _DELIVERING: Final = (
     ),
     Mutation(
         name="join-watch",
-        guard="where a worker does not come to join its group, the process ends",
+        guard="the process ends when its worker does not join the consumer group in time",
         file="chassis/consuming/watchdog.py",
         before="            if stuck or time.monotonic() - healthy_at > _JOIN_WITHIN_S:\n",
         after="            if stuck:\n",
@@ -271,7 +273,7 @@ _DELIVERING: Final = (
     ),
     Mutation(
         name="thread-answered",
-        guard="a consumer's thread is answered while it ends, and can't keep a worker from ending",
+        guard="the event loop serves the consumer's thread while that stops, so no stop can hang",
         file="chassis/consuming/faust_transport.py",
         before="                await self._thread.ended.wait()\n",
         after="                self._thread.stop()\n",
@@ -279,7 +281,7 @@ _DELIVERING: Final = (
     ),
     Mutation(
         name="started-whole",
-        guard="a worker that is stopped amid its start ends whole, and soon",
+        guard="a stop during Faust's start waits for the start, so no thread is left running",
         file="chassis/consuming/faust_app.py",
         before="    await asyncio.wait([started], timeout=_START_WITHIN_S)\n",
         after="",
@@ -287,7 +289,7 @@ _DELIVERING: Final = (
     ),
     Mutation(
         name="all-shared-out",
-        guard="partitions that no worker of a group has are shared out anew",
+        guard="partitions that no worker of a group has are assigned again",
         file="chassis/consuming/worker.py",
         before="                await consumer.rejoin()\n",
         after="",
@@ -297,7 +299,7 @@ _DELIVERING: Final = (
     ),
     Mutation(
         name="worker-name-lock",
-        guard="a worker joins its group when nobody else bears its name",
+        guard="a worker joins its group only while no other process uses its name",
         file="chassis/consuming/worker.py",
         before=(
             "            if not await self._until_stopped("
@@ -309,10 +311,10 @@ _DELIVERING: Final = (
     ),
 )
 
-_HANDLING: Final = (
+_PROCESSING: Final = (
     Mutation(
         name="effects-with-progress",
-        guard="progress is committed with the effects, and not before them",
+        guard="progress is committed with the effects, not before them",
         file="chassis/consuming/processor.py",
         before=_TAKE,
         after=f"{_COMMIT_MIDWAY}{_TAKE}",
@@ -320,7 +322,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="progress-with-effects",
-        guard="the effects are committed with progress, and not before it",
+        guard="the effects are committed with progress, not before it",
         file="chassis/consuming/processor.py",
         before=_TAKE,
         after=(
@@ -336,7 +338,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="refuse-by-progress",
-        guard="a chunk that begins after what is done is refused, and fetched again from there",
+        guard="a chunk that begins after the stored offset is refused and fetched again from there",
         file="chassis/consuming/processor.py",
         before="                if chunk.begin > lowest:\n",
         after="                if False:\n",
@@ -344,7 +346,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="trim-by-progress",
-        guard="of a chunk, what is done already is left out",
+        guard="records of a chunk that lie before the stored offset are skipped",
         file="chassis/consuming/processor.py",
         before="if record.offset >= before[chunk.partition].get(subscriber.name, chunk.end)",
         after="if subscriber.name in before[chunk.partition]",
@@ -352,7 +354,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="refuse-one-by-one",
-        guard="an event before which one is not done is refused, where it is handled alone",
+        guard="an event handled alone is refused when it begins after the stored offset",
         file="chassis/consuming/processor.py",
         before=(
             "            if begin > next_offset:\n                raise ChunkRefused(next_offset)\n"
@@ -364,7 +366,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="trim-one-by-one",
-        guard="an event that another worker did meanwhile is left out, where it is handled alone",
+        guard="an event handled alone is skipped when another worker has handled it meanwhile",
         file="chassis/consuming/processor.py",
         before="            if next_offset > record.offset:\n                return True\n",
         after="",
@@ -372,7 +374,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="progress-never-back",
-        guard="a chunk that comes late moves progress nowhere",
+        guard="a chunk that arrives late never moves progress back",
         file="chassis/consuming/offsets.py",
         before=" AND next_offset < range.ends AS moves\n",
         after=" AS moves\n",
@@ -380,7 +382,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="progress-lock",
-        guard="of two workers with one chunk the second waits for what the first makes of it",
+        guard="of two workers with one chunk, the second waits for the first one's transaction",
         file="chassis/consuming/offsets.py",
         before="        ORDER BY progress.partition, subscriber\n        FOR UPDATE OF progress\n",
         after="        ORDER BY progress.partition, subscriber\n",
@@ -388,7 +390,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="inbox-lock",
-        guard="who handles or releases an aggregate's events waits for who does so already",
+        guard="an aggregate's events are handled or released by one transaction at a time",
         file="chassis/consuming/inbox.py",
         before="    return {subject: None if last is None else (last, id_) for ",
         after=(
@@ -404,7 +406,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="release-lock",
-        guard="a release locks the inbox of its subject before it looks at what is parked",
+        guard="a release locks the inbox row of its subject before it reads the parked events",
         file="chassis/operations/release.py",
         before="            await lock_subject(connection, subscriber, topic, subject)\n",
         after="",
@@ -425,7 +427,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="fork-check",
-        guard="a number used before by an older event is another history, and parked",
+        guard="a newer event with a sequence already seen is parked as a forked history",
         file="chassis/consuming/inbox.py",
         before="Verdict.FORKED if event_id > self.greatest_id else Verdict.REPEAT",
         after="Verdict.REPEAT",
@@ -433,15 +435,15 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="gaps-noted",
-        guard="a jump in an aggregate's sequence is noted with every number that is missing",
+        guard="a jump in an aggregate's sequence is recorded with every missing number",
         file="chassis/consuming/inbox.py",
-        before="self.missing.update(range(max(expected, sequence - LARGEST_GAP), sequence))",
+        before="self.gaps.open(expected, sequence - 1)",
         after="pass",
         proven_by=(f"{_SEEN}test_a_gap_is_recorded_and_the_event_handled",),
     ),
     Mutation(
         name="park-behind",
-        guard="behind a parked event the later ones of its aggregate are parked too",
+        guard="later events of an aggregate that has a parked event are parked behind it",
         file="chassis/consuming/inbox.py",
         before="if self.parked and verdict not in (Verdict.REPEAT, Verdict.FORKED):",
         after="if False:",
@@ -449,7 +451,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="one-by-one",
-        guard="a chunk that fails is handled event by event, so that one parks and not all",
+        guard="a chunk that fails is handled event by event, so only the failing event is parked",
         file="chassis/consuming/processor.py",
         before="            return await self._process_one_by_one(in_progress)\n",
         after=(
@@ -471,7 +473,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="tries-before-handling",
-        guard="a try is counted before it is made, so that one its worker dies of counts too",
+        guard="an attempt is counted before it begins, so one that kills its worker counts too",
         file="chassis/consuming/attempts.py",
         before="self._engine.begin() as connection:\n            count, first_at",
         after="self._engine.connect() as connection:\n            count, first_at",
@@ -479,7 +481,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="one-suspect-at-a-time",
-        guard="of events a worker may have died of one is tried at a time: one is blamed",
+        guard="suspect events are tried one at a time, so that a crash counts against one of them",
         file="chassis/consuming/processor.py",
         before="async with self._suspects if in_progress.is_suspect else nullcontext():",
         after="async with nullcontext():",
@@ -489,7 +491,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="ours-to-commit",
-        guard="a chunk that is not ours when its batch is committed is left out of it",
+        guard="a chunk that this worker has lost is left out when its batch is committed",
         file="chassis/consuming/group_commit.py",
         before="ours = [each for each in batch if each.in_progress.is_ours()]",
         after="ours = batch",
@@ -500,7 +502,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="batch-by-itself",
-        guard="chunks of a batch that failed are committed, each by itself",
+        guard="when a batch fails, each of its chunks is committed by itself",
         file="chassis/consuming/group_commit.py",
         before="                error = _BatchFailed()\n",
         after="                error = None\n",
@@ -508,7 +510,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="batch-outlives-one",
-        guard="one that is cancelled leaves the others of its batch to be committed",
+        guard="a cancelled chunk leaves the other chunks of its batch to be committed",
         file="chassis/consuming/group_commit.py",
         before="            and all(each.outcome.cancelled() for each in self._batch)\n",
         after="",
@@ -518,7 +520,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="batch-awaited",
-        guard="a batch that all have left is rolled back before the last of them ends",
+        guard="when all chunks of a batch are cancelled, the last one waits for its rollback",
         file="chassis/consuming/group_commit.py",
         before="            await asyncio.wait([committing])\n",
         after="",
@@ -528,7 +530,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="slow-topic-alone",
-        guard="a chunk of a topic that lately took long is handled once, by itself",
+        guard="a chunk of a topic that lately took long skips the batch, and is handled once",
         file="chassis/consuming/group_commit.py",
         before="if not in_progress.by_itself and not self._is_slow(commit):",
         after="if not in_progress.by_itself:",
@@ -538,7 +540,7 @@ _HANDLING: Final = (
     ),
     Mutation(
         name="mass-failure",
-        guard="where very many aggregates fail alike the consumer stops, and parks none of them",
+        guard="when many aggregates fail with one error, the consumer stops and parks no more",
         file="chassis/consuming/retry_policy.py",
         before="            if len(subjects) > DEAD_LETTER_LIMIT:\n",
         after="            if False:\n",
@@ -549,7 +551,7 @@ _HANDLING: Final = (
     ),
 )
 
-_TELLING: Final = (
+_NOTIFYING: Final = (
     Mutation(
         name="look-before-posting-again",
         guard="a message that may have been posted is looked for before it is posted again",
@@ -563,7 +565,7 @@ _TELLING: Final = (
     ),
     Mutation(
         name="delivery-lease",
-        guard="what one worker has claimed no other claims, until the lease is over",
+        guard="a delivery that one worker has claimed is claimed by no other until its lease ends",
         file="notification_service/postgres_deliveries.py",
         before="        next_attempt_at=_take_up_at,\n    )\n    .returning(_d)\n",
         after="    )\n    .returning(_d)\n",
@@ -571,7 +573,7 @@ _TELLING: Final = (
     ),
     Mutation(
         name="lease-before-post",
-        guard="a worker frozen past its lease posts nothing",
+        guard="a worker that was frozen past its lease posts nothing",
         file="notification_service/worker.py",
         before=(
             "        if self._now() + timedelta(seconds=self._patience.call) > lease_until:\n"
@@ -582,7 +584,7 @@ _TELLING: Final = (
     ),
     Mutation(
         name="lease-in-mark",
-        guard="a worker that lost its claim marks nothing",
+        guard="a worker that lost its claim does not change the delivery",
         file="notification_service/postgres_deliveries.py",
         before='    _d.c.attempts == bindparam("of_attempt", type_=Integer),\n',
         after="",
@@ -590,4 +592,4 @@ _TELLING: Final = (
     ),
 )
 
-MUTATIONS: Final = (*_WRITING, *_PUBLISHING, *_DELIVERING, *_HANDLING, *_TELLING)
+MUTATIONS: Final = (*_COMMANDS, *_PUBLISHING, *_FETCHING, *_PROCESSING, *_NOTIFYING)
