@@ -1,4 +1,4 @@
-"""What was read, side by side in one temporary SQLite database: in a file, not in memory."""
+"""Everything that was read, in one temporary SQLite database: in a file, not in memory."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,18 +7,19 @@ from typing import Any, Final
 from contracts.topics import TOPICS
 from verification.effects import DELIVERY_RULES, ONBOARDING_TASKS, SIGN_UP
 
-# The memory that it may take at most is the cache's.
+# The cache is the most memory that it takes.
 _PRAGMAS: Final = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -200000"
 
 _SCHEMA: Final = """
--- The catalogue, and what this package knows of the services.
+-- The catalogue, and the effects that the services' handlers have.
 CREATE TABLE catalogue (topic);
 CREATE TABLE consumers (service, topic);
 CREATE TABLE sign_up (type);
 CREATE TABLE onboarding_tasks (name);
 CREATE TABLE delivery_rules (rule, type);
 
--- Kafka. A record that is no event of ours has no subject, number, id and type, but a reason.
+-- Kafka. A record that is not an event of ours has a reason instead of subject, sequence, id and
+-- type.
 CREATE TABLE partitions (topic, partition INTEGER, first_offset INTEGER, next_offset INTEGER);
 CREATE TABLE published (
     topic, partition INTEGER, offset INTEGER, subject, sequence INTEGER, event_id, type,
@@ -36,7 +37,7 @@ CREATE TABLE aggregates (topic, subject, last_sequence INTEGER);
 CREATE TABLE users (id, signed_up INTEGER);
 CREATE TABLE tasks (id, assignee_id, name);
 CREATE TABLE accounts (id, user_id, entries INTEGER, first_entries INTEGER);
-CREATE TABLE imbalances (subject, said);
+CREATE TABLE imbalances (subject, problem);
 CREATE TABLE records (
     topic, partition INTEGER, offset INTEGER, event_id, sha256 BLOB, sha256_of_payload BLOB,
     place AS (topic || ' ' || partition || '@' || offset)
@@ -47,21 +48,21 @@ CREATE TABLE parked (
     service, subscriber, topic, partition INTEGER, offset INTEGER, subject, event_id,
     place AS (topic || ' ' || partition || '@' || offset)
 );
-CREATE TABLE missing (service, subscriber, subject, sequence INTEGER);
+CREATE TABLE missing (service, subscriber, subject, sequence INTEGER, last_sequence INTEGER);
 CREATE TABLE tries (service, topic, partition INTEGER, offset INTEGER, count INTEGER);
 CREATE TABLE progress (service, subscriber, topic, partition INTEGER, next_offset INTEGER);
 
 -- Slack's stand-in.
 CREATE TABLE messages (ts, delivery_id);
 
--- What whoever asks knows.
+-- What the caller expects.
 CREATE TABLE expected_users (id);
 CREATE TABLE made_up (subject);
 """
 
-# What most questions are about: each event once, however often it was published, and what became
-# of those that came no further.
-_CONCLUSIONS: Final = """
+# What most queries need: each event once, however often it was published, and the events that a
+# subscriber did not handle.
+_DERIVED: Final = """
 CREATE INDEX published_event ON published (topic, subject, sequence, event_id);
 CREATE INDEX published_place ON published (place);
 CREATE TABLE events AS
@@ -74,15 +75,15 @@ CREATE TABLE sign_ups AS
     SELECT DISTINCT subject AS user_id, event_id FROM events JOIN sign_up USING (type);
 CREATE INDEX sign_ups_user ON sign_ups (user_id);
 
--- What a subscriber did not handle, in sight.
+-- What a subscriber parked, or an operator discarded.
 CREATE TABLE not_handled AS
     SELECT subscriber, event_id, place FROM parked
     UNION SELECT subscriber, event_id, place FROM discarded;
 CREATE INDEX not_handled_place ON not_handled (place);
 CREATE INDEX not_handled_event ON not_handled (event_id);
 
--- A sign-up is the first event of its user, and may have come no further; without a subscriber:
--- to none of them.
+-- Sign-ups (the first event of their user) without all their effects: for one subscriber, or for
+-- all where the subscriber is NULL.
 CREATE TABLE sign_ups_held AS
     SELECT user_id, subscriber FROM not_handled JOIN sign_ups USING (event_id)
     UNION SELECT subject, NULL FROM outbox WHERE topic = 'users.user' AND sequence = 1
@@ -105,12 +106,12 @@ CREATE INDEX made_up_subject ON made_up (subject);
 
 
 class Evidence:
-    """Tables that are filled once, concluded, and then asked. Ids are text, as on the wire."""
+    """Tables: call ``add`` for all rows, then ``complete`` once, then ``query``. Ids are text."""
 
     def __init__(self) -> None:
         self.has_messages = False
-        # Without a name: a file of SQLite's own that nobody else sees, gone when it is closed. The
-        # questions are asked in a thread, but never two at once.
+        # With an empty name SQLite uses a private file and deletes it when the database is closed.
+        # Queries run in another thread, but never two at once.
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._database.executescript(_PRAGMAS)
         self._database.executescript(_SCHEMA)
@@ -129,13 +130,13 @@ class Evidence:
         self._database.executemany(insert, rows)
         self._database.execute("COMMIT")
 
-    def conclude(self) -> None:
-        """Work out what most questions are about; nothing is added after this."""
-        self._database.executescript(_CONCLUSIONS)
+    def complete(self) -> None:
+        """Make the indexes and the derived tables; nothing may be added after this."""
+        self._database.executescript(_DERIVED)
 
-    def ask(self, query: str, parameters: Mapping[str, Any] | None = None) -> Iterator[Any]:
-        """Yield the rows that answer a query."""
-        return iter(self._database.execute(query, parameters or {}))
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Iterator[Any]:
+        """Return the rows of a query."""
+        return iter(self._database.execute(sql, parameters or {}))
 
     def close(self) -> None:
         self._database.close()

@@ -1,7 +1,7 @@
-"""The invariants: what has to be true once everything that began has come to its end.
+"""The invariants: what has to be true once every command and every event is handled.
 
-Each is a few questions to the evidence. A row of an answer is a violation: of which subject, what
-is wrong, and whether that is explained by something that is in sight elsewhere.
+Each is a few queries on the evidence. A row of their results is a violation: the subject, the
+problem, and whether the problem is explained by something that another invariant reports.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invariant:
-    """One promise, as questions to the evidence.
+    """One promise, as queries on the evidence.
 
     :param looked_at: what is counted, and how
-    :param broken_by: each answers with rows of subject, what is wrong, and whether it is explained
+    :param broken_by: each query returns rows of subject, problem, and whether it is explained
     """
 
     name: str
@@ -26,11 +26,11 @@ class Invariant:
 
 _COMMANDS: Final = Invariant(
     name="commands",
-    sentence="every sign-up that was answered is there",
+    sentence="every sign-up that was answered has its user",
     looked_at={"answers": "SELECT count(*) FROM expected_users"},
     broken_by=(
         """
-        SELECT id, 'the sign-up was answered, and there is no such user', 0
+        SELECT id, 'the sign-up was answered, but there is no such user', 0
         FROM expected_users
         WHERE id NOT IN (SELECT id FROM users WHERE signed_up)
         """,
@@ -60,7 +60,7 @@ _ACCOUNTS: Final = Invariant(
         GROUP BY user_id HAVING count(*) > 1
         """,
         """
-        SELECT user_id, 'has account ' || id || ', and did not sign up', 0
+        SELECT user_id, 'has account ' || id || ', but did not sign up', 0
         FROM accounts
         WHERE user_id NOT IN (SELECT id FROM users WHERE signed_up)
         """,
@@ -90,7 +90,7 @@ _ONBOARDING_TASKS: Final = Invariant(
         GROUP BY users.id, wanted.name HAVING count(tasks.id) <> 1
         """,
         """
-        SELECT assignee_id, 'has task ' || id || ', and did not sign up', 0
+        SELECT assignee_id, 'has task ' || id || ', but did not sign up', 0
         FROM tasks
         WHERE name IN (SELECT name FROM onboarding_tasks)
             AND assignee_id NOT IN (SELECT id FROM users WHERE signed_up)
@@ -162,7 +162,10 @@ _SEQUENCES: Final = Invariant(
         GROUP BY event_id HAVING count(DISTINCT sha256) > 1
         """,
         """
-        SELECT subject, topic || ': number ' || sequence || ' came before the one before it', 0
+        SELECT
+            subject,
+            topic || ': number ' || sequence || ' was published before its predecessor',
+            0
         FROM (
             SELECT topic, subject, sequence, min(offset) AS at, lag(min(offset)) OVER (
                 PARTITION BY topic, partition, subject ORDER BY sequence
@@ -178,7 +181,7 @@ _SEQUENCES: Final = Invariant(
 
 _PRODUCERS: Final = Invariant(
     name="producers",
-    sentence="the last number that each producer gave is the last on the topic",
+    sentence="the last number that each producer gave is the last on its topic",
     looked_at={"aggregates": "SELECT count(*) FROM aggregates"},
     broken_by=(
         """
@@ -236,7 +239,7 @@ _AUDIT: Final = Invariant(
         )
         GROUP BY event_id, sha256
         """,
-        # What is no event is told from others by its place.
+        # A record that is not an event has no id: it is identified by its place.
         """
         SELECT place, 'has no audit record', EXISTS (
             SELECT 1 FROM not_handled AS held
@@ -264,7 +267,7 @@ _AUDIT: Final = Invariant(
         )
         """,
         """
-        SELECT coalesce(event_id, place), 'has bytes in its audit record of another SHA-256', 0
+        SELECT coalesce(event_id, place), 'the bytes in its audit record have another SHA-256', 0
         FROM records
         WHERE sha256 <> sha256_of_payload
         """,
@@ -344,7 +347,7 @@ _SLACK: Final = Invariant(
         FROM deliveries JOIN messages ON messages.delivery_id = deliveries.id
         GROUP BY deliveries.id HAVING count(ts) > 1 + maybe_repeated
         """,
-        # What the stand-in has forgotten can't be looked for.
+        # The stand-in keeps the newest messages only.
         """
         SELECT id, 'is sent, and was never posted', 0
         FROM deliveries
@@ -369,12 +372,12 @@ _BOOKS: Final = Invariant(
         "accounts": "SELECT count(*) FROM accounts",
         "entries": "SELECT coalesce(sum(entries), 0) FROM accounts",
     },
-    broken_by=("SELECT subject, said, 0 FROM imbalances",),
+    broken_by=("SELECT subject, problem, 0 FROM imbalances",),
 )
 
 _NOTHING_WAITS: Final = Invariant(
     name="nothing-waits",
-    sentence="nothing is left on its way, and nothing waits for an operator",
+    sentence="nothing waits to be published, and nothing waits for an operator",
     looked_at={
         "in outboxes": "SELECT count(*) FROM outbox WHERE NOT set_aside",
         "set aside": "SELECT count(*) FROM outbox WHERE set_aside",
@@ -409,12 +412,19 @@ _NOTHING_WAITS: Final = Invariant(
             :parked
         FROM parked
         """,
-        "SELECT subject, subscriber || ' misses number ' || sequence, 0 FROM missing",
+        """
+        SELECT
+            subject,
+            subscriber || ' misses number ' || sequence || CASE
+                WHEN last_sequence > sequence THEN ' to ' || last_sequence ELSE '' END,
+            0
+        FROM missing
+        """,
         """
         SELECT topic || ' ' || partition || '@' || offset,
-            service || ' began it ' || count || ' times, and did not end it', 0
+            service || ' tried it ' || count || ' times and did not finish it', 0
         FROM tries
-        -- What a worker counted that had lost its partition already is done by another.
+        -- A worker that has lost its partition may count a try of an event that another handled.
         WHERE offset >= coalesce((
             SELECT min(next_offset)
             FROM progress

@@ -1,4 +1,4 @@
-"""What each service's database is asked for: rows for the evidence, in the order of its columns."""
+"""The queries on each service's database: rows for the evidence, in the order of its columns."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ OF_EVERY_SERVICE: Final = (
         FROM parked
         """,
     ),
-    ("missing", "SELECT $1::text, subscriber, subject, sequence FROM inbox_missing"),
+    ("missing", "SELECT $1::text, subscriber, subject, sequence, last_sequence FROM inbox_missing"),
     ("tries", 'SELECT $1::text, topic, "partition", "offset", count FROM tries'),
     ("progress", 'SELECT $1::text, subscriber, topic, "partition", next_offset FROM progress'),
 )
@@ -73,7 +73,7 @@ OF_ONE_SERVICE: Final = {
             "imbalances",
             """
             SELECT account_id::text, format(
-                'after entry %s its balance is said to be %s, and is %s',
+                'balance_after of entry %s is %s, but the entries up to it make %s',
                 position, balance_after, balance
             )
             FROM (
@@ -107,7 +107,7 @@ OF_ONE_SERVICE: Final = {
     ),
 }
 
-# What waits behind a row set aside moves no more than that does.
+# Rows behind one that was set aside wait for the operator too.
 OUTBOX: Final = """
 SELECT count(*), coalesce(max(position), 0) FROM outbox AS o WHERE NOT EXISTS (
     SELECT FROM outbox_set_aside AS s

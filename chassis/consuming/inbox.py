@@ -3,10 +3,13 @@
 The table has one row an aggregate, so it grows with aggregates and never with events.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -30,9 +33,8 @@ from chassis.consuming.records import EventIdentity
 from chassis.persistence.bulk import insert_rows
 from chassis.persistence.tables import inbox_missing, parked
 
-# A jump of billions can only be a producer's mistake: the gap is noticed, and only its last part
-# is written out.
-LARGEST_GAP: Final = 10_000
+Range = tuple[int, int]
+"""The first and the last of some sequences."""
 
 Newest = tuple[int, UUID]
 """The highest sequence and the greatest event id of a subject."""
@@ -52,13 +54,38 @@ class Verdict(StrEnum):
     BEHIND = "behind"
 
 
+class Gaps:
+    """The sequences that are missing of one subject, as ranges: a gap of billions is one."""
+
+    def __init__(self, ranges: Iterable[Range] = ()) -> None:
+        self._ranges = sorted(ranges)
+
+    def __iter__(self) -> Iterator[Range]:
+        """Yield the first and the last sequence of each range, in their order."""
+        return iter(self._ranges)
+
+    def open(self, first: int, last: int) -> None:
+        """Add a range that lies behind all others."""
+        self._ranges.append((first, last))
+
+    def fill(self, sequence: int) -> bool:
+        """Take a sequence out; false where it is not missing."""
+        index = bisect_right(self._ranges, sequence, key=itemgetter(0)) - 1
+        if index < 0 or sequence > self._ranges[index][1]:
+            return False
+        first, last = self._ranges[index]
+        left = [(first, sequence - 1), (sequence + 1, last)]
+        self._ranges[index : index + 1] = [each for each in left if each[0] <= each[1]]
+        return True
+
+
 @dataclass(slots=True)
 class Seen:
     """What one subscriber has seen of one subject; ``last`` is 0 before the first event."""
 
     last: int = 0
     greatest_id: UUID = _NO_ID
-    missing: set[int] = field(default_factory=set)
+    gaps: Gaps = field(default_factory=Gaps)
     parked: bool = False
 
     def judge(self, sequence: int, event_id: UUID, *, from_beginning: bool) -> Verdict:
@@ -69,15 +96,14 @@ class Seen:
         """
         # A subscriber that starts late takes the first event that it sees as the next.
         expected = self.last + 1 if self.last or from_beginning else sequence
-        if sequence in self.missing:
-            self.missing.discard(sequence)
+        if self.gaps.fill(sequence):
             verdict = Verdict.LATE
         elif sequence < expected:
             # UUIDv7 grows with time. A sequence that is used again by a newer event is a forked
             # history: the producer was restored from an older backup.
             verdict = Verdict.FORKED if event_id > self.greatest_id else Verdict.REPEAT
         elif sequence > expected:
-            self.missing.update(range(max(expected, sequence - LARGEST_GAP), sequence))
+            self.gaps.open(expected, sequence - 1)
             verdict = Verdict.AFTER_GAP
         else:
             verdict = Verdict.NEXT
@@ -98,9 +124,7 @@ class Inbox:
         self._topic = topic
         self._rows = rows
         self._from_beginning = from_beginning
-        self._missing_before = {
-            subject: frozenset(seen.missing) for subject, seen in rows.items() if seen.missing
-        }
+        self._gaps_before = {subject: frozenset(seen.gaps) for subject, seen in rows.items()}
 
     @classmethod
     async def lock(
@@ -129,11 +153,14 @@ class Inbox:
             met_before = [subject for subject, seen in before.items() if seen is not None]
             if met_before:
                 mine = {"of_subscriber": subscriber, "of_topic": topic, "subjects": met_before}
-                for subject, sequence in await connection.execute(_LOAD, mine):
-                    if sequence is None:
+                gaps: dict[str, list[Range]] = defaultdict(list)
+                for subject, first, last in await connection.execute(_LOAD, mine):
+                    if first is None:
                         rows[subject].parked = True
                     else:
-                        rows[subject].missing.add(sequence)
+                        gaps[subject].append((first, last))
+                for subject, ranges in gaps.items():
+                    rows[subject].gaps = Gaps(ranges)
         return cls(subscriber, topic, rows, from_beginning=from_beginning)
 
     def judge(self, identity: EventIdentity) -> Verdict:
@@ -151,19 +178,20 @@ class Inbox:
         opened: list[dict[str, Any]] = []
         closed: list[tuple[str, int]] = []
         for subject, seen in self._rows.items():
-            before = self._missing_before.get(subject, frozenset())
+            before, after = self._gaps_before[subject], frozenset(seen.gaps)
             opened += [
                 {
                     "subscriber": self._subscriber,
                     "topic": self._topic,
                     "subject": subject,
-                    "sequence": number,
+                    "sequence": first,
+                    "last_sequence": last,
                     "noticed_at": now(),
                 }
-                for number in sorted(seen.missing - before)
+                for first, last in sorted(after - before)
             ]
-            closed += [(subject, number) for number in before - seen.missing]
-        await insert_rows(connection, inbox_missing, opened)
+            closed += [(subject, first) for first, _ in before - after]
+        # Before the new ones: what is left of a range may begin where the range did.
         if closed:
             await connection.execute(
                 delete(inbox_missing).where(
@@ -172,6 +200,7 @@ class Inbox:
                     tuple_(inbox_missing.c.subject, inbox_missing.c.sequence).in_(closed),
                 )
             )
+        await insert_rows(connection, inbox_missing, opened)
 
 
 async def advance(
@@ -218,13 +247,13 @@ _subscriber = bindparam("of_subscriber", type_=Text)
 _topic = bindparam("of_topic", type_=Text)
 _subjects = bindparam("subjects", type_=ARRAY(Text))
 _LOAD: Final = union_all(
-    select(inbox_missing.c.subject, inbox_missing.c.sequence).where(
+    select(inbox_missing.c.subject, inbox_missing.c.sequence, inbox_missing.c.last_sequence).where(
         inbox_missing.c.subscriber == _subscriber,
         inbox_missing.c.topic == _topic,
         inbox_missing.c.subject == func.any(_subjects),
     ),
     # A row without a sequence: events of this subject are parked.
-    select(parked.c.subject, cast(null(), BigInteger))
+    select(parked.c.subject, cast(null(), BigInteger), cast(null(), BigInteger))
     .where(
         parked.c.subscriber == _subscriber,
         parked.c.topic == _topic,

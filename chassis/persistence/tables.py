@@ -85,7 +85,8 @@ inbox_missing = Table(
     Column("subscriber", Text, primary_key=True),
     Column("topic", Text, primary_key=True),
     Column("subject", Text, primary_key=True),
-    Column("sequence", BigInteger, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, comment="the first that is missing"),
+    Column("last_sequence", BigInteger, nullable=False, comment="all up to it are missing"),
     Column("noticed_at", Moment, nullable=False),
 )
 

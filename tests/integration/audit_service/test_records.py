@@ -327,7 +327,10 @@ async def verdicts(engine: AsyncEngine, *chunks: Sequence[int]) -> list[str]:
 async def missing(engine: AsyncEngine) -> list[int]:
     async with engine.connect() as connection:
         found = await connection.execute(
-            text("SELECT sequence FROM inbox_missing WHERE subscriber = 'audit.keep' ORDER BY 1")
+            text(
+                "SELECT generate_series(sequence, last_sequence) FROM inbox_missing"
+                " WHERE subscriber = 'audit.keep' ORDER BY 1"
+            )
         )
         return list(found.scalars())
 

@@ -275,8 +275,9 @@ BREAKS: Final = [
         "accounts.open-account misses number 3",
         "accounts",
         """
-        INSERT INTO inbox_missing VALUES ('accounts.open-account', 'users.user', '{person}',
-            3, now());
+        INSERT INTO inbox_missing (subscriber, topic, subject, sequence, last_sequence, noticed_at)
+        VALUES ('accounts.open-account', 'users.user', '{person}',
+            3, 3, now());
         """,
     ),
     Break(

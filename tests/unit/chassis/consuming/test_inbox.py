@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.consuming.inbox import LARGEST_GAP, Seen, Verdict
+from chassis.consuming.inbox import Gaps, Seen, Verdict
 
 
 def id_(number: int) -> UUID:
@@ -29,13 +29,13 @@ class TestJudging:
         seen = Seen()
 
         assert judge(seen, 1, 4)[1] is Verdict.AFTER_GAP
-        assert seen.missing == {2, 3}
+        assert list(seen.gaps) == [(2, 3)]
 
     def test_a_first_event_that_is_not_number_one_is_after_a_gap(self) -> None:
         seen = Seen()
 
         assert judge(seen, 3) == [Verdict.AFTER_GAP]
-        assert seen.missing == {1, 2}
+        assert list(seen.gaps) == [(1, 2)]
 
     def test_to_one_that_starts_now_any_first_number_is_next(self) -> None:
         seen = Seen()
@@ -45,14 +45,14 @@ class TestJudging:
             Verdict.NEXT,
             Verdict.REPEAT,
         ]
-        assert seen.missing == set()
+        assert list(seen.gaps) == []
 
     def test_a_missing_number_is_late_once_and_then_a_repeat(self) -> None:
         seen = Seen()
         judge(seen, 1, 4)
 
         assert judge(seen, 2, 2) == [Verdict.LATE, Verdict.REPEAT]
-        assert seen.missing == {3}
+        assert list(seen.gaps) == [(3, 3)]
 
     def test_an_old_number_with_a_newer_id_is_another_history(self) -> None:
         seen = Seen()
@@ -63,7 +63,7 @@ class TestJudging:
 
     @pytest.mark.parametrize("sequence", [5, 7, 3])
     def test_behind_a_parked_one_waits_what_would_be_handled(self, sequence: int) -> None:
-        seen = Seen(4, id_(4), {3}, parked=True)
+        seen = Seen(4, id_(4), Gaps([(3, 3)]), parked=True)
 
         assert judge(seen, sequence) == [Verdict.BEHIND]
 
@@ -73,11 +73,39 @@ class TestJudging:
         assert judge(seen, 4) == [Verdict.REPEAT]
         assert seen.judge(4, id_(9), from_beginning=True) is Verdict.FORKED
 
-    def test_a_jump_beyond_all_reason_is_noticed_and_not_written_out(self) -> None:
+    def test_a_jump_of_billions_is_one_range_and_a_late_event_within_it_is_handled(self) -> None:
         seen = Seen()
 
-        assert judge(seen, 9_999_999_999) == [Verdict.AFTER_GAP]
-        assert len(seen.missing) == LARGEST_GAP
+        assert judge(seen, 9_999_999_999, 5) == [Verdict.AFTER_GAP, Verdict.LATE]
+        assert list(seen.gaps) == [(1, 4), (6, 9_999_999_998)]
+
+
+class TestGaps:
+    @pytest.mark.parametrize(
+        ("sequence", "left"),
+        [(3, [(4, 6)]), (6, [(3, 5)]), (4, [(3, 3), (5, 6)])],
+        ids=["first", "last", "within"],
+    )
+    def test_a_sequence_is_taken_out_of_its_range(
+        self, sequence: int, left: list[tuple[int, int]]
+    ) -> None:
+        gaps = Gaps([(3, 6)])
+
+        assert gaps.fill(sequence)
+        assert list(gaps) == left
+
+    @pytest.mark.parametrize("sequence", [1, 3, 5, 7, 11])
+    def test_a_sequence_that_is_not_missing_is_in_no_range(self, sequence: int) -> None:
+        gaps = Gaps([(8, 10), (2, 2), (4, 4), (6, 6)])
+
+        assert not gaps.fill(sequence)
+        assert list(gaps) == [(2, 2), (4, 4), (6, 6), (8, 10)]
+
+    def test_the_only_sequence_of_a_range_closes_it(self) -> None:
+        gaps = Gaps([(2, 2)])
+
+        assert gaps.fill(2)
+        assert list(gaps) == []
 
 
 class TestWhateverTheOrder:
@@ -93,7 +121,7 @@ class TestWhateverTheOrder:
                 verdicts[number] += 1
 
         assert set(verdicts.values()) == {1}
-        assert seen.missing == set()
+        assert list(seen.gaps) == []
         assert seen.last == 8
 
     @given(st.lists(st.integers(1, 30), min_size=1))
@@ -102,4 +130,5 @@ class TestWhateverTheOrder:
 
         judge(seen, *numbers)
 
-        assert seen.missing == set(range(1, max(numbers))) - set(numbers)
+        missing = {each for first, last in seen.gaps for each in range(first, last + 1)}
+        assert missing == set(range(1, max(numbers))) - set(numbers)
