@@ -40,21 +40,21 @@ _HEAD: Final = """\
 
 <!-- Written by `make docs` from the settings classes. -->
 
-All of them come from the environment. A process reads them once, at its start, and does not start
-with a wrong one: it names each, and exits with code 2. For a service, a variable that is empty is
-not set.
+Every setting is an environment variable. A process reads its settings once, when it starts. With a
+wrong setting it does not start: it names each wrong one and exits with code 2. An empty variable
+counts as not set, except those of the local cluster (`LOCAL_…`).
 
-Those of every process and of every service begin with the prefix of the process: `USERS_`,
-`ACCOUNTS_`, `AUDIT_`, `NOTIFICATION_`, `GATEWAY_`, `SLACK_STAND_IN_`. The gateway and the stand-in
-have no database and do not speak to Kafka, so only the first table is theirs. `make up` sets what
-is needed, and hands on what you set for a process yourself: `USERS_LOG_LEVEL=DEBUG make up`. The
-verification (`VERIFY_`, [what it is](operations.md#is-anything-lost)) is no process that stays;
+In the first tables `…` stands for the prefix of the process: `USERS_`, `ACCOUNTS_`, `AUDIT_`,
+`NOTIFICATION_`, `GATEWAY_` or `SLACK_STAND_IN_`. The gateway and the stand-in for Slack have no
+database and do not use Kafka, so only the first table applies to them. `make up` sets what is
+needed, and passes on what you set for a process yourself: `USERS_LOG_LEVEL=DEBUG make up`. The
+verification (`VERIFY_`, [what it is](operations.md#is-anything-lost)) runs only while it checks;
 `make verify` sets what it needs.
 """
 
 
 def page() -> str:
-    """Return what docs/settings.md should say."""
+    """Return what docs/settings.md should contain."""
     return _HEAD + "".join(_section(title, settings) for title, settings in SECTIONS)
 
 
@@ -68,15 +68,15 @@ def _section(title: str, settings: type[BaseSettings]) -> str:
 
 
 def own_fields(settings: type[BaseSettings]) -> Iterator[tuple[str, FieldInfo]]:
-    """Yield the fields that the class itself declares, unless each process declares them anew."""
+    """Yield the fields that the class itself declares, unless each process redeclares them."""
     processes = [
         each
         for _, each in SECTIONS
         if each is not settings and issubclass(each, settings) and each.model_config["env_prefix"]
     ]
     for name, field in settings.model_fields.items():
-        anew = processes and all(name in each.__annotations__ for each in processes)
-        if name in settings.__annotations__ and not anew:
+        redeclared = processes and all(name in each.__annotations__ for each in processes)
+        if name in settings.__annotations__ and not redeclared:
             yield name, field
 
 
@@ -105,11 +105,11 @@ def _text(value: Any) -> str:
 
 
 def _meaning(field: FieldInfo) -> str:
-    said = str(field.description)
+    meaning = str(field.description)
     if get_origin(field.annotation) is Literal:
         choices = ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
-        said += f" ({choices})"
-    return said.replace("|", "\\|")
+        meaning += f" ({choices})"
+    return meaning.replace("|", "\\|")
 
 
 if __name__ == "__main__":
