@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from audit_service.tables import records
 from chassis.domain import BrokenField, DomainError, InvalidFields, Kind
 from chassis.web.paging import Page, PageLimit, Search, matching, page_of
-from contracts.envelope import Instant, Name, ShortName
+from contracts.envelope import Instant
+from contracts.events import ShortText, Text
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -40,12 +41,12 @@ class RecordSearch(Search):
     was recorded.
     """
 
-    subject: Annotated[Name | None, Field(description="The aggregate's id.")] = None
-    type: Annotated[Name | None, Field(examples=["users.user-signed-up.v1"])] = None
-    source: Annotated[Name | None, Field(examples=["/users"])] = None
+    subject: Annotated[Text | None, Field(description="The aggregate's id.")] = None
+    type: Annotated[Text | None, Field(examples=["users.user-signed-up.v1"])] = None
+    source: Annotated[Text | None, Field(examples=["/users"])] = None
     event_id: UUID | None = None
-    correlation_id: ShortName | None = None
-    topic: Annotated[Name | None, Field(examples=["users.user"])] = None
+    correlation_id: ShortText | None = None
+    topic: Annotated[Text | None, Field(examples=["users.user"])] = None
     valid: Annotated[bool | None, Field(description="False: what is no event of ours.")] = None
     occurred_from: Annotated[Instant | None, Field(alias="from", description="Inclusive.")] = None
     occurred_to: Annotated[Instant | None, Field(alias="to", description="Exclusive.")] = None

@@ -9,7 +9,7 @@ from contracts.generated import HERE, breaking_changes, out_of_date, write
 
 
 def main(arguments: Sequence[str] | None = None, directory: Path = HERE) -> int:
-    """Return 1, having said why, if a reader would break or a file is not up to date.
+    """Return 1 and print why if a reader would break or a file is not up to date.
 
     A breaking change is never written over what it breaks.
     """
@@ -18,17 +18,17 @@ def main(arguments: Sequence[str] | None = None, directory: Path = HERE) -> int:
     command = parser.parse_args(arguments).command
 
     if breaks := breaking_changes(directory):
-        _say([*breaks, "Publish the change as a new version, beside the old one."])
+        _print([*breaks, "Publish the change as a new version, beside the old one."])
         return 1
     if command == "generate":
-        _say(f"{name}: written" for name in write(directory))
+        _print(f"{name}: written" for name in write(directory))
         return 0
     stale = out_of_date(directory)
-    _say(f"{name}: not up to date; run python -m contracts generate" for name in stale)
+    _print(f"{name}: not up to date; run python -m contracts generate" for name in stale)
     return 1 if stale else 0
 
 
-def _say(lines: Iterable[str]) -> None:
+def _print(lines: Iterable[str]) -> None:
     sys.stdout.writelines(f"{line}\n" for line in lines)
 
 

@@ -1,10 +1,10 @@
-"""What may not change in a published contract, because a reader of the same version breaks."""
+"""Finds the changes of a published contract that would break a reader of the same version."""
 
 from collections.abc import Iterator, Mapping
 
 from contracts.json_schemas import Json
 
-# They explain; no reader acts on them.
+# Explanations: no reader depends on them.
 _ANNOTATIONS = frozenset({"title", "description", "examples", "deprecated", "$comment"})
 _COMPARED_BY_NAME = frozenset({"properties", "required", "$defs"})
 
@@ -24,7 +24,7 @@ def breaking_schema_changes(old: Mapping[str, Json], new: Mapping[str, Json]) ->
 
 
 def breaking_catalogue_changes(old: Json, new: Json) -> list[str]:
-    """One line per change between two AsyncAPI documents that a topic's readers would feel."""
+    """One line per change between two AsyncAPI documents that would break a topic's readers."""
     lines = []
     for name, before in sorted(old["channels"].items()):
         after = new["channels"].get(name)
@@ -52,29 +52,29 @@ def _partitions(channel: Json) -> int:
     return partitions
 
 
-def _changes(old: Json, new: Json, place: str) -> Iterator[str]:
+def _changes(old: Json, new: Json, path: str) -> Iterator[str]:
     old_fields, new_fields = old.get("properties", {}), new.get("properties", {})
     for field in sorted(old_fields):
         if field in new_fields:
-            yield from _changes(old_fields[field], new_fields[field], f"{place}.{field}")
+            yield from _changes(old_fields[field], new_fields[field], f"{path}.{field}")
         else:
-            yield f"{place}.{field}: removed"
+            yield f"{path}.{field}: removed"
 
     old_required, new_required = set(old.get("required", [])), set(new.get("required", []))
     for field in sorted(new_required - old_required):
-        yield f"{place}.{field}: required now, and older events lack it"
+        yield f"{path}.{field}: required now, and older events lack it"
     for field in sorted(old_required - new_required):
         if field in new_fields:
-            yield f"{place}.{field}: may be absent now, and older readers rely on it"
+            yield f"{path}.{field}: may be absent now, and older readers rely on it"
 
     old_models, new_models = old.get("$defs", {}), new.get("$defs", {})
     for model in sorted(old_models.keys() & new_models.keys()):
-        yield from _changes(old_models[model], new_models[model], f"{place}#{model}")
+        yield from _changes(old_models[model], new_models[model], f"{path}#{model}")
 
     for keyword in sorted((old.keys() | new.keys()) - _COMPARED_BY_NAME - _ANNOTATIONS):
         before, after = (_meaning(schema.get(keyword)) for schema in (old, new))
         if before != after:
-            yield f"{place}: {keyword} is {after!r}, was {before!r}"
+            yield f"{path}: {keyword} is {after!r}, was {before!r}"
 
 
 def _meaning(value: object) -> object:

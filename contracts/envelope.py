@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, from_json
 
-from contracts.events import PRINTABLE, IntegrationEvent
+from contracts.events import IntegrationEvent, ShortText, Text
 
 CONTENT_TYPE = "application/cloudevents+json"
 
@@ -31,7 +31,7 @@ EventT = TypeVar("EventT", bound=IntegrationEvent)
 
 
 class InvalidEnvelope(ValueError):
-    """Bytes that are no event of ours. The message is one line and quotes nothing of them."""
+    """Bytes that are not an event of ours. The message is one line and quotes none of them."""
 
 
 def _sequence_from_wire(value: object) -> int:
@@ -73,12 +73,10 @@ EventId = Annotated[
         }
     ),
 ]
-Name = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
-ShortName = Annotated[str, Field(min_length=1, max_length=128, pattern=PRINTABLE)]
 
 
 class Envelope(BaseModel):
-    """An event as it travels: who says what of which aggregate, and in which order.
+    """An event as it is published: its source, its type, its aggregate, its place in the order.
 
     Attributes that it does not name are ignored, as CloudEvents asks of a reader.
     """
@@ -87,20 +85,22 @@ class Envelope(BaseModel):
 
     specversion: Literal["1.0"]
     id: Annotated[EventId, Field(description="A UUIDv7; a repeat has the same.")]
-    source: Annotated[Name, Field(description="The service that says it, such as /users.")]
-    type: Annotated[Name, Field(description="What happened, and the version of its data.")]
-    subject: Annotated[Name, Field(description="The aggregate's id; the Kafka key as well.")]
+    source: Annotated[Text, Field(description="The service that publishes it, such as /users.")]
+    type: Annotated[Text, Field(description="What happened, and the version of its data.")]
+    subject: Annotated[Text, Field(description="The aggregate's id; the Kafka key as well.")]
     time: Annotated[Instant, Field(description="When it happened, in UTC.")]
     datacontenttype: Literal["application/json"]
-    dataschema: Annotated[Name, Field(description="The $id of the JSON Schema of data.")]
+    dataschema: Annotated[Text, Field(description="The $id of the JSON Schema of data.")]
     sequence: Annotated[
         Sequence, Field(description="Counts the events of this subject: from 1, without a gap.")
     ]
-    correlationid: Annotated[ShortName, Field(description="Shared by all that one request led to.")]
+    correlationid: Annotated[
+        ShortText, Field(description="Shared by every event that one request led to.")
+    ]
     causationid: Annotated[
-        ShortName | None, Field(description="The event or request that led to this one.")
+        ShortText | None, Field(description="The event or request that led to this one.")
     ] = None
-    traceparent: Annotated[Name | None, Field(description="W3C trace context.")] = None
+    traceparent: Annotated[Text | None, Field(description="W3C trace context.")] = None
     data: dict[str, Any]
 
 
@@ -127,7 +127,7 @@ def encode(
 ) -> EncodedEvent:
     """The record of ``event``: the ``sequence``-th of its ``subject``, counted from 1.
 
-    :raises ValueError: an attribute that no reader would accept, so ours neither
+    :raises ValueError: an attribute that readers would refuse
     """
     envelope = Envelope.model_validate(
         {
@@ -156,13 +156,13 @@ def encode(
 def decode(payload: bytes | None) -> Envelope:
     """The envelope in a record's value.
 
-    :raises InvalidEnvelope: whatever is wrong with it; a record without a value too
+    :raises InvalidEnvelope: it is not valid, or the record has no value
     """
     if payload is None:
         raise InvalidEnvelope("no value")
     try:
-        # Parsed and validated in one go, at half the cost. But it would take NaN and Infinity,
-        # which are no JSON: what may have them goes the long way.
+        # Parsing and validating in one step costs half, but accepts NaN and Infinity, which are not
+        # JSON: a payload that may contain them is parsed first.
         if b"NaN" not in payload and b"Infinity" not in payload:
             return Envelope.model_validate_json(payload)
         return Envelope.model_validate(from_json(payload, allow_inf_nan=False))
@@ -184,10 +184,10 @@ def event_in(envelope: Envelope, model: type[EventT]) -> EventT:
 
 
 def headers_of(envelope: Envelope) -> list[tuple[str, bytes]]:
-    """The Kafka headers of an event: enough to pass over it unread and still keep count.
+    """The Kafka headers of an event: enough to skip it without parsing and still count it.
 
-    None begins with ``ce_``: that would say binary mode, and a reader would look for the
-    event's attributes there instead of in the value.
+    No header begins with ``ce_``, which means binary mode: a reader would look for the event's
+    attributes in the headers instead of in the value.
     """
     headers = [
         ("content-type", CONTENT_TYPE),
@@ -202,9 +202,9 @@ def headers_of(envelope: Envelope) -> list[tuple[str, bytes]]:
 
 
 def _first_reason(error: ValidationError) -> str:
-    """Where and which rule: names and codes of ours, never a value that came in."""
+    """Which attribute breaks which rule: names and codes of ours, never a received value."""
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return f"not JSON: {first['ctx']['error']}"
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['type']}" if place else first["type"]
+    attribute = ".".join(str(part) for part in first["loc"])
+    return f"{attribute}: {first['type']}" if attribute else first["type"]

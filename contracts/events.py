@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 # CloudEvents allows no control characters in its strings, and PostgreSQL keeps no NUL:
 # text that holds one would be refused by a consumer long after it was published.
 PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+Text = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
+ShortText = Annotated[str, Field(min_length=1, max_length=128, pattern=PRINTABLE)]
 
 URN = "urn:kafka-native-onboarding"
 
@@ -25,18 +27,15 @@ class IntegrationEvent(BaseModel):
 
     @classmethod
     def schema_urn(cls) -> str:
-        """What ``dataschema`` says of this event, and the ``$id`` of its JSON Schema."""
+        """The value of ``dataschema`` for this event, and the ``$id`` of its JSON Schema."""
         return f"{URN}:schema:{cls.event_type}"
 
 
 class EventWithheld(IntegrationEvent):
     """An operator discarded an event before it was published; this one has its sequence.
 
-    A reader counts it and goes on. Each service has its own type of it.
+    A reader counts its sequence and does nothing else. Each service has its own type of it.
     """
 
-    withheld_id: Annotated[UUID, Field(description="The id of the event that will not come.")]
-    withheld_type: Annotated[
-        str,
-        Field(min_length=1, max_length=255, pattern=PRINTABLE, description="The type it had."),
-    ]
+    withheld_id: Annotated[UUID, Field(description="The id of the discarded event.")]
+    withheld_type: Annotated[Text, Field(description="The type of the discarded event.")]

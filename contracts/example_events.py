@@ -128,7 +128,7 @@ _ACTS: Sequence[tuple[UUID, OperatorAct]] = (
         _ROW,
         OutboxRowEditedV1(**_about_row("the text was too long"), payload_sha256=_BYTES_SHA256),
     ),
-    (_ROW, OutboxRowDiscardedV1(**_about_row("nobody can read it"))),
+    (_ROW, OutboxRowDiscardedV1(**_about_row("no consumer can read it"))),
     (_SUBSCRIBER, SubscriberPausedV1(**_about_subscriber("until 1.4.2 is out"))),
     (_SUBSCRIBER, SubscriberResumedV1(**_about_subscriber("1.4.2 is out"))),
     (_SUBSCRIBER, SubscriberRestartedV1(**_about_subscriber("its table was lost"))),

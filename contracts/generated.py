@@ -1,4 +1,4 @@
-"""The files made from the catalogue and committed beside it, and what keeps them true."""
+"""The files that are generated from the catalogue and committed, and whether they are current."""
 
 import json
 import re
@@ -17,7 +17,7 @@ _TABLES = re.compile(r"(?<=<!-- generated -->\n).*?(?=<!-- end of generated -->)
 
 
 def breaking_changes(directory: Path = HERE) -> list[str]:
-    """What the code says that breaks readers of what ``directory`` has committed."""
+    """The changes in the code that break readers of the files committed in ``directory``."""
     committed = {path.stem: _read(path) for path in (directory / "schemas").glob("*.json")}
     lines = breaking_schema_changes(committed, json_schemas())
     document = directory / "asyncapi.json"
@@ -85,12 +85,12 @@ def _catalogue_tables() -> str:
             f"| `{topic.name}` | {topic.key} | {topic.owner} | {', '.join(topic.consumers)} "
             f"| {topic.partitions} | {kept} | {events} |"
         )
-    lines += ["", "| event | says | its data |", "|---|---|---|"]
+    lines += ["", "| event | meaning | data |", "|---|---|---|"]
     for event_type, event in EVENTS.items():
-        says = (getdoc(event) or "").partition("\n")[0]
+        meaning = (getdoc(event) or "").partition("\n")[0]
         fields = ", ".join(f"`{field}`" for field in event.model_fields)
         lines.append(
             f"| `{event_type}` ([schema](schemas/{event_type}.json), "
-            f"[example](examples/{event_type}.json)) | {says} | {fields} |"
+            f"[example](examples/{event_type}.json)) | {meaning} | {fields} |"
         )
     return "\n".join([*lines, "", ""])

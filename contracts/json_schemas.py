@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 
 class WithoutFieldTitles(GenerateJsonSchema):
-    """A title that only repeats the field's name tells a reader nothing."""
+    """Leaves out the titles of fields: they only repeat the fields' names."""
 
     def field_title_should_be_set(self, _schema: object) -> bool:
         return False

@@ -8,9 +8,8 @@ from uuid import UUID
 
 from pydantic import Field
 
-from contracts.events import PRINTABLE, EventWithheld, IntegrationEvent
+from contracts.events import PRINTABLE, EventWithheld, IntegrationEvent, Text
 
-Text = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="In hexadecimal digits.")]
 
 
@@ -28,25 +27,27 @@ class ParkedEventAct(OperatorAct):
     topic: Text
     partition: Annotated[int, Field(ge=0)]
     offset: Annotated[int, Field(ge=0)]
-    parked_subject: Annotated[Text | None, Field(description="Null: the bytes did not tell.")]
+    parked_subject: Annotated[
+        Text | None, Field(description="Null where the bytes do not contain it.")
+    ]
     parked_event_id: UUID | None
     parked_type: Text | None
 
 
 class ParkedEventReleasedV1(ParkedEventAct):
-    """It was handled after all, in the order of its aggregate."""
+    """It was handled, in the order of its aggregate."""
 
     event_type: ClassVar[str] = "operations.parked-event-released.v1"
 
 
 class ParkedEventAppliedV1(ParkedEventAct):
-    """It was handled all the same, out of the order of its aggregate."""
+    """It was handled out of the order of its aggregate."""
 
     event_type: ClassVar[str] = "operations.parked-event-applied.v1"
 
 
 class ParkedEventParkedAgainV1(ParkedEventAct):
-    """It was tried, and could not be handled this time either."""
+    """It was tried again, and failed again."""
 
     event_type: ClassVar[str] = "operations.parked-event-parked-again.v1"
 
@@ -54,7 +55,7 @@ class ParkedEventParkedAgainV1(ParkedEventAct):
 
 
 class ParkedEventEditedV1(ParkedEventAct):
-    """Other bytes will be handled in its place; those that came are kept."""
+    """Other bytes will be handled in its place; the received ones are kept."""
 
     event_type: ClassVar[str] = "operations.parked-event-edited.v1"
 
@@ -68,7 +69,7 @@ class ParkedEventDiscardedV1(ParkedEventAct):
 
 
 class OutboxRowAct(OperatorAct):
-    """Something was done with an event that Kafka would not take."""
+    """Something was done with an event that Kafka refused."""
 
     topic: Text
     row_subject: Text
@@ -110,19 +111,19 @@ class SubscriberPausedV1(SubscriberAct):
 
 
 class SubscriberResumedV1(SubscriberAct):
-    """It goes on where it was paused."""
+    """It continues where it was paused."""
 
     event_type: ClassVar[str] = "operations.subscriber-resumed.v1"
 
 
 class SubscriberRestartedV1(SubscriberAct):
-    """Its state was emptied, and it begins at the beginning of the topic."""
+    """Its state was emptied, and it starts again at the beginning of the topic."""
 
     event_type: ClassVar[str] = "operations.subscriber-restarted.v1"
 
 
 class DeliveryRetriedV1(OperatorAct):
-    """A message that the other side had refused is sent again."""
+    """A message that its receiver had refused is sent again."""
 
     event_type: ClassVar[str] = "operations.delivery-retried.v1"
 
@@ -150,4 +151,4 @@ ACTS: tuple[type[IntegrationEvent], ...] = (
     SubscriberRestartedV1,
     OperationsEventWithheldV1,
 )
-"""What every service may publish of it; `DeliveryRetriedV1` is the notification service's."""
+"""The acts in every service's topic; `DeliveryRetriedV1` is in the notification service's only."""

@@ -61,7 +61,7 @@ def _operations(owner: str, *more: type[IntegrationEvent]) -> Topic:
         owner=owner,
         consumers=("audit",),
         events=(*ACTS, *more),
-        # People act, and rarely.
+        # Operators act rarely.
         partitions=1,
     )
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.web.paging import PageLimit, Search, matching, page_of
-from contracts.envelope import Name, ShortName
+from contracts.events import ShortText, Text
 from notification_service.deliveries import State
 from notification_service.tables import deliveries
 
@@ -60,9 +60,9 @@ class DeliverySearch(Search):
     """Which deliveries to find, and which page of them."""
 
     state: State | None = None
-    rule: Annotated[Name | None, Field(examples=["slack-growth-user-signed-up"])] = None
+    rule: Annotated[Text | None, Field(examples=["slack-growth-user-signed-up"])] = None
     event_id: UUID | None = None
-    correlation_id: ShortName | None = None
+    correlation_id: ShortText | None = None
     after: Annotated[UUID | None, Field(description="`next` of the page before.")] = None
     limit: PageLimit = 50
 

@@ -1,1 +1,1 @@
-"""Was anything lost? Computed from the databases and the topics themselves."""
+"""Checks whether anything was lost, from the databases and the topics themselves."""

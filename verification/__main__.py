@@ -10,12 +10,12 @@ import click
 
 from chassis.settings import read_settings
 from verification.addresses import CannotVerify
-from verification.report import MOST_EXAMPLES, Check, Report
+from verification.report import MAX_EXAMPLES, Check, Report
 from verification.settings import VerifySettings
 from verification.verify import WAIT_S, verify
 
 BROKEN, CANNOT_VERIFY = 1, 3
-_SAY_EVERY_S: Final = 1.0
+_REPORT_EVERY_S: Final = 1.0
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,16 +32,17 @@ _SAY_EVERY_S: Final = 1.0
 def main(*, as_json: bool, wait_s: float) -> None:
     """Check in the databases and on the topics themselves that nothing is lost.
 
-    Where they are is said in VERIFY_… variables; docs/settings.md lists them. Nothing is written.
+    Their addresses are read from VERIFY_… variables; docs/settings.md lists them. Nothing is
+    written.
 
-    Exit codes: 0 all of it holds, 1 something is broken, 2 a setting is wrong, 3 it can't be told:
-    a part does not answer, or the system does not come to rest.
+    Exit codes: 0 all of it holds, 1 something is broken, 2 a setting is wrong, 3 it could not be
+    checked: a part does not answer, or the system does not come to rest.
     """
     addresses = read_settings(VerifySettings).addresses()
     try:
-        report = asyncio.run(verify(addresses, wait_s=wait_s, say=_Progress().say))
+        report = asyncio.run(verify(addresses, wait_s=wait_s, progress=_Progress().print))
     except CannotVerify as error:
-        click.echo(f"nothing can be said: {error}", err=True)
+        click.echo(f"cannot verify: {error}", err=True)
         sys.exit(CANNOT_VERIFY)
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
@@ -52,16 +53,16 @@ def main(*, as_json: bool, wait_s: float) -> None:
 
 
 class _Progress:
-    """Says on standard error how far it has come, when it takes long enough to wonder."""
+    """Prints on standard error how far the verification has come, at most once a second."""
 
     def __init__(self) -> None:
-        self._said_at = time.monotonic()
+        self._printed_at = time.monotonic()
 
-    def say(self, what: str) -> None:
+    def print(self, text: str) -> None:
         now = time.monotonic()
-        if now - self._said_at >= _SAY_EVERY_S:
-            self._said_at = now
-            click.secho(f"… {what}", err=True, dim=True)
+        if now - self._printed_at >= _REPORT_EVERY_S:
+            self._printed_at = now
+            click.secho(f"… {text}", err=True, dim=True)
 
 
 def _print(report: Report) -> None:
@@ -84,8 +85,8 @@ def _print_check(check: Check) -> None:
     counted = ", ".join(f"{count:,} {what}" for what, count in check.looked_at.items())
     click.echo(f"{mark} {check.sentence} {click.style(f'({counted})', dim=True)}")
     for each in check.violations:
-        click.echo(f"    {each.subject}: {each.said}")
-    if check.violated > MOST_EXAMPLES:
+        click.echo(f"    {each.subject}: {each.problem}")
+    if check.violated > MAX_EXAMPLES:
         click.echo(f"    … {check.violated:,} in all")
     if check.explained:
         click.echo(f"    {check.explained:,} more: parked, set aside or expected")

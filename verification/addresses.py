@@ -1,4 +1,4 @@
-"""Where everything is that is looked at, and what it means that it can't be."""
+"""The addresses of everything that is read, and the error where it cannot be read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Final
 from chassis.kafka.client import KafkaSecurity
 
 SERVICES: Final = ("users", "accounts", "audit", "notification")
-"""Those that own a database."""
+"""The services that own a database."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,4 +21,4 @@ class Addresses:
 
 
 class CannotVerify(Exception):
-    """Nothing can be said: a part does not answer, or the system does not come to rest."""
+    """The check is not possible: a part does not answer, or the system does not come to rest."""

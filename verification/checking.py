@@ -1,50 +1,50 @@
-"""Puts the questions of every invariant to the evidence."""
+"""Runs the queries of every invariant on the evidence."""
 
 from typing import Final
 
 from verification import effects
 from verification.evidence import Evidence
 from verification.invariants import INVARIANTS, Invariant
-from verification.report import MOST_EXAMPLES, Check, Expected, Violation
+from verification.report import MAX_EXAMPLES, Check, Expected, Violation
 
-_KNOWN: Final = {
+_PARAMETERS: Final = {
     "opens_accounts": effects.OPENS_ACCOUNTS,
     "creates_tasks": effects.CREATES_TASKS,
     "plans_deliveries": effects.PLANS_DELIVERIES,
     "keeps_records": effects.KEEPS_RECORDS,
-    "most_messages": effects.MOST_STAND_IN_MESSAGES,
+    "most_messages": effects.MAX_STAND_IN_MESSAGES,
 }
 
 
 def check_all(evidence: Evidence, expected: Expected) -> tuple[Check, ...]:
-    """Conclude the evidence, and check every invariant on it."""
+    """Complete the evidence, and check every invariant on it."""
     evidence.add("expected_users", ((str(each),) for each in expected.users))
     evidence.add("made_up", ((each,) for each in expected.made_up))
-    evidence.conclude()
+    evidence.complete()
     return tuple(_check(each, evidence, expected) for each in INVARIANTS)
 
 
 def _check(invariant: Invariant, evidence: Evidence, expected: Expected) -> Check:
     if invariant.needs_messages and not evidence.has_messages:
         return Check.left_out(invariant.name, invariant.sentence, "no VERIFY_SLACK_STAND_IN_URL")
-    parameters = _KNOWN | {"parked": expected.parked, "unreadable": expected.unreadable}
+    parameters = _PARAMETERS | {"parked": expected.parked, "unreadable": expected.unreadable}
     violated = explained = 0
     examples: list[Violation] = []
     for query in invariant.broken_by:
-        # In a query around it, for the columns have no names of their own.
-        named = f"WITH found (subject, said, explained) AS ({query}) {_JUDGED}"
-        for subject, said, is_explained in evidence.ask(named, parameters):
+        # The query itself does not name its columns.
+        named = f"WITH found (subject, problem, explained) AS ({query}) {_MADE_UP_IS_EXPLAINED}"
+        for subject, problem, is_explained in evidence.query(named, parameters):
             if is_explained:
                 explained += 1
                 continue
             violated += 1
-            if len(examples) < MOST_EXAMPLES:
-                examples.append(Violation(subject, said))
+            if len(examples) < MAX_EXAMPLES:
+                examples.append(Violation(subject, problem))
     return Check(
         name=invariant.name,
         sentence=invariant.sentence,
         looked_at={
-            what: next(evidence.ask(count))[0] for what, count in invariant.looked_at.items()
+            what: next(evidence.query(count))[0] for what, count in invariant.looked_at.items()
         },
         violated=violated,
         explained=explained,
@@ -52,6 +52,6 @@ def _check(invariant: Invariant, evidence: Evidence, expected: Expected) -> Chec
     )
 
 
-_JUDGED: Final = (
-    "SELECT subject, said, explained OR subject IN (SELECT subject FROM made_up) FROM found"
+_MADE_UP_IS_EXPLAINED: Final = (
+    "SELECT subject, problem, explained OR subject IN (SELECT subject FROM made_up) FROM found"
 )

@@ -1,4 +1,4 @@
-"""Reads the services' databases: one snapshot each, row by row, and nothing is ever written."""
+"""Reads the services' databases: one snapshot each, row by row. Nothing is written."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,36 +18,38 @@ _ROWS_AT_ONCE: Final = 5_000
 
 
 class ServiceDatabase:
-    """One service's database, open."""
+    """An open connection to one service's database."""
 
-    def __init__(self, service: str, connection: "asyncpg.Connection[Any]", where: str) -> None:
+    def __init__(self, service: str, connection: "asyncpg.Connection[Any]", name: str) -> None:
         self.service = service
         self._connection = connection
-        self._where = where
+        self._name = name
 
     async def outbox(self) -> tuple[int, int]:
-        """Return how many rows are on their way to Kafka, and the highest of their positions."""
-        with _naming(self._where):
+        """Return how many rows wait to be published, and the highest of their positions."""
+        with _errors_of(self._name):
             row = await self._connection.fetchrow(queries.OUTBOX)
         assert row is not None  # noqa: S101 - an aggregate has a row
         return row[0], row[1]
 
     async def progress(self) -> dict[tuple[str, str, int], int]:
-        """Return how far each subscriber has come in each partition of each topic."""
-        with _naming(self._where):
+        """Return the next offset of each subscriber in each partition of each topic."""
+        with _errors_of(self._name):
             rows = await self._connection.fetch(queries.PROGRESS)
-        return {(subscriber, topic, partition): at for subscriber, topic, partition, at in rows}
+        return {
+            (subscriber, topic, partition): next_ for subscriber, topic, partition, next_ in rows
+        }
 
     async def open_deliveries(self) -> int:
-        """Return how many deliveries are still to be tried."""
+        """Return how many deliveries wait for a try."""
         if self.service != "notification":
             return 0
-        with _naming(self._where):
+        with _errors_of(self._name):
             return int(await self._connection.fetchval(queries.OPEN_DELIVERIES))
 
     async def read_into(self, evidence: Evidence) -> None:
         """Add what the database holds, as it is at one moment."""
-        with _naming(self._where):
+        with _errors_of(self._name):
             async with self._connection.transaction(isolation="repeatable_read", readonly=True):
                 for table, query in queries.OF_EVERY_SERVICE:
                     async for rows in self._batches(query, self.service):
@@ -60,9 +62,11 @@ class ServiceDatabase:
                         evidence.add("aggregates", ((topic, *row) for row in rows))
 
     async def _aggregates(self) -> list[tuple[str, str]]:
-        """Return the topics whose last numbers are here, and how they are asked for."""
+        """Return each topic whose last sequences are in this database, and the query for them."""
         found = [
-            (topic, query) for topic, (who, query) in AGGREGATES.items() if who == self.service
+            (topic, query)
+            for topic, (service, query) in AGGREGATES.items()
+            if service == self.service
         ]
         operations = f"{self.service}.operations"
         if operations in {topic.name for topic in TOPICS}:
@@ -77,13 +81,13 @@ class ServiceDatabase:
 
 @asynccontextmanager
 async def open_database(service: str, url: str) -> AsyncIterator[ServiceDatabase]:
-    """Have a service's database open, for reading only.
+    """Open a service's database, for reading only.
 
-    :raises CannotVerify: it does not answer, or is no database of this service
+    :raises CannotVerify: it does not answer, or belongs to another service
     """
     parts = urlsplit(url)
-    where = f"the database of {service} ({parts.hostname}:{parts.port or 5432}{parts.path})"
-    with _naming(where):
+    name = f"the database of {service} ({parts.hostname}:{parts.port or 5432}{parts.path})"
+    with _errors_of(name):
         connection = await asyncpg.connect(
             url,
             timeout=_CONNECT_TIMEOUT_S,
@@ -93,16 +97,16 @@ async def open_database(service: str, url: str) -> AsyncIterator[ServiceDatabase
             },
         )
     try:
-        yield ServiceDatabase(service, connection, where)
+        yield ServiceDatabase(service, connection, name)
     finally:
         await connection.close(timeout=_CONNECT_TIMEOUT_S)
 
 
 @contextmanager
-def _naming(where: str) -> Iterator[None]:
-    """Say whose trouble it is."""
+def _errors_of(name: str) -> Iterator[None]:
+    """Raise what goes wrong as ``CannotVerify``, with the database's name."""
     try:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        said = str(error).strip().partition("\n")[0]
-        raise CannotVerify(f"{where}: {said or type(error).__name__}") from error
+        message = str(error).strip().partition("\n")[0]
+        raise CannotVerify(f"{name}: {message or type(error).__name__}") from error

@@ -1,6 +1,6 @@
-"""What the services make of events, told once more: this package knows no service.
+"""The effects that the services' handlers have, stated again: this package imports no service.
 
-A test holds it against the services themselves.
+A test compares them with the services themselves.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from contracts.users import UserSignedUpV1
 SIGN_UP: Final = UserSignedUpV1.event_type
 
 ONBOARDING_TASKS: Final = ("Create your GitHub account", "Review the project documentation")
-"""What everyone who signed up has to do."""
+"""The tasks of everyone who signed up."""
 
 DELIVERY_RULES: Final[Mapping[str, str]] = {"slack-growth-user-signed-up": SIGN_UP}
-"""Which type of event each rule is about."""
+"""The type of event that each rule is about."""
 
 OPENS_ACCOUNTS: Final = "accounts.open-account"
 CREATES_TASKS: Final = "users.create-onboarding-tasks"
@@ -26,7 +26,7 @@ AGGREGATES: Final[Mapping[str, tuple[str, str]]] = {
     "users.task": ("users", "SELECT id::text, sequence FROM tasks"),
     "accounts.account": ("accounts", "SELECT id::text, sequence FROM accounts"),
 }
-"""Whose database tells the last number of each subject of a topic, and how it is asked."""
+"""For each topic: the service that has each subject's last sequence, and the query for it."""
 
-MOST_STAND_IN_MESSAGES: Final = 50_000
-"""The stand-in for Slack forgets older ones."""
+MAX_STAND_IN_MESSAGES: Final = 50_000
+"""The stand-in for Slack keeps the newest ones only."""

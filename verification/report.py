@@ -1,22 +1,22 @@
-"""What was checked, how many were looked at, and what is not as it has to be."""
+"""The report: what was checked, how many rows were looked at, and what is broken."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 from uuid import UUID
 
-MOST_EXAMPLES: Final = 20
+MAX_EXAMPLES: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What whoever asks knows beside what is in the system.
+    """What the caller knows that is not in the system.
 
     :param users: ids of users whose sign-up was answered 2xx
-    :param parked: parked events, rows set aside and failed deliveries are as they should be
-    :param unreadable: how many records on the topics may be no events of ours
-    :param made_up: subjects that a test published events of by itself; whatever is odd about
-        them is explained
+    :param parked: parked events, rows set aside and failed deliveries are expected
+    :param unreadable: how many records on the topics may be something else than events of ours
+    :param made_up: subjects of events that a test published itself; every violation of them is
+        explained
     """
 
     users: frozenset[UUID] = frozenset()
@@ -27,15 +27,15 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One case of a broken invariant: of which subject, and what is wrong."""
+    """One case of a broken invariant."""
 
     subject: str
-    said: str
+    problem: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One invariant: how many of what were looked at, and what breaks it.
+    """One invariant: how many rows were looked at, and what breaks it.
 
     ``violated`` is the total, of which ``violations`` are the first 20. What is ``explained``
     (it is parked, set aside, or expected) breaks nothing.
@@ -85,12 +85,17 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for programs."""
-        return {"holds": self.holds} | asdict(self)
+        return {"holds": self.holds} | asdict(self, dict_factory=_json_fields)
 
     def broken(self) -> str:
-        """Say in lines what is broken, for an assertion's message; empty when nothing is."""
+        """Return a line for each violation, for an assertion's message."""
         return "\n".join(
-            f"{check.name}: {each.subject}: {each.said}"
+            f"{check.name}: {each.subject}: {each.problem}"
             for check in self.checks
             for each in check.violations
         )
+
+
+def _json_fields(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    # Programs read a violation's problem as "said".
+    return {"said" if name == "problem" else name: value for name, value in fields}

@@ -1,4 +1,4 @@
-"""What the verification can be told from its environment."""
+"""The settings of the verification, read from its environment."""
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -9,7 +9,7 @@ from verification.addresses import Addresses
 
 
 class VerifySettings(KafkaSettings):
-    """Where everything is, from ``VERIFY_…``. Logins that may only read will do."""
+    """The addresses to read from, as ``VERIFY_…``. Read-only logins are enough."""
 
     model_config = SettingsConfigDict(env_prefix="VERIFY_")
 
@@ -26,7 +26,7 @@ class VerifySettings(KafkaSettings):
     )
 
     def addresses(self) -> Addresses:
-        """Return them as the verification takes them."""
+        """Return the addresses in the form that ``verify`` takes."""
         return Addresses(
             databases={
                 "users": self.users_database_url.get_secret_value(),

@@ -1,4 +1,4 @@
-"""Reads what the stand-in for Slack was told."""
+"""Reads the messages that were posted to the stand-in for Slack."""
 
 import httpx
 
@@ -7,12 +7,12 @@ from verification.evidence import Evidence
 
 
 async def read_messages_into(evidence: Evidence, stand_in_url: str) -> None:
-    """Add every message that is kept, with the id of the delivery that it says it is of.
+    """Add every message that the stand-in keeps, with the id of its delivery.
 
     :raises CannotVerify: the stand-in does not answer as it should
     """
     try:
-        # Near, and not behind the proxy to the internet.
+        # Local, so not by the proxy to the internet.
         async with httpx.AsyncClient(base_url=stand_in_url, timeout=30, trust_env=False) as client:
             answer = (await client.get("/messages")).raise_for_status()
         messages = answer.json()["messages"]

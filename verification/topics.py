@@ -21,33 +21,33 @@ from verification.evidence import Evidence
 _REQUEST_TIMEOUT_MS: Final = 10_000
 _FETCH_BYTES: Final = 4 << 20
 _RECORDS_AT_ONCE: Final = 5_000
-_LONGEST_SILENCE_S: Final = 30.0
+_MAX_SILENCE_S: Final = 30.0
 
-Say = Callable[[str], None]
+ReportProgress = Callable[[str], None]
 
 
 class Topics:
-    """The topics of the catalogue, open."""
+    """An open consumer of all topics of the catalogue."""
 
     def __init__(
-        self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], where: str
+        self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], name: str
     ) -> None:
         self._consumer = consumer
         self._partitions = partitions
-        self._where = where
+        self._name = name
 
     async def ends(self) -> dict[tuple[str, int], int]:
         """Return the offset after the last record of each partition."""
         try:
             ends = await self._consumer.end_offsets(self._partitions)
         except (KafkaError, OSError) as error:
-            raise CannotVerify(f"{self._where}: {type(error).__name__}") from error
-        return {(place.topic, place.partition): offset for place, offset in ends.items()}
+            raise CannotVerify(f"{self._name}: {type(error).__name__}") from error
+        return {(each.topic, each.partition): offset for each, offset in ends.items()}
 
-    async def read_into(self, evidence: Evidence, say: Say) -> None:
-        """Add all records that are there now.
+    async def read_into(self, evidence: Evidence, progress: ReportProgress) -> None:
+        """Add every record up to the present end of the topics.
 
-        :raises CannotVerify: Kafka fell silent before the end
+        :raises CannotVerify: Kafka stopped answering before the end
         """
         try:
             first = await self._consumer.beginning_offsets(self._partitions)
@@ -60,31 +60,36 @@ class Topics:
                 self._consumer.seek(each, first[each])
             total = sum(ends[each] - first[each] for each in ends)
             unread = {each: ends[each] for each in ends if first[each] < ends[each]}
-            await self._read(unread, total, evidence, say)
+            await self._read(unread, total, evidence, progress)
         except (KafkaError, OSError) as error:
-            raise CannotVerify(f"{self._where}: {type(error).__name__}") from error
+            raise CannotVerify(f"{self._name}: {type(error).__name__}") from error
 
     async def _read(
-        self, unread: dict[TopicPartition, int], total: int, evidence: Evidence, say: Say
+        self,
+        unread: dict[TopicPartition, int],
+        total: int,
+        evidence: Evidence,
+        progress: ReportProgress,
     ) -> None:
-        read, heard_at = 0, time.monotonic()
+        read, received_at = 0, time.monotonic()
         while unread:
             chunks = await self._consumer.getmany(
                 *unread, timeout_ms=1_000, max_records=_RECORDS_AT_ONCE
             )
-            for place, records in chunks.items():
-                until_end = [each for each in records if each.offset < unread[place]]
+            for partition, records in chunks.items():
+                until_end = [each for each in records if each.offset < unread[partition]]
                 _add(until_end, evidence)
                 read += len(until_end)
-            for place in list(unread):
-                # By position and not by the last record: a batch may end with records of nobody.
-                if await self._consumer.position(place) >= unread[place]:
-                    del unread[place]
+            for partition in list(unread):
+                # By position, not by the last record: a batch may end with offsets
+                # that hold no record.
+                if await self._consumer.position(partition) >= unread[partition]:
+                    del unread[partition]
             if chunks:
-                heard_at = time.monotonic()
-                say(f"read {read:,} of {total:,} records on the topics")
-            elif time.monotonic() - heard_at > _LONGEST_SILENCE_S:
-                raise CannotVerify(f"{self._where}: no record for {_LONGEST_SILENCE_S:g} s")
+                received_at = time.monotonic()
+                progress(f"read {read:,} of {total:,} records on the topics")
+            elif time.monotonic() - received_at > _MAX_SILENCE_S:
+                raise CannotVerify(f"{self._name}: no record for {_MAX_SILENCE_S:g} s")
 
 
 def _add(records: Sequence[Record], evidence: Evidence) -> None:
@@ -116,7 +121,7 @@ def _id(event_id: UUID | None) -> str | None:
 
 @asynccontextmanager
 async def open_topics(addresses: Addresses) -> AsyncIterator[Topics]:
-    """Have the topics open.
+    """Open a consumer of the topics.
 
     :raises CannotVerify: no broker answers
     """
@@ -129,21 +134,21 @@ async def open_topics(addresses: Addresses) -> AsyncIterator[Topics]:
         max_partition_fetch_bytes=_FETCH_BYTES,
         **addresses.kafka_security.client_arguments(),
     )
-    where = f"Kafka ({addresses.kafka_bootstrap})"
+    name = f"Kafka ({addresses.kafka_bootstrap})"
     try:
         try:
             partitions = await _partitions(addresses)
             await consumer.start()
         except (KafkaError, OSError) as error:
-            raise CannotVerify(f"{where}: {type(error).__name__}") from error
+            raise CannotVerify(f"{name}: {type(error).__name__}") from error
         consumer.assign(partitions)
-        yield Topics(consumer, partitions, where)
+        yield Topics(consumer, partitions, name)
     finally:
         await consumer.stop()
 
 
 async def _partitions(addresses: Addresses) -> list[TopicPartition]:
-    """Return every partition there is of the topics of the catalogue."""
+    """Return every partition of the catalogue's topics."""
     async with admin_client(addresses.kafka_bootstrap, addresses.kafka_security) as client:
         described = await client.describe_topics([topic.name for topic in TOPICS])
     return [

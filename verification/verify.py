@@ -1,4 +1,4 @@
-"""Verifies a system as it stands: waits for quiet, reads everything, checks every invariant."""
+"""Verifies a system: waits until it is at rest, reads everything, checks every invariant."""
 
 import asyncio
 import time
@@ -10,10 +10,10 @@ from verification.addresses import SERVICES, Addresses, CannotVerify
 from verification.checking import check_all
 from verification.databases import ServiceDatabase, open_database
 from verification.evidence import Evidence
-from verification.quiet import Look, at_rest
+from verification.quiet import Snapshot, wait_for_rest
 from verification.report import Expected, Report
 from verification.slack import read_messages_into
-from verification.topics import Say, Topics, open_topics
+from verification.topics import ReportProgress, Topics, open_topics
 
 WAIT_S: Final = 30.0
 NOTHING_EXPECTED: Final = Expected()
@@ -24,25 +24,24 @@ async def verify(
     expected: Expected = NOTHING_EXPECTED,
     *,
     wait_s: float = WAIT_S,
-    say: Say = lambda _: None,
+    progress: ReportProgress = lambda _: None,
 ) -> Report:
     """Check every invariant, once the system has come to rest.
 
-    :param wait_s: how long to wait for that. What stands still without being done is checked as
-        it is then, and shows in the report.
-    :param say: told how far it has come
+    :param wait_s: how long to wait for that. Work that stands still unfinished is in the report.
+    :param progress: called with how far the verification has come
     :raises CannotVerify: a part does not answer, or the system still moves when the time is over
     """
     began, deadline = time.monotonic(), time.monotonic() + wait_s
     async with _opened(addresses) as sources:
         while True:
-            say("waiting until nothing moves")
-            before = await at_rest(sources.look, deadline)
+            progress("waiting until nothing moves")
+            before = await wait_for_rest(sources.snapshot, deadline)
             evidence = Evidence()
             try:
-                await sources.read_into(evidence, say)
-                if await sources.look() == before:
-                    say("comparing")
+                await sources.read_into(evidence, progress)
+                if await sources.snapshot() == before:
+                    progress("comparing")
                     checks = await asyncio.to_thread(check_all, evidence, expected)
                     return Report(checks, round(time.monotonic() - began, 1))
             finally:
@@ -52,7 +51,7 @@ async def verify(
 
 
 class _Sources:
-    """Everything that is read, open."""
+    """Open connections to everything that is read."""
 
     def __init__(
         self, databases: Sequence[ServiceDatabase], topics: Topics, stand_in_url: str | None
@@ -61,21 +60,23 @@ class _Sources:
         self._topics = topics
         self._stand_in_url = stand_in_url
 
-    async def look(self) -> Look:
-        # In the order of an event's way: what is not yet in one is seen in the next.
+    async def snapshot(self) -> Snapshot:
+        # In the order of an event's path: an event that has left one part is seen in the next.
         outboxes = {each.service: await each.outbox() for each in self._databases}
         ends = await self._topics.ends()
         progress = {
-            key: at for each in self._databases for key, at in (await each.progress()).items()
+            key: next_offset
+            for each in self._databases
+            for key, next_offset in (await each.progress()).items()
         }
         open_deliveries = sum([await each.open_deliveries() for each in self._databases])
-        return Look(ends, progress, outboxes, open_deliveries)
+        return Snapshot(ends, progress, outboxes, open_deliveries)
 
-    async def read_into(self, evidence: Evidence, say: Say) -> None:
+    async def read_into(self, evidence: Evidence, progress: ReportProgress) -> None:
         for each in self._databases:
-            say(f"reading the database of {each.service}")
+            progress(f"reading the database of {each.service}")
             await each.read_into(evidence)
-        await self._topics.read_into(evidence, say)
+        await self._topics.read_into(evidence, progress)
         if self._stand_in_url is not None:
             evidence.has_messages = True
             await read_messages_into(evidence, self._stand_in_url)

@@ -20,7 +20,7 @@ from chassis.operations.dead_letters import (
 from chassis.operations.dry_run import DryRun, DryRunBody
 from chassis.operations.release import Release, ReleaseBody
 from chassis.web.auth import Principal
-from contracts.envelope import Name
+from contracts.events import Text
 
 
 class ParkedEdit(ActReason):
@@ -32,9 +32,9 @@ class ParkedEdit(ActReason):
 class SubjectRelease(ActReason):
     """Whose parked events are to be handled."""
 
-    subscriber: Name
-    topic: Name
-    subject: Annotated[Name, Field(description="The aggregate's id.")]
+    subscriber: Text
+    topic: Text
+    subject: Annotated[Text, Field(description="The aggregate's id.")]
 
 
 def parked_routes(

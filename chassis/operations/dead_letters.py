@@ -20,7 +20,8 @@ from chassis.operations.context import ServiceRuntime
 from chassis.operations.dead_letter_rows import NoSuchParkedEvent, locked, locked_row
 from chassis.operations.payloads import broken_payload, check_same
 from chassis.persistence.tables import parked
-from contracts.envelope import InvalidEnvelope, Name
+from contracts.envelope import InvalidEnvelope
+from contracts.events import Text
 from contracts.operations import ParkedEventDiscardedV1, ParkedEventEditedV1
 
 
@@ -109,12 +110,12 @@ class ParkedFilter(BaseModel):
     # A filter that is misspelt must not find everything.
     model_config = ConfigDict(extra="forbid")
 
-    subscriber: Name | None = None
-    topic: Name | None = None
-    subject: Name | None = None
+    subscriber: Text | None = None
+    topic: Text | None = None
+    subject: Text | None = None
     reason: ParkReason | None = None
-    error_code: Name | None = None
-    type: Name | None = None
+    error_code: Text | None = None
+    type: Text | None = None
 
 
 class ParkedSearch(ParkedFilter):

@@ -9,14 +9,14 @@ from chassis.operations.acts import ActReason, Operator
 from chassis.operations.context import ServiceRuntime
 from chassis.operations.offsets import Progress, ProgressBody
 from chassis.web.auth import Principal
-from contracts.envelope import Name
+from contracts.events import Text
 
 
 class OfSubscriber(ActReason):
     """Which subscriber, at which of its topics, and why."""
 
-    subscriber: Name
-    topic: Name
+    subscriber: Text
+    topic: Text
 
 
 def progress_routes(

@@ -22,8 +22,8 @@ from chassis.operations.payloads import broken_payload, check_same
 from chassis.persistence.bulk import insert_rows
 from chassis.persistence.outbox import Outbox, columns_of
 from chassis.persistence.tables import outbox, outbox_set_aside
-from contracts.envelope import EncodedEvent, InvalidEnvelope, Name, decode, encode, event_in
-from contracts.events import EventWithheld, IntegrationEvent
+from contracts.envelope import EncodedEvent, InvalidEnvelope, decode, encode, event_in
+from contracts.events import EventWithheld, IntegrationEvent, Text
 from contracts.operations import OutboxRowDiscardedV1, OutboxRowEditedV1, OutboxRowReleasedV1
 from contracts.topics import Topic
 
@@ -92,8 +92,8 @@ class OutboxSearch(BaseModel):
     # A filter that is misspelt must not find everything.
     model_config = ConfigDict(extra="forbid")
 
-    topic: Name | None = None
-    subject: Name | None = None
+    topic: Text | None = None
+    subject: Text | None = None
     after: Annotated[int, Field(ge=0, le=_LARGEST_POSITION)] = 0
     limit: Annotated[int, Field(ge=1, le=200)] = 50
 

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, select
 from chassis.domain import DomainError, Kind
 from chassis.operations.context import ServiceRuntime
 from chassis.persistence.tables import operated
-from contracts.envelope import Name
+from contracts.events import Text
 
 MOST: Final = 1_000
 
@@ -39,7 +39,7 @@ class SequencesSearch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    topic: Name
+    topic: Text
     after: UUID | None = None
     limit: Annotated[int, Field(ge=1, le=MOST)] = 500
 

@@ -47,9 +47,9 @@ class TestTopics:
     @every_topic
     def test_it_and_its_events_are_named_after_its_owner(self, topic: Topic) -> None:
         assert re.fullmatch(rf"{topic.owner}\.[a-z]+(-[a-z]+)*", topic.name)
-        # What operators do is the same everywhere.
-        said_by = "operations" if topic.name.endswith(".operations") else topic.owner
-        assert all(event.event_type.startswith(f"{said_by}.") for event in topic.events)
+        # Every service has the same events of operators.
+        prefix = "operations" if topic.name.endswith(".operations") else topic.owner
+        assert all(event.event_type.startswith(f"{prefix}.") for event in topic.events)
 
     @every_topic
     def test_an_event_of_it_can_be_withheld(self, topic: Topic) -> None:
@@ -59,7 +59,7 @@ class TestTopics:
         assert [event.event_type for event in withheld] == [f"{family}.event-withheld.v1"]
 
     @pytest.mark.parametrize("owner", sorted(SERVICES))
-    def test_each_service_tells_what_operators_did_in_it(self, owner: str) -> None:
+    def test_each_service_has_a_topic_for_the_acts_of_operators(self, owner: str) -> None:
         assert f"{owner}.operations" in {topic.name for topic in TOPICS if topic.owner == owner}
 
     @every_topic

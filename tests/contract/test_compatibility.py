@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
-    """The committed files, to be given another past."""
+    """A copy of the committed files, to be changed."""
     for name in ("schemas", "examples"):
         shutil.copytree(HERE / name, tmp_path / name)
     for name in ("asyncapi.json", "README.md"):
@@ -109,7 +109,7 @@ class TestSchemas:
             ),
         ],
     )
-    def test_a_new_optional_field_and_new_words_are_fine(self, old: Json, new: Json) -> None:
+    def test_a_new_optional_field_and_a_new_description_are_fine(self, old: Json, new: Json) -> None:
         assert schema_changes(old, new) == []
 
     def test_a_change_inside_a_nested_model_is_named(self) -> None:
@@ -168,7 +168,7 @@ class TestCatalogue:
 
         assert breaking_catalogue_changes(old, DOCUMENT) == []
 
-    def test_an_event_that_nobody_reads_may_go(self) -> None:
+    def test_an_event_without_consumers_may_be_removed(self) -> None:
         old, new = (json.loads(json.dumps(DOCUMENT)) for _ in range(2))
         old["channels"]["users.user"]["x-consumers"] = []
         new["channels"]["users.user"]["messages"].pop(SIGNED_UP)
@@ -177,7 +177,7 @@ class TestCatalogue:
 
 
 class TestCommand:
-    """The past is changed here, since the code cannot be: what is gone now was there before."""
+    """The committed files are changed here, since the code cannot be."""
 
     def publish(self, directory: Path, change: Callable[[Json], object]) -> None:
         path = directory / "schemas" / f"{SIGNED_UP}.json"
@@ -215,13 +215,13 @@ class TestCommand:
         (published / "examples" / "users.gone.v1.json").write_text("{}", encoding="utf-8")
 
         assert command.main(["check"], published) == 1
-        complaint = capsys.readouterr().out
-        assert f"schemas/{SIGNED_UP}.json: not up to date" in complaint
-        assert "examples/users.gone.v1.json: not up to date" in complaint
+        printed = capsys.readouterr().out
+        assert f"schemas/{SIGNED_UP}.json: not up to date" in printed
+        assert "examples/users.gone.v1.json: not up to date" in printed
         assert command.main(["generate"], published) == 0
         assert command.main(["check"], published) == 0
 
-    def test_everything_is_made_from_nothing_but_the_readme(
+    def test_every_file_but_the_readme_is_generated_when_it_is_missing(
         self, published: Path, tmp_path: Path
     ) -> None:
         for name in ("schemas", "examples"):

@@ -1,4 +1,4 @@
-"""The envelope on the wire: what goes in comes out, and no bytes get past it unseen."""
+"""The envelope: what is encoded is decoded, and every other payload is refused."""
 
 import json
 import re
@@ -132,7 +132,7 @@ class TestEncode:
         assert {"causationid", "traceparent"}.isdisjoint(json.loads(encoded.payload))
         assert "traceparent" not in dict(encoded.headers)
 
-    def test_the_headers_repeat_the_value_and_never_say_binary_mode(self) -> None:
+    def test_the_headers_repeat_the_value_and_none_means_binary_mode(self) -> None:
         encoded = record(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 
         attributes = json.loads(encoded.payload)
@@ -311,7 +311,7 @@ class TestDecode:
         result = decoded_or_reason(payload)
 
         if schema.is_valid(json.loads(payload)):
-            # Python's writer says NaN and lone surrogates, which are no JSON.
+            # Python's encoder writes NaN and lone surrogates, which are not JSON.
             assert isinstance(result, Envelope) or result.startswith("not JSON")
 
     @unhurried
@@ -322,10 +322,10 @@ class TestDecode:
     )
     def test_both_ways_to_read_json_agree(self, changes: dict[str, Any]) -> None:
         payload = on_the_wire(**changes)
-        # An attribute that is ignored, but that the quick way might take for a number.
-        the_long_way = payload[:-1] + b', "x": "NaN"}'
+        # An ignored attribute that makes the decoder parse first and validate then.
+        parsed_first = payload[:-1] + b', "x": "NaN"}'
 
-        assert decoded_or_reason(payload) == decoded_or_reason(the_long_way)
+        assert decoded_or_reason(payload) == decoded_or_reason(parsed_first)
 
 
 class TestEventIn:
@@ -333,7 +333,7 @@ class TestEventIn:
         with pytest.raises(InvalidEnvelope, match=r"^data\.task_id: missing$"):
             event_in(decode(record().payload), TaskCreatedV1)
 
-    def test_a_reason_quotes_nothing_that_came_in(self) -> None:
+    def test_a_reason_quotes_no_received_value(self) -> None:
         payload = on_the_wire(data={"user_id": "secret", "username": "secret\u0000"})
 
         with pytest.raises(InvalidEnvelope) as caught:

@@ -1,4 +1,4 @@
-"""The committed files say what the code says, and foreign judges agree with them."""
+"""The committed files are what the code generates, and other tools accept them."""
 
 import json
 from datetime import timedelta
@@ -27,7 +27,7 @@ def committed(name: str) -> Any:
     return json.loads((HERE / name).read_text(encoding="utf-8"))
 
 
-def complaints(schema: Any, instance: Any) -> list[str]:
+def schema_errors(schema: Any, instance: Any) -> list[str]:
     Draft202012Validator.check_schema(schema)
     validator = Draft202012Validator(schema, format_checker=FormatChecker())
     return [error.message for error in validator.iter_errors(instance)]
@@ -48,7 +48,7 @@ class TestExamples:
     def test_the_envelope_follows_its_schema(self, event_type: str) -> None:
         example = committed(f"examples/{event_type}.json")
 
-        assert complaints(committed("schemas/envelope.json"), example) == []
+        assert schema_errors(committed("schemas/envelope.json"), example) == []
 
     @every_example
     def test_the_data_follows_the_schema_that_dataschema_names(self, event_type: str) -> None:
@@ -56,7 +56,7 @@ class TestExamples:
         schema = committed(f"schemas/{event_type}.json")
 
         assert schema["$id"] == example["dataschema"]
-        assert complaints(schema, example["data"]) == []
+        assert schema_errors(schema, example["data"]) == []
 
     @every_example
     def test_our_reader_takes_the_committed_bytes(self, event_type: str) -> None:
@@ -90,7 +90,7 @@ class TestExamples:
         assert theirs.get_extension("causationid") == ours.causationid
         assert theirs.get_extension("traceparent") == ours.traceparent
 
-    def test_they_tell_one_story(self) -> None:
+    def test_they_are_the_events_of_one_sign_up(self) -> None:
         envelopes = {name: decode(record.payload) for name, record in EXAMPLES.items()}
         sign_up = envelopes["users.user-signed-up.v1"]
         effects = [envelopes["accounts.account-opened.v1"], envelopes["users.task-created.v1"]]
@@ -111,14 +111,14 @@ class TestAsyncapi:
         assert [error.message for error in errors] == []
 
     @every_example
-    def test_a_message_s_example_follows_its_payload_and_headers(self, event_type: str) -> None:
+    def test_the_example_of_a_message_follows_its_payload_and_headers(self, event_type: str) -> None:
         document = committed("asyncapi.json")
         message = document["components"]["messages"][event_type]
         [example] = message["examples"]
 
         for part in ("payload", "headers"):
             schema = {**message[part], "components": document["components"]}
-            assert complaints(schema, example[part]) == []
+            assert schema_errors(schema, example[part]) == []
 
     @pytest.mark.parametrize("part", ["type", "dataschema", "data"])
     def test_a_message_refuses_what_belongs_to_another(self, part: str) -> None:
@@ -131,4 +131,4 @@ class TestAsyncapi:
 
         schema = {**payload, "components": document["components"]}
 
-        assert complaints(schema, own | {part: others[part]}) != []
+        assert schema_errors(schema, own | {part: others[part]}) != []

@@ -25,9 +25,9 @@ print(signed_up(value.read_bytes()).username)
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    completed = subprocess.run(command, cwd=cwd, check=False, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
 
 
 def pydantic_and_what_it_needs() -> dict[str, Distribution]:
@@ -83,6 +83,6 @@ def test_what_the_readme_shows_runs_with_nothing_but_pydantic(python: Path, whee
     )
 
     # -I: neither this checkout nor PYTHONPATH is looked at.
-    said = run(python, "-I", "-c", READER.format(readme=shown))
+    output = run(python, "-I", "-c", READER.format(readme=shown))
 
-    assert said == "ada\n"
+    assert output == "ada\n"

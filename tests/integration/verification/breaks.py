@@ -1,10 +1,10 @@
-"""What can be lost or doubled, as statements that make it so, and what is then said of it."""
+"""Losses and repeats: the statements that cause each, and the problem that is then reported."""
 
 from dataclasses import dataclass
 from typing import Final
 
-# In statements, `{person}` is the id of somebody who signed up, `{account}` that of their account,
-# `{event}` that of the event, and `{sign_up}` is true of its audit record.
+# In statements, `{person}` is the id of a person who signed up, `{account}` that of their account,
+# `{event}` that of the event, and `{sign_up}` is true for its audit record.
 
 A_PARKED_SIGN_UP: Final = """
 INSERT INTO parked (id, subscriber, topic, partition, "offset", headers, subject, sequence,
@@ -44,12 +44,12 @@ class Break:
     """Statements that break an invariant in a service's database."""
 
     check: str
-    said: str
+    problem: str
     service: str
     statements: str
 
     def __str__(self) -> str:
-        return f"{self.check}: {self.said}"
+        return f"{self.check}: {self.problem}"
 
 
 BREAKS: Final = [
@@ -162,7 +162,7 @@ BREAKS: Final = [
     ),
     Break(
         "audit",
-        "has bytes in its audit record of another SHA-256",
+        "the bytes in its audit record have another SHA-256",
         "audit",
         """
         ALTER TABLE records DISABLE TRIGGER ALL;
@@ -248,7 +248,7 @@ BREAKS: Final = [
     ),
     Break(
         "books",
-        "after entry 1 its balance is said to be 3, and is 0",
+        "balance_after of entry 1 is 3, but the entries up to it make 0",
         "accounts",
         "UPDATE ledger_entries SET balance_after = 3 WHERE account_id = {account}",
     ),
@@ -282,7 +282,7 @@ BREAKS: Final = [
     ),
     Break(
         "nothing-waits",
-        "audit began it 4 times, and did not end it",
+        "audit tried it 4 times and did not finish it",
         "audit",
         "INSERT INTO tries VALUES ('', 'users.user', 0, 7000, 4, now(), now())",
     ),

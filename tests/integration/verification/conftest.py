@@ -1,4 +1,4 @@
-"""A system in which three people have signed up, at rest, to be broken in one place at a time."""
+"""A system at rest in which three people have signed up; each test breaks one thing in it."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Origin:
-    """The system as it was when it had come to rest, and how to have its topics so again."""
+    """The system as it was at rest, and how to restore its topics."""
 
     cluster: RunningCluster
     report: Report
@@ -74,7 +74,7 @@ def origin(run_directory: Path) -> Iterator[Origin]:
 
 
 async def come_to_rest(cluster: RunningCluster) -> Origin:
-    """Sign people up, wait until all that follows is done, and stop the services."""
+    """Sign people up, wait until the system is at rest, and stop the services."""
     async with httpx.AsyncClient(base_url=cluster.gateway_url, timeout=15) as gateway:
         people = [await sign_up(gateway, f"person.{number}") for number in range(PEOPLE)]
     stand_in = cluster.url("slack-stand-in")
@@ -110,16 +110,16 @@ async def read_everything(bootstrap: str) -> list[ConsumerRecord]:
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="none")
     await consumer.start()
     try:
-        places = [
+        partitions = [
             TopicPartition(topic.name, number)
             for topic in TOPICS
             for number in range(topic.partitions)
         ]
-        consumer.assign(places)
-        ends = await consumer.end_offsets(places)
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
         records: list[ConsumerRecord] = []
-        for place in places:
-            consumer.seek(place, 0)
+        for partition in partitions:
+            consumer.seek(partition, 0)
         while len(records) < sum(ends.values()):
             for chunk in (await consumer.getmany(timeout_ms=1_000)).values():
                 records += chunk
@@ -129,8 +129,8 @@ async def read_everything(bootstrap: str) -> list[ConsumerRecord]:
 
 
 @dataclass
-class World:
-    """The system, to be changed: its databases and Slack's messages are copies by then."""
+class ChangedSystem:
+    """The system, to be changed: its databases and Slack's messages are copied first."""
 
     origin: Origin
     stand_in_url: str
@@ -141,17 +141,17 @@ class World:
 
     @property
     def person(self) -> str:
-        """The id of somebody who signed up."""
+        """The id of a person who signed up."""
         return self.origin.people[0]
 
     @property
     def sign_up(self) -> ConsumerRecord:
-        """The record of that."""
+        """The record of their sign-up."""
         return next(each for each in self.origin.records if each.key == self.person.encode())
 
     @property
     def event_id(self) -> str:
-        """The id of the event in it."""
+        """The id of the event in that record."""
         return str(json.loads(self.sign_up.value)["id"])
 
     @property
@@ -163,7 +163,7 @@ class World:
         )
 
     async def execute(self, service: str, statements: str) -> None:
-        """Change a service's database; see ``breaks`` for what braces stand for."""
+        """Change a service's database; see ``breaks`` for the names in braces."""
         account = "(SELECT id FROM accounts WHERE user_id = '{person}')"
         sign_up = "type = 'users.user-signed-up.v1' AND subject = '{person}'"
         for name, stands_for in {
@@ -180,7 +180,7 @@ class World:
             await connection.close()
 
     def _own_copy(self, service: str) -> str:
-        """Return the URL of a copy of a database, made when it is first to be changed."""
+        """Return the URL of a copy of a database; make the copy if there is none yet."""
         if service not in self.copies:
             name = self.copies[service] = f"{service}_{uuid4().hex}"
             self.origin.cluster.create_database(name, service)
@@ -227,7 +227,7 @@ class World:
 
 
 @pytest.fixture
-async def world(origin: Origin) -> AsyncIterator[World]:
+async def system(origin: Origin) -> AsyncIterator[ChangedSystem]:
     messages = [dict(each) for each in origin.messages]
 
     async def answer(_request: web.Request) -> web.Response:
@@ -236,14 +236,14 @@ async def world(origin: Origin) -> AsyncIterator[World]:
     app = web.Application()
     app.router.add_get("/messages", answer)
     async with TestServer(app) as server:
-        world = World(
+        system = ChangedSystem(
             origin,
             str(server.make_url("/")).rstrip("/"),
             messages,
             {service: origin.cluster.postgres_url(service) for service in SERVICES},
         )
-        yield world
-    for name in world.copies.values():
+        yield system
+    for name in system.copies.values():
         origin.cluster.drop_database(name)
-    if world.is_published_to:
+    if system.is_published_to:
         await origin.restore_topics()

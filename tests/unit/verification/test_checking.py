@@ -7,13 +7,13 @@ from contracts.topics import TOPICS
 from verification.checking import check_all
 from verification.effects import ONBOARDING_TASKS, SIGN_UP
 from verification.evidence import Evidence
-from verification.report import MOST_EXAMPLES, Check, Expected
+from verification.report import MAX_EXAMPLES, Check, Expected
 
 SHA = b"\1" * 32
 
 
-class World:
-    """People who signed up, and all that followed, as rows of the evidence."""
+class System:
+    """People who signed up, and all effects of that, as rows of the evidence."""
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
@@ -45,7 +45,7 @@ class World:
         )
 
     def sign_up(self, name: str) -> None:
-        """Add a user, with everything that follows but the events of account and tasks."""
+        """Add a user with all effects, but without the events of account and tasks."""
         add = self.evidence.add
         add("users", [(name, True)])
         add("aggregates", [("users.user", name, 1)])
@@ -69,115 +69,117 @@ class World:
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def system() -> Iterator[System]:
     evidence = Evidence()
-    yield World(evidence)
+    yield System(evidence)
     evidence.close()
 
 
-class TestAWholeWorld:
-    def test_an_empty_one_holds(self, world: World) -> None:
-        assert world.broken() == {}
+class TestASystemWhereNothingIsLost:
+    def test_an_empty_one_holds(self, system: System) -> None:
+        assert system.broken() == {}
 
-    def test_one_where_everything_followed_holds(self, world: World) -> None:
+    def test_one_with_all_effects_of_its_sign_ups_holds(self, system: System) -> None:
         for number in range(50):
-            world.sign_up(f"user {number}")
+            system.sign_up(f"user {number}")
 
-        checks = world.check()
+        checks = system.check()
 
         assert {name: each.violated for name, each in checks.items() if each.violated} == {}
         assert checks["accounts"].looked_at == {"users": 50, "accounts": 50}
 
 
 class TestSequences:
-    def test_a_repeat_is_counted_and_kept_once(self, world: World) -> None:
-        world.sign_up("ada")
-        world.evidence.add(
+    def test_a_repeat_is_counted_and_kept_once(self, system: System) -> None:
+        system.sign_up("ada")
+        system.evidence.add(
             "published",
             [("users.user", 0, 99, "ada", 1, "event of ada", SIGN_UP, SHA, True, None)],
         )
 
-        checks = world.check()
+        checks = system.check()
 
         assert checks["sequences"].holds
         assert checks["sequences"].looked_at["repeats"] == 1
         assert checks["audit"].holds
 
-    def test_numbers_that_begin_above_one_are_a_gap(self, world: World) -> None:
-        world.sign_up("ada")
-        world.publish("users.user", "bob", "later", sequence=2, type="other")
-        world.evidence.add("aggregates", [("users.user", "bob", 2)])
+    def test_numbers_that_begin_above_one_are_a_gap(self, system: System) -> None:
+        system.sign_up("ada")
+        system.publish("users.user", "bob", "later", sequence=2, type="other")
+        system.evidence.add("aggregates", [("users.user", "bob", 2)])
 
-        assert world.broken() == {"sequences": 1}
+        assert system.broken() == {"sequences": 1}
 
-    def test_order_is_of_one_partition_for_a_grown_topic_has_the_rest_elsewhere(
-        self, world: World
-    ) -> None:
-        world.sign_up("ada")
+    def test_events_in_two_partitions_of_a_topic_have_no_order(self, system: System) -> None:
+        system.sign_up("ada")
         row = ("users.user", 7, 0, "ada", 2, "second", "other", SHA, True, None)
-        world.evidence.add("published", [row])
-        world.evidence.add("records", [("users.user", 7, 0, "second", SHA, SHA)])
-        world.evidence.add("aggregates", [("users.user", "ada", 2)])
+        system.evidence.add("published", [row])
+        system.evidence.add("records", [("users.user", 7, 0, "second", SHA, SHA)])
+        system.evidence.add("aggregates", [("users.user", "ada", 2)])
 
-        assert world.check()["sequences"].holds
+        assert system.check()["sequences"].holds
 
 
 class TestAudit:
-    def test_a_repeat_may_be_the_one_that_is_kept(self, world: World) -> None:
-        world.sign_up("ada")
+    def test_a_repeat_may_be_the_one_that_is_kept(self, system: System) -> None:
+        system.sign_up("ada")
         row = ("users.user", 1, 5, "ada", 1, "event of ada", SIGN_UP, SHA, True, None)
-        world.evidence.add("published", [row])
+        system.evidence.add("published", [row])
 
-        assert world.check()["audit"].holds
+        assert system.check()["audit"].holds
 
-    def test_what_is_no_event_is_kept_once_a_place(self, world: World) -> None:
+    def test_a_record_that_is_no_event_is_kept_once_per_offset(self, system: System) -> None:
         for _ in range(2):
-            world.publish("users.user", "", "", bad="not JSON")
+            system.publish("users.user", "", "", bad="not JSON")
 
-        checks = world.check(unreadable=2)
+        checks = system.check(unreadable=2)
 
         assert checks["audit"].holds
         assert (checks["topics"].violated, checks["topics"].explained) == (0, 2)
 
 
-class TestWhatWasHeldBack:
-    def test_a_sign_up_that_an_operator_withheld_has_no_effects(self, world: World) -> None:
-        world.evidence.add("users", [("ada", True)])
-        world.evidence.add("aggregates", [("users.user", "ada", 1)])
-        world.publish("users.user", "ada", "withheld", type="users.event-withheld.v1")
+class TestWhatIsExplained:
+    def test_a_sign_up_that_an_operator_withheld_has_no_effects(self, system: System) -> None:
+        system.evidence.add("users", [("ada", True)])
+        system.evidence.add("aggregates", [("users.user", "ada", 1)])
+        system.publish("users.user", "ada", "withheld", type="users.event-withheld.v1")
 
-        checks = world.check()
+        checks = system.check()
 
         assert [name for name, each in checks.items() if not each.holds] == []
         assert (checks["accounts"].explained, checks["onboarding-tasks"].explained) == (1, 2)
 
-    def test_what_one_subscriber_parked_excuses_no_other(self, world: World) -> None:
-        world.sign_up("ada")
-        world.evidence.add(
+    def test_an_event_that_one_subscriber_parked_explains_no_effect_of_another(
+        self, system: System
+    ) -> None:
+        system.sign_up("ada")
+        system.evidence.add(
             "parked", [("audit", "audit.keep", "users.user", 0, 99, "bob", "event of bob")]
         )
-        world.evidence.add("users", [("bob", True)])
+        system.evidence.add("users", [("bob", True)])
 
-        assert world.broken(parked=True) == {"accounts": 1, "onboarding-tasks": 2}
+        assert system.broken(parked=True) == {"accounts": 1, "onboarding-tasks": 2}
 
 
-class TestWhatWasBegun:
+class TestATry:
     @pytest.mark.parametrize(("offset", "times"), [(6, 0), (7, 1)])
-    def test_waits_unless_all_have_passed_it(self, world: World, offset: int, times: int) -> None:
+    def test_is_reported_unless_all_subscribers_have_passed_its_offset(
+        self, system: System, offset: int, times: int
+    ) -> None:
         # A worker that lost its partition may count a try after another has handled the event.
         place = ("users.user", 0)
-        world.evidence.add("partitions", [(*place, 0, 7)])
-        world.evidence.add("progress", [("accounts", "accounts.open-account", *place, 7)])
-        world.evidence.add("tries", [("accounts", *place, offset, 1)])
+        system.evidence.add("partitions", [(*place, 0, 7)])
+        system.evidence.add("progress", [("accounts", "accounts.open-account", *place, 7)])
+        system.evidence.add("tries", [("accounts", *place, offset, 1)])
 
-        assert world.broken().get("nothing-waits", 0) == times
+        assert system.broken().get("nothing-waits", 0) == times
 
 
 class TestAReport:
-    def test_it_names_twenty_and_counts_all(self, world: World) -> None:
-        world.evidence.add("users", [(f"user {number}", True) for number in range(500)])
+    def test_it_names_twenty_and_counts_all(self, system: System) -> None:
+        system.evidence.add("users", [(f"user {number}", True) for number in range(500)])
 
-        accounts = world.check()["accounts"]
+        accounts = system.check()["accounts"]
 
         assert accounts.violated == 500
-        assert len(accounts.violations) == MOST_EXAMPLES == 20
+        assert len(accounts.violations) == MAX_EXAMPLES == 20

@@ -1,4 +1,4 @@
-"""What the verification knows of the services by heart is what they do."""
+"""The effects that the verification states are those of the services."""
 
 from datetime import UTC, datetime
 
@@ -23,14 +23,14 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-class TestWhatIsKnownByHeart:
+class TestTheStatedEffects:
     def test_the_onboarding_tasks(self) -> None:
         assert tuple(each.value for each in ONBOARDING_TASKS) == effects.ONBOARDING_TASKS
 
     def test_the_rules_of_deliveries(self) -> None:
-        known = {rule.name: rule.event.event_type for rule in rules(slack_channel="growth")}
+        names = {rule.name: rule.event.event_type for rule in rules(slack_channel="growth")}
 
-        assert known == effects.DELIVERY_RULES
+        assert names == effects.DELIVERY_RULES
 
     def test_who_opens_accounts_creates_tasks_plans_deliveries_and_keeps_records(self) -> None:
         accounts = accounts_agents.subscribers(OpenAccountHandler(new_id, now, currency="USD"))
@@ -45,9 +45,9 @@ class TestWhatIsKnownByHeart:
         assert records.SUBSCRIBER == effects.KEEPS_RECORDS
 
     def test_how_many_messages_the_stand_in_keeps(self) -> None:
-        assert messages._MOST_KEPT == effects.MOST_STAND_IN_MESSAGES
+        assert messages._MOST_KEPT == effects.MAX_STAND_IN_MESSAGES
 
-    def test_every_topic_has_a_table_that_tells_each_subjects_last_number(self) -> None:
+    def test_every_topic_has_a_table_with_the_last_sequence_of_each_subject(self) -> None:
         operations = {f"{service}.operations" for service in SERVICES}
 
         assert {topic.name for topic in TOPICS} - operations == set(effects.AGGREGATES)
