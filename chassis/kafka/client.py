@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaConnectionError
 
 from chassis.settings import KafkaSettings
@@ -53,26 +54,45 @@ class KafkaSecurity:
 
 
 async def start_or_close(
-    start: Awaitable[None], close: Callable[[], Awaitable[None]], *, within_s: float
+    client: AIOKafkaClient,
+    start: Callable[[], Awaitable[None]],
+    close: Callable[[], Awaitable[None]],
 ) -> None:
-    """Start a client of aiokafka; where that fails, takes long or is cancelled, close it.
+    """Start what uses this client; if that fails, times out or is cancelled, close it.
 
-    A start that is cancelled leaves a connection open that the client does not know of. So the
-    start is let come to its end, which the client's request time-out bounds, and then closed.
+    A bootstrap that is cancelled loses the connection that it has opened. So a cancellation waits
+    for the bootstrap, which the request time-out bounds for each bootstrap address. What follows
+    is cancelled at once: an idempotent producer asks for its id for as long as no broker answers.
 
-    :raises TimeoutError: it did not start in time
     :raises KafkaError: no broker answers
     """
-    starting = asyncio.ensure_future(start)
+    bootstrap = client.bootstrap
+    client.bootstrap = lambda: complete(bootstrap())
     try:
-        async with asyncio.timeout(within_s):
-            await asyncio.shield(starting)
+        with translate_foreign_cancellation():
+            await start()
     except BaseException:
-        await asyncio.wait([starting])
-        if not starting.cancelled():
-            starting.exception()  # looked at, or asyncio reports it once more
-        await close()
+        await complete(close())
         raise
+
+
+async def complete(work: Awaitable[T]) -> T:
+    """Wait until the work is done, however often this task is cancelled meanwhile.
+
+    :raises CancelledError: this task was cancelled; the work is done all the same
+    """
+    task = asyncio.ensure_future(work)
+    cancellation: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # asyncio reports an exception that is never retrieved
+    raise cancellation
 
 
 @asynccontextmanager
@@ -88,7 +108,7 @@ async def admin_client(
     try:
         yield client
     finally:
-        await client.close()
+        await complete(client.close())
 
 
 async def _open_admin_client(bootstrap: str, security: KafkaSecurity) -> AIOKafkaAdminClient:
@@ -98,8 +118,8 @@ async def _open_admin_client(bootstrap: str, security: KafkaSecurity) -> AIOKafk
         **security.client_arguments(),
     )
     # Brokers are asked one after the other, each for as long as a request may take.
-    patience_s = _REQUEST_TIMEOUT_MS / 1_000 * (bootstrap.count(",") + 2)
-    await start_or_close(client.start(), client.close, within_s=patience_s)
+    async with asyncio.timeout(_REQUEST_TIMEOUT_MS / 1_000 * (bootstrap.count(",") + 2)):
+        await start_or_close(client._client, client.start, client.close)  # noqa: SLF001
     return client
 
 
@@ -134,7 +154,7 @@ class LastingAdminClient:
     async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            await client.close()
+            await complete(client.close())
 
 
 @contextmanager

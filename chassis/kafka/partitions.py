@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 from chassis.kafka.client import (
     KafkaSecurity,
     admin_client,
+    complete,
     start_or_close,
     translate_foreign_cancellation,
 )
@@ -136,12 +137,12 @@ async def partition_bounds(
     try:
         with translate_foreign_cancellation():
             async with asyncio.timeout(_BOUNDS_WITHIN_S):
-                await start_or_close(consumer.start(), consumer.stop, within_s=_BOUNDS_WITHIN_S)
+                await start_or_close(consumer._client, consumer.start, consumer.stop)  # noqa: SLF001
                 try:
                     first = await consumer.beginning_offsets(partitions)
                     following = await consumer.end_offsets(partitions)
                 finally:
-                    await consumer.stop()
+                    await complete(consumer.stop())
     except TimeoutError as error:
         raise KafkaTimeoutError(f"no answer within {_BOUNDS_WITHIN_S:g} s") from error
     return {each: (first[each], following[each]) for each in partitions}

@@ -1,1 +1,1 @@
-"""How the outbox comes to Kafka: in order per aggregate, each row until it is acknowledged."""
+"""Publishes the outbox to Kafka: in order per aggregate, each row until it is acknowledged."""

@@ -1,4 +1,4 @@
-"""The outbox as the relay works through it: always from the lowest position."""
+"""Reads the outbox for the relay, always from the lowest position."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,15 +6,15 @@ from typing import Any, Final
 
 import asyncpg
 
-#: Rows read at once, at most; that many, and there may be more.
+#: The most rows of one fetch; after a full one there may be more.
 MOST_ROWS: Final = 2_000
 # Beside the number of rows, so that large ones do not fill the memory.
 _MOST_BYTES: Final = 8 * 1_048_576
 _COUNT_AT_MOST: Final = 100_000
 
-# What was acknowledged is deleted by the statement that reads on: this one's snapshot still has
-# it, so it is left out with what is on its way.
-_TURN: Final = """
+# One statement, so one snapshot and one round trip. The snapshot still has the rows that the
+# statement deletes, so they are excluded with those that are in flight.
+_DELETE_AND_FETCH: Final = """
     WITH acknowledged AS (DELETE FROM outbox WHERE position = ANY ($1::bigint[]))
     SELECT position, aggregatetype, aggregateid, payload, headers, created_ms
     FROM (
@@ -50,38 +50,38 @@ _SET_ASIDE: Final = """
 """
 _COUNT: Final = "SELECT count(*) FROM (SELECT FROM outbox LIMIT $1) AS waiting"
 
-Row = Any  # asyncpg.Record: a row of _TURN
+Row = Any  # asyncpg.Record: a row of _DELETE_AND_FETCH
 
 
 class OutboxReader:
-    """The rows that wait, on the connection that holds the relay's lock."""
+    """The outbox, on the connection that holds the relay's lock."""
 
     def __init__(self, connection: "asyncpg.Connection") -> None:
         self._connection = connection
 
-    async def turn(
-        self, done: Sequence[Row], on_their_way: Sequence[Row], but_not: Sequence[str]
+    async def delete_and_fetch(
+        self, acknowledged: Sequence[Row], *, in_flight: Sequence[Row], suspended: Sequence[str]
     ) -> Sequence[Row]:
-        """Remove rows that Kafka has acknowledged, and return the next, lowest position first.
+        """Delete rows that Kafka has acknowledged, and return the next, lowest position first.
 
-        Left out are rows that are on their way, these topics, and aggregates of which a row was
-        set aside: what comes later waits behind it.
+        Not returned are rows in flight, rows of suspended topics, and rows of an aggregate of
+        which an earlier row was set aside.
         """
-        gone = [row["position"] for row in done]
-        not_again = [*gone, *(row["position"] for row in on_their_way)]
+        deleted = [row["position"] for row in acknowledged]
+        excluded = [*deleted, *(row["position"] for row in in_flight)]
         rows: Sequence[Row] = await self._connection.fetch(
-            _TURN, gone, not_again, list(but_not), MOST_ROWS, _MOST_BYTES
+            _DELETE_AND_FETCH, deleted, excluded, list(suspended), MOST_ROWS, _MOST_BYTES
         )
         return rows
 
-    async def delete(self, rows: Sequence[Row]) -> None:
-        """Remove rows that Kafka has acknowledged."""
-        await self._connection.execute(_DELETE, [row["position"] for row in rows])
+    async def delete(self, acknowledged: Sequence[Row]) -> None:
+        """Delete rows that Kafka has acknowledged."""
+        await self._connection.execute(_DELETE, [row["position"] for row in acknowledged])
 
     async def set_aside(self, row: Row, code: str, message: str, at: datetime) -> None:
-        """Take a row that Kafka refuses out of the way, to where an operator finds it."""
+        """Move a row that Kafka refuses to ``outbox_set_aside``, where an operator finds it."""
         await self._connection.execute(_SET_ASIDE, row["position"], code, message, at)
 
     async def depth(self) -> int:
-        """Return how many rows wait, up to a bound."""
+        """Return how many rows the outbox has, counted up to 100,000."""
         return int(await self._connection.fetchval(_COUNT, _COUNT_AT_MOST))

@@ -1,14 +1,15 @@
 """Publishes the outbox: in order per aggregate, each row until Kafka has acknowledged it.
 
-One relay a service works, the others stand by: the one that holds the advisory lock, on the very
-connection that it reads and deletes with. It keeps no cursor: each read begins at the lowest
-position, for a row that committed late would be stepped over by any other.
+One relay of a service works, and the others stand by: the one that holds the advisory lock, on the
+very connection that it reads and deletes with. It keeps no cursor: each read begins at the lowest
+position, because a cursor would step over a row that committed late.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -23,7 +24,7 @@ from chassis.persistence.advisory_lock import connect, try_lock
 from chassis.persistence.database import is_away as is_database_away
 from chassis.persistence.outbox import relay_lock_name
 from chassis.publishing.outbox_reader import MOST_ROWS, OutboxReader, Row
-from chassis.publishing.producer import Answer, Batch, KafkaAway, RowProducer, is_away, is_forbidden
+from chassis.publishing.producer import KafkaAway, RowProducer, SendResult, is_away, is_forbidden
 from chassis.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -31,53 +32,57 @@ log = structlog.get_logger(__name__)
 _BUSY_SLEEP_S: Final = 0.002
 _STAND_BY_S: Final = 0.5
 _BACKOFF: Final = Backoff(first_s=0.2, longest_s=5.0, jitter=False)
-_COUNT_EVERY_S: Final = 5.0
+_MEASURE_EVERY_S: Final = 5.0
 
 
 class SequenceBroken(Exception):
-    """Kafka refused records, maybe for others' sake that shared a batch: each is tried alone."""
+    """Kafka refused records, and the producer's sequence numbers are of no more use.
+
+    A record may have been refused only for another one in its batch: each is then sent alone.
+    """
 
     def __init__(self, refused: Sequence[Row]) -> None:
         super().__init__(f"{len(refused)} rows")
         self.refused = refused
 
 
-class _Way:
-    """Where the rows are that one producer publishes: read, with Kafka, or acknowledged."""
+@dataclass
+class _Pipeline:
+    """The rows that one producer publishes: fetched, then sent, then acknowledged.
 
-    def __init__(self) -> None:
-        self.rows: Sequence[Row] = ()
-        self.sent: Sequence[Row] = ()
-        self.done: Sequence[Row] = ()
-        self.reading: asyncio.Task[Sequence[Row]] | None = None
-        self._answers: asyncio.Task[Sequence[Answer]] | None = None
+    The stages overlap: while Kafka has the rows that were sent, batches are made of those that
+    were fetched, and the database has the next ones prefetched.
+    """
 
-    def send(self, producer: RowProducer, batches: Sequence[Batch]) -> None:
-        self.sent = [row for batch in batches for row in batch.rows]
-        if self.sent:
-            self._answers = asyncio.create_task(producer.send(batches))
+    reader: OutboxReader
+    producer: RowProducer
+    fetched: Sequence[Row] = ()
+    sent: Sequence[Row] = ()
+    acknowledged: Sequence[Row] = ()
+    prefetch: asyncio.Task[Sequence[Row]] | None = None
+    results: asyncio.Task[Sequence[SendResult]] | None = None
 
-    async def answers(self) -> Sequence[Answer]:
-        """Return what became of each row that was sent."""
-        if self._answers is None:
+    async def take_results(self) -> Sequence[SendResult]:
+        """Wait for the results of the rows that were sent; then none is."""
+        if self.results is None:
             return ()
-        answers = await self._answers
-        self.sent, self._answers = (), None
-        return answers
+        results = await self.results
+        self.sent, self.results = (), None
+        return results
 
-    async def abandon(self) -> None:
-        """Leave nothing at work that nobody waits for."""
-        left = [task for task in (self.reading, self._answers) if task is not None]
-        for task in left:
+    async def cancel(self) -> None:
+        """Cancel what still runs, and wait for its end."""
+        running = [task for task in (self.prefetch, self.results) if task is not None]
+        for task in running:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 class Relay:
     """A component that publishes one service's outbox until it is stopped."""
 
     name = "relay"
-    # What is committed waits safely; requests need not.
+    # Committed events wait safely in the outbox, so requests need not wait for the relay.
     gates_readiness = False
 
     def __init__(
@@ -90,21 +95,21 @@ class Relay:
         self._stopping = asyncio.Event()
         self._trouble: str | None = "starting"
         self._failures = 0
-        self._held_back: dict[str, float] = {}
-        self._times_held_back: dict[str, int] = {}
-        self._counted_at = 0.0
+        self._suspended_until: dict[str, float] = {}
+        self._suspensions: Counter[str] = Counter()
+        self._measured_at = 0.0
 
     def wake(self) -> None:
-        """Say that something was committed to the outbox."""
+        """Have the relay look at the outbox now: this process committed to it."""
         self._wake.set()
 
     def trouble(self) -> str | None:
-        """Say why rows are not published, or None when they are."""
-        held = [f"topic {each} is missing or forbidden" for each in self._held_back]
-        return self._trouble or "; ".join(held) or None
+        """Return why rows are not published, or None when they are."""
+        suspended = [f"topic {topic} is missing or forbidden" for topic in self._suspended_until]
+        return self._trouble or "; ".join(suspended) or None
 
     async def stop(self) -> None:
-        """Let ``run`` return after the batch in hand."""
+        """Let ``run`` return when Kafka has answered for the rows that were sent."""
         self._stopping.set()
         self._wake.set()
 
@@ -113,7 +118,7 @@ class Relay:
         while not self._stopping.is_set():
             try:
                 with translate_foreign_cancellation():
-                    await self._work()
+                    await self._hold_lock_and_publish()
             except (KafkaAway, KafkaConnectionError) as error:
                 reason = f"Kafka does not take records: {error}"
             except Exception as error:
@@ -126,16 +131,16 @@ class Relay:
                 log.info("relay-paused", reason=reason)
             self._trouble = reason
             telemetry.relay_retries.inc()
-            await self._rest(_BACKOFF.pause_s(self._failures))
+            await self._pause(_BACKOFF.pause_s(self._failures))
             self._failures += 1
 
-    async def _work(self) -> None:
-        """Hold the lock and publish, until stopped or until something is away."""
+    async def _hold_lock_and_publish(self) -> None:
+        """Publish until stopped, or until Kafka or the database is away."""
         connection = await connect(self._settings, self._lock_name)
         try:
             while not await try_lock(connection, self._lock_name):
-                self._trouble = None  # standing by is the right thing to do
-                await self._rest(_STAND_BY_S)
+                self._trouble = None  # to stand by is no trouble
+                await self._pause(_STAND_BY_S)
                 if self._stopping.is_set():
                     return
             while not self._stopping.is_set():
@@ -143,205 +148,212 @@ class Relay:
         finally:
             connection.terminate()
 
-    async def _publish(self, queue: OutboxReader) -> None:
-        """Publish with one producer, until it is out of step or we are to stop."""
+    async def _publish(self, reader: OutboxReader) -> None:
+        """Publish with one producer, until Kafka refuses rows or the relay is stopped."""
         producer = await RowProducer.open(self._settings)
         self._trouble = None
         refused: Sequence[Row] = ()
         try:
-            await self._publish_with(producer, queue)
+            await self._publish_with(producer, reader)
         except SequenceBroken as error:
             refused = error.refused
         finally:
             await producer.close()
-        await self._send_each_alone(queue, refused)
+        await self._send_each_alone(reader, refused)
 
-    async def _publish_with(self, producer: RowProducer, queue: OutboxReader) -> None:
-        """Publish until we are to stop: what Kafka has, what is made ready and what is read differ.
+    async def _publish_with(self, producer: RowProducer, reader: OutboxReader) -> None:
+        """Publish until the relay is stopped.
 
-        :raises KafkaAway: some rows were not answered; of the others, what is not deleted yet is
-            sent again, and dropped as a repeat
-        :raises SequenceBroken: some were refused; what was acknowledged is deleted
+        :raises KafkaAway: some rows were not acknowledged; of the others, those that are not
+            deleted yet are sent again, and consumers drop the repeats
+        :raises SequenceBroken: some were refused; those that were acknowledged are deleted
         """
-        way = _Way()
+        pipeline = _Pipeline(reader, producer)
         idle_s, woken = self._settings.relay_idle_s, True
         try:
             while not self._stopping.is_set():
-                # Where more was committed it is read meanwhile; else the answer comes first.
-                if not way.rows and not self._wake.is_set():
-                    await self._await_answers(queue, way)
+                # With no new commit, the results come before the next fetch.
+                if not pipeline.fetched and not self._wake.is_set():
+                    await self._await_results(pipeline)
                 self._wake.clear()
-                if not way.rows:
-                    way.rows = await self._turn(queue, way, way.sent)
-                    if way.rows and not woken:
-                        # Somebody else commits too, and says nothing: look often for a while.
+                if not pipeline.fetched:
+                    pipeline.fetched = await self._delete_and_fetch(pipeline, pipeline.sent)
+                    if pipeline.fetched and not woken:
+                        # Another process commits, and can't wake this one: poll often for a while.
                         idle_s = _BUSY_SLEEP_S
-                if way.rows:
-                    await self._send_on(producer, queue, way)
-                elif not way.sent:
-                    woken = await self._sleep(idle_s)
+                if pipeline.fetched:
+                    await self._send_fetched(pipeline)
+                elif not pipeline.sent:
+                    woken = await self._wait_for_commit(idle_s)
                     idle_s = min(idle_s * 2, self._settings.relay_idle_s)
-                if not way.sent:
-                    self._failures = 0  # what was sent has been answered for
-                await self._count(queue)
-            await self._await_answers(queue, way)
-            await self._delete(queue, way.done)
+                if not pipeline.sent:
+                    self._failures = 0  # Kafka has acknowledged all that was sent
+                await self._measure_depth(reader)
+            await self._await_results(pipeline)
+            await self._delete(reader, pipeline.acknowledged)
         finally:
-            await way.abandon()
+            await pipeline.cancel()
 
-    async def _send_on(self, producer: RowProducer, queue: OutboxReader, way: _Way) -> None:
-        """Give Kafka the rows that were read, when it has answered for those before them.
+    async def _send_fetched(self, pipeline: _Pipeline) -> None:
+        """Send the rows that were fetched, when Kafka has acknowledged those before them.
 
-        Where more may wait they are read meanwhile, so that the database and Kafka are at work
-        while batches are made. If some may not go now, what is behind them is read again.
+        After a full fetch more rows may wait: those are prefetched while batches are made. If some
+        rows may not be sent now, the prefetched ones are dropped, to be fetched again behind them.
 
-        :raises KafkaAway: as ``_publish_with``
-        :raises SequenceBroken: as ``_publish_with``
+        :raises KafkaAway, SequenceBroken: as ``_publish_with``
         """
-        rows = way.rows
+        rows = pipeline.fetched
         if len(rows) == MOST_ROWS:
-            way.reading = asyncio.create_task(self._turn(queue, way, [*way.sent, *rows]))
-            await asyncio.sleep(0)  # it asks the database before we are busy
-        await self._hold_back_missing(producer, {row["aggregatetype"] for row in rows})
-        batches = producer.batches_of(
-            [row for row in rows if row["aggregatetype"] not in self._held_back]
+            in_flight = [*pipeline.sent, *rows]
+            pipeline.prefetch = asyncio.create_task(self._delete_and_fetch(pipeline, in_flight))
+            await asyncio.sleep(0)  # the query is sent before batches keep the event loop busy
+        await self._suspend_missing(pipeline.producer, {row["aggregatetype"] for row in rows})
+        batches = pipeline.producer.batches_of(
+            [row for row in rows if row["aggregatetype"] not in self._suspended_until]
         )
-        # Where the database is gone, and so our lock, nothing more is sent.
-        ahead = await way.reading if way.reading else ()
-        way.reading = None
-        await self._await_answers(queue, way)
-        way.send(producer, batches)
-        way.rows = ahead if len(way.sent) == len(rows) else ()
+        # If the database is gone, so is the lock, and this raises before anything more is sent.
+        prefetched = await pipeline.prefetch if pipeline.prefetch else ()
+        pipeline.prefetch = None
+        await self._await_results(pipeline)
+        pipeline.sent = [row for batch in batches for row in batch.rows]
+        if pipeline.sent:
+            pipeline.results = asyncio.create_task(pipeline.producer.send(batches))
+        pipeline.fetched = prefetched if len(pipeline.sent) == len(rows) else ()
 
-    async def _turn(
-        self, queue: OutboxReader, way: _Way, on_their_way: Sequence[Row]
+    async def _delete_and_fetch(
+        self, pipeline: _Pipeline, in_flight: Sequence[Row]
     ) -> Sequence[Row]:
-        """Delete what was acknowledged, and return the next rows."""
+        """Delete the rows that Kafka has acknowledged, and return the next."""
         now = asyncio.get_running_loop().time()
-        self._held_back = {topic: until for topic, until in self._held_back.items() if until > now}
-        done, way.done = way.done, ()
-        if done:
+        self._suspended_until = {
+            t: until for t, until in self._suspended_until.items() if until > now
+        }
+        acknowledged, pipeline.acknowledged = pipeline.acknowledged, ()
+        if acknowledged:
             await failpoint("relay.before-delete")
-        rows = await queue.turn(done, on_their_way, list(self._held_back))
-        if done:
+        rows = await pipeline.reader.delete_and_fetch(
+            acknowledged, in_flight=in_flight, suspended=list(self._suspended_until)
+        )
+        if acknowledged:
             await failpoint("relay.after-delete")
-            self._count_published(done)
+            self._count_published(acknowledged)
         return rows
 
-    async def _await_answers(self, queue: OutboxReader, way: _Way) -> None:
-        """Wait until Kafka has answered for what it has, and sort out what it said.
+    async def _await_results(self, pipeline: _Pipeline) -> None:
+        """Wait for the results of the rows that were sent, and tell acknowledged from failed ones.
 
-        :raises KafkaAway: as ``_publish_with``
-        :raises SequenceBroken: as ``_publish_with``
+        :raises KafkaAway, SequenceBroken: as ``_publish_with``
         """
         acknowledged: list[Row] = []
         failed: list[tuple[Row, BaseException]] = []
         stuck: set[tuple[str, str]] = set()
-        for row, answer in await way.answers():
+        for row, error in await pipeline.take_results():
             aggregate = (row["aggregatetype"], row["aggregateid"])
-            if answer is not None:
-                failed.append((row, answer))
+            if error is not None:
+                failed.append((row, error))
                 stuck.add(aggregate)
             elif aggregate not in stuck:
-                # What comes after a failed one of its aggregate is sent again, behind it.
+                # What follows a failed row of its aggregate is sent again, behind it.
                 acknowledged.append(row)
-        way.done = [*way.done, *acknowledged]
+        pipeline.acknowledged = [*pipeline.acknowledged, *acknowledged]
         if not failed:
             return
-        await self._delete(queue, way.done)
+        await self._delete(pipeline.reader, pipeline.acknowledged)
         for _, error in failed:
             if is_away(error):
                 raise KafkaAway(type(error).__name__) from error
         for topic in {row["aggregatetype"] for row, error in failed if is_forbidden(error)}:
-            self._hold_back(topic)
+            self._suspend(topic)
         raise SequenceBroken([row for row, error in failed if not is_forbidden(error)])
 
-    async def _send_each_alone(self, queue: OutboxReader, rows: Sequence[Row]) -> None:
+    async def _send_each_alone(self, reader: OutboxReader, rows: Sequence[Row]) -> None:
         """Send rows one at a time, and set aside those that a fresh producer cannot send either.
 
-        :raises KafkaAway: one was not answered
+        :raises KafkaAway: one was not acknowledged
         """
         stuck: set[tuple[str, str]] = set()
         producer: RowProducer | None = None
         try:
             for row in rows:
-                aggregate = (row["aggregatetype"], row["aggregateid"])
+                topic = row["aggregatetype"]
+                aggregate = (topic, row["aggregateid"])
                 if aggregate in stuck:
                     continue
                 producer = producer or await RowProducer.open(self._settings)
-                await self._hold_back_missing(producer, {row["aggregatetype"]})
-                if row["aggregatetype"] in self._held_back:
+                await self._suspend_missing(producer, {topic})
+                if topic in self._suspended_until:
                     continue
                 error = await producer.send_alone(row)
                 if error is None:
-                    await self._delete(queue, [row])
-                elif is_away(error):
+                    await self._delete(reader, [row])
+                    continue
+                if is_away(error):
                     raise KafkaAway(type(error).__name__) from error
+                if is_forbidden(error):
+                    self._suspend(topic)
                 else:
-                    if is_forbidden(error):
-                        self._hold_back(row["aggregatetype"])
-                    else:
-                        await self._set_aside(queue, row, error)
-                    stuck.add(aggregate)
-                    await producer.close()
-                    producer = None
+                    await self._set_aside(reader, row, error)
+                stuck.add(aggregate)
+                await producer.close()
+                producer = None
         finally:
             if producer is not None:
                 await producer.close()
 
-    async def _delete(self, queue: OutboxReader, rows: Sequence[Row]) -> None:
-        if rows:
+    async def _delete(self, reader: OutboxReader, acknowledged: Sequence[Row]) -> None:
+        if acknowledged:
             await failpoint("relay.before-delete")
-            await queue.delete(rows)
+            await reader.delete(acknowledged)
             await failpoint("relay.after-delete")
-            self._count_published(rows)
+            self._count_published(acknowledged)
 
     def _count_published(self, rows: Sequence[Row]) -> None:
         for topic, count in Counter(row["aggregatetype"] for row in rows).items():
-            self._times_held_back.pop(topic, None)
+            del self._suspensions[topic]
             telemetry.relay_published.labels(topic).inc(count)
         oldest_ms = min(row["created_ms"] for row in rows)
         telemetry.relay_latency_seconds.observe(self._now().timestamp() - oldest_ms / 1_000)
 
-    async def _set_aside(self, queue: OutboxReader, row: Row, error: BaseException) -> None:
+    async def _set_aside(self, reader: OutboxReader, row: Row, error: BaseException) -> None:
         code = type(error).__name__
         message = getattr(error, "description", None) or code
         await failpoint("relay.before-set-aside")
-        await queue.set_aside(row, code, message, self._now())
+        await reader.set_aside(row, code, message, self._now())
         await failpoint("relay.after-set-aside")
         telemetry.relay_set_aside.labels(row["aggregatetype"]).inc()
         log.error(
             "row-set-aside", topic=row["aggregatetype"], subject=row["aggregateid"], error=code
         )
 
-    async def _hold_back_missing(self, producer: RowProducer, topics: set[str]) -> None:
+    async def _suspend_missing(self, producer: RowProducer, topics: set[str]) -> None:
         for topic in topics:
             if not await producer.has_topic(topic):
-                self._hold_back(topic)
+                self._suspend(topic)
 
-    def _hold_back(self, topic: str) -> None:
-        """Read no rows of a topic for a while; the others go on."""
-        times = self._times_held_back.get(topic, 0)
-        if not times:
+    def _suspend(self, topic: str) -> None:
+        """Fetch no rows of a topic for a while; those of other topics are published meanwhile."""
+        suspensions = self._suspensions[topic]
+        if not suspensions:
             log.warning("topic-held-back", topic=topic)
-        self._times_held_back[topic] = times + 1
-        self._held_back[topic] = asyncio.get_running_loop().time() + _BACKOFF.pause_s(times)
+        self._suspensions[topic] += 1
+        pause_s = _BACKOFF.pause_s(suspensions)
+        self._suspended_until[topic] = asyncio.get_running_loop().time() + pause_s
 
-    async def _count(self, queue: OutboxReader) -> None:
+    async def _measure_depth(self, reader: OutboxReader) -> None:
         now = asyncio.get_running_loop().time()
-        if now - self._counted_at >= _COUNT_EVERY_S:
-            self._counted_at = now
-            telemetry.relay_depth.set(await queue.depth())
+        if now - self._measured_at >= _MEASURE_EVERY_S:
+            self._measured_at = now
+            telemetry.relay_depth.set(await reader.depth())
 
-    async def _sleep(self, seconds: float) -> bool:
-        """Sleep until something is committed in this process, or we are to stop; say if it was."""
+    async def _wait_for_commit(self, seconds: float) -> bool:
+        """Wait for a commit of this process, or the stop; tell whether one came in time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
         return self._wake.is_set()
 
-    async def _rest(self, seconds: float) -> None:
-        """Do nothing for so long, whatever is committed, unless we are to stop."""
+    async def _pause(self, seconds: float) -> None:
+        """Wait for so long, whatever is committed, or until the relay is stopped."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()

@@ -108,11 +108,11 @@ _PUBLISHING: Final = (
         name="delete-after-ack",
         guard="the relay deletes an outbox row only after Kafka has acknowledged it",
         file="chassis/publishing/relay.py",
-        before="        way.done = [*way.done, *acknowledged]\n",
-        after="        way.done = [*way.done, *acknowledged, *(row for row, _ in failed)]\n",
+        before="pipeline.acknowledged = [*pipeline.acknowledged, *acknowledged]",
+        after="pipeline.acknowledged = [*acknowledged, *(row for row, _ in failed)]",
         proven_by=(
-            f"{_RELAY}TestPublishing::test_what_kafka_has_not_acknowledged_is_sent_again",
-            f"{_UNIT_RELAY}TestPublishing::test_deletes_only_what_was_acknowledged",
+            f"{_RELAY}TestPublishing::test_a_row_that_kafka_has_not_acknowledged_is_sent_again",
+            f"{_UNIT_RELAY}TestPublishing::test_deletes_only_rows_that_kafka_acknowledged",
         ),
     ),
     Mutation(
@@ -125,7 +125,7 @@ _PUBLISHING: Final = (
             '        self._seen = max([seen, *(row["position"] for row in rows)])\n'
             '        return [row for row in rows if row["position"] > seen]\n'
         ),
-        proven_by=(f"{_RELAY}TestPublishing::test_a_row_that_commits_late_is_not_stepped_over",),
+        proven_by=(f"{_RELAY}TestPublishing::test_a_row_that_commits_late_is_not_skipped",),
     ),
     Mutation(
         name="relay-lock",
@@ -142,7 +142,7 @@ _PUBLISHING: Final = (
         before="await self._publish(OutboxReader(connection))",
         after=("await self._publish(OutboxReader(await connect(self._settings, self._lock_name)))"),
         proven_by=(
-            f"{_RELAY}TestTwoRelays::test_one_that_was_cut_off_from_its_lock_sends_nothing_more",
+            f"{_RELAY}TestTwoRelays::test_one_that_lost_its_lock_sends_nothing_more",
         ),
     ),
     Mutation(
@@ -152,27 +152,27 @@ _PUBLISHING: Final = (
         before="            elif aggregate not in stuck:\n",
         after="            else:\n",
         proven_by=(
-            f"{_UNIT_RELAY}TestPublishing::test_sends_what_follows_a_failed_one_of_its_aggregate_again_behind_it",
+            f"{_UNIT_RELAY}TestPublishing::test_keeps_the_rows_that_follow_a_failed_one_of_their_aggregate",
         ),
     ),
     Mutation(
         name="nothing-passed-over",
         guard="rows that were read ahead are not sent while an earlier row could not be sent",
         file="chassis/publishing/relay.py",
-        before="way.rows = ahead if len(way.sent) == len(rows) else ()",
-        after="way.rows = ahead",
+        before="pipeline.fetched = prefetched if len(pipeline.sent) == len(rows) else ()",
+        after="pipeline.fetched = prefetched",
         proven_by=(
-            f"{_UNIT_RELAY}TestPublishing::test_sends_again_from_the_first_that_could_not_go",
+            f"{_UNIT_RELAY}TestPublishing::test_fetches_again_from_the_first_row_that_could_not_be_sent",
         ),
     ),
     Mutation(
         name="first-row-alone",
         guard="the first row to a partition is sent alone, so that the broker knows the producer",
         file="chassis/publishing/producer.py",
-        before="            elif place not in known:\n",
+        before="            elif partition not in established:\n",
         after="            elif False:\n",
         proven_by=(
-            f"{_RELAY}TestARowThatIsRefused::test_with_its_whole_first_batch_is_overtaken_by_nothing",
+            f"{_RELAY}TestARefusedRow::test_with_its_whole_first_batch_is_not_overtaken_by_the_second",
         ),
     ),
     Mutation(
@@ -180,13 +180,13 @@ _PUBLISHING: Final = (
         guard="after a refusal a new producer is opened; only rows it can't send are set aside",
         file="chassis/publishing/relay.py",
         before=(
-            "                    stuck.add(aggregate)\n"
-            "                    await producer.close()\n"
-            "                    producer = None\n"
+            "                stuck.add(aggregate)\n"
+            "                await producer.close()\n"
+            "                producer = None\n"
         ),
-        after="                    stuck.add(aggregate)\n",
+        after="                stuck.add(aggregate)\n",
         proven_by=(
-            f"{_RELAY}TestARowThatIsRefused::test_is_set_aside_alone_and_its_aggregates_later_rows_wait_behind_it",
+            f"{_RELAY}TestARefusedRow::test_is_set_aside_alone_and_its_aggregates_later_rows_wait_behind_it",
         ),
     ),
     Mutation(
@@ -196,7 +196,7 @@ _PUBLISHING: Final = (
         before="                AND stuck.aggregateid = outbox.aggregateid\n",
         after="                AND stuck.aggregateid = outbox.aggregateid AND false\n",
         proven_by=(
-            f"{_RELAY}TestARowThatIsRefused::test_is_set_aside_alone_and_its_aggregates_later_rows_wait_behind_it",
+            f"{_RELAY}TestARefusedRow::test_is_set_aside_alone_and_its_aggregates_later_rows_wait_behind_it",
         ),
     ),
 )

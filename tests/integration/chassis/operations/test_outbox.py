@@ -37,8 +37,8 @@ from tests.integration.chassis.publishing.test_relay import (
     in_order,
     published,
     relaying,
-    tell,
     until_empty,
+    write_events,
 )
 
 from .operating import BY_ADA, asking, runtime_of, service_of, told, topic_with_withheld
@@ -111,7 +111,7 @@ class TestLooking:
         ada, ben = uuid4(), uuid4()
         ids = await refuse(engine, topic, (ada, 1), (ben, 1), (ben, 2))
         async with engine.begin() as connection:
-            await tell(connection, topic, (ada, 2), (ada, 3))
+            await write_events(connection, topic, (ada, 2), (ada, 3))
 
         first = await set_aside.page(OutboxSearch(limit=2))
         second = await set_aside.page(OutboxSearch(limit=2, after=first.next or 0))
@@ -219,7 +219,7 @@ class TestReleasing:
             set_aside = SetAside(runtime_of(service, settings, engine, relay.wake))
             id_ = await until_set_aside(database)
             async with engine.begin() as connection:
-                await tell(connection, topic, (ada, 4))
+                await write_events(connection, topic, (ada, 4))
 
             await set_aside.edit(id_, await payload_of(set_aside, id_, username="bea"), BY_ADA)
             await set_aside.release(id_, BY_ADA)

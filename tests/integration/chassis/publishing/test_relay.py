@@ -1,4 +1,4 @@
-"""What was committed to the outbox reaches Kafka whole and in order, whatever is away meanwhile."""
+"""Committed events reach Kafka complete and in order, whatever fails meanwhile."""
 
 import asyncio
 import signal
@@ -21,7 +21,7 @@ from chassis.persistence.outbox import Outbox
 from chassis.publishing import producer as producer_module
 from chassis.publishing import relay as relay_module
 from chassis.publishing.outbox_reader import Row
-from chassis.publishing.producer import Answer, Batch, RowProducer
+from chassis.publishing.producer import Batch, RowProducer, SendResult
 from chassis.publishing.relay import Relay
 from chassis.settings import ServiceSettings
 from chassis.testing import eventually
@@ -69,9 +69,12 @@ def append(outbox: Outbox, topic: Topic, subject: UUID, sequence: int, name: str
     )
 
 
-async def tell(connection: AsyncConnection, topic: Topic, *told: tuple[UUID, int]) -> None:
+async def write_events(
+    connection: AsyncConnection, topic: Topic, *events: tuple[UUID, int]
+) -> None:
+    """Write events to the outbox, each given by its subject and sequence."""
     outbox = Outbox("/test", lambda: YESTERDAY)
-    for subject, sequence in told:
+    for subject, sequence in events:
         append(outbox, topic, subject, sequence)
     await outbox.flush(connection)
 
@@ -86,7 +89,7 @@ class Published:
 
 
 async def published(kafka: str, topic: Topic) -> list[Published]:
-    """Return all that the topic holds, each partition in its order."""
+    """Return all records of the topic, each partition in its order."""
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest")
     await consumer.start()
     try:
@@ -112,7 +115,7 @@ async def published(kafka: str, topic: Topic) -> list[Published]:
 
 
 def in_order(found: Sequence[Published]) -> dict[str, list[int]]:
-    """Return the sequences of each subject, as they came and without repeats."""
+    """Return the sequences of each subject, in the order of the records and without repeats."""
     by_subject: dict[str, list[int]] = {}
     for each in found:
         numbers = by_subject.setdefault(each.subject, [])
@@ -129,15 +132,15 @@ async def until_empty(database: str, *, within_s: float = 30) -> None:
 
 
 class TestPublishing:
-    async def test_each_row_once_in_order_with_key_headers_bytes_and_its_time(
+    async def test_sends_each_row_once_in_order_with_its_key_headers_bytes_and_time(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         topic = topic_of_its_own(4)
         await create_topic(kafka, topic)
         subjects = [uuid4() for _ in range(40)]
-        told = [(subject, number) for number in range(1, 51) for subject in subjects]
+        events = [(subject, number) for number in range(1, 51) for subject in subjects]
         async with engine.begin() as connection:
-            await tell(connection, topic, *told)
+            await write_events(connection, topic, *events)
         kept = await rows(database, "SELECT id, payload FROM outbox ORDER BY position")
 
         async with relaying(settings_for(database, kafka)):
@@ -150,32 +153,32 @@ class TestPublishing:
         assert {each.headers["id"].decode() for each in found} == {str(row["id"]) for row in kept}
         assert {each.timestamp for each in found} == {YESTERDAY.timestamp() * 1_000}
 
-    async def test_it_wakes_at_a_commit(
+    async def test_a_commit_wakes_the_relay(
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(relay_module, "_BUSY_SLEEP_S", 600)
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
         async with engine.begin() as connection:
-            await tell(connection, topic, (uuid4(), 1))
+            await write_events(connection, topic, (uuid4(), 1))
         async with relaying(settings_for(database, kafka, relay_idle_s=600)) as relay:
             await until_empty(database)
             async with engine.begin() as connection:
-                await tell(connection, topic, (uuid4(), 1))
+                await write_events(connection, topic, (uuid4(), 1))
 
             relay.wake()
 
             await until_empty(database)
 
-    async def test_a_row_that_commits_late_is_not_stepped_over(
+    async def test_a_row_that_commits_late_is_not_skipped(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
         async with relaying(settings_for(database, kafka)), engine.connect() as late:
-            await tell(late, topic, (uuid4(), 1))
+            await write_events(late, topic, (uuid4(), 1))
             async with engine.begin() as connection:
-                await tell(connection, topic, (uuid4(), 1))
+                await write_events(connection, topic, (uuid4(), 1))
             await until_empty(database)
 
             await late.commit()
@@ -183,16 +186,18 @@ class TestPublishing:
             await until_empty(database, within_s=10)
         assert len(await published(kafka, topic)) == 2
 
-    async def test_what_kafka_has_not_acknowledged_is_sent_again(
+    async def test_a_row_that_kafka_has_not_acknowledged_is_sent_again(
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
         async with engine.begin() as connection:
-            await tell(connection, topic, (uuid4(), 1))
+            await write_events(connection, topic, (uuid4(), 1))
         send = RowProducer.send
 
-        async def lose_once(_producer: RowProducer, batches: Sequence[Batch]) -> Sequence[Answer]:
+        async def lose_once(
+            _producer: RowProducer, batches: Sequence[Batch]
+        ) -> Sequence[SendResult]:
             monkeypatch.setattr(RowProducer, "send", send)
             return [(row, KafkaTimeoutError()) for batch in batches for row in batch.rows]
 
@@ -203,7 +208,7 @@ class TestPublishing:
 
         assert len(await published(kafka, topic)) == 1
 
-    async def test_large_rows_are_read_few_at_a_time(
+    async def test_only_a_few_large_rows_are_fetched_at_once(
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         topic = topic_of_its_own()
@@ -216,7 +221,7 @@ class TestPublishing:
         sizes: list[int] = []
         send = RowProducer.send
 
-        async def note(producer: RowProducer, batches: Sequence[Batch]) -> Sequence[Answer]:
+        async def note(producer: RowProducer, batches: Sequence[Batch]) -> Sequence[SendResult]:
             sizes.append(sum(len(row["payload"]) for batch in batches for row in batch.rows))
             return await send(producer, batches)
 
@@ -229,7 +234,7 @@ class TestPublishing:
         assert max(sizes) < 10_000_000
 
 
-class TestARowThatIsRefused:
+class TestARefusedRow:
     async def test_is_set_aside_alone_and_its_aggregates_later_rows_wait_behind_it(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
@@ -248,17 +253,17 @@ class TestARowThatIsRefused:
 
         async with relaying(settings_for(database, kafka)):
 
-            async def all_but_ada_is_out() -> bool:
+            async def only_ada_waits() -> bool:
                 return await count(database, "outbox") == 1
 
-            await eventually(all_but_ada_is_out, within_s=10)
+            await eventually(only_ada_waits, within_s=10)
             async with engine.begin() as connection:
-                await tell(connection, topic, *((other, 4) for other in others), (ada, 4))
+                await write_events(connection, topic, *((other, 4) for other in others), (ada, 4))
 
-            async def all_but_ada_is_out_again() -> bool:
+            async def only_ada_waits_again() -> bool:
                 return await count(database, "outbox") == 2
 
-            await eventually(all_but_ada_is_out_again)
+            await eventually(only_ada_waits_again)
 
         found = in_order(await published(kafka, topic))
         assert found.pop(str(ada)) == [1]
@@ -269,7 +274,7 @@ class TestARowThatIsRefused:
         waiting = await rows(database, "SELECT sequence FROM outbox ORDER BY position")
         assert [row["sequence"] for row in waiting] == [3, 4]
 
-    async def test_with_its_whole_first_batch_is_overtaken_by_nothing(
+    async def test_with_its_whole_first_batch_is_not_overtaken_by_the_second(
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # The first batch is too large for the topic, and the second is not.
@@ -278,7 +283,7 @@ class TestARowThatIsRefused:
         await create_topic(kafka, topic, **{"max.message.bytes": "20000"})
         ada, numbers = uuid4(), range(1, 46)
         async with engine.begin() as connection:
-            await tell(connection, topic, *((ada, number) for number in numbers))
+            await write_events(connection, topic, *((ada, number) for number in numbers))
 
         async with relaying(settings_for(database, kafka)):
             await until_empty(database)
@@ -288,43 +293,43 @@ class TestARowThatIsRefused:
 
 
 class TestATopicThatIsMissing:
-    async def test_is_held_back_alone_until_it_is_there(
+    async def test_is_suspended_alone_until_it_exists(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         missing, there = topic_of_its_own(), topic_of_its_own()
         await create_topic(kafka, there)
         async with engine.begin() as connection:
-            await tell(connection, missing, (uuid4(), 1))
-            await tell(connection, there, *((uuid4(), 1) for _ in range(10)))
+            await write_events(connection, missing, (uuid4(), 1))
+            await write_events(connection, there, *((uuid4(), 1) for _ in range(10)))
 
         async with relaying(settings_for(database, kafka)) as relay:
 
-            async def only_it_is_left() -> bool:
+            async def only_the_missing_topic_waits() -> bool:
                 return await count(database, "outbox") == 1
 
-            await eventually(only_it_is_left)
+            await eventually(only_the_missing_topic_waits)
 
-            async def says_so() -> bool:
+            async def is_reported() -> bool:
                 return missing.name in (relay.trouble() or "")
 
-            await eventually(says_so)
+            await eventually(is_reported)
             await create_topic(kafka, missing)
             await until_empty(database)
 
-            async def all_is_well() -> bool:
+            async def relay_is_well() -> bool:
                 return relay.trouble() is None
 
-            await eventually(all_is_well)
+            await eventually(relay_is_well)
         assert len(await published(kafka, missing)) == 1
 
 
 @pytest.fixture
 def senders(monkeypatch: pytest.MonkeyPatch) -> list[RowProducer]:
-    """The producer of each batch; all are slow, so whoever else is at work reads the same rows."""
+    """The producer of each send; all are slow, so two relays at work would read the same rows."""
     senders: list[RowProducer] = []
     send = RowProducer.send
 
-    async def send_slowly(producer: RowProducer, batches: Sequence[Batch]) -> Sequence[Answer]:
+    async def send_slowly(producer: RowProducer, batches: Sequence[Batch]) -> Sequence[SendResult]:
         senders.append(producer)
         await asyncio.sleep(0.5)
         return await send(producer, batches)
@@ -347,13 +352,13 @@ class TestTwoRelays:
 
             await eventually(both_are_up)
             async with engine.begin() as connection:
-                await tell(connection, topic, (uuid4(), 1))
+                await write_events(connection, topic, (uuid4(), 1))
             await until_empty(database)
 
         assert len(senders) == 1
         assert len(await published(kafka, topic)) == 1
 
-    async def test_one_that_was_cut_off_from_its_lock_sends_nothing_more(
+    async def test_one_that_lost_its_lock_sends_nothing_more(
         self, database: str, engine: AsyncEngine, kafka: str, senders: list[RowProducer]
     ) -> None:
         topic = topic_of_its_own()
@@ -361,17 +366,17 @@ class TestTwoRelays:
         settings = settings_for(database, kafka)
         async with relaying(settings), relaying(settings):
             async with engine.begin() as connection:
-                await tell(connection, topic, (uuid4(), 1))
+                await write_events(connection, topic, (uuid4(), 1))
             await until_empty(database)
             before = await self._holders(database)
             await self._cut(database)
 
-            async def it_has_changed_hands() -> bool:
+            async def the_other_relay_has_the_lock() -> bool:
                 return await self._holders(database) not in ([], before)
 
-            await eventually(it_has_changed_hands)
+            await eventually(the_other_relay_has_the_lock)
             async with engine.begin() as connection:
-                await tell(connection, topic, (uuid4(), 1))
+                await write_events(connection, topic, (uuid4(), 1))
             await until_empty(database)
 
         cut_off, *after = senders
@@ -387,16 +392,16 @@ class TestTwoRelays:
         ada = uuid4()
         async with relaying(settings):
             async with engine.begin() as connection:
-                await tell(connection, topic, (ada, 1))
+                await write_events(connection, topic, (ada, 1))
             await until_empty(database)
             async with relaying(settings):
                 holders = await self._holders(database)
                 assert len(holders) == 1
                 for number in range(2, 6):
-                    # Whoever holds the lock is cut off, again and again.
+                    # The relay that has the lock loses its connection, each time.
                     await self._cut(database)
                     async with engine.begin() as connection:
-                        await tell(connection, topic, (ada, number))
+                        await write_events(connection, topic, (ada, number))
                     await until_empty(database)
 
         assert in_order(await published(kafka, topic)) == {str(ada): [1, 2, 3, 4, 5]}
@@ -413,15 +418,15 @@ class TestTwoRelays:
         for pid in await self._holders(database):
             await rows(database, "SELECT pg_terminate_backend($1)", pid)
 
-    async def test_one_that_stands_by_asks_no_oftener_for_being_woken(
+    async def test_a_commit_does_not_make_the_standby_ask_for_the_lock_more_often(
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings = settings_for(database, kafka)
-        asked = 0
+        tries = 0
 
-        async def count_asking(*arguments: Any) -> bool:
-            nonlocal asked
-            asked += 1
+        async def count_tries(*arguments: Any) -> bool:
+            nonlocal tries
+            tries += 1
             return await advisory_lock.try_lock(*arguments)
 
         async with relaying(settings):
@@ -430,22 +435,22 @@ class TestTwoRelays:
                 return len(await self._holders(database)) == 1
 
             await eventually(is_held)
-            monkeypatch.setattr(relay_module, "try_lock", count_asking)
+            monkeypatch.setattr(relay_module, "try_lock", count_tries)
             async with relaying(settings) as standing_by:
 
-                async def has_asked() -> bool:
+                async def has_tried() -> bool:
                     standing_by.wake()
-                    return asked >= 2
+                    return tries >= 2
 
                 began = asyncio.get_running_loop().time()
-                await eventually(has_asked, every_s=0.01)
+                await eventually(has_tried, every_s=0.01)
                 waited = asyncio.get_running_loop().time() - began
 
         assert waited > 0.4
 
 
 class TestADatabaseThatIsAway:
-    async def test_is_waited_for_in_sight(
+    async def test_is_waited_for_and_reported(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         topic = topic_of_its_own()
@@ -458,12 +463,12 @@ class TestADatabaseThatIsAway:
             for number in range(1, 4):
                 await proxy.refuse()
                 async with engine.begin() as connection:
-                    await tell(connection, topic, (ada, number))
+                    await write_events(connection, topic, (ada, number))
 
-                async def says_so() -> bool:
+                async def is_reported() -> bool:
                     return "the database is away" in (relay.trouble() or "")
 
-                await eventually(says_so)
+                await eventually(is_reported)
                 await proxy.accept()
                 await until_empty(database)
 
@@ -476,7 +481,7 @@ class TestADatabaseThatIsAway:
         await create_topic(kafka, topic)
         ada = uuid4()
         async with engine.begin() as connection:
-            await tell(connection, topic, (ada, 1), (ada, 2))
+            await write_events(connection, topic, (ada, 1), (ada, 2))
         async with postgres_through_proxy(database) as (url, proxy):
             about_to_delete = cut = False
 
@@ -505,29 +510,31 @@ class TestADatabaseThatIsAway:
 
 
 class TestKafkaThatIsAway:
-    async def test_a_client_that_cancels_something_of_its_own_does_not_end_the_relay(
+    async def test_a_future_that_the_client_cancels_does_not_end_the_relay(
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
         send = RowProducer.send
 
-        async def cancel_once(_producer: RowProducer, _rows: Sequence[Row]) -> Sequence[Answer]:
+        async def cancel_once(_producer: RowProducer, _rows: Sequence[Row]) -> Sequence[SendResult]:
             monkeypatch.setattr(RowProducer, "send", send)
-            future: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[Sequence[SendResult]] = (
+                asyncio.get_running_loop().create_future()
+            )
             future.cancel()
             return await future
 
         monkeypatch.setattr(RowProducer, "send", cancel_once)
         async with engine.begin() as connection:
-            await tell(connection, topic, (uuid4(), 1))
+            await write_events(connection, topic, (uuid4(), 1))
 
         async with relaying(settings_for(database, kafka)):
             await until_empty(database)
 
         assert len(await published(kafka, topic)) == 1
 
-    async def test_frozen_is_waited_for_in_sight_and_nothing_is_lost_or_out_of_order(
+    async def test_and_frozen_is_reported_and_nothing_is_lost_or_out_of_order(
         self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure
     ) -> None:
         kafka, topic, ada = own_kafka.kafka_bootstrap, topic_of_its_own(), uuid4()
@@ -535,29 +542,31 @@ class TestKafkaThatIsAway:
         before = asyncio.all_tasks()
         async with relaying(settings_for(database, kafka)) as relay:
             async with engine.begin() as connection:
-                await tell(connection, topic, (ada, 1))
+                await write_events(connection, topic, (ada, 1))
             await until_empty(database)
             own_kafka.kill("kafka", signal.SIGSTOP)
             try:
                 async with engine.begin() as connection:
-                    await tell(connection, topic, *((ada, number) for number in range(2, 52)))
+                    await write_events(
+                        connection, topic, *((ada, number) for number in range(2, 52))
+                    )
 
-                async def says_so() -> bool:
+                async def is_reported() -> bool:
                     return "Kafka does not take records" in (relay.trouble() or "")
 
-                await eventually(says_so)
+                await eventually(is_reported)
             finally:
                 own_kafka.kill("kafka", signal.SIGCONT)
             await until_empty(database)
 
-            async def all_is_well() -> bool:
+            async def relay_is_well() -> bool:
                 return relay.trouble() is None
 
-            await eventually(all_is_well)
+            await eventually(relay_is_well)
         assert in_order(await published(kafka, topic)) == {str(ada): list(range(1, 52))}
         assert asyncio.all_tasks() == before
 
-    async def test_gone_does_not_keep_us_from_stopping_and_leaves_nothing_running(
+    async def test_does_not_keep_the_relay_from_stopping_and_leaves_no_task_running(
         self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure
     ) -> None:
         kafka, topic = own_kafka.kafka_bootstrap, topic_of_its_own()
@@ -565,17 +574,17 @@ class TestKafkaThatIsAway:
         before = asyncio.all_tasks()
         async with relaying(settings_for(database, kafka)) as relay:
             async with engine.begin() as connection:
-                await tell(connection, topic, (uuid4(), 1))
+                await write_events(connection, topic, (uuid4(), 1))
             await until_empty(database)
             own_kafka.stop("kafka")
             try:
                 async with engine.begin() as connection:
-                    await tell(connection, topic, (uuid4(), 1))
+                    await write_events(connection, topic, (uuid4(), 1))
 
-                async def says_so() -> bool:
+                async def is_reported() -> bool:
                     return "Kafka does not take records" in (relay.trouble() or "")
 
-                await eventually(says_so)
+                await eventually(is_reported)
                 await relay.stop()
             finally:
                 own_kafka.resume("kafka")
@@ -583,10 +592,8 @@ class TestKafkaThatIsAway:
         assert await count(database, "outbox") == 1
 
 
-class TestAMistakeOfOurs:
-    async def test_ends_the_relay_instead_of_being_waited_out(
-        self, database: str, engine: AsyncEngine, kafka: str
-    ) -> None:
+class TestAnUnexpectedError:
+    async def test_ends_the_relay(self, database: str, engine: AsyncEngine, kafka: str) -> None:
         async with engine.begin() as connection:
             await connection.execute(text("DROP TABLE outbox"))
         relay = Relay(settings_for(database, kafka), service="test", now=utc_now)

@@ -1,4 +1,4 @@
-"""What the relay makes of Kafka's answers, given by hand."""
+"""What the relay does with Kafka's results, over a fake outbox and a fake producer."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from chassis.publishing import relay as relay_module
 from chassis.publishing.outbox_reader import MOST_ROWS
-from chassis.publishing.producer import Answer, KafkaAway
+from chassis.publishing.producer import KafkaAway, SendResult
 from chassis.publishing.relay import Relay, SequenceBroken
 from chassis.settings import ServiceSettings
 from chassis.testing import eventually
@@ -24,53 +24,54 @@ from chassis.testing import eventually
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Queue:
+class FakeOutbox:
     """The outbox, as a list."""
 
     def __init__(self, *waiting: Mapping[str, Any]) -> None:
         self.deleted: list[int] = []
-        self.turns = 0
+        self.calls = 0
         self.fails = False
-        self.aside: list[tuple[int, str]] = []
+        self.set_aside_rows: list[tuple[int, str]] = []
         self._waiting = waiting
 
-    async def turn(
+    async def delete_and_fetch(
         self,
-        done: Sequence[Mapping[str, Any]],
-        on_their_way: Sequence[Mapping[str, Any]],
-        but_not: Sequence[str],
+        acknowledged: Sequence[Mapping[str, Any]],
+        *,
+        in_flight: Sequence[Mapping[str, Any]],
+        suspended: Sequence[str],
     ) -> Sequence[Mapping[str, Any]]:
-        await self.delete(done)
+        await self.delete(acknowledged)
         waiting = [
             row
             for row in self._waiting
-            if row["aggregatetype"] not in but_not
+            if row["aggregatetype"] not in suspended
             and row["position"] not in self.deleted
-            and row not in on_their_way
+            and row not in in_flight
         ]
         return waiting[:MOST_ROWS]
 
     async def delete(self, rows: Sequence[Mapping[str, Any]]) -> None:
         if self.fails:
             raise ConnectionError
-        self.turns += 1
+        self.calls += 1
         self.deleted += [row["position"] for row in rows]
 
     async def depth(self) -> int:
         return len(self._waiting) - len(self.deleted)
 
     async def set_aside(self, row: Mapping[str, Any], code: str, message: str, at: object) -> None:
-        self.aside.append((row["position"], code))
+        self.set_aside_rows.append((row["position"], code))
 
 
-class Batch(NamedTuple):
-    """Rows that go together."""
+class FakeBatch(NamedTuple):
+    """Rows that are sent together."""
 
     rows: Sequence[Mapping[str, Any]]
 
 
-class Producer:
-    """Answers each row as told."""
+class FakeProducer:
+    """Acknowledges each row but those that it has an error for."""
 
     def __init__(self, errors: Mapping[int, BaseException], missing: Sequence[str] = ()) -> None:
         self.sent: list[int] = []
@@ -81,16 +82,16 @@ class Producer:
     async def has_topic(self, topic: str) -> bool:
         return topic not in self._missing
 
-    def batches_of(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Batch]:
-        return [Batch([row]) for row in rows]
+    def batches_of(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[FakeBatch]:
+        return [FakeBatch([row]) for row in rows]
 
-    async def send(self, batches: Sequence[Batch]) -> Sequence[Answer]:
+    async def send(self, batches: Sequence[FakeBatch]) -> Sequence[SendResult]:
         rows = [row for batch in batches for row in batch.rows]
         self.sent += [row["position"] for row in rows]
         return [(row, self._errors.get(row["position"])) for row in rows]
 
     async def send_alone(self, row: Mapping[str, Any]) -> BaseException | None:
-        return (await self.send([Batch([row])]))[0][1]
+        return (await self.send([FakeBatch([row])]))[0][1]
 
     async def close(self) -> None:
         self.closed += 1
@@ -115,142 +116,147 @@ def row(position: int, aggregate: str, topic: str = "t") -> dict[str, Any]:
     }
 
 
-class Stopping:
-    """Lets a relay publish until nothing waits any more."""
+class StopsWhenIdle:
+    """Stops a relay as soon as it waits for a commit."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
 
-    async def sleep(self, _seconds: float) -> bool:
+    async def wait_for_commit(self, _seconds: float) -> bool:
         await self._relay.stop()
         return False
 
 
-async def publish(relay: Relay, queue: Queue, producer: Producer) -> None:
-    """Publish what waits in the outbox, and stop."""
-    relay._sleep = Stopping(relay).sleep  # type: ignore[method-assign, assignment]
-    await relay._publish_with(producer, queue)  # type: ignore[arg-type]  # fakes
+async def publish(relay: Relay, outbox: FakeOutbox, producer: FakeProducer) -> None:
+    """Publish what the outbox has, and stop."""
+    relay._wait_for_commit = StopsWhenIdle(relay).wait_for_commit  # type: ignore[method-assign, assignment]
+    await relay._publish_with(producer, outbox)  # type: ignore[arg-type]  # fakes
 
 
 class TestPublishing:
-    async def test_sends_all_in_order_and_deletes_what_was_acknowledged(self, relay: Relay) -> None:
-        queue, producer = Queue(*(row(number, "a") for number in (1, 2, 3))), Producer({})
+    async def test_sends_rows_in_order_and_deletes_those_acknowledged(self, relay: Relay) -> None:
+        outbox, producer = FakeOutbox(*(row(number, "a") for number in (1, 2, 3))), FakeProducer({})
 
-        await publish(relay, queue, producer)
+        await publish(relay, outbox, producer)
 
-        assert (producer.sent, queue.deleted) == ([1, 2, 3], [1, 2, 3])
+        assert (producer.sent, outbox.deleted) == ([1, 2, 3], [1, 2, 3])
 
-    async def test_goes_through_a_long_backlog_once_and_in_order(self, relay: Relay) -> None:
+    async def test_sends_a_long_backlog_once_and_in_order(self, relay: Relay) -> None:
         positions = list(range(1, 3 * MOST_ROWS + 8))
-        queue, producer = Queue(*(row(each, "a") for each in positions)), Producer({})
+        outbox, producer = FakeOutbox(*(row(each, "a") for each in positions)), FakeProducer({})
 
-        await publish(relay, queue, producer)
+        await publish(relay, outbox, producer)
 
-        assert (producer.sent, queue.deleted) == (positions, positions)
+        assert (producer.sent, outbox.deleted) == (positions, positions)
 
-    async def test_reads_on_while_kafka_has_what_was_read(self, relay: Relay) -> None:
-        class Slow(Producer):
-            async def send(self, batches: Sequence[Batch]) -> Sequence[Answer]:
-                await eventually(lambda: asyncio.sleep(0, queue.turns >= 3), every_s=0)
+    async def test_fetches_the_next_rows_while_kafka_has_the_first(self, relay: Relay) -> None:
+        class Slow(FakeProducer):
+            async def send(self, batches: Sequence[FakeBatch]) -> Sequence[SendResult]:
+                await eventually(lambda: asyncio.sleep(0, outbox.calls >= 3), every_s=0)
                 return await super().send(batches)
 
-        queue, producer = Queue(*(row(n, "a") for n in range(3 * MOST_ROWS))), Slow({})
+        outbox, producer = FakeOutbox(*(row(n, "a") for n in range(3 * MOST_ROWS))), Slow({})
 
-        await publish(relay, queue, producer)
+        await publish(relay, outbox, producer)
 
         assert len(producer.sent) == 3 * MOST_ROWS
 
-    async def test_leaves_nothing_on_its_way_when_the_database_fails(self, relay: Relay) -> None:
-        queue = Queue(*(row(number, "a") for number in range(3 * MOST_ROWS)))
+    async def test_leaves_no_task_running_when_the_database_fails(self, relay: Relay) -> None:
+        outbox = FakeOutbox(*(row(number, "a") for number in range(3 * MOST_ROWS)))
 
-        class Slow(Producer):
-            async def send(self, batches: Sequence[Batch]) -> Sequence[Answer]:
-                queue.fails = True
+        class Slow(FakeProducer):
+            async def send(self, batches: Sequence[FakeBatch]) -> Sequence[SendResult]:
+                outbox.fails = True
                 await asyncio.sleep(60)
                 raise AssertionError
 
         with pytest.raises(ConnectionError):
-            await publish(relay, queue, Slow({}))
+            await publish(relay, outbox, Slow({}))
 
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    async def test_deletes_only_what_was_acknowledged(self, relay: Relay) -> None:
-        queue = Queue(row(1, "a"), row(2, "b"), row(3, "c"))
+    async def test_deletes_only_rows_that_kafka_acknowledged(self, relay: Relay) -> None:
+        outbox = FakeOutbox(row(1, "a"), row(2, "b"), row(3, "c"))
 
         with pytest.raises(KafkaAway):
-            await publish(relay, queue, Producer({2: KafkaTimeoutError()}))
+            await publish(relay, outbox, FakeProducer({2: KafkaTimeoutError()}))
 
-        assert queue.deleted == [1, 3]
+        assert outbox.deleted == [1, 3]
 
-    async def test_sends_what_follows_a_failed_one_of_its_aggregate_again_behind_it(
+    async def test_keeps_the_rows_that_follow_a_failed_one_of_their_aggregate(
         self, relay: Relay
     ) -> None:
-        queue = Queue(row(1, "a"), row(2, "a"), row(3, "b"))
+        outbox = FakeOutbox(row(1, "a"), row(2, "a"), row(3, "b"))
 
         with pytest.raises(KafkaAway):
-            await publish(relay, queue, Producer({1: KafkaTimeoutError()}))
+            await publish(relay, outbox, FakeProducer({1: KafkaTimeoutError()}))
 
-        assert queue.deleted == [3]
+        assert outbox.deleted == [3]
 
-    async def test_sends_nothing_of_what_was_read_ahead_once_a_row_has_failed(
-        self, relay: Relay
-    ) -> None:
-        queue = Queue(*(row(number, "a") for number in range(3 * MOST_ROWS)))
-        producer = Producer({MOST_ROWS - 1: KafkaTimeoutError()})
+    async def test_sends_no_prefetched_row_after_a_failed_one(self, relay: Relay) -> None:
+        outbox = FakeOutbox(*(row(number, "a") for number in range(3 * MOST_ROWS)))
+        producer = FakeProducer({MOST_ROWS - 1: KafkaTimeoutError()})
 
         with pytest.raises(KafkaAway):
-            await publish(relay, queue, producer)
+            await publish(relay, outbox, producer)
 
         assert producer.sent == list(range(MOST_ROWS))
-        assert queue.deleted == list(range(MOST_ROWS - 1))
+        assert outbox.deleted == list(range(MOST_ROWS - 1))
 
-    async def test_sends_again_from_the_first_that_could_not_go(self, relay: Relay) -> None:
-        class OneAtFirst(Producer):
-            def batches_of(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Batch]:
+    async def test_fetches_again_from_the_first_row_that_could_not_be_sent(
+        self, relay: Relay
+    ) -> None:
+        class OneAtFirst(FakeProducer):
+            def batches_of(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[FakeBatch]:
                 return super().batches_of(rows if self.sent else rows[:1])
 
         positions = list(range(2 * MOST_ROWS))
-        queue, producer = Queue(*(row(each, "a") for each in positions)), OneAtFirst({})
+        outbox, producer = FakeOutbox(*(row(each, "a") for each in positions)), OneAtFirst({})
 
-        await publish(relay, queue, producer)
+        await publish(relay, outbox, producer)
 
-        assert (producer.sent, queue.deleted) == (positions, positions)
+        assert (producer.sent, outbox.deleted) == (positions, positions)
 
-    async def test_tries_what_was_refused_alone_and_in_order(self, relay: Relay) -> None:
+    async def test_reports_the_refused_rows_in_order(self, relay: Relay) -> None:
         errors = {1: MessageSizeTooLargeError(), 3: OutOfOrderSequenceNumber()}
 
         with pytest.raises(SequenceBroken) as raised:
-            await publish(relay, Queue(row(1, "a"), row(2, "b"), row(3, "a")), Producer(errors))
+            await publish(
+                relay, FakeOutbox(row(1, "a"), row(2, "b"), row(3, "a")), FakeProducer(errors)
+            )
 
         assert [each["position"] for each in raised.value.refused] == [1, 3]
 
     async def test_sends_nothing_to_a_topic_that_is_missing(self, relay: Relay) -> None:
-        queue, producer = Queue(row(1, "a", "gone"), row(2, "a")), Producer({}, missing=["gone"])
+        outbox, producer = (
+            FakeOutbox(row(1, "a", "gone"), row(2, "a")),
+            FakeProducer({}, missing=["gone"]),
+        )
 
-        await publish(relay, queue, producer)
+        await publish(relay, outbox, producer)
 
-        assert (producer.sent, queue.deleted) == ([2], [2])
+        assert (producer.sent, outbox.deleted) == ([2], [2])
         assert relay.trouble() == "starting"
 
-    async def test_holds_back_a_topic_that_is_forbidden_and_sets_nothing_of_it_aside(
+    async def test_suspends_a_forbidden_topic_and_sets_none_of_its_rows_aside(
         self, relay: Relay
     ) -> None:
-        queue = Queue(row(1, "a", "closed"), row(2, "a"))
-        producer = Producer({1: TopicAuthorizationFailedError("closed")})
+        outbox = FakeOutbox(row(1, "a", "closed"), row(2, "a"))
+        producer = FakeProducer({1: TopicAuthorizationFailedError("closed")})
 
         with pytest.raises(SequenceBroken) as raised:
-            await publish(relay, queue, producer)
+            await publish(relay, outbox, producer)
 
         assert raised.value.refused == []
-        assert queue.deleted == [2]
-        await publish(relay, queue, producer)
+        assert outbox.deleted == [2]
+        await publish(relay, outbox, producer)
         assert producer.sent == [1, 2]
 
 
 class TestSendingAlone:
     @pytest.fixture
-    def producers(self, monkeypatch: pytest.MonkeyPatch) -> list[Producer]:
-        opened: list[Producer] = []
+    def producers(self, monkeypatch: pytest.MonkeyPatch) -> list[FakeProducer]:
+        opened: list[FakeProducer] = []
         errors: dict[int, BaseException] = {
             2: MessageSizeTooLargeError(),
             9: TopicAuthorizationFailedError("closed"),
@@ -258,40 +264,40 @@ class TestSendingAlone:
 
         class Opens:
             @staticmethod
-            async def open(_settings: object) -> Producer:
-                opened.append(Producer(errors))
+            async def open(_settings: object) -> FakeProducer:
+                opened.append(FakeProducer(errors))
                 return opened[-1]
 
         monkeypatch.setattr(relay_module, "RowProducer", Opens)
         return opened
 
-    async def test_sets_aside_what_is_refused_again_and_leaves_what_is_behind_it(
-        self, relay: Relay, producers: list[Producer]
+    async def test_sets_aside_a_row_refused_again_and_sends_no_later_row_of_its_aggregate(
+        self, relay: Relay, producers: list[FakeProducer]
     ) -> None:
-        queue = Queue()
+        outbox = FakeOutbox()
         rows = [row(1, "a"), row(2, "a"), row(3, "b"), row(4, "a")]
 
-        await relay._send_each_alone(queue, rows)  # type: ignore[arg-type]  # a fake
+        await relay._send_each_alone(outbox, rows)  # type: ignore[arg-type]  # a fake
 
-        assert queue.aside == [(2, "MessageSizeTooLargeError")]
-        assert queue.deleted == [1, 3]
-        # After a refusal comes a fresh one; none is left open.
+        assert outbox.set_aside_rows == [(2, "MessageSizeTooLargeError")]
+        assert outbox.deleted == [1, 3]
+        # After a refusal a fresh producer is opened; none is left open.
         assert [(each.sent, each.closed) for each in producers] == [([1, 2], 1), ([3], 1)]
 
-    async def test_sets_nothing_aside_of_a_topic_that_is_forbidden(
-        self, relay: Relay, producers: list[Producer]
+    async def test_sets_no_row_of_a_forbidden_topic_aside(
+        self, relay: Relay, producers: list[FakeProducer]
     ) -> None:
-        queue = Queue()
+        outbox = FakeOutbox()
         rows = [row(9, "a", "closed"), row(10, "b", "closed"), row(11, "a")]
 
-        await relay._send_each_alone(queue, rows)  # type: ignore[arg-type]  # a fake
+        await relay._send_each_alone(outbox, rows)  # type: ignore[arg-type]  # a fake
 
-        assert queue.aside == []
-        assert queue.deleted == [11]
+        assert outbox.set_aside_rows == []
+        assert outbox.deleted == [11]
 
 
 class TestPausing:
-    def test_grows_to_a_bound_however_often_it_failed(self) -> None:
+    def test_doubles_up_to_five_seconds(self) -> None:
         pauses = [relay_module._BACKOFF.pause_s(failures) for failures in (0, 1, 2, 10_000)]
 
         assert pauses == [0.2, 0.4, 0.8, 5.0]
