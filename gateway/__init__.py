@@ -1,1 +1,1 @@
-"""The one HTTP door: public paths in, the services' answers out."""
+"""The gateway: the one public HTTP server, which forwards requests to the services."""

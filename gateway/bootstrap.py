@@ -13,13 +13,13 @@ from chassis.web.app import create_app
 from chassis.web.health import Health
 from gateway.forward import forwarding
 from gateway.openapi import ApiDocument
-from gateway.routes import PUBLIC_ROUTES, Service
+from gateway.routes import PUBLIC_ROUTES, ServiceName
 from gateway.settings import GatewaySettings
 from gateway.upstream import Upstream
 from gateway.watch import ServiceWatch
 
 _TITLE: Final = "Onboarding"
-_DESCRIPTION: Final = "Everything that clients may ask for, behind one door."
+_DESCRIPTION: Final = "All public operations of the services."
 _VERSION: Final = "1"
 
 
@@ -32,7 +32,7 @@ async def build(settings: GatewaySettings, health: Health) -> AsyncIterator[Proc
         title=_TITLE, description=_DESCRIPTION, version=_VERSION, routes=PUBLIC_ROUTES
     )
     async with AsyncExitStack() as closing:
-        upstreams: dict[Service, Upstream] = {}
+        upstreams: dict[ServiceName, Upstream] = {}
         for service, url in _urls(settings).items():
             upstreams[service] = Upstream(service, url, settings, tls)
             closing.push_async_callback(upstreams[service].aclose)
@@ -48,26 +48,26 @@ async def build(settings: GatewaySettings, health: Health) -> AsyncIterator[Proc
                     forwarding(
                         route,
                         upstreams[route.service],
-                        # Only users tells addresses apart; what others don't know can't leak.
-                        secret=secret if route.service is Service.USERS else None,
+                        # The other services do not use the client's address.
+                        secret=secret if route.service is ServiceName.USERS else None,
                         client_timeout_s=settings.client_timeout_s,
                     )
                     for route in PUBLIC_ROUTES
                 ),
             ],
         )
-        # A path with a slash at its end is another path, and not one of the public ones.
+        # A path that ends with a slash is another path, and not a public one.
         app.router.redirect_slashes = False
-        app.openapi = api.merged  # type: ignore[method-assign]  # FastAPI's way to another document
+        app.openapi = api.merged  # type: ignore[method-assign]  # how FastAPI takes another document
         yield ProcessParts(app, [ServiceWatch(upstream, api) for upstream in upstreams.values()])
 
 
-def _urls(settings: GatewaySettings) -> dict[Service, str]:
+def _urls(settings: GatewaySettings) -> dict[ServiceName, str]:
     return {
-        Service.USERS: settings.users_url,
-        Service.ACCOUNTS: settings.accounts_url,
-        Service.AUDIT: settings.audit_url,
-        Service.NOTIFICATION: settings.notification_url,
+        ServiceName.USERS: settings.users_url,
+        ServiceName.ACCOUNTS: settings.accounts_url,
+        ServiceName.AUDIT: settings.audit_url,
+        ServiceName.NOTIFICATION: settings.notification_url,
     }
 
 

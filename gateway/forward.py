@@ -1,4 +1,4 @@
-"""Forwarding: one request to the service that answers it, and the answer back, as both come."""
+"""Forwarding: streams a request to the service that answers it, and the answer back."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from chassis.telemetry import current_traceparent
 from chassis.web.problems import UNAVAILABLE_RETRY_AFTER_S, problem
 from gateway.client_body import ClientBody, ClientNotReading, ClientTooSlow
 from gateway.headers import Edge, Header, to_client, to_service
-from gateway.routes import PublicRoute, Service
+from gateway.routes import PublicRoute, ServiceName
 from gateway.upstream import ServiceFailed, Upstream
 
 _log = structlog.get_logger(__name__)
@@ -22,9 +22,9 @@ _log = structlog.get_logger(__name__)
 def forwarding(
     route: PublicRoute, upstream: Upstream, *, secret: str | None, client_timeout_s: float
 ) -> APIRouter:
-    """Return a router that answers this route from its service.
+    """Return a router that forwards this route to its service.
 
-    ``secret`` is shown to the service, so that it can believe the client's address.
+    With ``secret`` the service trusts the client's address that the gateway sends.
     """
     router = APIRouter()
 
@@ -58,9 +58,9 @@ def _edge(request: Request, secret: str | None) -> Edge:
 
 
 class _Exchange(Response):
-    """The answer to one request: asks the service, and passes on what it says as it says it.
+    """The answer to one request: sends it to the service, and streams the service's answer.
 
-    It ends with the client: one that goes away takes its request to the service along.
+    If the client disconnects, the request to the service is cancelled.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class _Exchange(Response):
         self._target = target
         self._fields = fields
         self._client_timeout_s = client_timeout_s
-        self._begun = False
+        self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = ClientBody(receive, self._client_timeout_s)
         try:
             await body.begin()
-            refusal = await self._while_wanted(body, send)
+            refusal = await self._until_disconnect(body, send)
         except ClientTooSlow:
             refusal = problem(408, "body-too-slow", headers={"Connection": "close"})
         except ClientDisconnect:
@@ -91,24 +91,24 @@ class _Exchange(Response):
         if refusal is not None:
             await refusal(scope, receive, send)
 
-    async def _while_wanted(self, body: ClientBody, send: Send) -> Response | None:
+    async def _until_disconnect(self, body: ClientBody, send: Send) -> Response | None:
         exchange = asyncio.create_task(self._exchange(body, send))
-        gone = asyncio.create_task(body.gone())
+        disconnected = asyncio.create_task(body.disconnected())
         try:
-            await asyncio.wait({exchange, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({exchange, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             exchange.cancel()
-            gone.cancel()
-            await asyncio.wait({exchange, gone})
-        if body.failure is not None and not self._begun:
+            disconnected.cancel()
+            await asyncio.wait({exchange, disconnected})
+        if body.failure is not None and not self._started:
             raise body.failure
         return None if exchange.cancelled() else exchange.result()
 
     async def _exchange(self, body: ClientBody, send: Send) -> Response | None:
-        """Pass on what the service answers; return the refusal if it does not begin to.
+        """Forward the service's answer, or return a problem if the service does not begin one.
 
-        What has begun and breaks off is left unfinished: the server then cuts the connection, so
-        that the client can't take it for whole.
+        An answer that breaks off stays unfinished: the server then closes the connection, so that
+        the client cannot take it for a complete one.
         """
         try:
             async with self._upstream.ask(
@@ -118,12 +118,12 @@ class _Exchange(Response):
         except ServiceFailed as failed:
             if body.failure is None:
                 _log.warning(
-                    "answer broke off" if self._begun else "service failed",
+                    "answer broke off" if self._started else "service failed",
                     to=self._upstream.service,
                     code=failed.code,
                     error=type(failed.__cause__).__qualname__,
                 )
-            return None if self._begun else _refusal(self._upstream.service, failed)
+            return None if self._started else _refusal(self._upstream.service, failed)
         except ClientNotReading:
             _log.warning("client does not read", asked=self._upstream.service)
         return None
@@ -134,7 +134,7 @@ class _Exchange(Response):
             "status": answer.status,
             "headers": to_client(answer.raw_headers),
         }
-        self._begun = True
+        self._started = True
         await send(start)
         async for chunk in answer.content.iter_any():
             try:
@@ -145,8 +145,8 @@ class _Exchange(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _refusal(service: Service, failed: ServiceFailed) -> Response:
+def _refusal(service: ServiceName, failed: ServiceFailed) -> Response:
     headers = {"Retry-After": str(UNAVAILABLE_RETRY_AFTER_S)} if failed.status == 503 else {}
     return problem(
-        failed.status, failed.code, f"the {service} service {failed.did}", headers=headers
+        failed.status, failed.code, f"the {service} service {failed.reason}", headers=headers
     )

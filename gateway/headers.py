@@ -1,4 +1,4 @@
-"""Which header fields go on to a service and back to a client, and which are made here."""
+"""Which header fields are forwarded to a service and to a client, and which the gateway sets."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ _HOP_BY_HOP: Final = frozenset(
         b"upgrade",
     }
 )
-# What only the gateway may say to a service, and what it has settled with the client itself.
-_MADE_HERE: Final = frozenset(
+# Fields that only the gateway may set, or that it has handled itself.
+_SET_BY_GATEWAY: Final = frozenset(
     {
         SECRET,
         b"expect",
@@ -35,13 +35,13 @@ _MADE_HERE: Final = frozenset(
         b"x-request-id",
     }
 )
-# Date is the server's own; that of the service would stand beside it.
-_NOT_BACK: Final = frozenset({SECRET, b"date"})
+# The server adds its own Date; the service's would be a second one.
+_NOT_FOR_CLIENTS: Final = frozenset({SECRET, b"date"})
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What the gateway knows of a request and its client, beyond what the client claims."""
+    """What the gateway itself knows about a request and its client."""
 
     client: str | None
     scheme: str
@@ -51,8 +51,8 @@ class Edge:
     secret: str | None = None
 
     def headers(self) -> list[Header]:
-        """Return the fields that tell a service so."""
-        told = {
+        """Return it as header fields for a service."""
+        fields = {
             "x-forwarded-for": self.client,
             "x-forwarded-proto": self.scheme,
             "x-forwarded-host": self.host,
@@ -62,22 +62,22 @@ class Edge:
             "x-gateway-secret": self.secret,
             "via": "1.1 gateway",
         }
-        return [(name.encode(), value.encode("latin-1")) for name, value in told.items() if value]
+        return [(name.encode(), value.encode("latin-1")) for name, value in fields.items() if value]
 
 
 def to_service(headers: Iterable[Header], edge: Edge) -> list[Header]:
-    """Return a client's fields as a service may see them, with the gateway's own."""
+    """Return the client's fields that a service may see, and the gateway's own."""
     kept = [
         (name, value)
         for name, value in _end_to_end(headers)
-        if name not in _MADE_HERE and not name.startswith(b"x-forwarded-")
+        if name not in _SET_BY_GATEWAY and not name.startswith(b"x-forwarded-")
     ]
     return kept + edge.headers()
 
 
 def to_client(headers: Iterable[Header]) -> list[Header]:
-    """Return a service's fields as a client may see them."""
-    return [(name, value) for name, value in _end_to_end(headers) if name not in _NOT_BACK]
+    """Return the service's fields that a client may see."""
+    return [(name, value) for name, value in _end_to_end(headers) if name not in _NOT_FOR_CLIENTS]
 
 
 def _end_to_end(headers: Iterable[Header]) -> list[Header]:

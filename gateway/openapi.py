@@ -1,10 +1,10 @@
-"""One OpenAPI document out of the services' own: what is public, and what that refers to."""
+"""Merges the services' OpenAPI documents: the public operations, and what they refer to."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from gateway.routes import PublicRoute, Service
+from gateway.routes import PublicRoute, ServiceName
 
 Document = Mapping[str, Any]
 # Where a document keeps a component: its kind (schemas, securitySchemes, …) and its name.
@@ -15,20 +15,20 @@ _COMPONENTS: Final = "#/components/"
 
 
 class ApiDocument:
-    """The merged document, as far as the services' documents are known."""
+    """The merged document of all services whose documents are known."""
 
     def __init__(
         self, *, title: str, description: str, version: str, routes: Iterable[PublicRoute]
     ) -> None:
         self._info = {"title": title, "description": description, "version": version}
         self._routes = tuple(routes)
-        self._known: dict[Service, Document] = {}
+        self._known: dict[ServiceName, Document] = {}
         self._merged = self._merge(self._known)
 
-    def learn(self, service: Service, document: Document) -> None:
-        """Take this as what the service offers from now on.
+    def learn(self, service: ServiceName, document: Document) -> None:
+        """Replace a service's document by this one.
 
-        Anything may be raised by what is no OpenAPI document; then all stays as it was.
+        :raises Exception: of any type, if it is not an OpenAPI document; nothing is changed then
         """
         if self._known.get(service) != document:
             known = {**self._known, service: document}
@@ -36,10 +36,10 @@ class ApiDocument:
             self._known = known
 
     def merged(self) -> dict[str, Any]:
-        """Return one document for the gateway; ``x-missing-services`` are not yet in it."""
+        """Return one document for the gateway; it does not contain ``x-missing-services`` yet."""
         return self._merged
 
-    def _merge(self, known: Mapping[Service, Document]) -> dict[str, Any]:
+    def _merge(self, known: Mapping[ServiceName, Document]) -> dict[str, Any]:
         missing = sorted({route.service for route in self._routes} - known.keys())
         info = dict(self._info)
         if missing:
@@ -55,11 +55,12 @@ class ApiDocument:
 
 
 def merge(
-    documents: Mapping[Service, Document], routes: Iterable[PublicRoute]
+    documents: Mapping[ServiceName, Document], routes: Iterable[PublicRoute]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the paths of these routes and the components they need.
 
-    Components of one name that mean the same are one; others get their service before their name.
+    Components of one name are merged if they are the same; else their service is put before the
+    name.
     """
     operations = {
         route: operation
@@ -72,7 +73,7 @@ def merge(
     }
     clashing = _clashing(documents, needed)
 
-    def naming(service: Service) -> Naming:
+    def naming(service: ServiceName) -> Naming:
         return lambda each: f"{service}.{each[1]}" if each in clashing else each[1]
 
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -89,11 +90,11 @@ def merge(
 
 
 def _operation(document: Document, route: PublicRoute) -> dict[str, Any] | None:
-    path = document.get("paths", {}).get(route.path_there, {})
+    path = document.get("paths", {}).get(route.service_path, {})
     operation: dict[str, Any] | None = path.get(route.method.lower())
-    if operation is None or route.path_there == route.path or "operationId" not in operation:
+    if operation is None or route.service_path == route.path or "operationId" not in operation:
         return operation
-    # Every service has it, and an id is for one operation only.
+    # Every service has this operation, but an id must be unique.
     return operation | {"operationId": f"{route.service}_{operation['operationId']}"}
 
 
@@ -116,16 +117,16 @@ def _reachable(document: Document, operations: Iterable[dict[str, Any]]) -> set[
 
 
 def _clashing(
-    documents: Mapping[Service, Document], needed: Mapping[Service, set[Component]]
+    documents: Mapping[ServiceName, Document], needed: Mapping[ServiceName, set[Component]]
 ) -> set[Component]:
-    """Return the components that are not the same in all services which need them."""
+    """Return the components that differ between the services that need them."""
     definitions: dict[Component, list[Any]] = defaultdict(list)
     for service, components in needed.items():
         for each in components:
             definitions[each].append(_component(documents[service], each))
     clashing: set[Component] = set()
     while True:
-        # Equal words about components that differ do not mean the same, and so on upwards.
+        # A component also differs if it refers to one that differs.
         more = {
             each
             for each, (first, *others) in definitions.items()

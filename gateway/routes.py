@@ -9,8 +9,8 @@ from urllib.parse import quote
 _OPERATORS: Final = "/ops"
 
 
-class Service(StrEnum):
-    """A service behind the gateway; the value is its name."""
+class ServiceName(StrEnum):
+    """A service behind the gateway."""
 
     USERS = "users"
     ACCOUNTS = "accounts"
@@ -22,28 +22,28 @@ class Service(StrEnum):
 class PublicRoute:
     """A method and path template, and the service that answers it.
 
-    The path there is the same, but for the operators': each service has its own ``/ops``, and here
-    they are ``/ops/users`` and so on.
+    The service has the same path, except for operators: each service has its own ``/ops``, which is
+    ``/ops/users`` and so on here.
     """
 
     method: str
     path: str
-    service: Service
+    service: ServiceName
 
     @property
-    def path_there(self) -> str:
+    def service_path(self) -> str:
         """Return the path template at the service."""
         return self.path.replace(f"{_OPERATORS}/{self.service}/", f"{_OPERATORS}/")
 
     def path_for(self, parameters: Mapping[str, Any]) -> str | None:
-        """Return the path to ask the service for, or None where the parameters lead out of it.
+        """Return the path at the service, or None where the parameters would leave it.
 
-        It is made from the template, never passed on as it came: whatever a client writes,
-        encoded or not, stays within the one segment it was matched for.
+        It is made from the template: whatever a client writes, encoded or not, stays within the
+        segment that it matched.
         """
         if any(value in {".", ".."} for value in parameters.values()):
             return None
-        return self.path_there.format_map(
+        return self.service_path.format_map(
             {name: quote(v, safe="") for name, v in parameters.items()}
         )
 
@@ -70,23 +70,23 @@ _OPERATIONS: Final = (
     ("GET", "sequences"),
 )
 
-# The first that fits answers, so a fixed segment stands above a parameter in its place.
+# The first match answers: a fixed segment stands before a parameter in the same position.
 PUBLIC_ROUTES: Final = (
-    PublicRoute("POST", "/users", Service.USERS),
-    PublicRoute("GET", "/users/me", Service.USERS),
-    PublicRoute("GET", "/users/me/tasks", Service.USERS),
-    PublicRoute("GET", "/users/{user_id}", Service.USERS),
-    PublicRoute("POST", "/auth/token", Service.USERS),
-    PublicRoute("GET", "/.well-known/jwks.json", Service.USERS),
-    PublicRoute("GET", "/users/{user_id}/account", Service.ACCOUNTS),
-    PublicRoute("GET", "/accounts/{account_id}", Service.ACCOUNTS),
-    PublicRoute("GET", "/audit/events", Service.AUDIT),
-    PublicRoute("GET", "/audit/events/{record_id}", Service.AUDIT),
-    PublicRoute("GET", "/notifications/deliveries", Service.NOTIFICATION),
-    PublicRoute("POST", "/notifications/deliveries/{delivery_id}/retry", Service.NOTIFICATION),
+    PublicRoute("POST", "/users", ServiceName.USERS),
+    PublicRoute("GET", "/users/me", ServiceName.USERS),
+    PublicRoute("GET", "/users/me/tasks", ServiceName.USERS),
+    PublicRoute("GET", "/users/{user_id}", ServiceName.USERS),
+    PublicRoute("POST", "/auth/token", ServiceName.USERS),
+    PublicRoute("GET", "/.well-known/jwks.json", ServiceName.USERS),
+    PublicRoute("GET", "/users/{user_id}/account", ServiceName.ACCOUNTS),
+    PublicRoute("GET", "/accounts/{account_id}", ServiceName.ACCOUNTS),
+    PublicRoute("GET", "/audit/events", ServiceName.AUDIT),
+    PublicRoute("GET", "/audit/events/{record_id}", ServiceName.AUDIT),
+    PublicRoute("GET", "/notifications/deliveries", ServiceName.NOTIFICATION),
+    PublicRoute("POST", "/notifications/deliveries/{delivery_id}/retry", ServiceName.NOTIFICATION),
     *(
         PublicRoute(method, f"{_OPERATORS}/{service}/{rest}", service)
-        for service in Service
+        for service in ServiceName
         for method, rest in _OPERATIONS
     ),
 )

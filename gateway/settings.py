@@ -1,4 +1,4 @@
-"""What the gateway can be told from its environment."""
+"""The settings of the gateway, read from its environment."""
 
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -9,7 +9,7 @@ _ORIGIN = r"^https?://[^/?#@\s]+/?$"
 
 
 class GatewaySettings(ProcessSettings):
-    """The settings of the gateway, from ``GATEWAY_…``."""
+    """The settings, as ``GATEWAY_…``."""
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_")
 
@@ -25,24 +25,24 @@ class GatewaySettings(ProcessSettings):
     )
     forward_secret: SecretStr = Field(
         min_length=32,
-        description="shows the users service that it is the gateway who names a client's address",
+        description="proves to the users service that the gateway sent the client's address",
     )
 
     max_connections: int = Field(
-        default=100, gt=0, le=10_000, description="connections to each service, at most"
+        default=100, gt=0, le=10_000, description="most connections to each service"
     )
     queue_timeout_s: float = Field(
-        default=1.0, gt=0, description="longest wait for one of those to become free"
+        default=1.0, gt=0, description="longest wait for a free connection"
     )
     connect_timeout_s: float = Field(
         default=2.0, gt=0, description="longest wait for a service to accept a connection"
     )
     # Below half of shutdown_grace_s, which is what requests in flight have at a stop.
     answer_timeout_s: float = Field(
-        default=8.0, gt=0, description="longest silence of a service that owes an answer"
+        default=8.0, gt=0, description="longest wait for the next part of a service's answer"
     )
     client_timeout_s: float = Field(
         default=30.0,
         gt=0,
-        description="a client's time to send its body, and to take each part of an answer",
+        description="time for a client to send its body, and to receive each part of an answer",
     )

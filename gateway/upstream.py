@@ -1,4 +1,4 @@
-"""A service as the gateway reaches it: its own connections, its own time-outs."""
+"""The gateway's client of one service, with its own connections and time-outs."""
 
 import asyncio
 import ssl
@@ -11,30 +11,30 @@ import aiohttp
 from yarl import URL
 
 from gateway.headers import Header
-from gateway.routes import Service
+from gateway.routes import ServiceName
 from gateway.settings import GatewaySettings
 
 # Shorter than the 5 s after which the services' server closes an idle connection: a request sent
-# just then would be lost, and a command is not ours to send again.
+# at that moment would be lost, and the gateway never repeats a command.
 _KEEPALIVE_S: Final = 3.0
-# What aiohttp would add in its own name to what the client said.
+# Fields that aiohttp would add to those of the client.
 _NOT_ADDED: Final = frozenset({"Accept", "Accept-Encoding", "Content-Type", "User-Agent"})
 
 
 @dataclass(eq=False)
 class ServiceFailed(Exception):
-    """A service gave no answer: the status and code to tell so, and what it did in words."""
+    """A service gave no answer: the status and code for the client, and the reason as text."""
 
     status: int
     code: str
-    did: str
+    reason: str
 
 
 class Upstream:
-    """Asks one service. Each has its own connections: a slow one can't use up another's."""
+    """Sends requests to one service. A slow service cannot use up another's connections."""
 
     def __init__(
-        self, service: Service, url: str, settings: GatewaySettings, tls: ssl.SSLContext
+        self, service: ServiceName, url: str, settings: GatewaySettings, tls: ssl.SSLContext
     ) -> None:
         self.service = service
         self._url = url.rstrip("/")
@@ -42,7 +42,7 @@ class Upstream:
         self._free = asyncio.Semaphore(settings.max_connections)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S, ssl=tls),
-            # A jar would keep one person's cookies for another.
+            # A jar would send one client's cookies with the requests of others.
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
                 total=None,
@@ -61,16 +61,16 @@ class Upstream:
         headers: Sequence[Header] = (),
         content: bytes | AsyncIterable[bytes] = b"",
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request, and give its answer once the head is there, with its body still to come.
+        """Send a request, and yield the answer once its head is there; its body is still to come.
 
-        A command is sent once. What is safe to ask twice is asked once more if a connection that
-        was kept turns out to be closed.
+        A command is sent once. A safe request is sent a second time if a kept connection turns out
+        to be closed.
 
         :raises ServiceFailed: no connection, no answer in time, or none that is HTTP; also while
             the answer's body is read
         """
         with _failures():
-            await self._wait_for_place()
+            await self._wait_for_connection()
             try:
                 async with self._session.request(
                     method,
@@ -91,7 +91,7 @@ class Upstream:
                 self._free.release()
 
     async def get(self, path: str) -> tuple[int, bytes]:
-        """Ask for this path on the gateway's own behalf, and return the status and the body.
+        """Get this path for the gateway itself, and return the status and the body.
 
         :raises ServiceFailed: as ``ask``
         """
@@ -101,7 +101,7 @@ class Upstream:
     async def aclose(self) -> None:
         await self._session.close()
 
-    async def _wait_for_place(self) -> None:
+    async def _wait_for_connection(self) -> None:
         try:
             async with asyncio.timeout(self._queue_timeout_s):
                 await self._free.acquire()

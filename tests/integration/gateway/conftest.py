@@ -9,12 +9,12 @@ import structlog
 
 from .toys import Toy, gateway, serving
 
-Logged = Sequence[MutableMapping[str, Any]]
+LogLines = Sequence[MutableMapping[str, Any]]
 
 
 @pytest.fixture(autouse=True)
-def logged() -> Iterator[Logged]:
-    """What was logged, and nothing on the terminal."""
+def log_lines() -> Iterator[LogLines]:
+    """The lines that were logged; nothing is printed."""
     with structlog.testing.capture_logs() as lines:
         yield lines
 
@@ -32,6 +32,6 @@ async def users_url(users: Toy) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def client(users_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway that has nothing but the users service, at its defaults."""
+    """A client of a gateway with default settings, and only the users service behind it."""
     async with gateway(users_url=users_url) as client:
         yield client

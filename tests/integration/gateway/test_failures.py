@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Send
 
-from .conftest import Logged
+from .conftest import LogLines
 from .toys import Toy, connection, gateway, never, respond, serving, tcp_service, until
 
 
@@ -19,14 +19,14 @@ async def begin(request: Request, send: Send) -> None:
 
 def problem_of(response: httpx.Response) -> tuple[int, str, str]:
     assert response.headers["content-type"] == "application/problem+json"
-    told: dict[str, Any] = response.json()
-    assert told["correlation_id"] == response.headers["x-correlation-id"]
-    assert told["status"] == response.status_code
-    return told["status"], told["code"], told["detail"]
+    problem: dict[str, Any] = response.json()
+    assert problem["correlation_id"] == response.headers["x-correlation-id"]
+    assert problem["status"] == response.status_code
+    return problem["status"], problem["code"], problem["detail"]
 
 
 class TestAServiceThatFails:
-    async def test_is_unreachable_where_nobody_listens(self) -> None:
+    async def test_is_unreachable_where_nothing_listens(self) -> None:
         async with gateway() as client:
             response = await client.get("/users/me")
 
@@ -36,12 +36,12 @@ class TestAServiceThatFails:
             "the users service cannot be reached",
         )
 
-    async def test_takes_none_of_the_others_along(self, users_url: str) -> None:
+    async def test_does_not_affect_the_others(self, users_url: str) -> None:
         async with gateway(users_url=users_url) as client:
-            away = await client.get("/audit/events")
-            there = await client.get("/users/me")
+            unreachable = await client.get("/audit/events")
+            reachable = await client.get("/users/me")
 
-        assert (away.status_code, there.status_code) == (502, 200)
+        assert (unreachable.status_code, reachable.status_code) == (502, 200)
 
     async def test_has_not_answered_in_time(self, users: Toy, users_url: str) -> None:
         users.answer = never
@@ -55,15 +55,17 @@ class TestAServiceThatFails:
             "the users service did not answer in time",
         )
 
-    @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-", b"not HTTP at all\r\n"])
-    async def test_gave_no_whole_answer(self, said: bytes) -> None:
-        asked = 0
+    @pytest.mark.parametrize(
+        "answer", [b"", b"HTTP/1.1 200 OK\r\nContent-", b"not HTTP at all\r\n"]
+    )
+    async def test_gave_no_whole_answer(self, answer: bytes) -> None:
+        requests = 0
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal asked
+            nonlocal requests
             await reader.readuntil(b"\r\n\r\n")
-            asked += 1
-            writer.write(said)
+            requests += 1
+            writer.write(answer)
 
         async with tcp_service(serve) as url, gateway(users_url=url) as client:
             response = await client.post("/users", content=b"{}")
@@ -73,12 +75,12 @@ class TestAServiceThatFails:
             "service-answer-broken",
             "the users service gave no whole answer",
         )
-        assert asked == 1  # it may have acted on the first, so there is no second
+        assert requests == 1  # the service may have done it, so it is not sent again
 
     async def test_does_not_take_the_connection_in_time(self) -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
             port = full.getsockname()[1]
-            # Whoever is let in waits to be accepted; then the kernel answers nobody any more.
+            # These connections fill the backlog; then the kernel answers no further one.
             waiting = [
                 asyncio.create_task(asyncio.open_connection("127.0.0.1", port)) for _ in range(3)
             ]
@@ -114,11 +116,11 @@ class TestAServiceThatFails:
         )
         assert second.headers["retry-after"] == "2"
 
-    async def test_is_named_in_the_log_with_the_trail(self, logged: Logged) -> None:
+    async def test_is_named_in_the_log(self, log_lines: LogLines) -> None:
         async with gateway() as client:
             await client.get("/accounts/1")
 
-        failed = next(line for line in logged if line["event"] == "service failed")
+        failed = next(line for line in log_lines if line["event"] == "service failed")
         assert failed["to"] == "accounts"
         assert failed["code"] == "service-unreachable"
 
@@ -128,7 +130,7 @@ class TestAnAnswerThatBreaksOff:
         "framing",
         [b"Content-Length: 1000\r\n\r\nfirst", b"Transfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"],
     )
-    async def test_is_cut_for_the_client_too(self, framing: bytes, logged: Logged) -> None:
+    async def test_is_cut_for_the_client_too(self, framing: bytes, log_lines: LogLines) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\n" + framing)
@@ -137,7 +139,7 @@ class TestAnAnswerThatBreaksOff:
             with pytest.raises(httpx.RemoteProtocolError):
                 await client.get("/users/me")
 
-        assert any(line["event"] == "answer broke off" for line in logged)
+        assert any(line["event"] == "answer broke off" for line in log_lines)
 
     async def test_by_falling_silent_is_cut_too(self, users: Toy, users_url: str) -> None:
         users.answer = begin
@@ -147,7 +149,7 @@ class TestAnAnswerThatBreaksOff:
 
 
 class TestAConnection:
-    async def test_that_broke_serves_nobody_again(self, users: Toy, users_url: str) -> None:
+    async def test_that_broke_is_not_used_again(self, users: Toy, users_url: str) -> None:
         users.answer = never
         async with gateway(users_url=users_url, max_connections=1, answer_timeout_s=1) as client:
             await client.get("/users/me")
@@ -172,28 +174,28 @@ class TestAConnection:
         assert connections == 1
 
     @pytest.mark.parametrize(
-        ("method", "path", "status", "asked"),
+        ("method", "path", "status", "times"),
         [("POST", "/users", 502, 1), ("GET", "/users/me", 200, 2)],
     )
-    async def test_that_turns_out_closed_costs_a_command_its_answer_and_never_a_second_try(
-        self, method: str, path: str, status: int, asked: int
+    async def test_that_turns_out_closed_fails_a_command_and_repeats_a_safe_request(
+        self, method: str, path: str, status: int, times: int
     ) -> None:
-        heard: list[str] = []
+        received: list[str] = []
 
         async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            heard.append((await reader.readuntil(b"\r\n\r\n")).decode().split()[0])
+            received.append((await reader.readuntil(b"\r\n\r\n")).decode().split()[0])
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-            heard.append((await reader.readuntil(b"\r\n\r\n")).decode().split()[0])
+            received.append((await reader.readuntil(b"\r\n\r\n")).decode().split()[0])
 
         async with tcp_service(answer_once) as url, gateway(users_url=url) as client:
             await client.get("/users/me")
             response = await client.request(method, path)
 
         assert response.status_code == status
-        assert heard == ["GET", *[method] * asked]
+        assert received == ["GET", *[method] * times]
 
 
-class TestAnAnswerBeforeTheBodyIsWhole:
+class TestAnAnswerBeforeTheBodyIsComplete:
     async def test_comes_back_at_once(self, users_url: str) -> None:
         async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
@@ -213,7 +215,7 @@ class TestAnAnswerBeforeTheBodyIsWhole:
         assert head.startswith(b"HTTP/1.1 401")
         assert body == b"no"
 
-    async def test_is_cut_when_the_body_then_grows_too_large(self, logged: Logged) -> None:
+    async def test_is_cut_when_the_body_then_grows_too_large(self, log_lines: LogLines) -> None:
         async def begin_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nfirst")
@@ -232,7 +234,7 @@ class TestAnAnswerBeforeTheBodyIsWhole:
                 rest = await reader.read()
 
         assert rest == b""
-        assert [line["event"] for line in logged if line["log_level"] != "info"] == []
+        assert [line["event"] for line in log_lines if line["log_level"] != "info"] == []
 
 
 class TestABodyThatIsTooLarge:
@@ -265,7 +267,7 @@ class TestABodyThatIsTooLarge:
 
 
 class TestASlowClient:
-    async def test_that_does_not_send_its_body_is_told_so_and_let_go(
+    async def test_that_does_not_send_its_body_gets_408_and_is_disconnected(
         self, users: Toy, users_url: str
     ) -> None:
         async with (
@@ -279,19 +281,21 @@ class TestASlowClient:
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "body-too-slow"
         assert users.requests == []
 
-    async def test_that_drips_its_body_has_no_more_time(self, users: Toy, users_url: str) -> None:
+    async def test_that_sends_its_body_byte_by_byte_has_no_more_time(
+        self, users: Toy, users_url: str
+    ) -> None:
         async with (
             gateway(users_url=users_url, client_timeout_s=0.3) as client,
             connection(client) as (reader, writer),
         ):
             writer.write(b"POST /users HTTP/1.1\r\nHost: g\r\nContent-Length: 999\r\n\r\n")
-            dripping = asyncio.create_task(drip(writer))
+            sending = asyncio.create_task(send_slowly(writer))
             answer = await reader.read()
-            dripping.cancel()
+            sending.cancel()
 
         assert answer.startswith(b"HTTP/1.1 408")
 
-    async def test_that_does_not_read_its_answer_is_let_go(
+    async def test_that_does_not_read_its_answer_is_disconnected(
         self, users: Toy, users_url: str
     ) -> None:
         users.answer = flood
@@ -310,15 +314,15 @@ async def flood(request: Request, send: Send) -> None:
         await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
 
 
-async def drip(writer: asyncio.StreamWriter) -> None:
+async def send_slowly(writer: asyncio.StreamWriter) -> None:
     while True:
         writer.write(b"x")
         await asyncio.sleep(0.05)
 
 
-class TestAClientThatGoesAway:
+class TestAClientThatDisconnects:
     @pytest.mark.parametrize("when", ["before the answer", "in the middle of it"])
-    async def test_takes_its_request_along(
+    async def test_cancels_its_request(
         self, users: Toy, client: httpx.AsyncClient, when: str
     ) -> None:
         users.answer = begin if when == "in the middle of it" else never
@@ -329,7 +333,7 @@ class TestAClientThatGoesAway:
                 await reader.readuntil(b"first")
         await until(lambda: users.in_flight == 0)
 
-    async def test_in_the_middle_of_its_body_leaves_nothing_whole_behind(
+    async def test_in_the_middle_of_its_body_leaves_no_complete_request(
         self, users: Toy, client: httpx.AsyncClient
     ) -> None:
         bodies: list[bytes] = []
@@ -345,7 +349,7 @@ class TestAClientThatGoesAway:
 
         assert bodies == []
 
-    async def test_gives_its_place_to_the_next(self, users: Toy, users_url: str) -> None:
+    async def test_frees_its_connection_for_the_next(self, users: Toy, users_url: str) -> None:
         users.answer = never
         async with gateway(users_url=users_url, max_connections=1) as client:
             async with connection(client) as (_, writer):

@@ -14,7 +14,7 @@ def arrived(response: httpx.Response, name: str) -> list[str]:
 
 
 async def ask_raw(client: httpx.AsyncClient, target: str) -> bytes:
-    """Ask for what no client would, and return the answer's bytes."""
+    """Request a target that HTTP clients refuse to send, and return the answer's bytes."""
     async with connection(client) as (reader, writer):
         writer.write(f"GET {target} HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n".encode())
         return await reader.read()
@@ -28,10 +28,10 @@ class TestARequest:
             headers={"Idempotency-Key": "k"},
         )
 
-        told = response.json()
-        assert (told["method"], told["path"]) == ("POST", "/users")
-        assert told["query"] == "a=1&a=%2F+%23&b"
-        assert told["body"] == '{"username": "ann"}'
+        request = response.json()
+        assert (request["method"], request["path"]) == ("POST", "/users")
+        assert request["query"] == "a=1&a=%2F+%23&b"
+        assert request["body"] == '{"username": "ann"}'
         assert arrived(response, "idempotency-key") == ["k"]
         assert arrived(response, "content-length") == ["19"]
 
@@ -40,9 +40,9 @@ class TestARequest:
     ) -> None:
         response = await client.post("/ops/users/parked/0190-a/release?b=1", json={"why": "x"})
 
-        told = response.json()
-        assert (told["method"], told["path"]) == ("POST", "/ops/parked/0190-a/release")
-        assert (told["query"], told["body"]) == ("b=1", '{"why":"x"}')
+        request = response.json()
+        assert (request["method"], request["path"]) == ("POST", "/ops/parked/0190-a/release")
+        assert (request["query"], request["body"]) == ("b=1", '{"why":"x"}')
 
     async def test_without_a_body_has_none_there_either(self, client: httpx.AsyncClient) -> None:
         response = await client.get("/users/me")
@@ -71,7 +71,7 @@ class TestARequest:
         assert arrived(response, "host") == [users_url.removeprefix("http://")]
         assert arrived(response, "x-forwarded-host") == [client.base_url.netloc.decode()]
 
-    async def test_carries_one_trail_to_the_service_and_back(
+    async def test_has_one_correlation_id_at_the_service_and_in_the_answer(
         self, client: httpx.AsyncClient
     ) -> None:
         made = await client.get("/users/me")
@@ -99,18 +99,20 @@ class TestARequest:
         assert [name.encode("latin-1").decode() for name in arrived(response, "x-name")] == ["Zoë"]
         assert len(arrived(response, "x-bytes")) == 1
 
-    async def test_says_nothing_that_its_client_did_not(self, client: httpx.AsyncClient) -> None:
+    async def test_has_no_field_that_its_client_did_not_send(
+        self, client: httpx.AsyncClient
+    ) -> None:
         async with connection(client) as (reader, writer):
             writer.write(b"POST /users HTTP/1.0\r\nContent-Length: 1\r\n\r\nx")
             answer = await reader.read()
 
-        told = json.loads(answer.partition(b"\r\n\r\n")[2])
-        names = {name for name, _ in told["headers"]}
+        request = json.loads(answer.partition(b"\r\n\r\n")[2])
+        names = {name for name, _ in request["headers"]}
         assert names.isdisjoint({"user-agent", "accept", "accept-encoding", "content-type"})
 
 
 class TestTheClientsAddress:
-    async def test_is_what_the_gateway_sees_whatever_the_client_says(
+    async def test_is_the_one_that_the_gateway_sees_and_not_the_one_that_the_client_claims(
         self, client: httpx.AsyncClient
     ) -> None:
         response = await client.get(
@@ -121,7 +123,7 @@ class TestTheClientsAddress:
         assert arrived(response, "x-forwarded-for") == ["127.0.0.1"]
         assert arrived(response, "x-forwarded-proto") == ["http"]
 
-    async def test_is_believed_from_a_trusted_proxy(self, users_url: str) -> None:
+    async def test_is_taken_from_a_trusted_proxy(self, users_url: str) -> None:
         async with gateway(users_url=users_url, trusted_proxies="127.0.0.1") as client:
             response = await client.get(
                 "/users/me",
@@ -133,7 +135,7 @@ class TestTheClientsAddress:
 
 
 class TestTheGatewaysSecret:
-    async def test_is_shown_to_users_alone(self, users_url: str) -> None:
+    async def test_is_sent_to_the_users_service_only(self, users_url: str) -> None:
         async with (
             serving(Toy()) as accounts_url,
             gateway(users_url=users_url, accounts_url=accounts_url) as client,
@@ -157,9 +159,7 @@ class TestTheGatewaysSecret:
 
 
 class TestAnAnswer:
-    async def test_comes_back_as_the_service_gave_it(
-        self, users: Toy, client: httpx.AsyncClient
-    ) -> None:
+    async def test_is_forwarded_unchanged(self, users: Toy, client: httpx.AsyncClient) -> None:
         users.answer = lambda _, send: respond(
             send, 201, b"made", (b"Location", b"/users/7"), (b"Content-Type", b"text/plain")
         )
@@ -171,7 +171,7 @@ class TestAnAnswer:
         assert response.headers.get_list("content-type") == ["text/plain"]
         assert len(response.headers.get_list("date")) == 1
 
-    async def test_that_sends_its_client_elsewhere_does_not_send_the_gateway(
+    async def test_that_is_a_redirect_is_not_followed_by_the_gateway(
         self, users: Toy, client: httpx.AsyncClient
     ) -> None:
         users.answer = lambda _, send: respond(send, 307, b"", (b"Location", b"/metrics"))
@@ -198,18 +198,20 @@ class TestAnAnswer:
 
         assert (response.status_code, response.content) == (204, b"")
 
-    async def test_packed_by_the_service_stays_packed(
+    async def test_that_is_compressed_stays_compressed(
         self, users: Toy, client: httpx.AsyncClient
     ) -> None:
-        packed = bytes.fromhex("1f8b0800000000000003cbc8040086a6106c02000000")
-        users.answer = lambda _, send: respond(send, 200, packed, (b"Content-Encoding", b"gzip"))
+        compressed = bytes.fromhex("1f8b0800000000000003cbc8040086a6106c02000000")
+        users.answer = lambda _, send: respond(
+            send, 200, compressed, (b"Content-Encoding", b"gzip")
+        )
 
         async with client.stream("GET", "/users/me") as response:
             raw = b"".join([chunk async for chunk in response.aiter_raw()])
 
-        assert raw == packed
+        assert raw == compressed
 
-    async def test_sets_cookies_at_its_own_client_alone(
+    async def test_sets_cookies_at_its_own_client_only(
         self, users: Toy, client: httpx.AsyncClient, users_url: str
     ) -> None:
         users.answer = lambda _, send: respond(send, 200, b"", (b"Set-Cookie", b"session=ann"))
@@ -246,12 +248,10 @@ class TestWhatIsNotPublic:
         async with gateway(users_url=users_url, accounts_url=users_url) as client:
             answers = {path: await ask_raw(client, path) for path in NOWHERE}
 
-        assert [path for path, said in answers.items() if b" 404 " not in said] == []
+        assert [path for path, answer in answers.items() if b" 404 " not in answer] == []
         assert users.requests == []
 
-    async def test_what_is_no_plain_segment_is_an_id_and_stays_one(
-        self, client: httpx.AsyncClient
-    ) -> None:
+    async def test_an_odd_segment_is_taken_as_an_id(self, client: httpx.AsyncClient) -> None:
         paths = [
             (await client.get(path)).json()["path"]
             for path in ("/users/me;x", "/users/me%00", "/users/a%3Fb")

@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 @asynccontextmanager
 async def gateway_process(**changes: object) -> AsyncIterator[tuple[Process, httpx.AsyncClient]]:
-    """Run ``python -m gateway`` until it is ready, and give a client of it."""
+    """Run ``python -m gateway``, and yield a client of it once it listens."""
     given = {
         "http_port": 0,
         **{f"{service}_url": AWAY for service in ("users", "accounts", "audit", "notification")},
@@ -50,21 +50,21 @@ async def gateway_process(**changes: object) -> AsyncIterator[tuple[Process, htt
 
 class TestAStop:
     async def test_cuts_off_no_request(self) -> None:
-        go_on = asyncio.Event()
+        may_finish = asyncio.Event()
 
         async def slowly(_request: Request, send: Send) -> None:
             await respond(send, 200, b"first, ", more_body=True)
-            await go_on.wait()
+            await may_finish.wait()
             await send({"type": "http.response.body", "body": b"second"})
 
         users = Toy(answer=slowly)
         async with serving(users) as url, gateway_process(users_url=url) as (process, client):
-            asked = asyncio.create_task(client.get("/users/me"))
+            request = asyncio.create_task(client.get("/users/me"))
             await until(lambda: users.in_flight == 1)
             process.send_signal(signal.SIGTERM)
             await until_refused(client)
-            go_on.set()
-            response = await asked
+            may_finish.set()
+            response = await request
             async with asyncio.timeout(DEADLINE_S):
                 exit_code = await process.wait()
 
@@ -82,7 +82,7 @@ async def until_refused(client: httpx.AsyncClient) -> None:
 
 
 class TestATrace:
-    async def test_goes_on_through_the_gateway(self) -> None:
+    async def test_continues_through_the_gateway(self) -> None:
         trace, span = "a" * 32, "b" * 16
         async with (
             serving(Toy()) as url,
@@ -94,11 +94,11 @@ class TestATrace:
 
         arrived = dict(response.json()["headers"])["traceparent"]
         assert arrived.startswith(f"00-{trace}-")
-        assert span not in arrived  # the service's work hangs below the gateway's
+        assert span not in arrived  # the service's spans are below the gateway's
 
 
 class TestLargeBodies:
-    async def test_pass_both_ways_in_little_memory(self) -> None:
+    async def test_stream_both_ways_in_little_memory(self) -> None:
         size = 64 * MIB
         chunk = b"x" * MIB
         received = 0
@@ -120,7 +120,7 @@ class TestLargeBodies:
             serving(Toy(answer=take_and_give)) as url,
             gateway_process(users_url=url, max_body_bytes=size) as (process, client),
         ):
-            await client.get("/users/nobody/account")
+            await client.get("/users/unknown/account")
             measured = psutil.Process(process.pid)
             before, peak, returned = measured.memory_info().rss, 0, 0
             async with client.stream("POST", "/users", content=upload()) as response:

@@ -1,4 +1,4 @@
-"""The gateway's table against what the services themselves say they answer."""
+"""The gateway's routes are those of the services' own OpenAPI documents."""
 
 from pathlib import Path
 from typing import Any
@@ -11,27 +11,27 @@ import notification_service.bootstrap
 import users_service.bootstrap
 from chassis.web.health import Health
 from gateway.openapi import merge
-from gateway.routes import PUBLIC_ROUTES, Service
+from gateway.routes import PUBLIC_ROUTES, ServiceName
 
-BOOTSTRAPS: dict[Service, Any] = {
-    Service.USERS: users_service.bootstrap,
-    Service.ACCOUNTS: accounts_service.bootstrap,
-    Service.AUDIT: audit_service.bootstrap,
-    Service.NOTIFICATION: notification_service.bootstrap,
+BOOTSTRAPS: dict[ServiceName, Any] = {
+    ServiceName.USERS: users_service.bootstrap,
+    ServiceName.ACCOUNTS: accounts_service.bootstrap,
+    ServiceName.AUDIT: audit_service.bootstrap,
+    ServiceName.NOTIFICATION: notification_service.bootstrap,
 }
 
 
 @pytest.fixture
-async def documents(tmp_path: Path) -> dict[Service, dict[str, Any]]:
-    return {service: await document_of(service, tmp_path) for service in Service}
+async def documents(tmp_path: Path) -> dict[ServiceName, dict[str, Any]]:
+    return {service: await document_of(service, tmp_path) for service in ServiceName}
 
 
-async def document_of(service: Service, directory: Path) -> dict[str, Any]:
-    """Put the service together, without anything it needs at work, and ask what it offers."""
+async def document_of(service: ServiceName, directory: Path) -> dict[str, Any]:
+    """Build the service, without a database or Kafka, and return its OpenAPI document."""
     bootstrap = BOOTSTRAPS[service]
     needed = {
         "environment": "development",
-        "database_url": "postgresql://nobody@127.0.0.1:1/nothing",
+        "database_url": "postgresql://nologin@127.0.0.1:1/nothing",
         "jwks_url": "http://127.0.0.1:1/jwks.json",
         "idempotency_secret": "s" * 32,
         "keys_dir": directory,
@@ -49,21 +49,21 @@ def operations(document: dict[str, Any]) -> set[tuple[str, str]]:
     return {(method.upper(), path) for path, item in document["paths"].items() for method in item}
 
 
-@pytest.mark.parametrize("service", list(Service))
+@pytest.mark.parametrize("service", list(ServiceName))
 async def test_the_public_paths_of_a_service_are_those_that_the_gateway_forwards(
-    service: Service, tmp_path: Path
+    service: ServiceName, tmp_path: Path
 ) -> None:
     offered = operations(await document_of(service, tmp_path))
 
     forwarded = {
-        (route.method, route.path_there) for route in PUBLIC_ROUTES if route.service is service
+        (route.method, route.service_path) for route in PUBLIC_ROUTES if route.service is service
     }
     assert forwarded == offered
     assert ("GET", "/ops/parked") in offered
 
 
 async def test_the_merged_document_has_all_of_them_under_one_authorisation(
-    documents: dict[Service, dict[str, Any]],
+    documents: dict[ServiceName, dict[str, Any]],
 ) -> None:
     paths, components = merge(documents, PUBLIC_ROUTES)
 

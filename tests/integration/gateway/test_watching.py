@@ -4,7 +4,7 @@ from typing import Any
 import httpx
 
 from gateway.openapi import ApiDocument
-from gateway.routes import PUBLIC_ROUTES, Service
+from gateway.routes import PUBLIC_ROUTES, ServiceName
 from gateway.upstream import Upstream
 from gateway.watch import ServiceWatch
 
@@ -22,12 +22,12 @@ def document(title: str) -> dict[str, Any]:
 async def troubles(client: httpx.AsyncClient) -> dict[str, str]:
     response = await client.get("/health/ready")
     assert response.status_code == 200
-    told: dict[str, str] = response.json()["troubles"]
-    return told
+    reasons: dict[str, str] = response.json()["troubles"]
+    return reasons
 
 
 class TestReadiness:
-    async def test_is_the_gateways_own_and_shows_who_is_away(
+    async def test_is_the_gateways_own_and_shows_which_services_are_not_ready(
         self, users: Toy, users_url: str
     ) -> None:
         users.ready = False
@@ -36,13 +36,13 @@ class TestReadiness:
             gateway(watching=True, users_url=users_url, audit_url=audit_url) as client,
         ):
 
-            async def all_looked_at() -> bool:
-                return "not looked at yet" not in (await troubles(client)).values()
+            async def all_checked() -> bool:
+                return "not checked yet" not in (await troubles(client)).values()
 
-            await until_async(all_looked_at)
-            told = await troubles(client)
+            await until_async(all_checked)
+            reasons = await troubles(client)
 
-        assert told == {
+        assert reasons == {
             "users": "not ready",
             "accounts": "cannot be reached",
             "notification": "cannot be reached",
@@ -50,7 +50,7 @@ class TestReadiness:
 
 
 class TestTheMergedDocument:
-    async def test_holds_what_the_services_say_and_names_those_away(
+    async def test_has_the_documents_of_the_services_and_names_those_missing(
         self, users: Toy, users_url: str
     ) -> None:
         users.document = document("Look at yourself")
@@ -78,39 +78,39 @@ class TestTheMergedDocument:
 class TestAWatch:
     async def test_reads_the_document_of_a_service_that_comes_back(self) -> None:
         async with Watched() as it:
-            await it.look()
+            await it.check()
             it.toy.ready, it.toy.document = False, document("two")
-            await it.look()
+            await it.check()
             it.toy.ready = True
-            await it.look()
+            await it.check()
 
         assert it.summary() == "two"
 
     async def test_reads_it_again_after_a_minute_though_nothing_happened(self) -> None:
         async with Watched() as it:
-            await it.look()
+            await it.check()
             it.toy.document = document("two")
-            await it.look()
+            await it.check()
             before = it.summary()
             it.now += 60
-            await it.look()
+            await it.check()
 
         assert (before, it.summary()) == ("one", "two")
 
-    async def test_keeps_the_last_document_when_the_next_is_none(self) -> None:
+    async def test_keeps_the_last_document_when_the_next_is_not_valid(self) -> None:
         async with Watched() as it:
-            await it.look()
+            await it.check()
             for no_document in (None, ["a list"], {"paths": {"/users/me": "what?"}}):
                 it.toy.document = no_document
                 it.now += 60
-                await it.look()
+                await it.check()
 
         assert it.summary() == "one"
         assert it.watch.trouble() is None
 
 
 class Watched:
-    """A watch over one toy, looking when told to, under a clock of the test's."""
+    """A watch over one toy; the test calls ``check`` and sets the clock."""
 
     def __init__(self) -> None:
         self.toy = Toy(document=document("one"))
@@ -120,7 +120,7 @@ class Watched:
 
     async def __aenter__(self) -> "Watched":
         url = await self._serving.__aenter__()
-        self._upstream = Upstream(Service.USERS, url, settings(), ssl.create_default_context())
+        self._upstream = Upstream(ServiceName.USERS, url, settings(), ssl.create_default_context())
         self.watch = ServiceWatch(self._upstream, self.api, monotonic=lambda: self.now)
         return self
 
@@ -128,8 +128,8 @@ class Watched:
         await self._upstream.aclose()
         await self._serving.__aexit__(*error)
 
-    async def look(self) -> None:
-        await self.watch.look()
+    async def check(self) -> None:
+        await self.watch.check()
 
     def summary(self) -> str:
         summary: str = self.api.merged()["paths"]["/users/me"]["get"]["summary"]

@@ -1,4 +1,4 @@
-"""Services to forward to, which do as a test says, and a gateway in front of them."""
+"""Services that a test controls, and a gateway in front of them."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(app: ASGIApp, trusted_proxies: str = "") -> AsyncIterator[str]:
-    """Serve this app on a free port, and give its address."""
+    """Serve this app on a free port, and yield its address."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = _Server(
         uvicorn.Config(
@@ -55,21 +55,21 @@ async def serving(app: ASGIApp, trusted_proxies: str = "") -> AsyncIterator[str]
 
 
 async def echo(request: Request, send: Send) -> None:
-    """Tell the client what has arrived."""
+    """Answer with the request as it arrived."""
     body = b"".join([chunk async for chunk in request.stream()])
     headers = [(name.decode(), value.decode("latin-1")) for name, value in request.headers.raw]
-    told = {
+    received = {
         "method": request.method,
         "path": request.scope["raw_path"].decode(),
         "query": request.scope["query_string"].decode(),
         "headers": headers,
         "body": body.decode(),
     }
-    await respond(send, 200, json.dumps(told).encode())
+    await respond(send, 200, json.dumps(received).encode())
 
 
 async def never(request: Request, _send: Send) -> None:
-    """Say nothing (more) until whoever asks goes away."""
+    """Send nothing (more) until the client disconnects."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -83,7 +83,7 @@ async def respond(
 
 @dataclass
 class Toy:
-    """A service that keeps count of its requests and answers as it is told to."""
+    """A service that counts its requests, and whose answers a test sets."""
 
     answer: Answer = echo
     ready: bool = True
@@ -113,7 +113,7 @@ class Toy:
 async def tcp_service(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[str]:
-    """Serve connections by hand, for what no HTTP server would say; give the address."""
+    """Serve connections without an HTTP server, for broken answers; yield the address."""
 
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -142,15 +142,15 @@ def settings(**changes: Any) -> GatewaySettings:
 
 @asynccontextmanager
 async def gateway(*, watching: bool = False, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """Run a gateway with these settings on a free port, and give a client of it."""
-    told = settings(**changes)
+    """Run a gateway with these settings on a free port, and yield a client of it."""
+    given = settings(**changes)
     health = Health()
-    async with build(told, health) as running:
+    async with build(given, health) as running:
         for component in running.components:
             health.add(component.name, component.trouble, gates=component.gates_readiness)
         watches = [asyncio.create_task(c.run()) for c in running.components if watching]
         async with (
-            serving(running.app, told.trusted_proxies) as url,
+            serving(running.app, given.trusted_proxies) as url,
             httpx.AsyncClient(base_url=url, timeout=DEADLINE_S) as client,
         ):
             yield client
@@ -159,13 +159,13 @@ async def gateway(*, watching: bool = False, **changes: Any) -> AsyncIterator[ht
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
+        while not condition():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.005)
 
 
 async def until_async(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not await condition():  # noqa: ASYNC110 - what is waited for tells nobody
+        while not await condition():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.005)
 
 
@@ -173,7 +173,7 @@ async def until_async(condition: Callable[[], Awaitable[bool]]) -> None:
 async def connection(
     client: httpx.AsyncClient,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Connect to where this client would, for what no client would say or stand."""
+    """Open a TCP connection to this client's server, for requests that no HTTP client sends."""
     host, port = client.base_url.host, client.base_url.port
     reader, writer = await asyncio.open_connection(host, port)
     try:

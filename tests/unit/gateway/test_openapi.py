@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 
 from gateway.openapi import ApiDocument, merge
-from gateway.routes import PublicRoute, Service
+from gateway.routes import PublicRoute, ServiceName
 
-ME = PublicRoute("GET", "/users/me", Service.USERS)
-ACCOUNT = PublicRoute("GET", "/accounts/{account_id}", Service.ACCOUNTS)
+ME = PublicRoute("GET", "/users/me", ServiceName.USERS)
+ACCOUNT = PublicRoute("GET", "/accounts/{account_id}", ServiceName.ACCOUNTS)
 SCHEMA = "#/components/schemas/"
 
 
@@ -42,17 +42,17 @@ class TestMerge:
         users = document("/users/me", "User", User={"type": "object"})
         users["paths"]["/ops/parked"] = users["paths"]["/users/me"]
 
-        paths, _ = merge({Service.USERS: users}, [ME])
+        paths, _ = merge({ServiceName.USERS: users}, [ME])
 
         assert list(paths) == ["/users/me"]
 
-    def test_an_operation_is_filed_under_its_service_unless_that_files_it_itself(self) -> None:
+    def test_an_operation_is_tagged_with_its_service_unless_it_has_a_tag(self) -> None:
         users = document("/users/me", "User", User={})
 
         accounts = document(ACCOUNT.path, "Account", Account={})
         accounts["paths"][ACCOUNT.path]["get"]["tags"] = ["money"]
 
-        paths, _ = merge({Service.USERS: users, Service.ACCOUNTS: accounts}, [ME, ACCOUNT])
+        paths, _ = merge({ServiceName.USERS: users, ServiceName.ACCOUNTS: accounts}, [ME, ACCOUNT])
 
         assert paths["/users/me"]["get"]["summary"] == "of /users/me"
         assert paths["/users/me"]["get"]["tags"] == ["users"]
@@ -67,16 +67,16 @@ class TestMerge:
             Hidden={"type": "integer"},
         )
 
-        _, components = merge({Service.USERS: users}, [ME])
+        _, components = merge({ServiceName.USERS: users}, [ME])
 
         assert components["schemas"].keys() == {"User", "Task"}
 
-    def test_a_component_that_refers_to_itself_ends_somewhere(self) -> None:
+    def test_a_component_that_refers_to_itself_is_followed_once(self) -> None:
         users = document(
             "/users/me", "Task", Task={"properties": {"after": {"$ref": SCHEMA + "Task"}}}
         )
 
-        _, components = merge({Service.USERS: users}, [ME])
+        _, components = merge({ServiceName.USERS: users}, [ME])
 
         assert components["schemas"].keys() == {"Task"}
 
@@ -84,7 +84,9 @@ class TestMerge:
         users = document("/users/me", "Problem", Problem={"type": "object"})
         accounts = document(ACCOUNT.path, "Problem", Problem={"type": "object"})
 
-        _, components = merge({Service.USERS: users, Service.ACCOUNTS: accounts}, [ME, ACCOUNT])
+        _, components = merge(
+            {ServiceName.USERS: users, ServiceName.ACCOUNTS: accounts}, [ME, ACCOUNT]
+        )
 
         assert components["schemas"] == {"Problem": {"type": "object"}}
 
@@ -92,7 +94,9 @@ class TestMerge:
         users = document("/users/me", "View", View={"title": "a user"})
         accounts = document(ACCOUNT.path, "View", View={"title": "an account"})
 
-        paths, components = merge({Service.USERS: users, Service.ACCOUNTS: accounts}, [ME, ACCOUNT])
+        paths, components = merge(
+            {ServiceName.USERS: users, ServiceName.ACCOUNTS: accounts}, [ME, ACCOUNT]
+        )
 
         assert components["schemas"] == {
             "users.View": {"title": "a user"},
@@ -101,12 +105,14 @@ class TestMerge:
         assert answer_of(paths, "/users/me") == "users.View"
         assert answer_of(paths, ACCOUNT.path) == "accounts.View"
 
-    def test_equal_words_about_what_differs_are_not_the_same(self) -> None:
+    def test_a_component_that_refers_to_one_that_differs_differs_too(self) -> None:
         page = {"items": {"$ref": SCHEMA + "Item"}}
         users = document("/users/me", "Page", Page=page, Item={"title": "a task"})
         accounts = document(ACCOUNT.path, "Page", Page=page, Item={"title": "an entry"})
 
-        paths, components = merge({Service.USERS: users, Service.ACCOUNTS: accounts}, [ME, ACCOUNT])
+        paths, components = merge(
+            {ServiceName.USERS: users, ServiceName.ACCOUNTS: accounts}, [ME, ACCOUNT]
+        )
 
         assert answer_of(paths, "/users/me") == "users.Page"
         assert components["schemas"]["users.Page"] == {"items": {"$ref": SCHEMA + "users.Item"}}
@@ -119,29 +125,33 @@ class TestMerge:
         users = document("/users/me", "Either", Either=either, View={"title": "a user"})
         accounts = document(ACCOUNT.path, "View", View={"title": "an account"})
 
-        _, components = merge({Service.USERS: users, Service.ACCOUNTS: accounts}, [ME, ACCOUNT])
+        _, components = merge(
+            {ServiceName.USERS: users, ServiceName.ACCOUNTS: accounts}, [ME, ACCOUNT]
+        )
 
         assert components["schemas"]["Either"]["discriminator"]["mapping"] == {
             "a": SCHEMA + "users.View"
         }
 
-    def test_one_authorisation_serves_all_services_that_mean_the_same_by_it(self) -> None:
+    def test_an_authorisation_that_is_the_same_in_all_services_is_there_once(self) -> None:
         bearer: dict[str, list[str]] = {"Bearer": []}
         users = document("/users/me", "View", [bearer], View={})
         accounts = document(ACCOUNT.path, "View", [bearer], View={})
 
-        paths, components = merge({Service.USERS: users, Service.ACCOUNTS: accounts}, [ME, ACCOUNT])
+        paths, components = merge(
+            {ServiceName.USERS: users, ServiceName.ACCOUNTS: accounts}, [ME, ACCOUNT]
+        )
 
         assert components["securitySchemes"] == {"Bearer": {"type": "oauth2"}}
         assert paths["/users/me"]["get"]["security"] == [{"Bearer": []}]
 
-    def test_authorisations_that_differ_are_told_apart(self) -> None:
+    def test_authorisations_that_differ_get_their_service_before_their_name(self) -> None:
         bearer: dict[str, list[str]] = {"Bearer": []}
         users = document("/users/me", "View", [bearer], View={})
         accounts = document(ACCOUNT.path, "View", [bearer], View={})
         accounts["components"]["securitySchemes"]["Bearer"] = {"type": "http"}
 
-        paths, _ = merge({Service.USERS: users, Service.ACCOUNTS: accounts}, [ME, ACCOUNT])
+        paths, _ = merge({ServiceName.USERS: users, ServiceName.ACCOUNTS: accounts}, [ME, ACCOUNT])
 
         assert paths["/users/me"]["get"]["security"] == [{"users.Bearer": []}]
 
@@ -152,8 +162,8 @@ def api() -> ApiDocument:
 
 
 class TestApiDocument:
-    def test_it_says_which_services_are_not_in_it_yet(self, api: ApiDocument) -> None:
-        api.learn(Service.USERS, document("/users/me", "User", User={}))
+    def test_it_names_the_services_that_are_not_in_it_yet(self, api: ApiDocument) -> None:
+        api.learn(ServiceName.USERS, document("/users/me", "User", User={}))
 
         merged = api.merged()
 
@@ -162,19 +172,19 @@ class TestApiDocument:
         assert list(merged["paths"]) == ["/users/me"]
 
     def test_a_service_may_change_what_it_offers(self, api: ApiDocument) -> None:
-        api.learn(Service.USERS, document("/users/me", "User", User={"title": "old"}))
+        api.learn(ServiceName.USERS, document("/users/me", "User", User={"title": "old"}))
 
-        api.learn(Service.USERS, document("/users/me", "User", User={"title": "new"}))
+        api.learn(ServiceName.USERS, document("/users/me", "User", User={"title": "new"}))
 
         assert api.merged()["components"]["schemas"]["User"] == {"title": "new"}
 
     def test_what_is_no_document_leaves_the_last_one_in_place(self, api: ApiDocument) -> None:
-        api.learn(Service.USERS, document("/users/me", "User", User={}))
+        api.learn(ServiceName.USERS, document("/users/me", "User", User={}))
         dangling = document("/users/me", "Nowhere")
 
         with pytest.raises(KeyError):
-            api.learn(Service.USERS, dangling)
-        api.learn(Service.ACCOUNTS, document(ACCOUNT.path, "Account", Account={}))
+            api.learn(ServiceName.USERS, dangling)
+        api.learn(ServiceName.ACCOUNTS, document(ACCOUNT.path, "Account", Account={}))
 
         assert api.merged()["x-missing-services"] == []
         assert api.merged()["components"]["schemas"].keys() == {"User", "Account"}
