@@ -1,4 +1,4 @@
-"""Puts the service together, read from top to bottom."""
+"""Builds the service from its parts; read it from top to bottom."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -46,7 +46,7 @@ SERVICE: Final = Service(
 
 @asynccontextmanager
 async def build(settings: AccountsSettings, health: Health) -> AsyncIterator[ProcessParts]:
-    """Open what the service needs, yield its parts, and close it again."""
+    """Open what the service needs, yield its parts, and close everything at the end."""
     async with wire(SERVICE, settings, health) as wiring:
         read_account = ReadAccount(PostgresAccountViews(wiring.engine))
         yield wiring.parts(routes(read_account, signed_in=wiring.signed_in))

@@ -1,4 +1,4 @@
-"""What the accounts service can be told from its environment, beside what every service can."""
+"""The settings of the accounts service."""
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict

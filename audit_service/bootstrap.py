@@ -1,4 +1,4 @@
-"""Puts the service together, read from top to bottom."""
+"""Builds the service from its parts; read it from top to bottom."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -41,6 +41,6 @@ SERVICE: Final = Service(
 
 @asynccontextmanager
 async def build(settings: AuditSettings, health: Health) -> AsyncIterator[ProcessParts]:
-    """Open what the service needs, yield its parts, and close it again."""
+    """Open what the service needs, yield its parts, and close everything at the end."""
     async with wire(SERVICE, settings, health) as wiring:
         yield wiring.parts(routes(Records(wiring.engine), wiring.operator))

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import registry, relationship
 
 from accounts_service.adapters.tables import PERSONAL, accounts, ledger_entries
-from accounts_service.application.integration_events import Event, translate
+from accounts_service.application.integration_events import translate
 from accounts_service.domain.account import Account, Transaction
 from accounts_service.domain.errors import AccountExists
 from chassis.persistence import tables
@@ -41,14 +41,8 @@ class MappedEntry:
 
 class MappedOutboxRow:
     def __init__(self, row: OutboxRow) -> None:
-        self.id = row.id
-        self.aggregatetype = row.topic
-        self.aggregateid = row.subject
-        self.type = row.type
-        self.sequence = row.sequence
-        self.payload = row.payload
-        self.headers = row.headers
-        self.created_at = row.created_at
+        for name, value in row.items():
+            setattr(self, name, value)
 
 
 mapper = registry()
@@ -85,7 +79,7 @@ class OrmAccounts:
         account.kind = PERSONAL
         self.session.add(account)
         self.session.add_all(MappedEntry(account, each) for each in account.take_transactions())
-        self._tell(account)
+        self._publish(account)
 
     async def load(self, ids: Sequence[UUID]) -> Sequence[MappedAccount]:
         wanted = select(MappedAccount).where(accounts.c.id == func.any(bindparam("ids", ids)))
@@ -100,19 +94,8 @@ class OrmAccounts:
                 raise AccountExists from error
             raise
 
-    def _tell(self, account: Account) -> None:
-        for happened in account.take_events():
-            assert isinstance(happened, Event)
-            told = translate(happened)
-            if told is not None:
-                account.sequence += 1
-                self._outbox.append(
-                    told,
-                    topic=ACCOUNTS_ACCOUNT,
-                    subject=account.id,
-                    sequence=account.sequence,
-                    occurred_at=happened.occurred_at,
-                )
+    def _publish(self, account: Account) -> None:
+        self._outbox.append_events_of(account, topic=ACCOUNTS_ACCOUNT, translate=translate)
 
 
 class OrmBulkAccounts(OrmAccounts):
@@ -127,7 +110,7 @@ class OrmBulkAccounts(OrmAccounts):
         account.kind = PERSONAL
         for each in account.take_transactions():
             self._entries.append(_columns(MappedEntry(account, each)))
-        self._tell(account)
+        self._publish(account)
         self._accounts.append(_columns(account) | {"version": 1})
 
     async def flush(self) -> None:

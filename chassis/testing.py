@@ -1,13 +1,26 @@
-"""What tests of any service may use: waiting for a condition, a clock to set, records to feed."""
+"""The public fakes of the chassis, for tests: a clock, records, repositories, a transactor."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
+from uuid import UUID
 
 from chassis.consuming.chunk import Chunk
 from chassis.consuming.records import Record
+from chassis.domain import Aggregate, DomainError, DomainEvent
+from chassis.persistence.idempotency_keys import KEEP, ScopedKey, StoredAnswer
+from chassis.persistence.outbox import Outbox, Translate
+from chassis.persistence.transactor import Work
 from contracts.envelope import EncodedEvent
+from contracts.topics import Topic
+
+A = TypeVar("A", bound=Aggregate)
+S = TypeVar("S")
+T = TypeVar("T")
+W = TypeVar("W", bound=Work)
 
 
 async def eventually(
@@ -17,7 +30,7 @@ async def eventually(
     every_s: float = 0.05,
     despite: tuple[type[Exception], ...] = (),
 ) -> None:
-    """Wait until it holds; an exception named in ``despite`` counts as a no.
+    """Wait until the condition holds; an exception in ``despite`` means that it does not yet.
 
     :raises TimeoutError: it did not hold in time
     """
@@ -32,7 +45,7 @@ async def eventually(
 
 
 class Clock:
-    """Tells the time that it was set to."""
+    """A clock that stands still until it is moved."""
 
     def __init__(self, now: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._now = now
@@ -47,7 +60,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class FakeRecord:
-    """A record as if Kafka had given it."""
+    """A record as a consumer receives it from Kafka."""
 
     topic: str
     partition: int
@@ -62,7 +75,7 @@ class FakeRecord:
 
 
 def chunk_of(records: Sequence[Record], *, begin: int | None = None, epoch: int = 1) -> Chunk:
-    """Make the chunk that a fetch of these records would have made."""
+    """Return the chunk that a fetch of these records returns."""
     first, last = records[0], records[-1]
     return Chunk(
         first.topic,
@@ -75,7 +88,7 @@ def chunk_of(records: Sequence[Record], *, begin: int | None = None, epoch: int 
 
 
 class FakeChunkSource:
-    """A feed of chunks by hand: the partition stays ours until it is ``revoked``."""
+    """A source whose partition is assigned until ``revoked`` is set."""
 
     def __init__(self) -> None:
         self.revoked = False
@@ -96,3 +109,79 @@ class FakeChunkSource:
 
     def end(self, chunk: Chunk, next_offset: int | None) -> None:
         self.done = next_offset
+
+
+class InMemoryAggregates(Generic[A]):
+    """Aggregates of one kind in a dictionary, saved and loaded as by ``AggregateTable``.
+
+    :param stored: what has been committed
+    :param unique: the error to raise if two aggregates have the same value, and the value
+    """
+
+    def __init__(
+        self,
+        stored: dict[UUID, A],
+        outbox: Outbox,
+        *,
+        topic: Topic,
+        translate: Translate,
+        unique: Mapping[type[DomainError], Callable[[A], object]] | None = None,
+    ) -> None:
+        self._stored = stored
+        self._outbox = outbox
+        self._topic = topic
+        self._translate = translate
+        self._unique = unique or {}
+        self._saved: dict[UUID, A] = {}
+
+    def save(self, aggregate: A, /) -> list[DomainEvent]:
+        self._saved[aggregate.id] = aggregate
+        return self._outbox.append_events_of(
+            aggregate, topic=self._topic, translate=self._translate
+        )
+
+    async def load(self, ids: Iterable[UUID], /) -> Mapping[UUID, A]:
+        known = self._stored | self._saved
+        return {id_: known[id_] for id_ in ids if id_ in known}
+
+    async def flush(self) -> None:
+        saved, self._saved = self._saved, {}
+        for aggregate in saved.values():
+            for error, value_of in self._unique.items():
+                others = (each for id_, each in self._stored.items() if id_ != aggregate.id)
+                if any(value_of(each) == value_of(aggregate) for each in others):
+                    raise error
+            aggregate.version += 1
+            self._stored[aggregate.id] = aggregate
+
+
+class InMemoryTransactor(Generic[S, W]):
+    """Runs one body at a time, on a copy of what is stored; keeps the copy if nothing failed."""
+
+    def __init__(self, stored: S, open_work: Callable[[S], W]) -> None:
+        self.stored = stored
+        self._open_work = open_work
+        self._lock = asyncio.Lock()
+
+    async def __call__(self, body: Callable[[W], Awaitable[T]], /) -> T:
+        async with self._lock:
+            copy = deepcopy(self.stored)
+            work = self._open_work(copy)
+            result = await body(work)
+            await work.flush()
+            self.stored = copy
+            return result
+
+
+class InMemoryIdempotencyKeys:
+    """Keys and answers in a dictionary, for one transaction at a time."""
+
+    def __init__(self) -> None:
+        self._answers: dict[ScopedKey, tuple[StoredAnswer, datetime]] = {}
+
+    async def claim(self, key: ScopedKey, now: datetime) -> StoredAnswer | None:
+        known = self._answers.get(key)
+        return known[0] if known and known[1] > now - KEEP else None
+
+    async def remember(self, key: ScopedKey, answer: StoredAnswer, now: datetime) -> None:
+        self._answers[key] = (answer, now)

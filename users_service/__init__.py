@@ -1,1 +1,1 @@
-"""The users service: people, their passwords and tokens, and their tasks."""
+"""The users service: users, their passwords and tokens, and their tasks."""

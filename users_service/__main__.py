@@ -1,4 +1,4 @@
-"""``python -m users_service`` serves; with a command it prepares what the service needs."""
+"""``python -m users_service`` serves; its commands migrate, make keys and create operators."""
 
 import asyncio
 from pathlib import Path
@@ -21,7 +21,7 @@ cli = service_command_line(SERVICE, build)
 
 @cli.command("rotate-keys")
 def rotate_keys() -> None:
-    """Make a new key to sign access tokens with; the older ones go on verifying theirs."""
+    """Make a new key for signing access tokens. Older keys still verify the tokens they signed."""
     settings = read_settings(UsersSettings)
     kid = new_id()
     add_key(settings.keys_dir, kid)
@@ -35,10 +35,10 @@ def rotate_keys() -> None:
     "--password-file",
     required=True,
     type=click.Path(path_type=Path),
-    help="File whose one line is the password.",
+    help="A file with the password as its only line.",
 )
 def create_operator_command(username: str, email: str, password_file: Path) -> None:
-    """Create someone who runs the system; one who is there already stays as they are."""
+    """Create an operator. One who exists already is not changed."""
     settings = read_settings(UsersSettings)
     try:
         password = Password.parse(password_file.read_text().rstrip("\r\n"))
@@ -52,7 +52,9 @@ def create_operator_command(username: str, email: str, password_file: Path) -> N
         created = asyncio.run(create_operator(settings, name, address, password))
     except UserError as error:
         _refuse(f"{error.code}: {error}")
-    click.echo(f"{username}: {'created' if created else 'is an operator already, left as is'}")
+    click.echo(
+        f"{username}: {'created' if created else 'is an operator already and was not changed'}"
+    )
 
 
 def _refuse(why: str) -> NoReturn:

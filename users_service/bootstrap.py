@@ -1,4 +1,4 @@
-"""Puts the service together, read from top to bottom."""
+"""Builds the service from its parts; read it from top to bottom."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -30,17 +30,17 @@ from users_service.adapters.postgres_sign_in_attempts import PostgresSignInAttem
 from users_service.adapters.postgres_views import PostgresViews
 from users_service.adapters.signing_keys import SigningKeys
 from users_service.application.create_onboarding_tasks import CreateOnboardingTasksHandler
-from users_service.application.create_operator import CreateOperator, CreateOperatorHandler
+from users_service.application.create_operator import CreateOperatorHandler
 from users_service.application.ports import UsersWork
-from users_service.application.queries import ProfileOf, TasksOf
 from users_service.application.sign_in import SignInHandler, SignInLimits
 from users_service.application.sign_up import SignUpHandler
 from users_service.domain.errors import UsernameIsTaken
+from users_service.domain.user import Identity
 from users_service.domain.user import Role as UserRole
 from users_service.domain.values import EmailAddress, Password, Username
 from users_service.entrypoints.agents import subscribers
 from users_service.entrypoints.client_network import client_network
-from users_service.entrypoints.http import UseCases, routes
+from users_service.entrypoints.http import routes
 from users_service.settings import UsersSettings
 
 
@@ -75,7 +75,7 @@ SERVICE: Final = Service(
 
 @asynccontextmanager
 async def build(settings: UsersSettings, health: Health) -> AsyncIterator[ProcessParts]:
-    """Open what the service needs, yield its parts, and close it again."""
+    """Open what the service needs, yield its parts, and close everything at the end."""
     keys = SigningKeys(
         settings.keys_dir,
         published_ahead=timedelta(seconds=settings.keys_published_ahead_s),
@@ -92,26 +92,23 @@ async def build(settings: UsersSettings, health: Health) -> AsyncIterator[Proces
             lifetime=timedelta(seconds=settings.access_token_lifetime_s),
         )
         with closing(_hasher(settings)) as hasher:
-            use_cases = UseCases(
-                sign_up=SignUpHandler(new_id, utc_now),
-                sign_in=SignInHandler(
-                    views=views,
-                    hasher=hasher,
-                    tokens=tokens,
-                    attempts=PostgresSignInAttempts(wiring.engine, settings.idempotency_secret),
-                    limits=SignInLimits(
-                        per_name=settings.sign_ins_per_name,
-                        per_network=settings.sign_ins_per_network,
-                        window=timedelta(seconds=settings.sign_in_window_s),
-                    ),
-                    transact=wiring.transactor,
-                    now=utc_now,
+            sign_in = SignInHandler(
+                views=views,
+                hasher=hasher,
+                tokens=tokens,
+                attempts=PostgresSignInAttempts(wiring.engine, settings.idempotency_secret),
+                limits=SignInLimits(
+                    per_name=settings.sign_ins_per_name,
+                    per_network=settings.sign_ins_per_network,
+                    window=timedelta(seconds=settings.sign_in_window_s),
                 ),
-                profile_of=ProfileOf(views),
-                tasks_of=TasksOf(views),
+                transact=wiring.transactor,
+                now=utc_now,
             )
             router = routes(
-                use_cases,
+                sign_up=SignUpHandler(new_id, utc_now),
+                sign_in=sign_in,
+                views=views,
                 hasher=hasher,
                 published_keys=keys.published,
                 once=idempotent(wiring.transactor, secret=settings.idempotency_secret, now=utc_now),
@@ -124,20 +121,20 @@ async def build(settings: UsersSettings, health: Health) -> AsyncIterator[Proces
 async def create_operator(
     settings: UsersSettings, username: Username, email: EmailAddress, password: Password
 ) -> bool:
-    """Create an operator; return False if there is one of that name, who stays as they are.
+    """Create an operator; return False, and change nothing, if one has that username already.
 
-    :raises UsernameIsTaken: by someone who is no operator
-    :raises EmailIsTaken: by someone of another name
+    :raises UsernameIsTaken: by a user who is no operator
+    :raises EmailIsTaken: by a user with another username
     """
     hasher = _hasher(settings)
     handler = CreateOperatorHandler(new_id, utc_now)
     try:
-        command = CreateOperator(username, email, await hasher.hash(password))
+        identity = Identity(username, email, await hasher.hash(password))
     finally:
         hasher.close()
     async with pool(settings, f"{SERVICE.name}-command") as engine:
         try:
-            await Transactor(engine, _open_work)(lambda work: handler(work, command))
+            await Transactor(engine, _open_work)(lambda work: handler(work, identity))
         except UsernameIsTaken:
             known = await PostgresViews(engine).credentials_of(username)
             if known is None or UserRole.OPERATOR not in known.roles:

@@ -1,4 +1,4 @@
-"""What the users service can be told from its environment, beside what every service can."""
+"""The settings of the users service."""
 
 from pathlib import Path
 
@@ -24,11 +24,11 @@ class UsersSettings(ServiceSettings):
         description="time that readers have to fetch a new key before it signs",
     )
     access_token_lifetime_s: int = Field(
-        default=900, gt=0, le=86_400, description="how long an access token is good for"
+        default=900, gt=0, le=86_400, description="how long an access token is valid"
     )
     gateway_secret: SecretStr = Field(
         min_length=32,
-        description="who sends it as X-Gateway-Secret is believed its X-Forwarded-For",
+        description="the gateway sends it as X-Gateway-Secret; only then its X-Forwarded-For counts",
     )
 
     # OWASP Password Storage Cheat Sheet: m = 19 MiB, t = 2, p = 1.

@@ -1,1 +1,1 @@
-"""How it is kept: in PostgreSQL, and in memory for tests."""
+"""The ports implemented: with PostgreSQL, and in memory for tests."""

@@ -1,4 +1,4 @@
-"""Accounts and their ledger in PostgreSQL, and the unit of work that they are saved in."""
+"""Accounts and their ledger in PostgreSQL, and the unit of work that saves them."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -9,24 +9,24 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts_service.adapters.tables import PERSONAL, accounts, ledger_entries
-from accounts_service.application.integration_events import Event, translate
+from accounts_service.application import integration_events
 from accounts_service.domain.account import Account, Transaction
 from accounts_service.domain.errors import AccountExists
 from chassis.domain import DomainError
 from chassis.persistence.aggregate_table import AggregateTable
 from chassis.persistence.bulk import insert_rows
 from chassis.persistence.outbox import Outbox
-from contracts.events import IntegrationEvent
 from contracts.topics import ACCOUNTS_ACCOUNT
 
 SOURCE = "/accounts"
 
 
 class PostgresAccounts(AggregateTable[Account]):
-    """Personal accounts. What was posted to them is written after them, as entries."""
+    """Personal accounts. Their new transactions are written after them, as ledger entries."""
 
     table = accounts
     topic = ACCOUNTS_ACCOUNT
+    translate = staticmethod(integration_events.translate)
     conflicts: ClassVar[Mapping[str, type[DomainError]]] = {"accounts_user_id_key": AccountExists}
 
     def to_row(self, aggregate: Account) -> dict[str, Any]:
@@ -50,9 +50,6 @@ class PostgresAccounts(AggregateTable[Account]):
             version=row.version,
             sequence=row.sequence,
         )
-
-    def translate(self, event: Event) -> IntegrationEvent | None:
-        return translate(event)
 
     async def flush(self) -> None:
         entries = [

@@ -1,4 +1,4 @@
-"""Accounts to look at, each read with its latest transactions in one round trip."""
+"""Reads accounts, each with its latest transactions in one round trip."""
 
 from typing import Any, Final
 from uuid import UUID
@@ -33,7 +33,7 @@ _VIEW: Final = (
         accounts.c.opened_at,
         *_latest.c,
     )
-    # Opening an account posts to it, so there is no account without a row here.
+    # Every account has a transaction from its opening, so the join loses no account.
     .join_from(accounts, _latest, true())
     .where(accounts.c.kind == PERSONAL)
     .order_by(_latest.c.position.desc())

@@ -1,4 +1,4 @@
-"""The service's tables. Why the ledger looks so: docs/decisions/0002-ledger-shape.md."""
+"""The service's tables. docs/decisions/0002-ledger-shape.md explains the ledger."""
 
 from sqlalchemy import (
     BigInteger,
@@ -35,8 +35,8 @@ accounts = Table(
     Column("sequence", BigInteger, nullable=False, comment="of the last event published"),
     CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
     CheckConstraint("balance >= 0", name="balance"),
-    # The house's accounts take part in everything: a balance to update would be a row that
-    # everybody waits for.
+    # The house's accounts take part in every transaction. If they had a balance to update, all
+    # transactions would wait for one row.
     CheckConstraint(
         f"num_nulls(user_id, balance, last_position)"
         f" = CASE kind WHEN '{PERSONAL}' THEN 0 ELSE 3 END",

@@ -1,1 +1,1 @@
-"""What the service can do, and what it needs for that."""
+"""The use cases of the accounts service, one in each file, and the ports they need."""

@@ -1,4 +1,4 @@
-"""What others are told of what happens here, and what they are not."""
+"""Which domain events are published, and as which integration events."""
 
 from typing import assert_never
 
@@ -10,7 +10,7 @@ Event = AccountOpened
 
 
 def translate(event: Event) -> IntegrationEvent | None:
-    """Say a domain event in the contract's words, or return None to keep it to ourselves."""
+    """Return the integration event that publishes a domain event; None if it is not published."""
     match event:
         case AccountOpened():
             return AccountOpenedV1(

@@ -1,17 +1,11 @@
 """Open an account: every user has one from the start."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from accounts_service.application.ports import AccountsWork
 from accounts_service.domain.account import Account
-
-
-@dataclass(frozen=True, slots=True)
-class OpenAccount:
-    user_id: UUID
 
 
 class OpenAccountHandler:
@@ -22,14 +16,14 @@ class OpenAccountHandler:
         self._now = now
         self._currency = currency
 
-    async def __call__(self, work: AccountsWork, command: OpenAccount) -> UUID:
+    async def __call__(self, work: AccountsWork, user_id: UUID) -> UUID:
         """Return the new account's id.
 
         :raises AccountExists: when the work is flushed
         """
         account = Account.open(
             self._new_id(),
-            user_id=command.user_id,
+            user_id=user_id,
             currency=self._currency,
             transaction_id=self._new_id(),
             now=self._now(),

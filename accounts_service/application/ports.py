@@ -1,4 +1,4 @@
-"""What the use cases need from outside: accounts to change, and accounts to look at."""
+"""What the use cases need: accounts to change, and accounts to read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from chassis.persistence import transactor
 
 class Accounts(Protocol):
     def save(self, account: Account, /) -> object:
-        """Keep the account, what was posted to it and what happened to it for the flush.
+        """Keep the account, its new transactions and its new events for the flush.
 
-        :raises AccountExists: at the flush, if the user has another
+        :raises AccountExists: at the flush, if the user has another account
         """
 
 
@@ -27,7 +27,7 @@ class AccountsWork(transactor.Work, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AccountView:
-    """An account as its owner sees it, with its latest transactions, newest first."""
+    """What an owner sees of an account: with its latest transactions, newest first."""
 
     id: UUID
     user_id: UUID
@@ -38,7 +38,7 @@ class AccountView:
 
 
 class AccountViews(Protocol):
-    """What can be read; balance and transactions are those of one moment."""
+    """Reads; balance and transactions are of the same moment."""
 
     async def by_id(self, account_id: UUID, /, *, latest: int) -> AccountView | None:
         """Return the account with at most ``latest`` transactions."""

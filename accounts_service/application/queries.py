@@ -1,4 +1,4 @@
-"""What can be read, and by whom."""
+"""Reading accounts, and who may read them."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +12,7 @@ LATEST_TRANSACTIONS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Who asks. A user sees the own account, an operator every one."""
+    """Who asks. A user may see their own account, an operator every account."""
 
     user_id: UUID
     operator: bool
@@ -32,18 +32,18 @@ class ReadAccount:
 
         :raises AccountNotFound: there is none, or the reader may not see it
         """
-        return _seen(reader, await self._views.by_id(account_id, latest=LATEST_TRANSACTIONS))
+        return _visible(reader, await self._views.by_id(account_id, latest=LATEST_TRANSACTIONS))
 
     async def of_user(self, reader: Reader, user_id: UUID) -> AccountView:
         """Return the user's account.
 
         :raises AccountNotFound: there is none, or the reader may not see it
         """
-        return _seen(reader, await self._views.of_user(user_id, latest=LATEST_TRANSACTIONS))
+        return _visible(reader, await self._views.of_user(user_id, latest=LATEST_TRANSACTIONS))
 
 
-def _seen(reader: Reader, account: AccountView | None) -> AccountView:
-    # The same answer to both: who may not see an account does not learn that it is there.
+def _visible(reader: Reader, account: AccountView | None) -> AccountView:
+    # One answer for both cases, so that a reader does not learn which accounts exist.
     if account is None or not reader.may_see(account):
         raise AccountNotFound
     return account

@@ -1,1 +1,1 @@
-"""What an account is, whoever asks and wherever it is kept."""
+"""Accounts, and the rules that hold for them."""

@@ -16,9 +16,9 @@ FIRST_DESCRIPTION: Final = "Initial"
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A line of an account's statement: one change of its balance, and what it left.
+    """A line of an account's statement: one change of the balance, and the balance after it.
 
-    ``id`` is shared by all accounts that took part; ``position`` counts this account's lines.
+    ``id`` is the same in all accounts that take part; ``position`` counts this account's lines.
     """
 
     id: UUID
@@ -37,7 +37,7 @@ class AccountOpened(DomainEvent):
 
 
 class Account(Aggregate):
-    """One user's account. Its earlier transactions stay where they are kept: it needs none."""
+    """One user's account. Earlier transactions are not loaded, since no rule needs them."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Account(Aggregate):
     def open(
         cls, id_: UUID, *, user_id: UUID, currency: str, transaction_id: UUID, now: datetime
     ) -> Self:
-        """Open an account whose first transaction says that nothing is in it."""
+        """Open an account. Its first transaction has the amount 0."""
         account = cls(
             id_, user_id=user_id, currency=currency, opened_at=now, balance=0, last_position=0
         )
@@ -81,6 +81,6 @@ class Account(Aggregate):
         )
 
     def take_transactions(self) -> Iterator[Transaction]:
-        """Hand over what was posted, oldest first, each transaction once."""
+        """Return the new transactions, oldest first; each is returned once."""
         posted, self._new_transactions = self._new_transactions, []
         yield from posted

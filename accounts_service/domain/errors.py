@@ -9,11 +9,11 @@ from chassis.domain import DomainError, Kind
 
 
 class AccountsError(DomainError):
-    """A rule of the accounts service said no."""
+    """A rule of the accounts service is broken."""
 
 
 class AccountExists(AccountsError):
-    """A user has one account, and this one has it already."""
+    """A user may have only one account, and has one already."""
 
     kind, code = Kind.CONFLICT, "account-exists"
 
@@ -22,7 +22,7 @@ class AccountExists(AccountsError):
 
 
 class AccountNotFound(AccountsError):
-    """There is no such account, or it is none of the asker's business: nobody learns which."""
+    """There is no such account, or the reader may not see it; the error does not reveal which."""
 
     kind, code = Kind.NOT_FOUND, "account-not-found"
 

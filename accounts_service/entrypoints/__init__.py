@@ -1,1 +1,1 @@
-"""How the world reaches the service: events and HTTP."""
+"""The ways into the service: HTTP routes and event handlers."""

@@ -1,6 +1,6 @@
-"""Which events the service takes, and what it does with each."""
+"""Which events the service consumes, and which use case handles each."""
 
-from accounts_service.application.open_account import OpenAccount, OpenAccountHandler
+from accounts_service.application.open_account import OpenAccountHandler
 from accounts_service.application.ports import AccountsWork
 from chassis.consuming.subscribers import EventSubscriber
 from contracts.envelope import Envelope
@@ -12,7 +12,7 @@ def subscribers(open_account: OpenAccountHandler) -> list[EventSubscriber[Accoun
     async def open_for_new_user(
         work: AccountsWork, event: UserSignedUpV1, _envelope: Envelope
     ) -> None:
-        await open_account(work, OpenAccount(event.user_id))
+        await open_account(work, event.user_id)
 
     return [
         EventSubscriber(

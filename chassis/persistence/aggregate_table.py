@@ -1,6 +1,6 @@
 """Aggregates of one table: loaded once, saved into a buffer, written in one statement.
 
-State and outbox are written by the same ``save``, so that neither can be forgotten.
+``save`` writes state and outbox together, so that neither can be forgotten.
 """
 
 from abc import ABC, abstractmethod
@@ -33,7 +33,7 @@ class AggregateTable(ABC, Generic[A]):
 
     table: ClassVar[Table]
     topic: ClassVar[Topic]
-    #: Which rule a broken unique constraint stands for.
+    #: The error that a violated unique constraint is raised as, by the constraint's name.
     conflicts: ClassVar[Mapping[str, type[DomainError]]] = {}
 
     def __init__(self, connection: AsyncConnection, outbox: Outbox) -> None:
@@ -50,29 +50,18 @@ class AggregateTable(ABC, Generic[A]):
     def from_row(self, row: Row[Any]) -> A:
         """Rebuild the aggregate, with its version and sequence, recording nothing."""
 
+    @staticmethod
     @abstractmethod
-    def translate(self, event: Any) -> IntegrationEvent | None:
-        """Say a domain event in the words of the contract, or decide to be silent."""
+    def translate(event: Any, /) -> IntegrationEvent | None:
+        """Return the integration event that publishes a domain event; None: it is not published."""
 
     def save(self, aggregate: A) -> list[DomainEvent]:
         """Keep the aggregate's new state and events for the flush; return the events."""
         self._loaded[aggregate.id] = self._saved[aggregate.id] = aggregate
-        recorded = list(aggregate.take_events())
-        for event in recorded:
-            told = self.translate(event)
-            if told is not None:
-                aggregate.sequence += 1
-                self._outbox.append(
-                    told,
-                    topic=self.topic,
-                    subject=aggregate.id,
-                    sequence=aggregate.sequence,
-                    occurred_at=event.occurred_at,
-                )
-        return recorded
+        return self._outbox.append_events_of(aggregate, topic=self.topic, translate=self.translate)
 
     async def load(self, ids: Iterable[UUID]) -> Mapping[UUID, A]:
-        """Return those that exist, with one query for all that were not loaded before."""
+        """Return the aggregates that exist; one query reads all that were not loaded before."""
         wanted = list(dict.fromkeys(ids))
         unseen = [id_ for id_ in wanted if id_ not in self._loaded]
         if unseen:
@@ -80,7 +69,7 @@ class AggregateTable(ABC, Generic[A]):
         return {id_: self._loaded[id_] for id_ in wanted if id_ in self._loaded}
 
     async def _fetch(self, condition: ColumnElement[bool]) -> Sequence[A]:
-        """Return all that match; one that is loaded already comes as it is now in memory."""
+        """Return all that match; an aggregate that was loaded before keeps its state in memory."""
         found = await self._connection.execute(select(self.table).where(condition))
         return [
             self._loaded.setdefault(aggregate.id, aggregate)
@@ -90,8 +79,8 @@ class AggregateTable(ABC, Generic[A]):
     async def flush(self) -> None:
         """Write everything that was saved: one statement for the new, one for the changed.
 
-        :raises DomainError: a rule that a unique constraint stands for (``conflicts``)
-        :raises StaleAggregate: another transaction changed one of them since it was loaded
+        :raises DomainError: a unique constraint in ``conflicts`` is violated
+        :raises StaleAggregate: another transaction changed one of them after it was loaded
         """
         saved, self._saved = list(self._saved.values()), {}
         new = [aggregate for aggregate in saved if aggregate.version == 0]
@@ -101,10 +90,10 @@ class AggregateTable(ABC, Generic[A]):
             if changed:
                 await self._update(changed)
         except IntegrityError as error:
-            rule = self.conflicts.get(constraint_of(error) or "")
-            if rule is None:
+            conflict = self.conflicts.get(constraint_of(error) or "")
+            if conflict is None:
                 raise
-            raise rule from error
+            raise conflict from error
         for aggregate in saved:
             aggregate.version += 1
 
@@ -118,13 +107,15 @@ class AggregateTable(ABC, Generic[A]):
     async def _update(self, changed: Sequence[A]) -> None:
         rows = [self._columns(aggregate) for aggregate in changed]
         written = await self._connection.execute(_update_of(self.table), arrays_of(rows))
-        if len(written.all()) != len(changed):
-            raise StaleAggregate(self.table.name)
+        current = frozenset(written.scalars())
+        stale = {each.id: each.version for each in changed if each.id not in current}
+        if stale:
+            raise StaleAggregate(self.table.name, stale)
 
 
 @cache
 def _update_of(table: Table) -> ReturningUpdate[Any]:
-    """Update many rows from arrays; one whose version has moved on is not among those returned."""
+    """Update many rows from arrays, and return the ids of those that still had their version."""
     given = unnested(table.columns)
     return (
         update(table)

@@ -99,20 +99,6 @@ class PostgresIdempotencyKeys:
         )
 
 
-class InMemoryIdempotencyKeys:
-    """The same, kept in a dictionary; for tests, one transaction at a time."""
-
-    def __init__(self) -> None:
-        self._answers: dict[ScopedKey, tuple[StoredAnswer, datetime]] = {}
-
-    async def claim(self, key: ScopedKey, now: datetime) -> StoredAnswer | None:
-        known = self._answers.get(key)
-        return known[0] if known and known[1] > now - KEEP else None
-
-    async def remember(self, key: ScopedKey, answer: StoredAnswer, now: datetime) -> None:
-        self._answers[key] = (answer, now)
-
-
 class ExpiredKeys(Periodic):
     """A component that deletes keys older than 24 h, every minute, a thousand at a time."""
 

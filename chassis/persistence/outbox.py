@@ -1,14 +1,14 @@
-"""Integration events, written in the transaction of the change they tell of."""
+"""The outbox: integration events, written in the transaction of the change they are about."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.correlation import CorrelationContext, correlation_or_none, new_id
+from chassis.domain import Aggregate, DomainEvent
 from chassis.persistence import tables
 from chassis.persistence.bulk import insert_rows
 from chassis.telemetry import current_traceparent
@@ -16,14 +16,16 @@ from contracts.envelope import encode
 from contracts.events import IntegrationEvent
 from contracts.topics import Topic
 
+Translate = Callable[[Any], IntegrationEvent | None]
+"""Gives the integration event that publishes a domain event; None if it is not published."""
 
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
-    """One event on its way: where it goes, and the exact bytes and headers it goes with."""
+
+class OutboxRow(TypedDict):
+    """The columns of one row, apart from its position; the names are Debezium's."""
 
     id: UUID
-    topic: str
-    subject: str
+    aggregatetype: str
+    aggregateid: str
     type: str
     sequence: int
     payload: bytes
@@ -32,13 +34,34 @@ class OutboxRow:
 
 
 class Outbox:
-    """What one unit of work will have told the others, in the order it happened."""
+    """The events that one unit of work publishes, in the order in which they happened."""
 
     def __init__(self, source: str, now: Callable[[], datetime]) -> None:
         self._source = source
         self._now = now
         self._rows: list[OutboxRow] = []
-        self._own_trail: CorrelationContext | None = None
+        self._own_context: CorrelationContext | None = None
+
+    def append_events_of(
+        self, aggregate: Aggregate, *, topic: Topic, translate: Translate
+    ) -> list[DomainEvent]:
+        """Append what the aggregate has recorded, counted by its ``sequence``, and return it.
+
+        An event that is not published is returned as well, and not counted.
+        """
+        recorded = list(aggregate.take_events())
+        for event in recorded:
+            integration_event = translate(event)
+            if integration_event is not None:
+                aggregate.sequence += 1
+                self.append(
+                    integration_event,
+                    topic=topic,
+                    subject=aggregate.id,
+                    sequence=aggregate.sequence,
+                    occurred_at=event.occurred_at,
+                )
+        return recorded
 
     def append(
         self,
@@ -49,8 +72,8 @@ class Outbox:
         sequence: int,
         occurred_at: datetime,
     ) -> None:
-        """Keep an event for the flush, with the trail and the trace that it happened on."""
-        trail = correlation_or_none() or self._begin_trail()
+        """Append an event, with the current correlation and trace."""
+        context = correlation_or_none() or self._new_context()
         id_ = new_id()
         encoded = encode(
             event,
@@ -59,15 +82,15 @@ class Outbox:
             subject=str(subject),
             time=occurred_at,
             sequence=sequence,
-            correlationid=trail.correlation_id,
-            causationid=trail.causation_id,
+            correlationid=context.correlation_id,
+            causationid=context.causation_id,
             traceparent=current_traceparent(),
         )
         self._rows.append(
             OutboxRow(
                 id=id_,
-                topic=topic.name,
-                subject=str(subject),
+                aggregatetype=topic.name,
+                aggregateid=str(subject),
                 type=event.event_type,
                 sequence=sequence,
                 payload=encoded.payload,
@@ -76,35 +99,21 @@ class Outbox:
             )
         )
 
-    def _begin_trail(self) -> CorrelationContext:
-        """Begin a trail for work that nobody asked for; it ends with this unit of work."""
-        self._own_trail = self._own_trail or CorrelationContext(str(new_id()))
-        return self._own_trail
+    def _new_context(self) -> CorrelationContext:
+        """Return one correlation for all that this unit of work publishes without a request."""
+        self._own_context = self._own_context or CorrelationContext(str(new_id()))
+        return self._own_context
 
     def take_rows(self) -> Sequence[OutboxRow]:
-        """Hand over what was appended since the last time."""
+        """Return what was appended since the last time."""
         rows, self._rows = self._rows, []
         return rows
 
     async def flush(self, connection: AsyncConnection) -> None:
         """Write what was appended, in one statement."""
-        await insert_rows(connection, tables.outbox, [columns_of(row) for row in self.take_rows()])
-
-
-def columns_of(row: OutboxRow) -> dict[str, Any]:
-    """Return the columns of a row, apart from its position."""
-    return {
-        "id": row.id,
-        "aggregatetype": row.topic,
-        "aggregateid": row.subject,
-        "type": row.type,
-        "sequence": row.sequence,
-        "payload": row.payload,
-        "headers": row.headers,
-        "created_at": row.created_at,
-    }
+        await insert_rows(connection, tables.outbox, self.take_rows())
 
 
 def relay_lock_name(service: str) -> str:
-    """Return the name of the lock that whoever publishes a service's outbox holds."""
+    """Return the name of the lock that the process which publishes a service's outbox holds."""
     return f"{service}-relay"

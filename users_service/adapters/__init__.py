@@ -1,1 +1,1 @@
-"""How it is done: PostgreSQL, Argon2, key files, and fakes of each for tests."""
+"""The ports implemented: with PostgreSQL, Argon2 and key files, and in memory for tests."""

@@ -1,4 +1,4 @@
-"""Access tokens, signed for anyone to verify against the published keys."""
+"""Signed access tokens, which anyone can verify with the published keys."""
 
 from datetime import datetime, timedelta
 from uuid import UUID

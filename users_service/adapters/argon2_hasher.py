@@ -1,4 +1,4 @@
-"""Passwords as Argon2id hashes, a few at a time, beside the event loop."""
+"""Passwords as Argon2id hashes, made on a few threads beside the event loop."""
 
 import asyncio
 import secrets
@@ -15,28 +15,28 @@ T = TypeVar("T")
 
 
 class Argon2Hasher:
-    """Takes ``memory_kib`` on each of ``threads`` at once, however many ask."""
+    """Uses at most ``memory_kib`` on each of ``threads`` threads at a time."""
 
     def __init__(self, *, memory_kib: int, passes: int, lanes: int, threads: int) -> None:
         self._argon2 = argon2.PasswordHasher(
             time_cost=passes, memory_cost=memory_kib, parallelism=lanes
         )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
-        self._nobodys = self._argon2.hash(secrets.token_bytes(16))
+        self._unknown = self._argon2.hash(secrets.token_bytes(16))
 
     async def hash(self, password: Password, /) -> PasswordHash:
-        return PasswordHash(await self._aside(lambda: self._argon2.hash(_bytes_of(password))))
+        return PasswordHash(await self._on_thread(lambda: self._argon2.hash(_bytes_of(password))))
 
     async def verify(self, password: Password, known: PasswordHash | None, /) -> bool:
-        hashed = self._nobodys if known is None else known.value
-        matches = await self._aside(lambda: self._matches(hashed, password))
+        hashed = self._unknown if known is None else known.value
+        matches = await self._on_thread(lambda: self._matches(hashed, password))
         return matches and known is not None
 
     def is_outdated(self, known: PasswordHash, /) -> bool:
         return self._argon2.check_needs_rehash(known.value)
 
     def close(self) -> None:
-        """Let go of the threads; what waits for one is cancelled."""
+        """Stop the threads; hashes that have not started are cancelled."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _matches(self, hashed: str, password: Password) -> bool:
@@ -45,7 +45,7 @@ class Argon2Hasher:
         except VerifyMismatchError:
             return False
 
-    async def _aside(self, work: Callable[[], T]) -> T:
+    async def _on_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 

@@ -1,4 +1,4 @@
-"""Users and tasks in PostgreSQL, and the unit of work that they are saved in."""
+"""Users and tasks in PostgreSQL, and the unit of work that saves them."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -11,13 +11,12 @@ from chassis.domain import DomainError
 from chassis.persistence.aggregate_table import AggregateTable
 from chassis.persistence.idempotency_keys import PostgresIdempotencyKeys
 from chassis.persistence.outbox import Outbox
-from contracts.events import IntegrationEvent
 from contracts.topics import USERS_TASK, USERS_USER
 from users_service.adapters import tables
-from users_service.application.integration_events import Event, translate
+from users_service.application import integration_events
 from users_service.domain.errors import EmailIsTaken, UsernameIsTaken
 from users_service.domain.task import Task, TaskName
-from users_service.domain.user import Role, User
+from users_service.domain.user import Identity, Role, User
 from users_service.domain.values import Alias, EmailAddress, PasswordHash, Username
 
 SOURCE = "/users"
@@ -26,17 +25,19 @@ SOURCE = "/users"
 class PostgresUsers(AggregateTable[User]):
     table = tables.users
     topic = USERS_USER
+    translate = staticmethod(integration_events.translate)
     conflicts: ClassVar[Mapping[str, type[DomainError]]] = {
         "users_username_key": UsernameIsTaken,
         "users_email_key": EmailIsTaken,
     }
 
     def to_row(self, aggregate: User) -> dict[str, Any]:
+        identity = aggregate.identity
         return {
-            "username": aggregate.username.value,
-            "email": aggregate.email.value,
-            "password_hash": aggregate.password_hash.value,
-            "alias": aggregate.alias.value if aggregate.alias else None,
+            "username": identity.username.value,
+            "email": identity.email.value,
+            "password_hash": identity.password_hash.value,
+            "alias": identity.alias.value if identity.alias else None,
             "active": aggregate.active,
             "roles": " ".join(sorted(aggregate.roles)),
             "created_at": aggregate.created_at,
@@ -45,10 +46,12 @@ class PostgresUsers(AggregateTable[User]):
     def from_row(self, row: Row[Any]) -> User:
         return User(
             row.id,
-            username=Username(row.username),
-            email=EmailAddress(row.email),
-            password_hash=PasswordHash(row.password_hash),
-            alias=Alias(row.alias) if row.alias is not None else None,
+            Identity(
+                Username(row.username),
+                EmailAddress(row.email),
+                PasswordHash(row.password_hash),
+                Alias(row.alias) if row.alias is not None else None,
+            ),
             created_at=row.created_at,
             active=row.active,
             roles=frozenset(map(Role, row.roles.split())),
@@ -56,13 +59,11 @@ class PostgresUsers(AggregateTable[User]):
             sequence=row.sequence,
         )
 
-    def translate(self, event: Event) -> IntegrationEvent | None:
-        return translate(event)
-
 
 class PostgresTasks(AggregateTable[Task]):
     table = tables.tasks
     topic = USERS_TASK
+    translate = staticmethod(integration_events.translate)
 
     def to_row(self, aggregate: Task) -> dict[str, Any]:
         return {
@@ -80,9 +81,6 @@ class PostgresTasks(AggregateTable[Task]):
             version=row.version,
             sequence=row.sequence,
         )
-
-    def translate(self, event: Event) -> IntegrationEvent | None:
-        return translate(event)
 
 
 class PostgresUsersWork:

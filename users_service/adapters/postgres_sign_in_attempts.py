@@ -1,4 +1,4 @@
-"""How often someone tried to sign in lately, counted in PostgreSQL for all processes alike."""
+"""Recent sign-in attempts, counted in PostgreSQL for all processes together."""
 
 import hmac
 from datetime import datetime, timedelta
@@ -12,23 +12,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from users_service.adapters.tables import sign_in_attempts as table
 from users_service.application.ports import Attempts
 
-# More than an attempt adds, so that the table falls back to the rows of one window.
+# More than one attempt adds, so that the table shrinks to the rows of one window.
 _PURGED_AT_ONCE: Final = 10
 
 
 class PostgresSignInAttempts:
     """Each count is one upsert in a short READ COMMITTED transaction.
 
-    Those who come at once queue on the row's lock, and no command's transaction can conflict.
+    Concurrent counts of one source wait for the row's lock; they conflict with no command.
     """
 
     def __init__(self, engine: AsyncEngine, secret: SecretStr) -> None:
         self._engine = engine
         self._secret = secret.get_secret_value().encode()
 
-    async def count(self, whose: str, /, *, now: datetime, window: timedelta) -> Attempts:
+    async def count(self, source: str, /, *, now: datetime, window: timedelta) -> Attempts:
         row = insert(table).values(
-            fingerprint=self._fingerprint(whose), count=1, window_began_at=now
+            fingerprint=self._fingerprint(source), count=1, window_began_at=now
         )
         is_over = table.c.window_began_at <= now - window
         upsert = row.on_conflict_do_update(
@@ -43,11 +43,11 @@ class PostgresSignInAttempts:
             await _purge(connection, now - window)
         return Attempts(*counted)
 
-    async def uncount(self, whose: str, /, counted: Attempts) -> None:
+    async def uncount(self, source: str, /, counted: Attempts) -> None:
         less = (
             update(table)
             .where(
-                table.c.fingerprint == self._fingerprint(whose),
+                table.c.fingerprint == self._fingerprint(source),
                 table.c.window_began_at == counted.window_began_at,
             )
             .values(count=func.greatest(table.c.count - 1, 0))
@@ -55,9 +55,9 @@ class PostgresSignInAttempts:
         async with self._engine.begin() as connection:
             await connection.execute(less)
 
-    def _fingerprint(self, whose: str) -> bytes:
-        # Keyed: who confuses the two fields must not find the password in our table.
-        return hmac.digest(self._secret, whose.encode(), "sha256")
+    def _fingerprint(self, source: str) -> bytes:
+        # Keyed, since a client may send the password as the name: the table must not reveal it.
+        return hmac.digest(self._secret, source.encode(), "sha256")
 
 
 async def _purge(connection: AsyncConnection, before: datetime) -> None:

@@ -1,13 +1,14 @@
-"""What can be read from PostgreSQL, outside of any unit of work."""
+"""Reads from PostgreSQL, outside of any unit of work."""
 
-from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chassis.web.paging import Page, page_of
 from users_service.adapters.tables import tasks, users
 from users_service.application.ports import Credentials, Profile, TaskView
+from users_service.domain.errors import UserNotFound
 from users_service.domain.user import Role
 from users_service.domain.values import EmailAddress, PasswordHash, Username
 
@@ -26,7 +27,7 @@ class PostgresViews:
         roles = frozenset(map(Role, row.roles.split()))
         return Credentials(row.id, PasswordHash(row.password_hash), row.active, roles)
 
-    async def profile_of(self, user_id: UUID, /) -> Profile | None:
+    async def profile_of(self, user_id: UUID, /) -> Profile:
         query = select(
             users.c.id,
             users.c.username,
@@ -38,7 +39,7 @@ class PostgresViews:
         async with self._engine.connect() as connection:
             row = (await connection.execute(query.where(users.c.id == user_id))).one_or_none()
         if row is None:
-            return None
+            raise UserNotFound
         return Profile(
             row.id,
             row.username,
@@ -50,15 +51,16 @@ class PostgresViews:
 
     async def tasks_of(
         self, user_id: UUID, /, *, before: UUID | None, limit: int
-    ) -> Sequence[TaskView]:
+    ) -> Page[TaskView, UUID]:
         query = (
             select(tasks.c.id, tasks.c.name, tasks.c.created_at)
             .where(tasks.c.assignee_id == user_id)
             .order_by(tasks.c.id.desc())
-            .limit(limit)
+            .limit(limit + 1)
         )
         if before is not None:
             query = query.where(tasks.c.id < before)
         async with self._engine.connect() as connection:
             found = await connection.execute(query)
-        return [TaskView(row.id, row.name, row.created_at) for row in found]
+        tasks_found = [TaskView(row.id, row.name, row.created_at) for row in found]
+        return page_of(tasks_found, limit, key=lambda task: task.id)

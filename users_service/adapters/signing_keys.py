@@ -23,16 +23,16 @@ _log = structlog.get_logger(__name__)
 
 
 class UnusableKey(ValueError):
-    """A file that is no private key of ours, or one that others may read."""
+    """A file that is no private key in the expected form, or that others may read."""
 
 
 def add_key(directory: Path, kid: UUID) -> None:
-    """Make a key whose id and age are the UUIDv7 ``kid``; its file is whole or not there."""
+    """Make a key in one file, atomically. The UUIDv7 ``kid`` is its id and its age."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = OKPKey.generate_key(
         "Ed25519", {"kid": str(kid), "use": "sig", "alg": SIGNING_ALGORITHM}, private=True
     )
-    # mkstemp makes files that the owner alone may read.
+    # mkstemp makes files that only the owner may read.
     descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".new-")
     with os.fdopen(descriptor, "w") as file:
         json.dump(key.as_dict(private=True), file)
@@ -42,9 +42,9 @@ def add_key(directory: Path, kid: UUID) -> None:
 
 
 class SigningKeys:
-    """The keys in a directory, as they are now: a file that comes or goes needs no restart.
+    """The keys that are in a directory now; a change of the files needs no restart.
 
-    All are published. The newest signs that readers have had time to fetch.
+    All are published. The newest key that readers have had time to fetch signs.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class SigningKeys:
     def signing(self) -> OKPKey:
         """Return the key to sign with.
 
-        :raises TemporarilyUnavailable: there is none
+        :raises TemporarilyUnavailable: there is no key
         """
         keys = self._current()
         if not keys:
@@ -76,7 +76,7 @@ class SigningKeys:
         return None if self._current() else "no signing key; rotate-keys makes one"
 
     def _current(self) -> Mapping[UUID, OKPKey]:
-        # Looked at on every use, which takes microseconds for the few files there are.
+        # Read on every use. That takes microseconds, since there are few files.
         files = sorted(self._directory.glob("*.json"))
         seen = frozenset((file.name, file.stat().st_ctime_ns) for file in files)
         if seen != self._seen:
@@ -90,7 +90,7 @@ def _usable(files: Iterable[Path]) -> Iterator[tuple[UUID, OKPKey]]:
         try:
             yield _read(file)
         except (OSError, ValueError, JoseError) as error:
-            # The others go on signing; what the file holds is in no log.
+            # The other keys still sign. The log has nothing of the file's content.
             _log.error("signing key not usable", file=file.name, error=type(error).__qualname__)
 
 

@@ -1,4 +1,4 @@
-"""The service's tables; those of the event path come from the chassis."""
+"""The service's tables, and those that every service has."""
 
 from sqlalchemy import (
     BigInteger,

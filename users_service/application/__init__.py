@@ -1,1 +1,1 @@
-"""What the users service can do, one use case a file."""
+"""The use cases of the users service, one in each file, and the ports they need."""

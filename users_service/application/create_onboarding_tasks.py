@@ -1,7 +1,6 @@
-"""Create the onboarding tasks: what everyone who signed up is to do first."""
+"""Create the onboarding tasks: what every new user is to do first."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -15,19 +14,12 @@ ONBOARDING_TASKS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CreateOnboardingTasks:
-    user_id: UUID
-
-
 class CreateOnboardingTasksHandler:
     def __init__(self, new_id: Callable[[], UUID], now: Callable[[], datetime]) -> None:
         self._new_id = new_id
         self._now = now
 
-    async def __call__(self, work: UsersWork, command: CreateOnboardingTasks) -> None:
+    async def __call__(self, work: UsersWork, user_id: UUID) -> None:
         for name in ONBOARDING_TASKS:
-            task = Task.create(
-                self._new_id(), name=name, assignee_id=command.user_id, now=self._now()
-            )
+            task = Task.create(self._new_id(), name=name, assignee_id=user_id, now=self._now())
             work.tasks.save(task)

@@ -1,20 +1,11 @@
-"""Create an operator: someone who runs the system, made by a command on its own machine."""
+"""Create an operator: only a command on the service's own machine does this, never a request."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from users_service.application.ports import UsersWork
-from users_service.domain.user import User
-from users_service.domain.values import EmailAddress, PasswordHash, Username
-
-
-@dataclass(frozen=True, slots=True)
-class CreateOperator:
-    username: Username
-    email: EmailAddress
-    password_hash: PasswordHash
+from users_service.domain.user import Identity, User
 
 
 class CreateOperatorHandler:
@@ -22,18 +13,12 @@ class CreateOperatorHandler:
         self._new_id = new_id
         self._now = now
 
-    async def __call__(self, work: UsersWork, command: CreateOperator) -> UUID:
+    async def __call__(self, work: UsersWork, identity: Identity) -> UUID:
         """Return the new operator's id.
 
-        :raises UsernameIsTaken: when the work is flushed, as the next
-        :raises EmailIsTaken:
+        :raises UsernameIsTaken: when the work is flushed
+        :raises EmailIsTaken: when the work is flushed
         """
-        operator = User.create_operator(
-            self._new_id(),
-            username=command.username,
-            email=command.email,
-            password_hash=command.password_hash,
-            now=self._now(),
-        )
+        operator = User.create_operator(self._new_id(), identity, self._now())
         work.users.save(operator)
         return operator.id

@@ -1,4 +1,4 @@
-"""What others are told of what happens here, and what they are not."""
+"""Which domain events are published, and as which integration events."""
 
 from typing import assert_never
 
@@ -11,12 +11,12 @@ Event = UserSignedUp | OperatorCreated | TaskCreated
 
 
 def translate(event: Event) -> IntegrationEvent | None:
-    """Say a domain event in the contract's words, or return None to keep it to ourselves."""
+    """Return the integration event that publishes a domain event; None if it is not published."""
     match event:
         case UserSignedUp():
             return UserSignedUpV1(user_id=event.user_id, username=event.username.value)
         case OperatorCreated():
-            return None  # who runs the system has no account, no tasks and no welcome
+            return None  # operators have no account, no tasks and no welcome
         case TaskCreated():
             return TaskCreatedV1(
                 task_id=event.task_id, assignee_id=event.assignee_id, name=event.name.value

@@ -1,12 +1,14 @@
-"""What the use cases need from outside: repositories, a hasher, tokens, a count of attempts."""
+"""What the use cases need: repositories, views, a hasher, tokens, a count of attempts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
 from chassis.persistence import transactor
+from chassis.persistence.idempotency_keys import IdempotencyKeys
+from chassis.web.paging import Page
 from users_service.domain.task import Task
 from users_service.domain.user import Role, User
 from users_service.domain.values import EmailAddress, Password, PasswordHash, Username
@@ -14,10 +16,10 @@ from users_service.domain.values import EmailAddress, Password, PasswordHash, Us
 
 class Users(Protocol):
     def save(self, user: User, /) -> object:
-        """Keep the user and what happened to them for the flush.
+        """Keep the user and their new events for the flush.
 
-        :raises UsernameIsTaken: at the flush, as the next
-        :raises EmailIsTaken:
+        :raises UsernameIsTaken: at the flush
+        :raises EmailIsTaken: at the flush
         """
 
     async def load(self, ids: Iterable[UUID], /) -> Mapping[UUID, User]: ...
@@ -36,10 +38,13 @@ class UsersWork(transactor.Work, Protocol):
     @property
     def tasks(self) -> Tasks: ...
 
+    @property
+    def idempotency_keys(self) -> IdempotencyKeys: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a sign-in is judged by."""
+    """What decides whether a sign-in succeeds."""
 
     user_id: UUID
     password_hash: PasswordHash
@@ -49,7 +54,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A user as they see themselves."""
+    """What a user sees of themselves."""
 
     id: UUID
     username: str
@@ -61,7 +66,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """A task as its assignee sees it."""
+    """What an assignee sees of a task."""
 
     id: UUID
     name: str
@@ -69,51 +74,58 @@ class TaskView:
 
 
 class Views(Protocol):
-    """What can be read, each as one query outside of any unit of work."""
+    """Reads, each one query outside of any unit of work."""
 
     async def credentials_of(self, login: Username | EmailAddress, /) -> Credentials | None: ...
 
-    async def profile_of(self, user_id: UUID, /) -> Profile | None: ...
+    async def profile_of(self, user_id: UUID, /) -> Profile:
+        """Return the user's profile.
+
+        :raises UserNotFound: there is no such user
+        """
 
     async def tasks_of(
         self, user_id: UUID, /, *, before: UUID | None, limit: int
-    ) -> Sequence[TaskView]:
+    ) -> Page[TaskView, UUID]:
         """Return up to ``limit`` tasks of that assignee, newest first, older than ``before``."""
 
 
 class PasswordHasher(Protocol):
-    """Slow on purpose, so never within a transaction."""
+    """Slow on purpose, so it is never called within a transaction."""
 
     async def hash(self, password: Password, /) -> PasswordHash: ...
 
     async def verify(self, password: Password, known: PasswordHash | None, /) -> bool:
-        """Tell whether the password is the known one; no hash at all takes as long."""
+        """Return whether the password has this hash; without a hash it takes as long."""
 
     def is_outdated(self, known: PasswordHash, /) -> bool:
-        """Tell whether the hash was made otherwise than one would be made now."""
+        """Return whether new hashes are made with other settings than this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """How often somebody tried within one window of time."""
+    """How many attempts were counted within one window of time."""
 
     count: int
     window_began_at: datetime
 
 
 class SignInAttempts(Protocol):
-    """Counts sign-ins, right also when many come at once. ``whose`` is kept unreadable."""
+    """Counts sign-ins per source, exactly also under concurrency.
 
-    async def count(self, whose: str, /, *, now: datetime, window: timedelta) -> Attempts:
-        """Count one more and return how many that makes, in a new window if the last is over."""
+    A source is a name or a network. It is stored unreadable.
+    """
 
-    async def uncount(self, whose: str, /, counted: Attempts) -> None:
-        """Take back one that was counted, if its window still goes on."""
+    async def count(self, source: str, /, *, now: datetime, window: timedelta) -> Attempts:
+        """Count one more and return the new count. It starts a new window if the last is over."""
+
+    async def uncount(self, source: str, /, counted: Attempts) -> None:
+        """Take back one that was counted, unless its window is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """An access token and how long it is good for."""
+    """An access token and how long it is valid."""
 
     text: str
     lifetime: timedelta

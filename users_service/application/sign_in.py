@@ -1,4 +1,4 @@
-"""Sign in: a name and a password against a token, at a pace that guessing does not survive."""
+"""Sign in: exchange a name and a password for a token. Failed attempts are limited."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class SignIn:
 
 @dataclass(frozen=True, slots=True)
 class SignInLimits:
-    """How many sign-ins may fail within a window; one that is under way counts as failed."""
+    """How many sign-ins may fail within a window; an unfinished one counts as failed."""
 
     per_name: int
     per_network: int
@@ -38,7 +38,7 @@ class SignInLimits:
 
 
 class SignInHandler:
-    """Gives one answer, after the same work, to an unknown name and to a wrong password."""
+    """Answers an unknown name and a wrong password alike, after the same work."""
 
     def __init__(
         self,
@@ -62,11 +62,11 @@ class SignInHandler:
     async def __call__(self, command: SignIn) -> IssuedToken:
         """Return an access token.
 
-        :raises WrongCredentials: nobody of that name, another password, or deactivated
-        :raises TooManySignIns: too many failed lately, for this name or from this network
+        :raises WrongCredentials: unknown name, wrong password, or deactivated user
+        :raises TooManySignIns: too many failed recently, for this name or from this network
         """
         login = _login_of(command.name)
-        # The network first, so that one that is stopped cannot use up anyone's name.
+        # The network first, so that a network over its limit uses up no attempts of a name.
         counted = [await self._count(f"network {command.network}", self._limits.per_network)]
         if login is not None:
             counted.append(await self._count(f"name {login.value}", self._limits.per_name))
@@ -77,19 +77,19 @@ class SignInHandler:
         if credentials is None or not is_right or not credentials.active:
             raise WrongCredentials
 
-        for whose, attempts in counted:
-            await self._attempts.uncount(whose, attempts)
+        for source, attempts in counted:
+            await self._attempts.uncount(source, attempts)
         if self._hasher.is_outdated(credentials.password_hash):
             await self._hash_again(credentials, command.password)
         return self._tokens.issue(credentials.user_id, credentials.roles, self._now())
 
-    async def _count(self, whose: str, limit: int) -> tuple[str, Attempts]:
+    async def _count(self, source: str, limit: int) -> tuple[str, Attempts]:
         now = self._now()
-        attempts = await self._attempts.count(whose, now=now, window=self._limits.window)
+        attempts = await self._attempts.count(source, now=now, window=self._limits.window)
         if attempts.count > limit:
             over_at = attempts.window_began_at + self._limits.window
             raise TooManySignIns((over_at - now).total_seconds())
-        return whose, attempts
+        return source, attempts
 
     async def _hash_again(self, credentials: Credentials, password: Password) -> None:
         newer = await self._hasher.hash(password)
@@ -103,7 +103,7 @@ class SignInHandler:
 
 
 def _login_of(name: str) -> Username | EmailAddress | None:
-    """Return whom the name can mean: only e-mail addresses have an @."""
+    """Return the name as what it can be; only e-mail addresses have an @."""
     try:
         return EmailAddress.parse(name) if "@" in name else Username.parse(name.strip())
     except InvalidValue:

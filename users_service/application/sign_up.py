@@ -1,23 +1,11 @@
-"""Sign up: someone becomes a user, and the others hear of it."""
+"""Sign up: create a user, and publish that they signed up."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from users_service.application.ports import UsersWork
-from users_service.domain.user import User
-from users_service.domain.values import Alias, EmailAddress, PasswordHash, Username
-
-
-@dataclass(frozen=True, slots=True)
-class SignUp:
-    """The password comes hashed: that takes too long for an open transaction."""
-
-    username: Username
-    email: EmailAddress
-    password_hash: PasswordHash
-    alias: Alias | None
+from users_service.domain.user import Identity, User
 
 
 class SignUpHandler:
@@ -25,21 +13,14 @@ class SignUpHandler:
         self._new_id = new_id
         self._now = now
 
-    async def __call__(self, work: UsersWork, command: SignUp) -> UUID:
+    async def __call__(self, work: UsersWork, identity: Identity) -> UUID:
         """Return the new user's id.
 
-        :raises UsernameIsTaken: when the work is flushed, as the next
-        :raises EmailIsTaken:
+        :raises UsernameIsTaken: when the work is flushed
+        :raises EmailIsTaken: when the work is flushed
         """
-        user = User.sign_up(
-            self._new_id(),
-            username=command.username,
-            email=command.email,
-            password_hash=command.password_hash,
-            alias=command.alias,
-            now=self._now(),
-        )
-        # Not looked up before: uniqueness is the database's to keep, and a read would make
-        # every two sign-ups at once conflict.
+        user = User.sign_up(self._new_id(), identity, self._now())
+        # No query for the name: the database keeps it unique. A query would make any two
+        # concurrent sign-ups conflict.
         work.users.save(user)
         return user.id

@@ -1,1 +1,1 @@
-"""What a user and a task are, and which rules hold for them."""
+"""Users and tasks, and the rules that hold for them."""

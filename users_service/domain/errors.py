@@ -1,4 +1,4 @@
-"""What the users service refuses.
+"""The errors of the users service.
 
 UserError
 ├── InvalidValue
@@ -18,11 +18,11 @@ from chassis.domain import DomainError, Kind
 
 
 class UserError(DomainError):
-    """A rule of the users service said no."""
+    """A rule of the users service is broken."""
 
 
 class InvalidValue(UserError):
-    """A text that is not what it should be; the message says what would be right."""
+    """A text in the wrong form; the message describes the right form."""
 
     kind, code = Kind.INVALID, "invalid-value"
 
@@ -69,7 +69,7 @@ class UserNotFound(UserError):
 
 
 class WrongCredentials(UserError):
-    """Nobody of that name, another password, or a deactivated user: it does not say which."""
+    """Unknown name, wrong password or deactivated user; the error does not reveal which."""
 
     kind, code = Kind.UNAUTHENTICATED, "wrong-credentials"
 
@@ -78,7 +78,7 @@ class WrongCredentials(UserError):
 
 
 class TooManySignIns(UserError):
-    """Too many failed for this name or from this address; again after ``retry_after_s``."""
+    """Too many failed for this name or from this network; allowed after ``retry_after_s``."""
 
     kind, code = Kind.TOO_MANY, "too-many-sign-ins"
 

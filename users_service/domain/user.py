@@ -1,6 +1,6 @@
-"""A user: someone who may sign in, identified for life by one id."""
+"""A user: someone who may sign in, with one id for life."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -11,9 +11,25 @@ from users_service.domain.values import Alias, EmailAddress, PasswordHash, Usern
 
 
 class Role(StrEnum):
-    """What a user may do beyond minding their own affairs."""
+    """What a user may do to the data of others."""
 
     OPERATOR = "operator"
+
+
+NO_ROLES: Final[frozenset[Role]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a user is called, written to and recognised by.
+
+    The password is hashed before a transaction is opened, since hashing takes long.
+    """
+
+    username: Username
+    email: EmailAddress
+    password_hash: PasswordHash
+    alias: Alias | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +43,14 @@ class OperatorCreated(DomainEvent):
     user_id: UUID
 
 
-NO_ROLES: Final[frozenset[Role]] = frozenset()
-
-
 class User(Aggregate):
     """Someone who may sign in by username or e-mail address while they are active."""
 
     def __init__(
         self,
         id_: UUID,
+        identity: Identity,
         *,
-        username: Username,
-        email: EmailAddress,
-        password_hash: PasswordHash,
-        alias: Alias | None,
         created_at: datetime,
         active: bool = True,
         roles: frozenset[Role] = NO_ROLES,
@@ -48,60 +58,25 @@ class User(Aggregate):
         sequence: int = 0,
     ) -> None:
         super().__init__(id_, version=version, sequence=sequence)
-        self.username = username
-        self.email = email
-        self.password_hash = password_hash
-        self.alias = alias
+        self.identity = identity
         self.created_at = created_at
         self.active = active
         self.roles = roles
 
     @classmethod
-    def sign_up(
-        cls,
-        id_: UUID,
-        *,
-        username: Username,
-        email: EmailAddress,
-        password_hash: PasswordHash,
-        alias: Alias | None,
-        now: datetime,
-    ) -> "User":
-        user = cls(
-            id_,
-            username=username,
-            email=email,
-            password_hash=password_hash,
-            alias=alias,
-            created_at=now,
-        )
-        user._record(UserSignedUp(id_, username, occurred_at=now))
+    def sign_up(cls, id_: UUID, identity: Identity, now: datetime) -> "User":
+        user = cls(id_, identity, created_at=now)
+        user._record(UserSignedUp(id_, identity.username, occurred_at=now))
         return user
 
     @classmethod
-    def create_operator(
-        cls,
-        id_: UUID,
-        *,
-        username: Username,
-        email: EmailAddress,
-        password_hash: PasswordHash,
-        now: datetime,
-    ) -> "User":
-        """Make someone who runs the system; they did not sign up, so nobody opens an account."""
-        user = cls(
-            id_,
-            username=username,
-            email=email,
-            password_hash=password_hash,
-            alias=None,
-            created_at=now,
-            roles=frozenset({Role.OPERATOR}),
-        )
+    def create_operator(cls, id_: UUID, identity: Identity, now: datetime) -> "User":
+        """Create an operator. Operators do not sign up, so no account is opened for them."""
+        user = cls(id_, identity, created_at=now, roles=frozenset({Role.OPERATOR}))
         user._record(OperatorCreated(id_, occurred_at=now))
         return user
 
     def replace_hash(self, old: PasswordHash, new: PasswordHash) -> None:
-        """Keep the same password under a newer hash, unless it has been changed meanwhile."""
-        if self.password_hash == old:
-            self.password_hash = new
+        """Store the same password under a newer hash, unless the password has been changed."""
+        if self.identity.password_hash == old:
+            self.identity = replace(self.identity, password_hash=new)

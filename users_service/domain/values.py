@@ -1,4 +1,4 @@
-"""What people are called, written to and recognised by: each valid ever after it is parsed."""
+"""Names, addresses and passwords; each is valid once it is parsed."""
 
 import re
 import unicodedata
@@ -21,7 +21,7 @@ PASSWORD_MAX_CHARS: Final = 1024
 
 _NAME: Final = re.compile(rf"[A-Za-z0-9.+_-]{{{NAME_MIN_CHARS},{NAME_MAX_CHARS}}}")
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-# What browsers take for valid (HTML standard, "valid e-mail address").
+# What browsers accept (HTML standard, "valid e-mail address").
 _EMAIL: Final = re.compile(rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*")
 
 
@@ -38,7 +38,7 @@ class Username:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """Another name someone goes by, under the username's rule; it need not be unique."""
+    """Another name of a user, with the form of a username; it need not be unique."""
 
     value: str
 
@@ -49,7 +49,7 @@ class Alias:
 
 @dataclass(frozen=True, slots=True)
 class EmailAddress:
-    """An address in the form we compare by: trimmed and lower case, at most 254 characters."""
+    """An address, trimmed and in lower case for comparison, of at most 254 characters."""
 
     value: str
 
@@ -64,13 +64,13 @@ class EmailAddress:
 
 @dataclass(frozen=True, slots=True)
 class Password:
-    """What someone types to prove who they are; it shows in no ``repr``."""
+    """A password in plain text; its ``repr`` does not show it."""
 
     value: str = field(repr=False)
 
     @classmethod
     def parse(cls, text: str) -> "Password":
-        """Take a password that someone chooses: 8 to 1024 characters."""
+        """Return a new password, of 8 to 1024 characters."""
         chosen = cls.offered(text)
         if not PASSWORD_MIN_CHARS <= len(chosen.value) <= PASSWORD_MAX_CHARS:
             raise InvalidPassword(f"{PASSWORD_MIN_CHARS} to {PASSWORD_MAX_CHARS} characters")
@@ -78,14 +78,14 @@ class Password:
 
     @classmethod
     def offered(cls, text: str) -> "Password":
-        """Take what is offered at a sign-in; whether it is right is for the hash to say."""
-        # One form of what looks the same, whichever keyboard it comes from (RFC 8265, 4.2).
+        """Return the password of a sign-in; it is not checked here."""
+        # The same characters in one form, whichever keyboard typed them (RFC 8265, 4.2).
         return cls(unicodedata.normalize("NFC", text))
 
 
 @dataclass(frozen=True, slots=True)
 class PasswordHash:
-    """What is kept of a password; it shows in no ``repr``."""
+    """The hash of a password; its ``repr`` does not show it."""
 
     value: str = field(repr=False)
 

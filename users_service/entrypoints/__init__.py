@@ -1,1 +1,1 @@
-"""How the service is reached: over HTTP, by events, from the command line."""
+"""The ways into the service: HTTP routes and event handlers."""

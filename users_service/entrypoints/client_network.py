@@ -1,4 +1,4 @@
-"""Where a request comes from, as far as it can be believed."""
+"""The network that a request comes from."""
 
 import hmac
 from collections.abc import Callable
@@ -8,14 +8,15 @@ from typing import Final
 from fastapi import Request
 from pydantic import SecretStr
 
-# Whoever has one IPv6 address has the whole /64 around it (RFC 6177).
+# A client with one IPv6 address usually has the whole /64 around it (RFC 6177).
 _IPV6_PREFIX: Final = 64
 
 
 def client_network(gateway_secret: SecretStr) -> Callable[[Request], str]:
     """Return a dependency that gives the client's IPv4 address or IPv6 network.
 
-    ``X-Forwarded-For`` is believed if ``X-Gateway-Secret`` comes with it; else the peer is asked.
+    ``X-Forwarded-For`` counts only beside the right ``X-Gateway-Secret``; else the peer's address
+    counts.
     """
     expected = gateway_secret.get_secret_value().encode()
 
@@ -36,7 +37,7 @@ def _network_of(text: str) -> str:
         return "unknown"
     if isinstance(address, IPv4Address):
         return str(address)
-    # A socket that takes both kinds shows IPv4 clients so; one network would hold them all.
+    # A dual-stack socket shows IPv4 clients like this; their /64 would hold all of them.
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(ip_network((address, _IPV6_PREFIX), strict=False))

@@ -1,4 +1,4 @@
-"""The accounts service's schema, migrated once for each worker of a run."""
+"""The accounts service's schema, migrated once for each process that runs tests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""What was sent to PostgreSQL, to count it."""
+"""Collects the statements that are sent to PostgreSQL."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What the database itself refuses, whoever writes to it."""
+"""The constraints of the database on accounts and ledger entries."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -47,14 +47,14 @@ class TestAccounts:
             (HOUSE | {"balance": 0}, "accounts_kind_check"),
         ],
     )
-    async def test_what_no_account_can_be_is_refused(
+    async def test_an_invalid_account_is_refused(
         self, engine: AsyncEngine, columns: dict[str, Any], constraint: str
     ) -> None:
         async with engine.connect() as connection:
             with pytest.raises(IntegrityError, match=constraint):
                 await add_account(connection, **columns)
 
-    async def test_the_house_has_one_account_of_a_kind_in_a_currency(
+    async def test_the_house_has_one_account_for_each_kind_and_currency(
         self, engine: AsyncEngine
     ) -> None:
         async with engine.connect() as connection:
@@ -76,7 +76,7 @@ class TestEntries:
             ({"description": "a" * 256}, "ledger_entries_description_check"),
         ],
     )
-    async def test_what_no_entry_can_be_is_refused(
+    async def test_an_invalid_entry_is_refused(
         self, engine: AsyncEngine, columns: dict[str, Any], constraint: str
     ) -> None:
         async with engine.connect() as connection:
@@ -84,19 +84,19 @@ class TestEntries:
             with pytest.raises(IntegrityError, match=constraint):
                 await add_entry(connection, account_id, **columns)
 
-    async def test_an_entry_is_of_an_account(self, engine: AsyncEngine) -> None:
+    async def test_an_entry_needs_an_account(self, engine: AsyncEngine) -> None:
         async with engine.connect() as connection:
             with pytest.raises(IntegrityError, match="ledger_entries_account_id_fkey"):
                 await add_entry(connection, uuid4())
 
-    async def test_a_position_is_taken_once(self, engine: AsyncEngine) -> None:
+    async def test_a_position_is_unique_in_an_account(self, engine: AsyncEngine) -> None:
         async with engine.connect() as connection:
             account_id = await add_account(connection, **PERSONAL)
             await add_entry(connection, account_id)
             with pytest.raises(IntegrityError, match="ledger_entries_account_id_position_key"):
                 await add_entry(connection, account_id)
 
-    async def test_a_transaction_touches_an_account_once(self, engine: AsyncEngine) -> None:
+    async def test_a_transaction_has_one_entry_for_each_account(self, engine: AsyncEngine) -> None:
         async with engine.connect() as connection:
             account_id = await add_account(connection, **PERSONAL)
             transaction_id = uuid4()
@@ -104,9 +104,7 @@ class TestEntries:
             with pytest.raises(IntegrityError, match="ledger_entries_pkey"):
                 await add_entry(connection, account_id, transaction_id=transaction_id, position=2)
 
-    async def test_the_house_takes_the_other_side_without_a_row_to_wait_for(
-        self, engine: AsyncEngine
-    ) -> None:
+    async def test_an_entry_of_the_house_updates_no_balance(self, engine: AsyncEngine) -> None:
         async with engine.connect() as connection:
             house_id = await add_account(connection, **HOUSE)
             for amount in (700, 300):

@@ -1,9 +1,8 @@
-"""Sign-ups become accounts: a chunk of events in one transaction, each table written once."""
+"""Accounts are opened for a chunk of sign-ups, in one transaction and with one write per table."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -17,13 +16,12 @@ from accounts_service.application.open_account import OpenAccountHandler
 from accounts_service.application.ports import AccountsWork
 from accounts_service.entrypoints.agents import subscribers
 from chassis.consuming import offsets
-from chassis.consuming.chunk import Chunk
 from chassis.consuming.processor import ChunkProcessor
 from chassis.consuming.subscribers import EventSubscriber
 from chassis.correlation import new_id
 from chassis.persistence.tables import inbox, outbox, parked
 from chassis.persistence.transactor import Transactor
-from chassis.testing import FakeChunkSource
+from chassis.testing import FakeChunkSource, FakeRecord, chunk_of
 from contracts.accounts import AccountOpenedV1
 from contracts.envelope import decode, encode, event_in
 from contracts.topics import USERS_USER
@@ -34,17 +32,7 @@ from tests.unit.accounts_service.ports_suite import store
 from .statements import statements_on
 
 
-@dataclass(frozen=True)
-class KafkaRecord:
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-
-
-def signed_up(user_id: UUID, offset: int) -> KafkaRecord:
+def signed_up(user_id: UUID, offset: int) -> FakeRecord:
     event = encode(
         UserSignedUpV1(user_id=user_id, username="ada"),
         id=new_id(),
@@ -54,7 +42,7 @@ def signed_up(user_id: UUID, offset: int) -> KafkaRecord:
         sequence=1,
         correlationid=f"request-{offset}",
     )
-    return KafkaRecord(USERS_USER.name, 0, offset, event.key, event.payload, event.headers)
+    return FakeRecord.of(event, USERS_USER.name, offset)
 
 
 def open_work(connection: AsyncConnection) -> PostgresAccountsWork:
@@ -70,7 +58,7 @@ def subscriber() -> EventSubscriber[AccountsWork]:
 async def take(
     engine: AsyncEngine,
     subscriber: EventSubscriber[AccountsWork],
-    records: Sequence[KafkaRecord],
+    records: Sequence[FakeRecord],
 ) -> None:
     async with engine.begin() as connection:
         work = open_work(connection)
@@ -79,7 +67,7 @@ async def take(
 
 
 class TestAChunkOfSignUps:
-    async def test_everyone_has_an_account_with_a_first_transaction(
+    async def test_opens_an_account_with_a_first_transaction_for_each(
         self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
     ) -> None:
         user_ids = [new_id() for _ in range(500)]
@@ -96,7 +84,7 @@ class TestAChunkOfSignUps:
             (row.position, row.delta, row.balance_after, row.description) for row in entries
         } == {(1, 0, 0, "Initial")}
 
-    async def test_each_is_told_on_the_trail_of_its_sign_up(
+    async def test_publishes_each_with_the_correlation_of_its_sign_up(
         self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
     ) -> None:
         records = [signed_up(new_id(), offset) for offset in range(500)]
@@ -108,16 +96,16 @@ class TestAChunkOfSignUps:
             account_of = {row.user_id: row.id for row in await connection.execute(select(accounts))}
         assert len(rows) == 500
         for record, row in zip(records, rows, strict=True):
-            caused_by, told = decode(record.value), decode(row.payload)
-            opened = event_in(told, AccountOpenedV1)
+            caused_by, published = decode(record.value), decode(row.payload)
+            opened = event_in(published, AccountOpenedV1)
             assert str(opened.user_id) == caused_by.subject
             assert opened.account_id == account_of[opened.user_id]
-            assert row.aggregateid == told.subject == str(opened.account_id)
-            assert (row.sequence, told.sequence) == (1, 1)
-            assert told.correlationid == caused_by.correlationid
-            assert told.causationid == str(caused_by.id)
+            assert row.aggregateid == published.subject == str(opened.account_id)
+            assert (row.sequence, published.sequence) == (1, 1)
+            assert published.correlationid == caused_by.correlationid
+            assert published.causationid == str(caused_by.id)
 
-    async def test_each_table_is_written_once(
+    async def test_writes_each_table_once(
         self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
     ) -> None:
         records = [signed_up(new_id(), offset) for offset in range(500)]
@@ -129,11 +117,11 @@ class TestAChunkOfSignUps:
             re.match(r"\s*(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", each) for each in executed
         ]
         written = Counter(match[1] for match in writes if match)
-        # Of subjects that are met for the first time there is nothing to read.
+        # The subjects are new, so there is nothing to read.
         assert written == {"inbox": 1, "accounts": 1, "ledger_entries": 1, "outbox": 1}
         assert len(executed) == written.total()
 
-    async def test_what_comes_again_opens_nothing(
+    async def test_opens_nothing_if_it_is_delivered_again(
         self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
     ) -> None:
         records = [signed_up(new_id(), offset) for offset in range(10)]
@@ -148,7 +136,7 @@ class TestAChunkOfSignUps:
 
 
 class TestAUserWhoHasAnAccount:
-    async def test_is_parked_and_keeps_nobody_else_from_theirs(
+    async def test_is_parked_and_the_others_get_their_accounts(
         self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
     ) -> None:
         before = an_account()
@@ -161,15 +149,15 @@ class TestAUserWhoHasAnAccount:
         ]
         async with engine.begin() as connection:
             await offsets.begin(connection, [subscriber], USERS_USER.name, {0: (0, 0)}, now)
-        consumer = ChunkProcessor(USERS_USER, [subscriber], engine, open_work, now)
-        transport = FakeChunkSource()
+        processor = ChunkProcessor(USERS_USER, [subscriber], engine, open_work, now)
+        source = FakeChunkSource()
 
-        await consumer.process(Chunk(USERS_USER.name, 0, 0, 3, 1, records), transport)
+        await processor.process(chunk_of(records), source)
 
-        assert transport.done == 3
+        assert source.done == 3
         async with engine.connect() as connection:
             users = (await connection.execute(select(accounts.c.user_id))).scalars().all()
-            stuck = (await connection.execute(select(parked))).all()
+            parked_rows = (await connection.execute(select(parked))).all()
         assert sorted(users) == sorted([before.user_id, *others])
-        assert [(row.offset, row.error_code) for row in stuck] == [(1, "account-exists")]
-        assert stuck[0].subject == str(before.user_id)
+        assert [(row.offset, row.error_code) for row in parked_rows] == [(1, "account-exists")]
+        assert parked_rows[0].subject == str(before.user_id)

@@ -1,4 +1,4 @@
-"""The service's ports on PostgreSQL: the same promises as the fakes', and what only it can show."""
+"""The service's ports on PostgreSQL: the promises of the fakes, and some of its own."""
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -27,7 +27,7 @@ def views(engine: AsyncEngine) -> PostgresAccountViews:
 
 
 class TestPostgresAccounts(AccountsSuite):
-    async def test_a_loaded_account_goes_on_where_it_was(
+    async def test_a_loaded_account_equals_the_saved_one_and_can_change(
         self, transact: Transactor[PostgresAccountsWork], views: PostgresAccountViews
     ) -> None:
         account = an_account()
@@ -51,7 +51,7 @@ class TestPostgresAccounts(AccountsSuite):
             (1, 0),
         ]
 
-    async def test_of_two_that_change_it_at_once_the_second_must_begin_again(
+    async def test_the_second_of_two_concurrent_changes_is_stale(
         self, engine: AsyncEngine, transact: Transactor[PostgresAccountsWork]
     ) -> None:
         account = an_account()

@@ -1,4 +1,4 @@
-"""The service put together, with Kafka and the users service away."""
+"""The service as its bootstrap builds it, without Kafka and the users service."""
 
 from collections.abc import Sequence
 
@@ -47,7 +47,7 @@ class TestRoles:
         async with build(settings(accounts_database, *roles), Health()) as running:
             assert [each.name for each in running.components] == parts
 
-    async def test_routes_are_there_with_the_role_and_ask_for_a_token(
+    async def test_only_the_role_api_has_routes_and_they_need_a_token(
         self, accounts_database: str
     ) -> None:
         path = f"/accounts/{new_id()}"
@@ -60,15 +60,15 @@ class TestRoles:
 
 
 class TestReadiness:
-    async def test_it_tells_whether_the_database_answers(self, accounts_database: str) -> None:
+    async def test_with_its_database_it_is_ready(self, accounts_database: str) -> None:
         health = Health()
         async with build(settings(accounts_database, Role.API), health):
             assert (await health.verdict()).ready
 
-    async def test_and_says_so_when_it_does_not(self) -> None:
+    async def test_without_its_database_it_is_not_ready(self) -> None:
         health = Health()
-        nowhere = "postgresql://accounts:accounts@127.0.0.1:1/accounts"
-        async with build(settings(nowhere, Role.API), health):
+        unreachable = "postgresql://accounts:accounts@127.0.0.1:1/accounts"
+        async with build(settings(unreachable, Role.API), health):
             verdict = await health.verdict()
 
         assert not verdict.ready

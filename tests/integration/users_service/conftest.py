@@ -1,4 +1,4 @@
-"""The users service's schema, migrated once for each worker of a run."""
+"""The users service's schema, migrated once for each process that runs tests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -52,7 +52,7 @@ def transact(engine: AsyncEngine) -> Transact[UsersWork]:
 
 @pytest.fixture
 def settings(users_database: str, tmp_path: Path) -> UsersSettings:
-    """Settings with a key to sign with and a quick hash; Kafka is away."""
+    """Settings with a signing key and a quick hash; Kafka is unreachable."""
     add_key(tmp_path / "keys", new_id())
     return UsersSettings(
         http_port=0,

@@ -17,14 +17,14 @@ DEADLINE_S = 60
 
 
 def environment_of(settings: UsersSettings) -> dict[str, str]:
-    """What a process must be told to have these settings."""
-    told = {}
+    """Return the environment of a process with these settings."""
+    variables = {}
     for name in settings.model_fields_set:
         value = getattr(settings, name)
-        told[f"USERS_{name.upper()}"] = str(
+        variables[f"USERS_{name.upper()}"] = str(
             value.get_secret_value() if isinstance(value, SecretStr) else value
         )
-    return os.environ | told
+    return os.environ | variables
 
 
 async def run(settings: UsersSettings, *arguments: str) -> tuple[int, str, str]:
@@ -41,7 +41,7 @@ async def run(settings: UsersSettings, *arguments: str) -> tuple[int, str, str]:
 
 
 class Service:
-    """The service while it runs: a client of its, and what it has logged."""
+    """The running service: a client for it, and its log."""
 
     def __init__(self) -> None:
         self.client = httpx.AsyncClient()
@@ -57,7 +57,7 @@ class Service:
 
 @asynccontextmanager
 async def serving(settings: UsersSettings) -> AsyncIterator[Service]:
-    """Have the service up and ready while the block runs; then it is asked to stop."""
+    """Run the service, ready, during the block; then stop it."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "users_service"), env=environment_of(settings), stderr=PIPE
     )

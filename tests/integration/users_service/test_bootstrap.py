@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis.persistence.tables import outbox
 from chassis.persistence.transactor import Transact
 from chassis.web.health import Health
-from tests.unit.users_service.people import someone
+from tests.unit.users_service.people import a_user
 from tests.unit.users_service.ports_suite import store
 from users_service.adapters.postgres_views import PostgresViews
 from users_service.application.ports import UsersWork
@@ -25,29 +25,31 @@ PASSWORD = Password.parse("battery staple")
 
 
 async def reasons(settings: UsersSettings, **changes: Any) -> dict[str, str]:
-    """Why the service would not be ready, with these settings changed."""
+    """Return why the service is not ready, with these settings changed."""
     health = Health()
     async with build(settings.model_copy(update=changes), health):
         return (await health.verdict()).reasons
 
 
 class TestReadiness:
-    async def test_all_is_well_with_a_key_and_a_database(self, settings: UsersSettings) -> None:
+    async def test_with_a_key_and_a_database_it_is_ready(self, settings: UsersSettings) -> None:
         assert await reasons(settings) == {}
 
-    async def test_without_a_key_it_says_so(self, settings: UsersSettings, tmp_path: Path) -> None:
+    async def test_without_a_key_it_is_not_ready(
+        self, settings: UsersSettings, tmp_path: Path
+    ) -> None:
         assert await reasons(settings, keys_dir=tmp_path / "none") == {
             "signing-keys": "no signing key; rotate-keys makes one"
         }
 
-    async def test_without_its_database_it_says_so(self, settings: UsersSettings) -> None:
-        nowhere = SecretStr("postgresql://users@127.0.0.1:1/users")
+    async def test_without_its_database_it_is_not_ready(self, settings: UsersSettings) -> None:
+        unreachable = SecretStr("postgresql://users@127.0.0.1:1/users")
 
-        assert list(await reasons(settings, database_url=nowhere)) == ["database"]
+        assert list(await reasons(settings, database_url=unreachable)) == ["database"]
 
 
 class TestCreateOperator:
-    async def test_who_is_there_already_stays_as_they_are(
+    async def test_an_existing_operator_is_not_changed(
         self, settings: UsersSettings, engine: AsyncEngine
     ) -> None:
         views = PostgresViews(engine)
@@ -61,18 +63,18 @@ class TestCreateOperator:
         assert first.roles == {Role.OPERATOR}
         assert await views.credentials_of(ROOT) == first
 
-    async def test_a_user_of_that_name_or_address_does_not_become_one(
+    async def test_a_user_of_that_name_or_address_does_not_become_an_operator(
         self, settings: UsersSettings, transact: Transact[UsersWork]
     ) -> None:
-        await store(transact, someone("root", email="other@localhost"))
+        await store(transact, a_user("root", email="other@localhost"))
         with pytest.raises(UsernameIsTaken):
             await create_operator(settings, ROOT, ADDRESS, PASSWORD)
 
-        await store(transact, someone("other", email=ADDRESS.value))
+        await store(transact, a_user("other", email=ADDRESS.value))
         with pytest.raises(EmailIsTaken):
             await create_operator(settings, Username("root-2"), ADDRESS, PASSWORD)
 
-    async def test_nobody_is_told(self, settings: UsersSettings, engine: AsyncEngine) -> None:
+    async def test_nothing_is_published(self, settings: UsersSettings, engine: AsyncEngine) -> None:
         await create_operator(settings, ROOT, ADDRESS, PASSWORD)
 
         async with engine.connect() as connection:

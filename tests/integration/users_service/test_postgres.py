@@ -35,22 +35,24 @@ async def rows(engine: AsyncEngine) -> int:
 
 
 class TestPostgresRepositories(RepositoriesSuite):
-    """The same promises as the fake's."""
+    """Keeps the same promises as the fake."""
 
 
 class TestPostgresViews(ViewsSuite):
-    """The same promises as the fake's."""
+    """Keeps the same promises as the fake."""
 
 
 class TestPostgresSignInAttempts(SignInAttemptsSuite):
-    async def test_each_of_many_at_once_is_counted(self, attempts: PostgresSignInAttempts) -> None:
+    async def test_concurrent_attempts_are_all_counted(
+        self, attempts: PostgresSignInAttempts
+    ) -> None:
         counted = await asyncio.gather(
             *(attempts.count("name kate", now=NOW, window=WINDOW) for _ in range(50))
         )
 
         assert sorted(each.count for each in counted) == list(range(1, 51))
 
-    async def test_many_at_once_begin_one_new_window(
+    async def test_concurrent_attempts_start_one_new_window(
         self, attempts: PostgresSignInAttempts
     ) -> None:
         await attempts.count("name kate", now=NOW, window=WINDOW)
@@ -62,7 +64,7 @@ class TestPostgresSignInAttempts(SignInAttemptsSuite):
         assert sorted(each.count for each in counted) == list(range(1, 21))
         assert {each.window_began_at for each in counted} == {NOW + WINDOW}
 
-    async def test_what_is_over_goes_and_what_is_not_stays(
+    async def test_only_counts_of_old_windows_are_deleted(
         self, attempts: PostgresSignInAttempts, engine: AsyncEngine
     ) -> None:
         for number in range(25):
@@ -76,7 +78,7 @@ class TestPostgresSignInAttempts(SignInAttemptsSuite):
 
         assert await rows(engine) == 2
 
-    async def test_a_purge_waits_for_nobody(
+    async def test_deleting_old_counts_waits_for_no_lock(
         self, attempts: PostgresSignInAttempts, engine: AsyncEngine
     ) -> None:
         await attempts.count("name kate", now=NOW, window=WINDOW)
@@ -88,7 +90,7 @@ class TestPostgresSignInAttempts(SignInAttemptsSuite):
 
         assert await rows(engine) == 2
 
-    async def test_nobody_can_read_whose_they_are(
+    async def test_the_source_is_stored_unreadable(
         self, attempts: PostgresSignInAttempts, engine: AsyncEngine
     ) -> None:
         await attempts.count("name kate", now=datetime.now(UTC), window=WINDOW)

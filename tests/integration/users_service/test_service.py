@@ -14,7 +14,7 @@ def changed(settings: UsersSettings, **changes: Any) -> UsersSettings:
 
 
 class TestServe:
-    async def test_someone_signs_up_signs_in_and_sees_themselves_while_kafka_is_away(
+    async def test_a_user_signs_up_and_signs_in_while_kafka_is_unreachable(
         self, settings: UsersSettings
     ) -> None:
         async with serving(settings) as service:
@@ -27,12 +27,10 @@ class TestServe:
         assert me.json()["id"] == signed_up.json()["id"]
         assert docs.status_code == 200
         assert service.exit_code == 0
-        said_of_kate = [*KATE.values(), token["Authorization"].removeprefix("Bearer ")]
-        assert [each for each in said_of_kate if each in service.log] == []
+        personal_data = [*KATE.values(), token["Authorization"].removeprefix("Bearer ")]
+        assert [each for each in personal_data if each in service.log] == []
 
-    async def test_nobody_but_the_gateway_names_another_address(
-        self, settings: UsersSettings
-    ) -> None:
+    async def test_only_the_gateway_may_forward_an_address(self, settings: UsersSettings) -> None:
         gateway = {"X-Gateway-Secret": settings.gateway_secret.get_secret_value()}
 
         async with serving(changed(settings, sign_ins_per_network=1)) as service:
@@ -57,7 +55,7 @@ class TestServe:
             await service.client.post("/users", json=KATE)
             before = await service.token("kate", KATE["password"])
 
-            code, said, _ = await run(settings, "rotate-keys")
+            code, printed, _ = await run(settings, "rotate-keys")
 
             after = await service.token("kate", KATE["password"])
             published = (await service.client.get("/.well-known/jwks.json")).json()["keys"]
@@ -65,12 +63,12 @@ class TestServe:
                 await service.client.get("/users/me", headers=token) for token in (before, after)
             ]
         assert code == 0
-        assert [key["kid"] for key in published][1:] == [said.split()[0]]
+        assert [key["kid"] for key in published][1:] == [printed.split()[0]]
         assert [answer.status_code for answer in answers] == [200, 200]
 
 
 class TestTheWholePath:
-    async def test_who_signs_up_gets_their_first_tasks(
+    async def test_a_new_user_gets_their_onboarding_tasks(
         self, settings: UsersSettings, kafka: str
     ) -> None:
         async with admin_client(kafka) as admin:
@@ -97,7 +95,7 @@ class TestTheWholePath:
 
 
 class TestCreateOperator:
-    async def test_it_tells_in_a_line_what_became_of_it(
+    async def test_it_prints_whether_the_operator_was_created(
         self, settings: UsersSettings, password_file: str
     ) -> None:
         command = ("create-operator", "--username=root", "--email=root@localhost")
@@ -106,4 +104,4 @@ class TestCreateOperator:
         again = await run(settings, *command, f"--password-file={password_file}")
 
         assert first == (0, "root: created\n", "")
-        assert again == (0, "root: is an operator already, left as is\n", "")
+        assert again == (0, "root: is an operator already and was not changed\n", "")

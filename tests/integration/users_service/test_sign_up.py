@@ -37,15 +37,15 @@ def codes(answers: list[httpx.Response]) -> Counter[str]:
 
 
 async def stored(engine: AsyncEngine) -> tuple[int, int]:
-    """How many users there are, and how many events tell of one."""
+    """Return how many users and how many events there are."""
     async with engine.connect() as connection:
         people = await connection.scalar(select(func.count()).select_from(users))
         events = await connection.scalar(select(func.count()).select_from(outbox))
     return people or 0, events or 0
 
 
-class TestManyAtOnce:
-    async def test_one_of_those_who_race_for_a_username_gets_it(
+class TestConcurrentSignUps:
+    async def test_one_of_many_requests_for_a_username_succeeds(
         self, client: httpx.AsyncClient, engine: AsyncEngine
     ) -> None:
         answers = await asyncio.gather(
@@ -55,7 +55,7 @@ class TestManyAtOnce:
         assert codes(answers) == {"201": 1, "username-is-taken": AT_ONCE - 1}
         assert await stored(engine) == (1, 1)
 
-    async def test_one_of_those_who_race_for_an_email_address_gets_it(
+    async def test_one_of_many_requests_for_an_email_address_succeeds(
         self, client: httpx.AsyncClient, engine: AsyncEngine
     ) -> None:
         answers = await asyncio.gather(
@@ -65,7 +65,7 @@ class TestManyAtOnce:
         assert codes(answers) == {"201": 1, "email-is-taken": AT_ONCE - 1}
         assert await stored(engine) == (1, 1)
 
-    async def test_all_who_differ_get_in(
+    async def test_all_requests_with_different_names_succeed(
         self, client: httpx.AsyncClient, engine: AsyncEngine
     ) -> None:
         answers = await asyncio.gather(
@@ -87,8 +87,8 @@ class TestManyAtOnce:
         assert await stored(engine) == (1, 1)
 
 
-class TestSignInAtOnce:
-    async def test_no_more_guesses_are_judged_than_may_fail(
+class TestConcurrentSignIns:
+    async def test_no_more_passwords_are_verified_than_may_fail(
         self, client: httpx.AsyncClient
     ) -> None:
         form = {"username": "kate", "password": "wrong horse"}

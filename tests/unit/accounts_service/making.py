@@ -1,4 +1,4 @@
-"""Accounts and moments for the tests of the accounts service."""
+"""Accounts and times for the tests of the accounts service."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -14,13 +14,13 @@ def now() -> datetime:
 
 
 def an_account(user_id: UUID | None = None) -> Account:
-    """An account that was just opened, and is not stored yet."""
+    """Return an account that was just opened, and is not stored yet."""
     return Account.open(
         new_id(), user_id=user_id or new_id(), currency="USD", transaction_id=new_id(), now=NOW
     )
 
 
 def post(account: Account, *deltas: int) -> None:
-    """Change the balance, as moving money will."""
+    """Post transactions of these amounts."""
     for delta in deltas:
         account._post(new_id(), delta, f"A change of {delta}", NOW)

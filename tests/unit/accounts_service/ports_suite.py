@@ -1,4 +1,4 @@
-"""What the service's ports promise; each suite runs over the fake and over PostgreSQL."""
+"""The promises of the service's ports; each suite runs on the fake and on PostgreSQL."""
 
 import pytest
 
@@ -20,7 +20,7 @@ async def store(transact: Transact[AccountsWork], *accounts: Account) -> None:
 
 
 class AccountsSuite:
-    async def test_an_account_is_kept(
+    async def test_an_account_is_stored(
         self, transact: Transact[AccountsWork], views: AccountViews
     ) -> None:
         account = an_account()
@@ -32,7 +32,7 @@ class AccountsSuite:
         assert (view.id, view.user_id, view.currency) == (account.id, account.user_id, "USD")
         assert (view.balance, view.opened_at) == (0, NOW)
 
-    async def test_so_is_every_transaction(
+    async def test_every_transaction_is_stored(
         self, transact: Transact[AccountsWork], views: AccountViews
     ) -> None:
         account = an_account()
@@ -49,7 +49,7 @@ class AccountsSuite:
         ]
         assert view.balance == 650
 
-    async def test_what_is_posted_later_is_added(
+    async def test_later_transactions_are_added(
         self, transact: Transact[AccountsWork], views: AccountViews
     ) -> None:
         account = an_account()
@@ -63,7 +63,7 @@ class AccountsSuite:
         assert [t.position for t in view.transactions] == [2, 1]
         assert view.balance == 700
 
-    async def test_a_user_has_one_account(
+    async def test_a_user_has_only_one_account(
         self, transact: Transact[AccountsWork], views: AccountViews
     ) -> None:
         first = an_account()
@@ -75,7 +75,7 @@ class AccountsSuite:
 
         assert await views.by_id(second.id, latest=10) is None
 
-    async def test_also_when_both_are_opened_together(
+    async def test_a_user_has_only_one_account_of_two_opened_together(
         self, transact: Transact[AccountsWork], views: AccountViews
     ) -> None:
         first = an_account()
@@ -88,7 +88,7 @@ class AccountsSuite:
 
 
 class ViewsSuite:
-    async def test_nothing_is_found_where_nothing_is(self, views: AccountViews) -> None:
+    async def test_an_unknown_id_is_not_found(self, views: AccountViews) -> None:
         assert await views.by_id(new_id(), latest=10) is None
         assert await views.of_user(new_id(), latest=10) is None
 
@@ -103,7 +103,7 @@ class ViewsSuite:
         assert view is not None
         assert view == await views.by_id(wanted.id, latest=10)
 
-    async def test_the_latest_transactions_come_newest_first(
+    async def test_the_latest_transactions_are_listed_newest_first(
         self, transact: Transact[AccountsWork], views: AccountViews
     ) -> None:
         account, other = an_account(), an_account()

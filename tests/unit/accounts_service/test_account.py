@@ -14,7 +14,7 @@ class TestOpening:
         assert (account.user_id, account.currency, account.balance) == (user_id, "EUR", 0)
         assert account.opened_at == NOW
 
-    def test_its_first_transaction_says_so(self) -> None:
+    def test_its_first_transaction_has_the_amount_zero(self) -> None:
         transaction_id = new_id()
         account = Account.open(
             new_id(), user_id=new_id(), currency="USD", transaction_id=transaction_id, now=NOW
@@ -24,7 +24,7 @@ class TestOpening:
             Transaction(transaction_id, 1, 0, 0, "Initial", NOW)
         ]
 
-    def test_it_is_told(self) -> None:
+    def test_it_is_recorded(self) -> None:
         account = an_account()
 
         assert list(account.take_events()) == [
@@ -35,7 +35,7 @@ class TestOpening:
 
 
 class TestTransactions:
-    def test_each_says_what_it_left(self) -> None:
+    def test_each_has_the_balance_after_it(self) -> None:
         account = an_account()
         post(account, 500, -200)
 
@@ -44,7 +44,7 @@ class TestTransactions:
         assert positions == [(1, 0, 0), (2, 500, 500), (3, -200, 300)]
         assert account.balance == 300
 
-    def test_each_is_handed_over_once(self) -> None:
+    def test_each_is_taken_once(self) -> None:
         account = an_account()
         list(account.take_transactions())
 

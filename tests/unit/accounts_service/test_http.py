@@ -25,7 +25,7 @@ async def signed_in(
     test_user: Annotated[UUID | None, Header()] = None,
     test_role: Annotated[str, Header()] = "",
 ) -> Principal:
-    """Believe what the request says of itself, where a token would be read."""
+    """Take user and role from headers instead of a token."""
     if test_user is None:
         raise NotAuthenticated
     return Principal(test_user, frozenset(test_role.split()))
@@ -47,7 +47,7 @@ async def transactor() -> InMemoryTransactor:
 @pytest.fixture
 async def client(transactor: InMemoryTransactor) -> AsyncIterator[httpx.AsyncClient]:
     settings = AccountsSettings(
-        database_url=SecretStr("postgresql://nobody@127.0.0.1:1/nothing"),
+        database_url=SecretStr("postgresql://accounts@127.0.0.1:1/accounts"),
         jwks_url="http://127.0.0.1:1/jwks.json",
         idempotency_secret=SecretStr("s" * 32),
     )
@@ -98,7 +98,7 @@ class TestReadingAnAccount:
         }
 
     @pytest.mark.parametrize("path", ["/users/{user_id}/account", "/accounts/{id}"])
-    async def test_an_operator_reads_it_too(
+    async def test_an_operator_reads_every_account(
         self, client: httpx.AsyncClient, account: Account, path: str
     ) -> None:
         response = await client.get(
@@ -109,17 +109,17 @@ class TestReadingAnAccount:
         assert response.json()["id"] == str(account.id)
 
     @pytest.mark.parametrize("path", ["/users/{user_id}/account", "/accounts/{id}"])
-    async def test_to_others_it_is_as_if_it_were_not_there(
+    async def test_others_get_the_answer_for_an_account_that_does_not_exist(
         self, client: httpx.AsyncClient, account: Account, path: str
     ) -> None:
-        somebody = by(new_id())
+        other_user = by(new_id())
         theirs = await client.get(
-            path.format(user_id=account.user_id, id=account.id), headers=somebody
+            path.format(user_id=account.user_id, id=account.id), headers=other_user
         )
-        nobodys = await client.get(path.format(user_id=new_id(), id=new_id()), headers=somebody)
+        missing = await client.get(path.format(user_id=new_id(), id=new_id()), headers=other_user)
 
-        assert theirs.status_code == nobodys.status_code == 404
-        for response in (theirs, nobodys):
+        assert theirs.status_code == missing.status_code == 404
+        for response in (theirs, missing):
             problem = response.json()
             del problem["correlation_id"]
             assert problem == {
@@ -131,7 +131,7 @@ class TestReadingAnAccount:
             }
 
     @pytest.mark.parametrize("path", ["/users/{user_id}/account", "/accounts/{id}"])
-    async def test_nobody_reads_it_without_a_token(
+    async def test_without_a_token_it_answers_401(
         self, client: httpx.AsyncClient, account: Account, path: str
     ) -> None:
         response = await client.get(path.format(user_id=account.user_id, id=account.id))
@@ -139,7 +139,7 @@ class TestReadingAnAccount:
         assert response.status_code == 401
 
     @pytest.mark.parametrize("path", ["/users/{id}/account", "/accounts/{id}"])
-    async def test_an_id_that_is_none_is_named(self, client: httpx.AsyncClient, path: str) -> None:
+    async def test_an_invalid_id_is_refused(self, client: httpx.AsyncClient, path: str) -> None:
         response = await client.get(path.format(id="seven"), headers=by(new_id()))
 
         assert response.status_code == 422

@@ -17,8 +17,8 @@ def views(transact: InMemoryTransactor) -> InMemoryAccountViews:
 
 
 class TestInMemoryAccounts(AccountsSuite):
-    """The same promises as PostgreSQL's."""
+    """Keeps the same promises as PostgreSQL."""
 
 
 class TestInMemoryAccountViews(ViewsSuite):
-    """The same promises as PostgreSQL's."""
+    """Keeps the same promises as PostgreSQL."""

@@ -6,11 +6,11 @@ from contracts.accounts import AccountOpenedV1
 from .making import NOW
 
 
-def test_an_opened_account_is_told() -> None:
+def test_an_opened_account_is_published() -> None:
     account_id, user_id = new_id(), new_id()
 
-    told = translate(
+    published = translate(
         AccountOpened(account_id=account_id, user_id=user_id, currency="USD", occurred_at=NOW)
     )
 
-    assert told == AccountOpenedV1(account_id=account_id, user_id=user_id, currency="USD")
+    assert published == AccountOpenedV1(account_id=account_id, user_id=user_id, currency="USD")

@@ -47,17 +47,15 @@ class TestReadAccount:
         assert (await read_account.by_id(operator, account.id)).id == account.id
         assert (await read_account.of_user(operator, account.user_id)).id == account.id
 
-    async def test_to_others_it_is_not_there(
-        self, read_account: ReadAccount, account: Account
-    ) -> None:
-        somebody = user(new_id())
+    async def test_others_do_not_find_it(self, read_account: ReadAccount, account: Account) -> None:
+        other_user = user(new_id())
 
         with pytest.raises(AccountNotFound):
-            await read_account.by_id(somebody, account.id)
+            await read_account.by_id(other_user, account.id)
         with pytest.raises(AccountNotFound):
-            await read_account.of_user(somebody, account.user_id)
+            await read_account.of_user(other_user, account.user_id)
 
-    async def test_what_is_not_there_is_not_found_by_anyone(
+    async def test_a_missing_account_is_not_found(
         self, read_account: ReadAccount, account: Account
     ) -> None:
         operator = Reader(user_id=new_id(), operator=True)

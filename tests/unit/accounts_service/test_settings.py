@@ -12,16 +12,16 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestCurrency:
-    def test_it_is_dollars_unless_told_otherwise(self) -> None:
+    def test_the_default_is_dollars(self) -> None:
         assert read_settings(AccountsSettings).currency == "USD"
 
-    def test_it_is_what_it_is_set_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_can_be_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ACCOUNTS_CURRENCY", "EUR")
 
         assert read_settings(AccountsSettings).currency == "EUR"
 
     @pytest.mark.parametrize("code", ["usd", "US", "DOLLAR", "U$D"])
-    def test_what_is_no_code_is_refused_by_name(
+    def test_an_invalid_code_is_refused_with_the_name_of_the_setting(
         self, code: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("ACCOUNTS_CURRENCY", code)

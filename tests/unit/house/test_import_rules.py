@@ -79,6 +79,8 @@ VIOLATIONS = [
     Violation("layers", "users_service.domain.spoilt", "users_service.application"),
     Violation("layers", "accounts_service.application.spoilt", "accounts_service.adapters"),
     Violation("layers", "accounts_service.entrypoints.spoilt", "accounts_service.adapters"),
+    Violation("fakes", "audit_service.spoilt", "chassis.testing"),
+    Violation("fakes", "users_service.adapters.spoilt", "users_service.adapters.in_memory"),
     # What imports nothing wrong, but has no place among the layers.
     Violation("layers", "users_service.spoilt", "users_service"),
 ]

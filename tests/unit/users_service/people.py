@@ -1,46 +1,32 @@
-"""People and moments for the tests of the users service."""
+"""Users, tasks and times for the tests of the users service."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 from chassis.correlation import new_id
 from users_service.domain.task import Task, TaskName
-from users_service.domain.user import User
+from users_service.domain.user import Identity, User
 from users_service.domain.values import Alias, EmailAddress, PasswordHash, Username
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 A_HASH = PasswordHash("a hash")
 
 
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.time = NOW
-
-    def __call__(self) -> datetime:
-        return self.time
-
-    def move(self, **by: float) -> None:
-        self.time += timedelta(**by)
-
-
-def someone(
+def a_user(
     username: str = "kate",
     *,
     email: str | None = None,
     password_hash: PasswordHash = A_HASH,
     alias: str | None = None,
 ) -> User:
-    """Someone who has just signed up, and is not stored yet."""
-    return User.sign_up(
-        new_id(),
-        username=Username.parse(username),
-        email=EmailAddress.parse(email or f"{username}@example.com"),
-        password_hash=password_hash,
-        alias=Alias.parse(alias) if alias else None,
-        now=NOW,
+    """A user who has just signed up, and is not stored yet."""
+    identity = Identity(
+        Username.parse(username),
+        EmailAddress.parse(email or f"{username}@example.com"),
+        password_hash,
+        Alias.parse(alias) if alias else None,
     )
+    return User.sign_up(new_id(), identity, NOW)
 
 
 def a_task(assignee_id: UUID, name: str = "Read the manual") -> Task:

@@ -1,4 +1,4 @@
-"""What the service's ports promise; each suite runs over the fake and over PostgreSQL."""
+"""The promises of the service's ports; each suite runs on the fake and on PostgreSQL."""
 
 from datetime import timedelta
 
@@ -6,13 +6,14 @@ import pytest
 
 from chassis.correlation import new_id
 from chassis.persistence.transactor import Transact
-from users_service.application.ports import SignInAttempts, UsersWork, Views
-from users_service.domain.errors import EmailIsTaken, UsernameIsTaken
+from chassis.web.paging import Page
+from users_service.application.ports import SignInAttempts, TaskView, UsersWork, Views
+from users_service.domain.errors import EmailIsTaken, UsernameIsTaken, UserNotFound
 from users_service.domain.task import Task
 from users_service.domain.user import Role, User
 from users_service.domain.values import EmailAddress, PasswordHash, Username
 
-from .people import NOW, a_task, someone
+from .people import NOW, a_task, a_user
 
 WINDOW = timedelta(minutes=5)
 
@@ -29,10 +30,8 @@ async def store(transact: Transact[UsersWork], *aggregates: User | Task) -> None
 
 
 class RepositoriesSuite:
-    async def test_a_user_comes_back_as_they_were_saved(
-        self, transact: Transact[UsersWork]
-    ) -> None:
-        kate = someone("kate", alias="katie")
+    async def test_a_user_is_loaded_as_they_were_saved(self, transact: Transact[UsersWork]) -> None:
+        kate = a_user("kate", alias="katie")
         kate.roles = frozenset({Role.OPERATOR})
         kate.active = False
         await store(transact, kate)
@@ -42,65 +41,64 @@ class RepositoriesSuite:
         assert {**vars(loaded)} == {**vars(kate)}
         assert (loaded.version, loaded.sequence) == (1, 1)
 
-    async def test_nobody_is_loaded_who_is_not_there(self, transact: Transact[UsersWork]) -> None:
-        kate = someone("kate")
+    async def test_an_unknown_id_is_left_out(self, transact: Transact[UsersWork]) -> None:
+        kate = a_user("kate")
         await store(transact, kate)
 
         loaded = await transact(lambda work: work.users.load([new_id(), kate.id]))
 
         assert list(loaded) == [kate.id]
 
-    async def test_a_change_is_kept(self, transact: Transact[UsersWork], views: Views) -> None:
-        kate, joe = someone("kate"), someone("joe")
+    async def test_a_change_is_stored(self, transact: Transact[UsersWork], views: Views) -> None:
+        kate, joe = a_user("kate"), a_user("joe")
         await store(transact, kate, joe)
 
         async def change_both(work: UsersWork) -> None:
             for user in (await work.users.load([kate.id, joe.id])).values():
-                user.replace_hash(user.password_hash, PasswordHash(f"hash of {user.id}"))
+                user.replace_hash(user.identity.password_hash, PasswordHash(f"hash of {user.id}"))
                 work.users.save(user)
 
         await transact(change_both)
 
         for user in (kate, joe):
-            credentials = await views.credentials_of(user.username)
+            credentials = await views.credentials_of(user.identity.username)
             assert credentials is not None
             assert credentials.password_hash == PasswordHash(f"hash of {user.id}")
 
-    async def test_a_username_is_had_once(
-        self, transact: Transact[UsersWork], views: Views
-    ) -> None:
-        await store(transact, someone("kate", email="first@example.com"))
+    async def test_a_username_is_unique(self, transact: Transact[UsersWork], views: Views) -> None:
+        await store(transact, a_user("kate", email="first@example.com"))
 
         with pytest.raises(UsernameIsTaken):
-            await store(transact, someone("kate", email="second@example.com"))
+            await store(transact, a_user("kate", email="second@example.com"))
 
         assert await views.credentials_of(EmailAddress("second@example.com")) is None
 
-    async def test_an_email_address_is_had_once(self, transact: Transact[UsersWork]) -> None:
-        await store(transact, someone("kate", email="same@example.com"))
+    async def test_an_email_address_is_unique(self, transact: Transact[UsersWork]) -> None:
+        await store(transact, a_user("kate", email="same@example.com"))
 
         with pytest.raises(EmailIsTaken):
-            await store(transact, someone("joe", email="same@example.com"))
+            await store(transact, a_user("joe", email="same@example.com"))
 
-    async def test_nothing_is_kept_of_work_that_failed(
+    async def test_nothing_is_stored_of_a_unit_of_work_that_fails(
         self, transact: Transact[UsersWork], views: Views
     ) -> None:
-        await store(transact, someone("kate"))
-        joe = someone("joe")
+        await store(transact, a_user("kate"))
+        joe = a_user("joe")
 
         with pytest.raises(UsernameIsTaken):
-            await store(transact, joe, someone("kate", email="other@example.com"), a_task(joe.id))
+            await store(transact, joe, a_user("kate", email="other@example.com"), a_task(joe.id))
 
-        assert await views.profile_of(joe.id) is None
-        assert await views.tasks_of(joe.id, before=None, limit=10) == []
+        with pytest.raises(UserNotFound):
+            await views.profile_of(joe.id)
+        assert (await views.tasks_of(joe.id, before=None, limit=10)).items == []
 
 
 class ViewsSuite:
     async def test_credentials_are_found_by_username_and_by_email(
         self, transact: Transact[UsersWork], views: Views
     ) -> None:
-        kate = someone("kate", email="k@example.com")
-        await store(transact, kate, someone("joe"))
+        kate = a_user("kate", email="k@example.com")
+        await store(transact, kate, a_user("joe"))
 
         by_name = await views.credentials_of(Username("kate"))
         by_email = await views.credentials_of(EmailAddress("k@example.com"))
@@ -108,18 +106,18 @@ class ViewsSuite:
         assert by_name == by_email
         assert by_name is not None
         assert by_name.user_id == kate.id
-        assert by_name.password_hash == kate.password_hash
+        assert by_name.password_hash == kate.identity.password_hash
         assert by_name.active
         assert by_name.roles == frozenset()
 
-    async def test_nobody_has_no_credentials(self, views: Views) -> None:
-        assert await views.credentials_of(Username("nobody")) is None
-        assert await views.credentials_of(EmailAddress("no@body.example")) is None
+    async def test_an_unknown_name_has_no_credentials(self, views: Views) -> None:
+        assert await views.credentials_of(Username("unknown")) is None
+        assert await views.credentials_of(EmailAddress("unknown@example.com")) is None
 
-    async def test_a_profile_shows_what_a_user_is(
+    async def test_a_profile_shows_the_user(
         self, transact: Transact[UsersWork], views: Views
     ) -> None:
-        kate = someone("kate", email="k@example.com", alias="katie")
+        kate = a_user("kate", email="k@example.com", alias="katie")
         await store(transact, kate)
 
         profile = await views.profile_of(kate.id)
@@ -128,9 +126,10 @@ class ViewsSuite:
         assert (profile.id, profile.username, profile.alias) == (kate.id, "kate", "katie")
         assert (profile.email, profile.created_at) == ("k@example.com", NOW)
         assert profile.roles == frozenset()
-        assert await views.profile_of(new_id()) is None
+        with pytest.raises(UserNotFound):
+            await views.profile_of(new_id())
 
-    async def test_tasks_come_newest_first_page_by_page(
+    async def test_tasks_are_listed_newest_first_in_pages(
         self, transact: Transact[UsersWork], views: Views
     ) -> None:
         kate, joe = new_id(), new_id()
@@ -138,16 +137,14 @@ class ViewsSuite:
         await store(transact, second, a_task(joe), third, first)
 
         page = await views.tasks_of(kate, before=None, limit=2)
-        rest = await views.tasks_of(kate, before=page[-1].id, limit=2)
+        rest = await views.tasks_of(kate, before=page.next, limit=2)
 
-        assert [task.name for task in page] == ["task 3", "task 2"]
-        assert [(task.id, task.name, task.created_at) for task in rest] == [
-            (first.id, "task 1", NOW)
-        ]
+        assert [task.name for task in page.items] == ["task 3", "task 2"]
+        assert rest == Page([TaskView(first.id, "task 1", NOW)], None)
 
 
 class SignInAttemptsSuite:
-    async def test_they_are_counted_apart(self, attempts: SignInAttempts) -> None:
+    async def test_each_source_is_counted_separately(self, attempts: SignInAttempts) -> None:
         for _ in range(2):
             await attempts.count("name kate", now=NOW, window=WINDOW)
 
@@ -156,7 +153,7 @@ class SignInAttemptsSuite:
 
         assert (third.count, other.count) == (3, 1)
 
-    async def test_a_window_lasts_from_its_first_attempt(self, attempts: SignInAttempts) -> None:
+    async def test_a_window_starts_with_its_first_attempt(self, attempts: SignInAttempts) -> None:
         await attempts.count("name kate", now=NOW, window=WINDOW)
         just_within = NOW + WINDOW - timedelta(microseconds=1)
 
@@ -166,7 +163,7 @@ class SignInAttemptsSuite:
         assert (within.count, within.window_began_at) == (2, NOW)
         assert (after.count, after.window_began_at) == (1, NOW + WINDOW)
 
-    async def test_one_can_be_taken_back(self, attempts: SignInAttempts) -> None:
+    async def test_an_attempt_can_be_taken_back(self, attempts: SignInAttempts) -> None:
         await attempts.count("name kate", now=NOW, window=WINDOW)
         second = await attempts.count("name kate", now=NOW, window=WINDOW)
 
@@ -174,7 +171,7 @@ class SignInAttemptsSuite:
 
         assert (await attempts.count("name kate", now=NOW, window=WINDOW)).count == 2
 
-    async def test_one_of_a_window_that_is_over_is_not_taken_from_the_next(
+    async def test_an_attempt_of_an_old_window_is_not_taken_back_from_the_next(
         self, attempts: SignInAttempts
     ) -> None:
         old = await attempts.count("name kate", now=NOW, window=WINDOW)

@@ -16,13 +16,15 @@ def hasher() -> Iterator[Argon2Hasher]:
 
 
 class TestArgon2Hasher:
-    async def test_the_right_password_is_told_from_another(self, hasher: Argon2Hasher) -> None:
+    async def test_only_the_right_password_matches(self, hasher: Argon2Hasher) -> None:
         known = await hasher.hash(Password.parse("correct horse"))
 
         assert await hasher.verify(Password.offered("correct horse"), known)
         assert not await hasher.verify(Password.offered("wrong"), known)
 
-    async def test_the_hash_is_argon2id_as_asked_for_and_salted(self, hasher: Argon2Hasher) -> None:
+    async def test_the_hash_is_argon2id_with_the_settings_and_a_salt(
+        self, hasher: Argon2Hasher
+    ) -> None:
         first = await hasher.hash(Password.parse("correct horse"))
         second = await hasher.hash(Password.parse("correct horse"))
 
@@ -43,7 +45,7 @@ class TestArgon2Hasher:
         assert not await hasher.verify(Password.offered("correct horse"), None)
         assert [each.split("$")[3] for each in verified] == ["m=64,t=1,p=1"]
 
-    async def test_a_hash_made_otherwise_is_outdated(self, hasher: Argon2Hasher) -> None:
+    async def test_a_hash_made_with_other_settings_is_outdated(self, hasher: Argon2Hasher) -> None:
         stronger = Argon2Hasher(memory_kib=128, passes=1, lanes=1, threads=1)
         known = await hasher.hash(Password.parse("correct horse"))
 
@@ -52,29 +54,25 @@ class TestArgon2Hasher:
         assert await stronger.verify(Password.offered("correct horse"), known)
         stronger.close()
 
-    async def test_half_a_surrogate_pair_is_a_character_like_any(
-        self, hasher: Argon2Hasher
-    ) -> None:
+    async def test_half_a_surrogate_pair_is_accepted(self, hasher: Argon2Hasher) -> None:
         odd = Password.parse("\ud800" * 8)
 
         assert await hasher.verify(odd, await hasher.hash(odd))
 
-    async def test_no_more_are_made_at_once_than_there_are_threads(
-        self, hasher: Argon2Hasher
-    ) -> None:
+    async def test_at_most_one_hash_per_thread_is_made_at_once(self, hasher: Argon2Hasher) -> None:
         began: list[int] = []
-        two_began, go_on = threading.Event(), threading.Event()
+        two_began, finish = threading.Event(), threading.Event()
 
         def occupy() -> None:
             began.append(1)
             if len(began) == 2:
                 two_began.set()
-            go_on.wait(10)
+            finish.wait(10)
 
-        busy = [asyncio.ensure_future(hasher._aside(occupy)) for _ in range(5)]
+        busy = [asyncio.ensure_future(hasher._on_thread(occupy)) for _ in range(5)]
         await asyncio.to_thread(two_began.wait, 10)
 
         assert len(began) == 2
-        go_on.set()
+        finish.set()
         await asyncio.gather(*busy)
         assert len(began) == 5

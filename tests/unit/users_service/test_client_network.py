@@ -20,30 +20,30 @@ def network_of(peer: str | None, **headers: str) -> str:
 
 
 class TestClientNetwork:
-    def test_the_peer_counts(self) -> None:
+    def test_the_peer_address_counts(self) -> None:
         assert network_of("192.0.2.1") == "192.0.2.1"
 
-    def test_the_gateways_word_counts_for_its_clients(self) -> None:
+    def test_an_address_forwarded_by_the_gateway_counts(self) -> None:
         forwarded = network_of("127.0.0.1", x_forwarded_for="192.0.2.9", x_gateway_secret=SECRET)
 
         assert forwarded == "192.0.2.9"
 
     @pytest.mark.parametrize("secret", ["", "wrong", "ä" * 32, SECRET[:-1]])
-    def test_nobody_elses_word_does_not_even_from_the_same_machine(self, secret: str) -> None:
+    def test_an_address_forwarded_without_the_secret_does_not_count(self, secret: str) -> None:
         forwarded = network_of("127.0.0.1", x_forwarded_for="192.0.2.9", x_gateway_secret=secret)
 
         assert forwarded == "127.0.0.1"
 
-    def test_the_gateways_own_requests_are_its_own(self) -> None:
+    def test_the_gateways_own_request_has_its_own_address(self) -> None:
         assert network_of("127.0.0.1", x_gateway_secret=SECRET) == "127.0.0.1"
 
-    def test_a_whole_ipv6_network_counts_as_one(self) -> None:
+    def test_an_ipv6_network_counts_as_one(self) -> None:
         assert network_of("2001:db8::1") == network_of("2001:db8::ffff:2") == "2001:db8::/64"
         assert network_of("2001:db8:0:1::1") == "2001:db8:0:1::/64"
 
-    def test_an_ipv4_client_of_an_ipv6_socket_is_itself(self) -> None:
+    def test_an_ipv4_client_of_an_ipv6_socket_has_its_ipv4_address(self) -> None:
         assert network_of("::ffff:192.0.2.1") == "192.0.2.1"
 
     @pytest.mark.parametrize("peer", [None, "no address", "192.0.2.1, 192.0.2.2"])
-    def test_what_is_no_address_is_one_network_for_all(self, peer: str | None) -> None:
+    def test_all_invalid_addresses_are_one_network(self, peer: str | None) -> None:
         assert network_of(peer) == "unknown"

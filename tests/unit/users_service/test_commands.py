@@ -35,7 +35,7 @@ def create_operator(password_file: Path, username: str = "root", email: str = "r
 
 class TestCreateOperator:
     @pytest.mark.parametrize(("username", "email"), [("r", "r@local"), ("root", "nowhere")])
-    def test_a_broken_name_or_address_is_told_in_one_line(
+    def test_an_invalid_name_or_address_is_reported_in_one_line(
         self, password_file: Path, username: str, email: str
     ) -> None:
         result = create_operator(password_file, username, email)
@@ -44,9 +44,7 @@ class TestCreateOperator:
         assert len(result.stderr.splitlines()) == 1
 
     @pytest.mark.parametrize("content", [b"short\n", b"\xff" * 8])
-    def test_a_password_that_is_none_is_not_repeated(
-        self, password_file: Path, content: bytes
-    ) -> None:
+    def test_an_invalid_password_is_not_printed(self, password_file: Path, content: bytes) -> None:
         password_file.write_bytes(content)
 
         result = create_operator(password_file)
@@ -56,7 +54,7 @@ class TestCreateOperator:
         assert "short\n" not in result.stderr
         assert len(result.stderr.splitlines()) == 1
 
-    def test_a_password_file_that_is_missing_is_named(self, password_file: Path) -> None:
+    def test_a_missing_password_file_is_named(self, password_file: Path) -> None:
         password_file.unlink()
 
         result = create_operator(password_file)
@@ -66,8 +64,10 @@ class TestCreateOperator:
 
 
 class TestRotateKeys:
-    def test_each_makes_a_new_key(self, tmp_path: Path) -> None:
-        said = [invoke(tmp_path, "rotate-keys").stdout for _ in range(2)]
+    def test_each_call_makes_a_new_key(self, tmp_path: Path) -> None:
+        printed = [invoke(tmp_path, "rotate-keys").stdout for _ in range(2)]
 
-        assert {f"{line.split()[0]}.json" for line in said} == {f.name for f in tmp_path.iterdir()}
-        assert len(set(said)) == 2
+        assert {f"{line.split()[0]}.json" for line in printed} == {
+            f.name for f in tmp_path.iterdir()
+        }
+        assert len(set(printed)) == 2

@@ -9,6 +9,7 @@ import structlog
 from pydantic import SecretStr
 
 from chassis.correlation import new_id
+from chassis.testing import Clock
 from chassis.web.app import create_app
 from chassis.web.auth import TokenVerifier, authenticated
 from chassis.web.health import Health
@@ -21,15 +22,14 @@ from users_service.adapters.in_memory import (
     PlainHasher,
 )
 from users_service.adapters.signing_keys import SigningKeys, add_key
-from users_service.application.queries import ProfileOf, TasksOf
 from users_service.application.sign_in import SignInHandler, SignInLimits
 from users_service.application.sign_up import SignUpHandler
 from users_service.domain.user import Role
 from users_service.entrypoints.client_network import client_network
-from users_service.entrypoints.http import UseCases, routes
+from users_service.entrypoints.http import routes
 from users_service.settings import UsersSettings
 
-from .people import NOW, Clock, a_task
+from .people import NOW, a_task
 from .ports_suite import store
 
 GATEWAY_SECRET = "g" * 32
@@ -38,7 +38,7 @@ KATE = {"username": "Kate", "email": "Kate@Example.com", "password": "correct ho
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOW)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ async def client(
     tmp_path: Path, clock: Clock, transactor: InMemoryTransactor
 ) -> AsyncIterator[httpx.AsyncClient]:
     settings = UsersSettings(
-        database_url=SecretStr("postgresql://nobody@127.0.0.1:1/nothing"),
+        database_url=SecretStr("postgresql://users@127.0.0.1:1/users"),
         idempotency_secret=SecretStr("s" * 32),
         gateway_secret=SecretStr(GATEWAY_SECRET),
         keys_dir=tmp_path,
@@ -62,22 +62,19 @@ async def client(
     verifier = TokenVerifier(keys.published, issuer="users", audience="onboarding", now=clock)
     await verifier._refresh()
     router = routes(
-        UseCases(
-            sign_up=SignUpHandler(new_id, clock),
-            sign_in=SignInHandler(
-                views=views,
-                hasher=hasher,
-                tokens=SignedAccessTokens(
-                    keys, issuer="users", audience="onboarding", lifetime=timedelta(minutes=15)
-                ),
-                attempts=InMemorySignInAttempts(),
-                limits=SignInLimits(per_name=3, per_network=5, window=timedelta(minutes=5)),
-                transact=transactor,
-                now=clock,
+        sign_up=SignUpHandler(new_id, clock),
+        sign_in=SignInHandler(
+            views=views,
+            hasher=hasher,
+            tokens=SignedAccessTokens(
+                keys, issuer="users", audience="onboarding", lifetime=timedelta(minutes=15)
             ),
-            profile_of=ProfileOf(views),
-            tasks_of=TasksOf(views),
+            attempts=InMemorySignInAttempts(),
+            limits=SignInLimits(per_name=3, per_network=5, window=timedelta(minutes=5)),
+            transact=transactor,
+            now=clock,
         ),
+        views=views,
         hasher=hasher,
         published_keys=keys.published,
         once=idempotent(transactor, secret=settings.idempotency_secret, now=clock),
@@ -99,32 +96,33 @@ async def client(
 
 
 async def sign_in(client: httpx.AsyncClient, name: str = "kate") -> dict[str, str]:
-    """The header of someone whose password is Kate's."""
+    """Sign in with Kate's password; return the header that authenticates."""
     form = {"username": name, "password": KATE["password"]}
     answer = await client.post("/auth/token", data=form)
     return {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
 
 class TestPostUser:
-    async def test_someone_new_is_told_where_they_are(self, client: httpx.AsyncClient) -> None:
+    async def test_a_new_user_gets_their_location(self, client: httpx.AsyncClient) -> None:
         answer = await client.post("/users", json=KATE)
 
         assert answer.status_code == 201
         assert answer.json() == {"id": answer.json()["id"], "username": "kate"}
         assert answer.headers["Location"] == f"/users/{answer.json()['id']}"
-        there = await client.get(answer.headers["Location"], headers=await sign_in(client))
-        assert there.json()["email"] == "kate@example.com"
+        profile = await client.get(answer.headers["Location"], headers=await sign_in(client))
+        assert profile.json()["email"] == "kate@example.com"
 
-    async def test_the_others_are_told_in_the_same_work(
+    async def test_the_sign_up_is_published_in_the_same_transaction(
         self, client: httpx.AsyncClient, transactor: InMemoryTransactor
     ) -> None:
-        answer = await client.post("/users", json=KATE, headers={"X-Request-ID": "trail-1"})
+        answer = await client.post("/users", json=KATE, headers={"X-Request-ID": "request-1"})
 
         (row,) = transactor.stored.outbox
-        assert (row.topic, row.type, row.sequence) == ("users.user", "users.user-signed-up.v1", 1)
-        assert row.subject == answer.json()["id"]
-        assert b'"correlationid":"trail-1"' in row.payload
-        assert b"example.com" not in row.payload
+        assert (row["aggregatetype"], row["sequence"]) == ("users.user", 1)
+        assert row["type"] == "users.user-signed-up.v1"
+        assert row["aggregateid"] == answer.json()["id"]
+        assert b'"correlationid":"request-1"' in row["payload"]
+        assert b"example.com" not in row["payload"]
 
     @pytest.mark.parametrize(
         ("body", "broken"),
@@ -150,7 +148,7 @@ class TestPostUser:
             ),
         ],
     )
-    async def test_one_answer_names_every_broken_field(
+    async def test_one_answer_names_every_invalid_field(
         self, client: httpx.AsyncClient, body: dict[str, Any], broken: dict[str, str]
     ) -> None:
         answer = await client.post("/users", json=body)
@@ -160,14 +158,14 @@ class TestPostUser:
         assert {each["field"]: each["code"] for each in answer.json()["errors"]} == broken
         assert "short" not in answer.text.replace("shorter", "")
 
-    async def test_a_username_that_is_taken(self, client: httpx.AsyncClient) -> None:
+    async def test_a_taken_username_is_refused(self, client: httpx.AsyncClient) -> None:
         await client.post("/users", json=KATE)
 
         answer = await client.post("/users", json=KATE | {"email": "other@example.com"})
 
         assert (answer.status_code, answer.json()["code"]) == (409, "username-is-taken")
 
-    async def test_an_email_address_that_is_taken(self, client: httpx.AsyncClient) -> None:
+    async def test_a_taken_email_address_is_refused(self, client: httpx.AsyncClient) -> None:
         await client.post("/users", json=KATE)
 
         answer = await client.post("/users", json=KATE | {"username": "other"})
@@ -197,20 +195,20 @@ class TestPostUser:
 
         assert (answer.status_code, answer.json()["code"]) == (422, "idempotency-key-reused")
 
-    async def test_a_refusal_is_not_remembered(self, client: httpx.AsyncClient) -> None:
+    async def test_a_refusal_is_not_stored_under_the_key(self, client: httpx.AsyncClient) -> None:
         await client.post("/users", json=KATE)
         other = KATE | {"email": "other@example.com"}
         key = {"Idempotency-Key": "k1"}
         assert (await client.post("/users", json=other, headers=key)).status_code == 409
 
-        mended = other | {"username": "joe"}
-        answer = await client.post("/users", json=mended, headers=key)
+        corrected = other | {"username": "joe"}
+        answer = await client.post("/users", json=corrected, headers=key)
 
         assert answer.status_code == 201
 
 
 class TestPostToken:
-    async def test_a_token_is_answered_as_oauth2_has_it(self, client: httpx.AsyncClient) -> None:
+    async def test_the_answer_has_the_form_of_oauth2(self, client: httpx.AsyncClient) -> None:
         await client.post("/users", json=KATE)
 
         answer = await client.post(
@@ -226,35 +224,37 @@ class TestPostToken:
         }
         assert answer.headers["Cache-Control"] == "no-store"
 
-    async def test_unknown_and_wrong_get_the_same_answer_byte_for_byte(
+    async def test_an_unknown_name_and_a_wrong_password_get_the_same_answer(
         self, client: httpx.AsyncClient
     ) -> None:
         await client.post("/users", json=KATE)
-        trail = {"X-Request-ID": "trail-1"}
+        request_id = {"X-Request-ID": "request-1"}
 
         unknown, wrong = [
-            await client.post("/auth/token", data={"username": n, "password": p}, headers=trail)
-            for n, p in (("nobody", "correct horse"), ("kate", "wrong horse"))
+            await client.post(
+                "/auth/token", data={"username": n, "password": p}, headers=request_id
+            )
+            for n, p in (("unknown", "correct horse"), ("kate", "wrong horse"))
         ]
 
         assert (wrong.status_code, wrong.json()["code"]) == (401, "wrong-credentials")
         assert (unknown.status_code, unknown.content) == (wrong.status_code, wrong.content)
         assert unknown.headers == wrong.headers
 
-    async def test_one_too_many_is_told_when_to_come_back(
+    async def test_one_attempt_too_many_gets_the_time_to_wait(
         self, client: httpx.AsyncClient, clock: Clock
     ) -> None:
         form = {"username": "kate", "password": "wrong horse"}
         for _ in range(3):
             await client.post("/auth/token", data=form)
-        clock.move(seconds=0.5)
+        clock.advance(timedelta(seconds=0.5))
 
         answer = await client.post("/auth/token", data=form)
 
         assert (answer.status_code, answer.json()["code"]) == (429, "too-many-sign-ins")
         assert answer.headers["Retry-After"] == "300"
 
-    async def test_a_forwarded_address_counts_from_the_gateway_alone(
+    async def test_a_forwarded_address_counts_only_from_the_gateway(
         self, client: httpx.AsyncClient
     ) -> None:
         async def try_from(address: str, number: int, **headers: str) -> int:
@@ -286,7 +286,7 @@ class TestGetKeys:
 
 
 class TestGetMe:
-    async def test_it_shows_who_is_signed_in(self, client: httpx.AsyncClient) -> None:
+    async def test_it_shows_the_signed_in_user(self, client: httpx.AsyncClient) -> None:
         signed_up = await client.post("/users", json=KATE | {"alias": "Katie"})
 
         answer = await client.get("/users/me", headers=await sign_in(client))
@@ -303,17 +303,19 @@ class TestGetMe:
     @pytest.mark.parametrize(
         "path", ["/users/me", "/users/me/tasks", "/users/01890a5d-ac96-774b-bcce-b302099a8057"]
     )
-    async def test_a_stranger_sees_nothing(self, client: httpx.AsyncClient, path: str) -> None:
+    async def test_without_a_token_it_answers_401(
+        self, client: httpx.AsyncClient, path: str
+    ) -> None:
         answer = await client.get(path)
 
         assert (answer.status_code, answer.json()["code"]) == (401, "not-authenticated")
 
-    async def test_a_token_of_yesterday_shows_nothing(
+    async def test_an_expired_token_is_refused(
         self, client: httpx.AsyncClient, clock: Clock
     ) -> None:
         await client.post("/users", json=KATE)
         headers = await sign_in(client)
-        clock.move(minutes=16)
+        clock.advance(timedelta(minutes=16))
 
         answer = await client.get("/users/me", headers=headers)
 
@@ -321,7 +323,7 @@ class TestGetMe:
 
 
 class TestGetUser:
-    async def test_for_another_user_there_is_none(self, client: httpx.AsyncClient) -> None:
+    async def test_another_user_is_not_found(self, client: httpx.AsyncClient) -> None:
         kate = await client.post("/users", json=KATE)
         joe = KATE | {"username": "joe", "email": "joe@example.com"}
         await client.post("/users", json=joe)
@@ -332,7 +334,7 @@ class TestGetUser:
             answer = await client.get(location, headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (404, "user-not-found")
 
-    async def test_an_operator_may(
+    async def test_an_operator_sees_every_user(
         self, client: httpx.AsyncClient, transactor: InMemoryTransactor
     ) -> None:
         kate = await client.post("/users", json=KATE)
@@ -343,14 +345,14 @@ class TestGetUser:
         headers = await sign_in(client, "root")
 
         seen = await client.get(kate.headers["Location"], headers=headers)
-        nobody = await client.get(f"/users/{new_id()}", headers=headers)
+        missing = await client.get(f"/users/{new_id()}", headers=headers)
 
         assert seen.json()["username"] == "kate"
-        assert (nobody.status_code, nobody.json()["code"]) == (404, "user-not-found")
+        assert (missing.status_code, missing.json()["code"]) == (404, "user-not-found")
 
 
 class TestGetMyTasks:
-    async def test_they_come_newest_first_page_by_page(
+    async def test_they_are_listed_newest_first_in_pages(
         self, client: httpx.AsyncClient, transactor: InMemoryTransactor
     ) -> None:
         await client.post("/users", json=KATE)
@@ -377,7 +379,9 @@ class TestGetMyTasks:
         }
 
     @pytest.mark.parametrize("query", ["limit=0", "limit=101", "before=yesterday"])
-    async def test_a_page_has_its_bounds(self, client: httpx.AsyncClient, query: str) -> None:
+    async def test_a_parameter_out_of_bounds_is_refused(
+        self, client: httpx.AsyncClient, query: str
+    ) -> None:
         await client.post("/users", json=KATE)
 
         answer = await client.get(f"/users/me/tasks?{query}", headers=await sign_in(client))
@@ -386,7 +390,7 @@ class TestGetMyTasks:
 
 
 class TestOpenApi:
-    async def test_it_says_what_a_sign_up_needs(self, client: httpx.AsyncClient) -> None:
+    async def test_it_describes_the_fields_of_a_sign_up(self, client: httpx.AsyncClient) -> None:
         document = (await client.get("/openapi.json")).json()
 
         body = document["components"]["schemas"]["SignUpBody"]

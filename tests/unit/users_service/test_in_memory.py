@@ -1,5 +1,6 @@
 import pytest
 
+from chassis.testing import Clock
 from users_service.adapters.in_memory import (
     InMemorySignInAttempts,
     InMemoryTransactor,
@@ -7,7 +8,6 @@ from users_service.adapters.in_memory import (
 )
 from users_service.application.ports import SignInAttempts, Views
 
-from .people import Clock
 from .ports_suite import RepositoriesSuite, SignInAttemptsSuite, ViewsSuite
 
 
@@ -27,12 +27,12 @@ def attempts() -> SignInAttempts:
 
 
 class TestInMemoryRepositories(RepositoriesSuite):
-    """The same promises as PostgreSQL's."""
+    """Keeps the same promises as PostgreSQL."""
 
 
 class TestInMemoryViews(ViewsSuite):
-    """The same promises as PostgreSQL's."""
+    """Keeps the same promises as PostgreSQL."""
 
 
 class TestInMemorySignInAttempts(SignInAttemptsSuite):
-    """The same promises as PostgreSQL's."""
+    """Keeps the same promises as PostgreSQL."""

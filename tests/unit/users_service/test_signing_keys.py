@@ -10,26 +10,27 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from chassis.correlation import new_id
+from chassis.testing import Clock
 from chassis.web.auth import SIGNING_ALGORITHM, Principal, TokenVerifier
 from chassis.web.problems import TemporarilyUnavailable
 from users_service.adapters.access_tokens import SignedAccessTokens
 from users_service.adapters.signing_keys import SigningKeys, add_key
 from users_service.domain.user import Role
 
-from .people import NOW, Clock
+from .people import NOW
 
 AHEAD = timedelta(seconds=120)
 
 
 def kid_at(moment: datetime) -> UUID:
-    """The id of a key made at that moment."""
+    """The id of a key made at that time."""
     milliseconds = int(moment.timestamp() * 1000)
     return UUID(int=(milliseconds << 80) | (new_id().int & ((1 << 80) - 1)))
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOW)
 
 
 @pytest.fixture
@@ -58,7 +59,9 @@ class TestAddKey:
 
 
 class TestSigningKeys:
-    async def test_without_a_key_nothing_is_signed_and_it_says_why(self, keys: SigningKeys) -> None:
+    async def test_without_a_key_signing_fails_and_the_reason_is_reported(
+        self, keys: SigningKeys
+    ) -> None:
         assert await published(keys) == []
         assert keys.trouble() == "no signing key; rotate-keys makes one"
         with pytest.raises(TemporarilyUnavailable):
@@ -94,13 +97,13 @@ class TestSigningKeys:
         add_key(directory, new)
 
         assert await published(keys) == [str(old), str(new)]
-        clock.move(seconds=119)
+        clock.advance(timedelta(seconds=119))
         assert keys.signing().kid == str(old)
-        clock.move(seconds=1)
+        clock.advance(timedelta(seconds=1))
         assert keys.signing().kid == str(new)
         assert await published(keys) == [str(old), str(new)]
 
-    async def test_a_removed_key_is_gone(self, directory: Path, keys: SigningKeys) -> None:
+    async def test_a_removed_key_is_not_published(self, directory: Path, keys: SigningKeys) -> None:
         old, new = kid_at(NOW - timedelta(days=2)), kid_at(NOW - timedelta(days=1))
         add_key(directory, old)
         add_key(directory, new)
@@ -110,7 +113,7 @@ class TestSigningKeys:
 
         assert await published(keys) == [str(new)]
 
-    async def test_a_key_that_others_can_read_is_not_used_until_it_is_closed(
+    async def test_a_key_that_others_can_read_is_not_used(
         self, directory: Path, keys: SigningKeys
     ) -> None:
         kid = kid_at(NOW)
@@ -127,7 +130,7 @@ class TestSigningKeys:
         assert keys.trouble() is None
 
     @pytest.mark.parametrize("text", ["", "no json", "[]", "{}", '{"kty": "OKP"}'])
-    async def test_a_broken_file_stops_nobody_else_and_is_quoted_in_no_log(
+    async def test_an_invalid_file_affects_no_other_key_and_is_not_logged(
         self, directory: Path, keys: SigningKeys, text: str
     ) -> None:
         good = kid_at(NOW)
@@ -141,7 +144,7 @@ class TestSigningKeys:
 
         assert [set(line) for line in lines] == [{"event", "log_level", "file", "error"}]
 
-    async def test_a_public_half_or_another_name_is_no_key_of_ours(
+    async def test_a_public_key_or_a_wrong_file_name_is_not_used(
         self, directory: Path, keys: SigningKeys
     ) -> None:
         kid = kid_at(NOW)
@@ -173,7 +176,7 @@ class TestSignedAccessTokens:
         assert principal == Principal(user_id, frozenset({"operator"}))
         assert issued.lifetime == timedelta(minutes=15)
 
-    async def test_a_token_outlives_the_rotation_of_its_key(
+    async def test_a_token_stays_valid_after_its_key_is_rotated(
         self, directory: Path, keys: SigningKeys, clock: Clock
     ) -> None:
         add_key(directory, kid_at(NOW))
@@ -182,7 +185,7 @@ class TestSignedAccessTokens:
         )
         before = tokens.issue(new_id(), frozenset(), NOW)
         add_key(directory, kid_at(NOW + timedelta(seconds=1)))
-        clock.move(minutes=5)
+        clock.advance(timedelta(minutes=5))
         after = tokens.issue(new_id(), frozenset(), clock())
 
         key_set = KeySet.import_key_set({"keys": (await keys.published())["keys"]})

@@ -52,15 +52,13 @@ def service_of(
     class Things(AggregateTable[Aggregate]):
         table: ClassVar[Table] = things
         topic: ClassVar[Topic] = of_it
+        translate = staticmethod(lambda _event: None)
 
         def to_row(self, aggregate: Aggregate) -> dict[str, Any]:
             return {}
 
         def from_row(self, row: Row[Any]) -> Aggregate:
             return Aggregate(row.id, version=row.version, sequence=row.sequence)
-
-        def translate(self, event: Any) -> IntegrationEvent | None:
-            return None
 
     return Service(
         name="test",

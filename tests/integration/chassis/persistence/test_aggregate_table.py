@@ -124,9 +124,16 @@ FULL: dict[str, Any] = {
 }
 
 
+def publish_renamed(event: Renamed | Whispered) -> IntegrationEvent | None:
+    if isinstance(event, Whispered):
+        return None
+    return UserSignedUpV1(user_id=UUID(int=1), username=event.name)
+
+
 class Things(AggregateTable[Thing]):
     table = things
     topic: ClassVar[Topic] = USERS_USER
+    translate = staticmethod(publish_renamed)
     conflicts: ClassVar[dict[str, type[DomainError]]] = {"things_name_key": NameIsTaken}
 
     def to_row(self, aggregate: Thing) -> dict[str, Any]:
@@ -140,11 +147,6 @@ class Things(AggregateTable[Thing]):
             sequence=state.pop("sequence"),
             **state,
         )
-
-    def translate(self, event: Any) -> IntegrationEvent | None:
-        if isinstance(event, Whispered):
-            return None
-        return UserSignedUpV1(user_id=UUID(int=1), username=event.name)
 
 
 class Work:

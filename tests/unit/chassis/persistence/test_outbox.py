@@ -1,5 +1,6 @@
-"""What a unit of work will have told the others."""
+"""The events that one unit of work publishes."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ def outbox() -> Outbox:
     return Outbox("/users", lambda: NOW)
 
 
-def tell(outbox: Outbox, sequence: int = 1) -> None:
+def append(outbox: Outbox, sequence: int = 1) -> None:
     user_id = uuid4()
     outbox.append(
         UserSignedUpV1(user_id=user_id, username="ada"),
@@ -27,50 +28,46 @@ def tell(outbox: Outbox, sequence: int = 1) -> None:
     )
 
 
-def envelopes(rows: "list[OutboxRow] | tuple[OutboxRow, ...]") -> list[Envelope]:
-    return [decode(row.payload) for row in rows]
+def envelopes(rows: Sequence[OutboxRow]) -> list[Envelope]:
+    return [decode(row["payload"]) for row in rows]
 
 
 class TestAppending:
     def test_keeps_the_exact_record_with_its_columns(self) -> None:
         box = outbox()
 
-        tell(box, 3)
+        append(box, 3)
 
         [row] = box.take_rows()
-        told = decode(row.payload)
-        assert (row.id, row.subject, row.type, row.sequence) == (
-            told.id,
-            told.subject,
-            told.type,
-            told.sequence,
+        envelope = decode(row["payload"])
+        assert (row["id"], row["aggregateid"], row["type"], row["sequence"]) == (
+            envelope.id,
+            envelope.subject,
+            envelope.type,
+            envelope.sequence,
         )
-        assert row.topic == "users.user"
-        assert row.headers["id"] == str(row.id)
+        assert row["aggregatetype"] == "users.user"
+        assert row["headers"]["id"] == str(row["id"])
         assert list(box.take_rows()) == []
 
-    def test_says_on_which_trail_it_happened(self) -> None:
+    def test_takes_the_current_correlation(self) -> None:
         box = outbox()
 
         with use_correlation(CorrelationContext("one")):
-            tell(box)
+            append(box)
         with use_correlation(CorrelationContext("two", "caused")):
-            tell(box)
+            append(box)
 
-        one, two = envelopes(list(box.take_rows()))
+        one, two = envelopes(box.take_rows())
         assert (one.correlationid, one.causationid) == ("one", None)
         assert (two.correlationid, two.causationid) == ("two", "caused")
 
-    def test_off_any_trail_begins_one_for_each_unit_of_work(self) -> None:
+    def test_without_a_correlation_makes_one_for_each_unit_of_work(self) -> None:
         first, second = outbox(), outbox()
 
-        tell(first)
-        tell(first)
-        tell(second)
+        append(first)
+        append(first)
+        append(second)
 
-        ids = [
-            each.correlationid
-            for box in (first, second)
-            for each in envelopes(list(box.take_rows()))
-        ]
+        ids = [each.correlationid for box in (first, second) for each in envelopes(box.take_rows())]
         assert ids[0] == ids[1] != ids[2]

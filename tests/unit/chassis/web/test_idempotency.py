@@ -11,7 +11,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, SecretStr
 
 from chassis.domain import DomainError, Kind
-from chassis.persistence.idempotency_keys import IdempotencyKeys, InMemoryIdempotencyKeys
+from chassis.persistence.idempotency_keys import IdempotencyKeys
+from chassis.testing import InMemoryIdempotencyKeys
 from chassis.web.auth import Principal
 from chassis.web.idempotency import IdempotentCommand, idempotent
 from tests.unit.chassis.conftest import Serve
