@@ -13,7 +13,7 @@ from rich.console import Console
 
 from local_cluster.cluster import Cluster
 from local_cluster.demo import show_journey
-from local_cluster.directories import turn
+from local_cluster.directories import cluster_lock
 from local_cluster.display import print_status, print_summary
 from local_cluster.errors import ClusterError, PortTaken
 from local_cluster.kafka import CONSOLE_CONSUMER
@@ -21,7 +21,7 @@ from local_cluster.logs import show_logs
 from local_cluster.ports import is_free
 from local_cluster.settings import REPOSITORY, Settings
 from local_cluster.status import read_status
-from local_cluster.together import Report
+from local_cluster.together import ReportStep
 
 FAILED, WRONG, NOT_UP = 1, 2, 3
 
@@ -29,7 +29,7 @@ _console = Console(highlight=False, soft_wrap=True)
 
 
 class _Group(click.Group):
-    """Turns what stands in the way into a line and an exit code."""
+    """Prints an expected error as one line, and exits with its code."""
 
     def invoke(self, context: click.Context) -> object:
         try:
@@ -47,7 +47,7 @@ class _Group(click.Group):
 def main(context: click.Context) -> None:
     """Run Kafka, PostgreSQL and the services on this machine.
 
-    Data, secrets and logs are in .local/. Ports and places are settings (LOCAL_KAFKA_PORT, …);
+    Data, secrets and logs are in .local/. Ports and directories are settings (LOCAL_KAFKA_PORT, …);
     local_cluster/README.md lists them.
 
     Exit codes: 0 well, 1 failed, 2 a port is taken or a setting is wrong, 3 nothing is up.
@@ -65,9 +65,9 @@ def main(context: click.Context) -> None:
 @click.option("--only-infrastructure", is_flag=True, help="Kafka and PostgreSQL, no services.")
 @click.pass_obj
 def up(cluster: Cluster, *, only_infrastructure: bool) -> None:
-    """Start what is not up yet, and say where everything is."""
+    """Start what is not running, and print where everything is."""
     began = time.monotonic()
-    with turn(cluster.settings.directory):
+    with cluster_lock(cluster.settings.directory):
         asyncio.run(cluster.up(services=not only_infrastructure))
     print_summary(_console, cluster, time.monotonic() - began, services=not only_infrastructure)
 
@@ -75,8 +75,8 @@ def up(cluster: Cluster, *, only_infrastructure: bool) -> None:
 @main.command()
 @click.pass_obj
 def down(cluster: Cluster) -> None:
-    """Stop everything in order; data stays."""
-    with turn(cluster.settings.directory):
+    """Stop everything in order; the data stays."""
+    with cluster_lock(cluster.settings.directory):
         cluster.down()
     _console.print("everything is down")
 
@@ -97,34 +97,34 @@ def status(cluster: Cluster, *, as_json: bool) -> None:
 
 @main.command()
 @click.argument("process", required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on showing what is added.")
-@click.option("-n", "--lines", default=50, show_default=True, help="How many, of each log.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines.")
+@click.option("-n", "--lines", default=50, show_default=True, help="How many lines of each log.")
 @click.pass_obj
 def logs(cluster: Cluster, *, process: str | None, follow: bool, lines: int) -> None:
-    """Show what one process said, or all of them."""
+    """Show the log of one process, or of all."""
     found = sorted((cluster.settings.directory / "logs").glob("*.log"))
     chosen = [log for log in found if process in (None, log.stem)]
     if not chosen:
         names = ", ".join(log.stem for log in found) or "none yet"
         raise ClusterError(f"no log of {process or 'any process'}; there are: {names}")
-    for who, line in show_logs(chosen, lines, follow=follow):
-        click.echo(line if process else f"{who:<15} {line}")
+    for name, line in show_logs(chosen, lines, follow=follow):
+        click.echo(line if process else f"{name:<15} {line}")
 
 
 @main.command()
 @click.pass_obj
 def clean(cluster: Cluster) -> None:
     """Stop everything and remove .local/ with all data, secrets and logs."""
-    with turn(cluster.settings.directory):
+    with cluster_lock(cluster.settings.directory):
         cluster.clean()
-    _console.print(f"{cluster.settings.directory} is gone")
+    _console.print(f"{cluster.settings.directory} is removed")
 
 
 @main.command()
 @click.pass_obj
 def demo(cluster: Cluster) -> None:
-    """Start what is not up yet, sign someone up, and show the journey of that event."""
-    with turn(cluster.settings.directory):
+    """Start what is not running, sign someone up, and show the journey of that event."""
+    with cluster_lock(cluster.settings.directory):
         asyncio.run(cluster.up())
     asyncio.run(show_journey(cluster, _console))
 
@@ -133,14 +133,14 @@ def demo(cluster: Cluster) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def verify(cluster: Cluster, arguments: tuple[str, ...]) -> None:
-    """Check that nothing is lost: as python -m verification does, of what runs here."""
+    """Check that nothing is lost: python -m verification, for this cluster."""
     if not cluster.control.is_up():
         click.echo("nothing is up", err=True)
         sys.exit(NOT_UP)
     command = [sys.executable, "-m", "verification", *arguments]
     os.chdir(REPOSITORY)
     environment = cluster.topology.verification_environment()
-    os.execve(command[0], command, environment)  # noqa: S606 (no shell is what we want)
+    os.execve(command[0], command, environment)  # noqa: S606 (without a shell on purpose)
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -150,15 +150,15 @@ def kafka_console_consumer(cluster: Cluster, arguments: tuple[str, ...]) -> None
     """Run Kafka's own console consumer here: … -- --topic users.user --from-beginning."""
     kafka = cluster.kafka()
     if is_free(kafka.port):
-        raise ClusterError(f"Kafka is not up on {kafka.bootstrap}")  # else it would try for ever
+        raise ClusterError(f"Kafka is not up on {kafka.bootstrap}")  # the tool would retry for ever
     command = kafka.tool(CONSOLE_CONSUMER, "--bootstrap-server", kafka.bootstrap, *arguments)
-    os.execv(command[0], command)  # noqa: S606 (no shell is what we want)
+    os.execv(command[0], command)  # noqa: S606 (without a shell on purpose)
 
 
-def _progress() -> Report:
+def _progress() -> ReportStep:
     began = time.monotonic()
 
-    def report(who: str, what: str) -> None:
-        _console.print(f"[dim]{time.monotonic() - began:5.1f} s[/]  [bold]{who:<15}[/] {what}")
+    def report(name: str, text: str) -> None:
+        _console.print(f"[dim]{time.monotonic() - began:5.1f} s[/]  [bold]{name:<15}[/] {text}")
 
     return report

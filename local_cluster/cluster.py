@@ -1,4 +1,4 @@
-"""The whole cluster: up, side by side where order does not matter; down, in order."""
+"""The whole cluster: starts in parallel where order does not matter, stops in order."""
 
 import asyncio
 import time
@@ -18,14 +18,14 @@ from local_cluster.postgres import Postgres
 from local_cluster.processes import ProcessSpec
 from local_cluster.provisioning import Provisioning
 from local_cluster.settings import Settings
-from local_cluster.together import Report, together
-from local_cluster.topology import PORT_SETTINGS, Service, Topology
+from local_cluster.together import ReportStep, together
+from local_cluster.topology import PORT_SETTINGS, ServiceProcess, Topology
 
 _READY_WITHIN_S = 120.0
-# A process that keeps dying does not come good by waiting.
-_DEATHS_AT_MOST = 3
+# A process that keeps dying will not become ready by waiting.
+_MAX_DEATHS = 3
 _SHORT_LIVED_POSTGRES = {"fsync": "off"}
-# The quick compiler alone: 2.6 s of processor time until it is up instead of 4.2.
+# Only the quick compiler: 2.6 s of processor time until it is up instead of 4.2.
 _SHORT_LIVED_KAFKA = ("-XX:TieredStopAtLevel=1",)
 
 
@@ -35,13 +35,13 @@ class Cluster:
     def __init__(
         self,
         settings: Settings,
-        report: Report,
+        report: ReportStep,
         *,
         lifeline: Path | None = None,
         short_lived: bool = False,
     ) -> None:
-        """:param lifeline: a named pipe; when nobody holds it any more, everything stops
-        :param short_lived: sooner up, for the price of speed later and of safety in a power cut
+        """:param lifeline: a named pipe; when no process has it open any more, everything stops
+        :param short_lived: starts sooner, but is slower later and not safe in a power cut
         """
         self.settings = settings
         self.control = Control(settings.directory)
@@ -59,19 +59,19 @@ class Cluster:
 
     @property
     def operator_password_file(self) -> Path:
-        """Where the operator's password is, for those who may read it."""
+        """Where the operator's password is."""
         return self.provisioning.operator_password_file
 
     async def up(self, *, kafka: bool = True, postgres: bool = True, services: bool = True) -> None:
-        """Have what is asked for up and ready; what is up as it should be stays as it is.
+        """Start what is asked for and wait until it is ready; what runs as described keeps running.
 
-        :raises PortTaken: somebody else listens where one of the processes has to
+        :raises PortTaken: another program listens on a port of one of the processes
         :raises ClusterError: something did not come up; the message says what and where to look
         """
         names = [service.name for service in self.topology.services] if services else []
         supervised = self.control.is_up()
         if not supervised:
-            # First of all: what is left of former processes still has their ports.
+            # First of all: processes that are left from before still have their ports.
             reap(self.settings.directory, self._report)
         self._refuse_taken_ports(["kafka"] * kafka + ["postgres"] * postgres + names)
         if not supervised:
@@ -83,7 +83,7 @@ class Cluster:
             if postgres:
                 await self._start_postgres(schemas=changed)
             if services:
-                # They need their schemas to start with; for Kafka they wait by themselves.
+                # They need their schemas to start; for Kafka they wait themselves.
                 await asyncio.to_thread(self.control.start, specs)
                 await together(*map(self._wait_until_ready, self.topology.services))
 
@@ -92,7 +92,7 @@ class Cluster:
         )
 
     def down(self) -> None:
-        """Stop the services, then Kafka, then PostgreSQL, and whatever was left of former ones."""
+        """Stop the services, then Kafka, then PostgreSQL, then processes left from before."""
         if self.control.is_up():
             try:
                 self._stop_in_order()
@@ -106,8 +106,8 @@ class Cluster:
         remove_cluster_directory(self.settings.directory)
 
     def kafka(self) -> Kafka:
-        """Return Kafka with jars that were checked just now."""
-        jars = kafka_jars(self.settings.cache_directory, lambda what: self._report("kafka", what))
+        """Return Kafka, after checking its jars."""
+        jars = kafka_jars(self.settings.cache_directory, lambda text: self._report("kafka", text))
         return Kafka(
             self.settings.directory,
             self.settings.kafka_port,
@@ -126,9 +126,9 @@ class Cluster:
             for field in PORT_SETTINGS[name]:
                 port = getattr(self.settings, field)
                 if not is_free(port):
-                    what = Settings.model_fields[field].description
+                    purpose = Settings.model_fields[field].description
                     taken.append(
-                        f"port {port} is in use{who_listens(port)}, but is the {what}: "
+                        f"port {port} is in use{who_listens(port)}, but is the {purpose}: "
                         f"set LOCAL_{field.upper()} to another one, or free it"
                     )
         if taken:
@@ -154,35 +154,35 @@ class Cluster:
     async def _start(self, spec: ProcessSpec) -> None:
         await asyncio.to_thread(self.control.start, [spec])
 
-    async def _wait_until_ready(self, service: Service) -> None:
+    async def _wait_until_ready(self, service: ServiceProcess) -> None:
         url = self.topology.url(service.name)
         deadline = time.monotonic() + _READY_WITHIN_S
         before = self.control.status()[service.name].restarts
         async with httpx.AsyncClient(timeout=5) as client:
-            while (trouble := await _trouble(client, f"{url}/health/ready")) is not None:
+            while (reason := await _not_ready_because(client, f"{url}/health/ready")) is not None:
                 deaths = self.control.status()[service.name].restarts - before
-                if deaths >= _DEATHS_AT_MOST or time.monotonic() > deadline:
+                if deaths >= _MAX_DEATHS or time.monotonic() > deadline:
                     log = self.settings.directory / "logs" / f"{service.name}.log"
-                    raise ClusterError(f"{service.name} is not ready: {trouble} (see {log})")
+                    raise ClusterError(f"{service.name} is not ready: {reason} (see {log})")
                 await asyncio.sleep(0.1)
         self._report(service.name, f"ready on {url}")
 
     def _stop_in_order(self) -> None:
         running = self.control.status()
         services = [name for name in running if name not in ("kafka", "postgres")]
-        for who, names in (
+        for group, names in (
             ("services", services),
             ("kafka", ["kafka"]),
             ("postgres", ["postgres"]),
         ):
             if any(running[name].state != "stopped" for name in names if name in running):
                 self.control.stop(*names)
-                self._report(who, "stopped")
+                self._report(group, "stopped")
         self.control.end()
 
 
-async def _trouble(client: httpx.AsyncClient, url: str) -> str | None:
-    """Return why a service is not ready, in its own words, or None if it is."""
+async def _not_ready_because(client: httpx.AsyncClient, url: str) -> str | None:
+    """Return the service's reason for not being ready, or None if it is ready."""
     try:
         answer = await client.get(url)
     except httpx.HTTPError as error:

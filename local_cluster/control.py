@@ -1,4 +1,4 @@
-"""Asks the supervisor of a directory, and starts it where there is none."""
+"""Sends requests to the supervisor of a directory, and starts it where there is none."""
 
 import fcntl
 import json
@@ -22,13 +22,13 @@ _STOPS_WITHIN_S = 120
 
 
 class Control:
-    """The supervisor of one directory, as others see it."""
+    """The client of one directory's supervisor."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def is_up(self) -> bool:
-        """Say whether a supervisor has this directory."""
+        """Return whether a supervisor runs for this directory."""
         try:
             lock = (self._directory / "supervisor.lock").open()
         except FileNotFoundError:
@@ -41,9 +41,9 @@ class Control:
         return False
 
     def launch(self, environment: Mapping[str, str], lifeline: Path | None = None) -> None:
-        """Start a supervisor that outlives us, or that lives while somebody holds ``lifeline``.
+        """Start a supervisor that outlives this process, or lives while ``lifeline`` is held open.
 
-        What it starts has ``environment``, with each process's own on top.
+        The processes that it starts have ``environment``, and each its own in addition.
         """
         logs = self._directory / "logs"
         logs.mkdir(parents=True, exist_ok=True)
@@ -66,44 +66,46 @@ class Control:
             except ClusterError:
                 time.sleep(0.02)
             else:
-                # It is to outlive us: no warning that nobody waited for it.
+                # It outlives us: this avoids a warning that it was not waited for.
                 process.returncode = 0
                 return
         raise ClusterError(f"the supervisor did not come up: see {logs / 'supervisor.log'}")
 
     def start(self, specs: Iterable[ProcessSpec]) -> None:
-        """Have these running as described; see ``Supervisor.start``."""
-        self._ask({"do": "start", "processes": [asdict(spec) for spec in specs]}, _STOPS_WITHIN_S)
+        """Start these processes; see ``Supervisor.start``."""
+        self._request(
+            {"do": "start", "processes": [asdict(spec) for spec in specs]}, _STOPS_WITHIN_S
+        )
 
     def unlike(self, specs: Iterable[ProcessSpec]) -> list[str]:
-        """Return the names of those that are not kept running as described."""
+        """Return the names of those that do not run as described."""
         request = {"do": "unlike", "processes": [asdict(spec) for spec in specs]}
-        answer: list[str] = self._ask(request, _ANSWERS_WITHIN_S)
+        answer: list[str] = self._request(request, _ANSWERS_WITHIN_S)
         return answer
 
     def resume(self, *names: str) -> None:
-        """Start again what was stopped, as it was."""
-        self._ask({"do": "resume", "names": names}, _ANSWERS_WITHIN_S)
+        """Start stopped processes again, as they were described."""
+        self._request({"do": "resume", "names": names}, _ANSWERS_WITHIN_S)
 
     def stop(self, *names: str) -> None:
         """Stop these and wait until they are gone; they stay stopped until started."""
-        self._ask({"do": "stop", "names": names}, _STOPS_WITHIN_S)
+        self._request({"do": "stop", "names": names}, _STOPS_WITHIN_S)
 
     def status(self) -> dict[str, ProcessStatus]:
         """Return every process by its name."""
-        answer = self._ask({"do": "status"}, _ANSWERS_WITHIN_S)
+        answer = self._request({"do": "status"}, _ANSWERS_WITHIN_S)
         return {each["name"]: ProcessStatus(**each) for each in answer}
 
     def end(self) -> None:
         """Stop everything in order, and the supervisor with it."""
-        self._ask({"do": "end"}, _STOPS_WITHIN_S)
+        self._request({"do": "end"}, _STOPS_WITHIN_S)
         deadline = time.monotonic() + _ANSWERS_WITHIN_S
         while self.is_up():
             if time.monotonic() > deadline:
                 raise ClusterError("the supervisor stopped everything but does not end itself")
             time.sleep(0.02)
 
-    def _ask(self, request: dict[str, Any], within_s: float) -> Any:
+    def _request(self, request: dict[str, Any], within_s: float) -> Any:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(within_s)
             try:
@@ -113,5 +115,5 @@ class Control:
             except OSError as error:
                 raise ClusterError(f"the supervisor does not answer: {error}") from error
         if not answer:
-            raise ClusterError("the supervisor went away in the middle of an answer")
+            raise ClusterError("the supervisor closed the connection without an answer")
         return json.loads(answer)

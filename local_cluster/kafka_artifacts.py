@@ -1,4 +1,4 @@
-"""Kafka's jars: pinned by version and SHA-256, fetched once a user, checked before each start."""
+"""Kafka's jars: pinned by version and SHA-256, fetched once per user, checked before each start."""
 
 import fcntl
 import hashlib
@@ -17,7 +17,7 @@ _TIMEOUT_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One jar as the lock names it."""
+    """One jar in the lock file."""
 
     group: str
     name: str
@@ -30,7 +30,7 @@ class Artifact:
 
 
 def read_lock(lock: Path = LOCK) -> tuple[Artifact, ...]:
-    """Return what the lock pins: lines of ``sha256  group:name:version``."""
+    """Return the pinned jars: lines of ``sha256  group:name:version``."""
     artifacts = []
     for line in lock.read_text().splitlines():
         if not line.startswith("#"):
@@ -50,9 +50,9 @@ def kafka_jars(
 def jars(
     folder: Path, report: Callable[[str], None], wanted: Sequence[Artifact]
 ) -> tuple[Path, ...]:
-    """Return jars, each one checked just now, fetched into the folder where missing.
+    """Return jars, each checked, and fetched into the folder if missing.
 
-    :raises ClusterError: a jar is not the one that the lock names, or could not be fetched
+    :raises ClusterError: a jar has another digest than the lock file, or could not be fetched
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [artifact for artifact in wanted if not (folder / artifact.filename).exists()]
@@ -83,7 +83,7 @@ def _fetch(missing: list[Artifact], folder: Path) -> None:
         def fetch(artifact: Artifact) -> None:
             target = folder / artifact.filename
             if not target.exists():  # another cluster may have fetched it while we waited
-                # Renamed only when whole and right: whoever sees the name sees a good jar.
+                # Renamed after the check, so that a jar of this name is always complete and right.
                 _checked(download(artifact, Path(scratch)), artifact).replace(target)
 
         with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
@@ -91,8 +91,8 @@ def _fetch(missing: list[Artifact], folder: Path) -> None:
 
 
 def download(artifact: Artifact, folder: Path) -> Path:
-    """Fetch one jar into ``folder``, from where the user's own jgo settings say."""
-    # It costs a quarter of a second, which only a first start has to pay.
+    """Fetch one jar into ``folder``, from the repositories of the user's jgo settings."""
+    # The import takes a quarter of a second, which only a first start needs.
     from jgo.config import GlobalSettings  # noqa: PLC0415
     from jgo.maven import MavenContext  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Finds and ends what is left of a cluster whose supervisor was killed."""
+"""Finds and ends the processes of a cluster whose supervisor was killed."""
 
 import signal
 from collections.abc import Callable
@@ -16,10 +16,10 @@ _ORDER = ("services", "kafka", "postgres")
 def find_leftovers(directory: Path) -> dict[str, list[psutil.Process]]:
     """Return the processes of this cluster, as ``services``, ``kafka`` and ``postgres``.
 
-    Known by the mark in the environment they were started with. Unlike a recorded process id it
-    is there from the first instant and can't come to mean a stranger.
+    They are recognised by a mark in their environment. Unlike a recorded process id it is there
+    from the first instant, and no other process can get it later.
     """
-    found: dict[str, list[psutil.Process]] = {who: [] for who in _ORDER}
+    found: dict[str, list[psutil.Process]] = {group: [] for group in _ORDER}
     for process in psutil.process_iter():
         try:
             environment = process.environ()
@@ -32,20 +32,20 @@ def find_leftovers(directory: Path) -> dict[str, list[psutil.Process]]:
 
 
 def reap(directory: Path, report: Callable[[str, str], None]) -> None:
-    """End what is left of this cluster, in the order in which it would have been stopped."""
-    for who, processes in find_leftovers(directory).items():
+    """End the processes that are left of this cluster, in the order of an orderly stop."""
+    for group, processes in find_leftovers(directory).items():
         for process in processes:
-            # PostgreSQL waits for its clients on SIGTERM, and does not on SIGINT.
-            _send(process, signal.SIGINT if who == "postgres" else signal.SIGTERM)
-            _send(process, signal.SIGCONT)  # a frozen one would not hear it
-        _, deaf = psutil.wait_procs(processes, timeout=_GRACE_S)
-        for process in deaf:
+            # On SIGTERM PostgreSQL waits for its clients; on SIGINT it does not.
+            _send(process, signal.SIGINT if group == "postgres" else signal.SIGTERM)
+            _send(process, signal.SIGCONT)  # a frozen process handles no signal
+        _, still_running = psutil.wait_procs(processes, timeout=_GRACE_S)
+        for process in still_running:
             _send(process, signal.SIGKILL)
-        psutil.wait_procs(deaf, timeout=_GRACE_S)
+        psutil.wait_procs(still_running, timeout=_GRACE_S)
         if processes:
-            report(who, f"ended {len(processes)} left without a supervisor")
+            report(group, f"ended {len(processes)} left without a supervisor")
 
 
 def _send(process: psutil.Process, number: int) -> None:
     with suppress(psutil.NoSuchProcess):
-        process.send_signal(number)  # psutil makes sure that the id still means this process
+        process.send_signal(number)  # psutil checks that the id is still this process

@@ -1,4 +1,4 @@
-"""Shows what the processes said, and goes on showing it."""
+"""Reads the processes' logs, and follows them."""
 
 import os
 import time
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
-_LOOK_EVERY_S = 0.2
-# Read from the end: more than any sensible number of lines, however long the log.
+_POLL_EVERY_S = 0.2
+# How much of the end is read: more than any sensible number of lines.
 _TAIL_BYTES = 1 << 20
 
 
 def show_logs(logs: list[Path], lines: int, *, follow: bool) -> Iterator[tuple[str, str]]:
-    """Yield (process, line): the last ``lines`` of each log, then what is added, if to follow."""
+    """Yield (process, line): the last ``lines`` of each log, then, with ``follow``, new lines."""
     opened: dict[Path, BufferedReader] = {}
     try:
         for log in logs:
@@ -21,9 +21,9 @@ def show_logs(logs: list[Path], lines: int, *, follow: bool) -> Iterator[tuple[s
             for line in file.read().splitlines()[-lines:]:
                 yield log.stem, line.decode(errors="replace")
         while follow:
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_POLL_EVERY_S)
             for log in logs:
-                opened[log] = _of_now(log, opened[log])
+                opened[log] = _current(log, opened[log])
                 for line in opened[log].read().splitlines():
                     yield log.stem, line.decode(errors="replace")
     finally:
@@ -31,8 +31,8 @@ def show_logs(logs: list[Path], lines: int, *, follow: bool) -> Iterator[tuple[s
             file.close()
 
 
-def _of_now(log: Path, file: BufferedReader) -> BufferedReader:
-    """Return the file that bears the log's name now; a full one is put aside at a restart."""
+def _current(log: Path, file: BufferedReader) -> BufferedReader:
+    """Return the file that has the log's name now; a full one is renamed at a restart."""
     if not log.exists() or log.stat().st_ino == os.fstat(file.fileno()).st_ino:
         return file
     file.close()

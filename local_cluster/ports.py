@@ -1,4 +1,4 @@
-"""Ports of loopback: free ones for tests, and a clear line about one that is taken."""
+"""Ports of loopback: finds free ones, and which process has a taken one."""
 
 import random
 import socket
@@ -7,15 +7,15 @@ import psutil
 
 from local_cluster.errors import ClusterError
 
-# Below where the system takes ports for outgoing connections, so that none slips in between.
+# Below the range of outgoing connections, so that none of them takes the port meanwhile.
 _LOWEST, _HIGHEST = 15000, 32000
 _handed_out: set[int] = set()
 
 
 def is_free(port: int) -> bool:
-    """Say whether a server could listen on this port of loopback now."""
+    """Return whether a server could listen on this port of loopback now."""
     with socket.socket() as probe:
-        # As servers do: a connection that is still in its time-wait blocks nobody.
+        # As servers do: a connection in TIME_WAIT does not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -25,7 +25,7 @@ def is_free(port: int) -> bool:
 
 
 def who_listens(port: int) -> str:
-    """Return " by NAME (process ID)" for the listener of a port, or "" if we may not see it."""
+    """Return " by NAME (process ID)" for the listener of a port, or "" if it cannot be seen."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.status != psutil.CONN_LISTEN or not connection.pid:
@@ -38,7 +38,7 @@ def who_listens(port: int) -> str:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on and that this process was not given before."""
+    """Return a free port, each time another one."""
     for _ in range(1000):
         port = random.SystemRandom().randrange(_LOWEST, _HIGHEST)
         if port not in _handed_out and is_free(port):

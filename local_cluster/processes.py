@@ -1,4 +1,4 @@
-"""What the supervisor is asked to keep running, and how it is reached."""
+"""The processes that the supervisor keeps running, and the path of its socket."""
 
 import hashlib
 import signal
@@ -9,16 +9,16 @@ from typing import Any
 
 # A unix socket's whole path has to fit into 108 bytes (104 on some systems).
 _LONGEST_SOCKET_PATH = 100
-# In the environment of every process of a cluster: whose it is, and which.
+# In the environment of every process: its cluster's directory, and its name.
 MARK = "LOCAL_CLUSTER_OF"
 MARK_NAME = "LOCAL_CLUSTER_PROCESS"
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process: how to start it, how to stop it, and when among the others.
+    """One process: how to start it, how to stop it, and in which stage.
 
-    Stages stop from the highest to the lowest.
+    The highest stage stops first.
     """
 
     name: str
@@ -42,7 +42,7 @@ class ProcessStatus:
 
     ``state`` is ``running``, ``waiting`` (it died and starts again soon) or ``stopped``; ``pid``
     is 0 unless it runs, ``since`` is when the state began (seconds since the epoch), ``last_exit``
-    says how it ended the last time.
+    is how it ended the last time.
     """
 
     name: str
@@ -55,7 +55,7 @@ class ProcessStatus:
 
 
 def socket_path(directory: Path) -> Path:
-    """Return where the supervisor of ``directory`` listens; its folder is ours alone."""
+    """Return where the supervisor of ``directory`` listens, in a private folder."""
     socket = directory / "run" / "control.sock"
     if len(bytes(socket)) > _LONGEST_SOCKET_PATH:
         digest = hashlib.sha256(bytes(directory)).hexdigest()[:16]
@@ -64,5 +64,5 @@ def socket_path(directory: Path) -> Path:
 
 
 def mark(directory: Path, name: str) -> dict[str, str]:
-    """Return what tells, on a machine full of processes, that one is ours."""
+    """Return the environment variables by which a process of the cluster is recognised."""
     return {MARK: str(directory), MARK_NAME: name}

@@ -1,4 +1,4 @@
-"""What has to be there before the services start: topics, schemas, a signing key, an operator."""
+"""Makes what the services need to start: topics, schemas, a signing key, an operator."""
 
 import asyncio
 import hashlib
@@ -11,14 +11,14 @@ from local_cluster.credentials import secret
 from local_cluster.errors import ClusterError
 from local_cluster.processes import mark
 from local_cluster.settings import REPOSITORY
-from local_cluster.together import Report, together
-from local_cluster.topology import OPERATOR, Service, Topology
+from local_cluster.together import ReportStep, together
+from local_cluster.topology import OPERATOR, ServiceProcess, Topology
 
 
 class Provisioning:
-    """The steps that end by themselves; one whose inputs are as they were is not taken again."""
+    """Steps before the services; a step is done again only if its inputs have changed."""
 
-    def __init__(self, directory: Path, topology: Topology, report: Report) -> None:
+    def __init__(self, directory: Path, topology: Topology, report: ReportStep) -> None:
         self._directory = directory
         self._topology = topology
         self._report = report
@@ -28,44 +28,44 @@ class Provisioning:
         return self._directory / "operator-password"
 
     async def topics(self, bootstrap: str) -> None:
-        """Have every topic of the catalogue."""
-        # Beside Kafka's data, so that the note goes when the topics do.
-        note = _Note(
+        """Make the missing topics of the catalogue."""
+        # Beside Kafka's data, so that the mark is removed together with the topics.
+        done = _DoneMark(
             self._directory / "kafka" / "topics.done",
             [
                 REPOSITORY / "contracts" / "topics.py",
                 REPOSITORY / "chassis" / "kafka" / "topics.py",
             ],
         )
-        if not note.holds():
+        if not done.is_current():
             await self._run("topics", "chassis.kafka", "create-topics", "--bootstrap", bootstrap)
-            note.write()
+            done.write()
 
     async def schemas(self) -> None:
-        """Have every database at its newest schema, and an operator who can sign in."""
+        """Migrate every database, and make a signing key and an operator."""
         await together(
             *(self._schema(service) for service in self._topology.services if service.database)
         )
 
-    async def _schema(self, service: Service) -> None:
+    async def _schema(self, service: ServiceProcess) -> None:
         migrations = [
             REPOSITORY / package / "migrations" for package in ("chassis", service.module)
         ]
-        note = self._note(f"{service.name}-schema", migrations)
+        done = self._mark(f"{service.name}-schema", migrations)
         environment = self._topology.environment(service)
-        if not note.holds():
+        if not done.is_current():
             await self._run(f"{service.name}-schema", service.module, "migrate", **environment)
-            note.write()
+            done.write()
         if service.name == "users":
             await together(self._signing_key(environment), self._operator(environment))
 
     async def _signing_key(self, environment: dict[str, str]) -> None:
-        if not _holds_anything(Path(environment["USERS_KEYS_DIR"])):
+        if not _has_files(Path(environment["USERS_KEYS_DIR"])):
             await self._run("signing-key", "users_service", "rotate-keys", **environment)
 
     async def _operator(self, environment: dict[str, str]) -> None:
-        note = self._note("operator", [])
-        if not note.holds():
+        done = self._mark("operator", [])
+        if not done.is_current():
             secret(self.operator_password_file)
             await self._run(
                 "operator",
@@ -76,14 +76,14 @@ class Provisioning:
                 f"--password-file={self.operator_password_file}",
                 **environment,
             )
-            note.write()
+            done.write()
 
-    def _note(self, what: str, inputs: Iterable[Path]) -> "_Note":
-        return _Note(self._directory / "postgres" / f"{what}.done", inputs)
+    def _mark(self, step: str, inputs: Iterable[Path]) -> "_DoneMark":
+        return _DoneMark(self._directory / "postgres" / f"{step}.done", inputs)
 
-    async def _run(self, what: str, module: str, *arguments: str, **environment: str) -> None:
-        """Run a step; what it says is in a log of its own."""
-        log = self._directory / "logs" / f"{what}.log"
+    async def _run(self, step: str, module: str, *arguments: str, **environment: str) -> None:
+        """Run a step; its output goes to a log of its own."""
+        log = self._directory / "logs" / f"{step}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -91,23 +91,23 @@ class Provisioning:
                 module,
                 *arguments,
                 cwd=REPOSITORY,
-                env=os.environ | environment | mark(self._directory, what),
+                env=os.environ | environment | mark(self._directory, step),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
             )
             if await process.wait() != 0:
-                said = log.read_text(errors="replace").strip().splitlines() or ["(nothing)"]
-                raise ClusterError(f"{what} failed: {said[-1]} (all of it: {log})")
-        self._report(what, "done")
+                lines = log.read_text(errors="replace").strip().splitlines() or ["(no output)"]
+                raise ClusterError(f"{step} failed: {lines[-1]} (see {log})")
+        self._report(step, "done")
 
 
-def _holds_anything(folder: Path) -> bool:
+def _has_files(folder: Path) -> bool:
     return any(folder.glob("*"))
 
 
-class _Note:
-    """That a step was taken, and on which inputs."""
+class _DoneMark:
+    """A file that records that a step was done, and a digest of its inputs."""
 
     def __init__(self, file: Path, inputs: Iterable[Path]) -> None:
         self._file = file
@@ -117,7 +117,7 @@ class _Note:
                 digest.update(source.read_bytes())
         self._digest = digest.hexdigest()
 
-    def holds(self) -> bool:
+    def is_current(self) -> bool:
         return self._file.exists() and self._file.read_text() == self._digest
 
     def write(self) -> None:

@@ -1,4 +1,4 @@
-"""Writes kafka.lock anew: `python -m local_cluster.relock`, after changing a version below."""
+"""Writes kafka.lock again: `python -m local_cluster.relock`, after changing a version below."""
 
 import hashlib
 import tempfile
@@ -10,20 +10,20 @@ from jgo.maven import MavenContext
 from local_cluster.kafka_artifacts import LOCK, Artifact, download
 
 KAFKA = "4.3.1"
-# What Kafka itself asks for; it names the API and leaves the binding to whoever runs it.
+# The version that Kafka uses; it depends on the logging API only, not on a binding.
 LOG4J = Artifact("org.apache.logging.log4j", "log4j-slf4j-impl", "2.25.4", sha256="")
-# Its tools name Kafka Connect, which no tool of ours needs: 40 jars less.
+# Its tools depend on Kafka Connect, which the tools we use do not need: 40 jars less.
 _CONNECT = "org.apache.kafka:connect-runtime"
 
 
 def main() -> None:
-    """Pin Kafka, its tools, and all that they need."""
+    """Pin Kafka, its tools, and their dependencies."""
     pin(
         LOCK,
         f"Kafka {KAFKA} and its tools. Made by local_cluster/relock.py.",
         [f"org.apache.kafka:{name}:{KAFKA}" for name in ("kafka_2.13", "kafka-tools")],
         without=[_CONNECT],
-        # The log binding is not resolved with the rest: its own parent would pin Kafka's clients.
+        # The log binding is not resolved with the rest: its parent would pin Kafka's clients.
         also=[LOG4J],
     )
 
@@ -36,10 +36,10 @@ def pin(
     without: Iterable[str] = (),
     also: Iterable[Artifact] = (),
 ) -> None:
-    """Resolve ``group:name:version`` with all that they need, fetch every jar, and pin what came.
+    """Resolve ``group:name:version`` with dependencies, fetch every jar, and pin its digest.
 
-    :param without: ``group:name`` that is left out, and what only it needs
-    :param also: jars that are taken as they are
+    :param without: ``group:name`` that is left out, with the dependencies that only it needs
+    :param also: jars that are added without their dependencies
     """
     with tempfile.TemporaryDirectory() as scratch:
         context = MavenContext(repo_cache=Path(scratch))
@@ -49,7 +49,7 @@ def pin(
         ]
         direct, transitive = context.resolver.resolve(inputs)
         found = [Artifact(d.groupId, d.artifactId, d.version, "") for d in (*transitive, *direct)]
-        # What is asked for by name goes before what something else asks for.
+        # A named version goes before the version that a dependency names.
         chosen = {(jar.group, jar.name): jar for jar in (*found, *also)}
         lines = [
             f"{hashlib.sha256(download(jar, Path(scratch)).read_bytes()).hexdigest()}  "

@@ -1,4 +1,4 @@
-"""Where the cluster keeps its things and which ports it takes, read from LOCAL_… variables."""
+"""The directories and ports of the cluster, read from LOCAL_… variables."""
 
 import os
 from pathlib import Path
@@ -18,8 +18,8 @@ def _default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / PROJECT
 
 
-def _port(default: int, who: str) -> int:
-    port: int = Field(default=default, ge=1, le=65535, description=f"port of {who}")
+def _port(default: int, owner: str) -> int:
+    port: int = Field(default=default, ge=1, le=65535, description=f"port of {owner}")
     return port
 
 
@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     cache_directory: FullPath = Field(
         default_factory=_default_cache, description="what is downloaded, once per user"
     )
-    gateway_port: int = _port(8000, "the gateway, the one door for clients")
+    gateway_port: int = _port(8000, "the gateway, the one address for clients")
     kafka_port: int = _port(9092, "Kafka for clients")
     kafka_controller_port: int = _port(29093, "Kafka's own controller")
     postgres_port: int = _port(25432, "PostgreSQL")

@@ -1,4 +1,4 @@
-"""How the cluster is doing: its processes, how far consumers are behind, what waits to go out."""
+"""The state of the cluster: its processes, the consumers' lag, the outboxes."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ class ProcessReport:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How many records of a topic a consumer group has yet to handle."""
+    """How many records of a topic a consumer group has not handled yet."""
 
     group: str
     topic: str
@@ -41,7 +41,7 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class ClusterReport:
-    """All of it. A part that can't be asked now is None."""
+    """The state of everything. A part that does not answer is None."""
 
     up: bool
     processes: list[ProcessReport]
@@ -55,7 +55,7 @@ class ClusterReport:
 
 
 async def read_status(cluster: Cluster) -> ClusterReport:
-    """Look at everything at once; what is down is left out instead of waited for."""
+    """Read everything at once; what does not run is left out, not waited for."""
     processes = _processes(cluster)
     databases = cluster.topology.databases
     lags, depths = await asyncio.gather(
@@ -101,7 +101,7 @@ def _memory_bytes(pid: int) -> int:
             # The proportional share: PostgreSQL's processes would each count what they share.
             total += getattr(memory, "pss", memory.uss)
     except psutil.Error:
-        pass  # gone meanwhile, or not ours to look at
+        pass  # ended meanwhile, or of another user
     return total
 
 
@@ -127,8 +127,8 @@ async def _lags_of(group: str, admin: AIOKafkaAdminClient, consumer: AIOKafkaCon
     committed = await admin.list_consumer_group_offsets(group)
     ends: dict[TopicPartition, int] = await consumer.end_offsets(list(committed))
     behind: dict[str, int] = {}
-    for partition, place in committed.items():
-        waiting = max(0, ends[partition] - place.offset)
+    for partition, position in committed.items():
+        waiting = max(0, ends[partition] - position.offset)
         behind[partition.topic] = behind.get(partition.topic, 0) + waiting
     return [Lag(group, topic, records) for topic, records in sorted(behind.items())]
 

@@ -1,8 +1,8 @@
-"""Keeps processes running: starts what dies again with back-off, stops all in order.
+"""Keeps processes running: restarts dead ones with back-off, stops all in order.
 
-A process of its own (`python -m local_cluster.supervisor DIRECTORY`), asked over a unix socket:
-one line of JSON in, one out. It ends when it is told to, on SIGTERM, or when nobody holds the
-lifeline any more. Why it is ours: docs/decisions/0003-supervision.md.
+It is a process of its own (`python -m local_cluster.supervisor DIRECTORY`) with a unix socket: one
+line of JSON as a request, one as the answer. It ends on request, on SIGTERM, or when no process has
+the lifeline open any more. Why we wrote it: docs/decisions/0003-supervision.md.
 """
 
 import argparse
@@ -28,12 +28,12 @@ LOG_BYTES = 20_000_000
 
 
 def pause_s(quick_deaths: int) -> float:
-    """Return how long to wait after so many deaths in a row, each before it was healthy."""
+    """Return how long to wait after so many deaths in a row before the process was healthy."""
     return BACKOFF.pause_s(quick_deaths - 1) if quick_deaths else 0.0
 
 
 class Supervised:
-    """One process and what became of it."""
+    """One process that is kept running."""
 
     def __init__(self, spec: ProcessSpec, directory: Path) -> None:
         self.spec = spec
@@ -64,7 +64,7 @@ class Supervised:
         return not self._stop.is_set()
 
     async def stop(self) -> None:
-        """End the process: politely, and after its grace for certain."""
+        """End the process by its signal, and by SIGKILL after its grace period."""
         self._stop.set()
         await self._task
 
@@ -97,10 +97,10 @@ class Supervised:
             _send(process.pid, self.spec.stop_signal)
             await asyncio.wait((ended,), timeout=self.spec.stop_grace_s)
         stopped.cancel()
-        # What it started itself goes with it, and so does it if it would not listen.
+        # Ends the processes that it started, and itself if it ignored the signal.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        return _in_words(await ended)
+        return _exit_text(await ended)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         spec = self.spec
@@ -124,7 +124,7 @@ class Supervised:
         self._state, self._since = state, time.time()
 
 
-def _in_words(code: int) -> str:
+def _exit_text(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -140,7 +140,7 @@ def _group_of(user: str) -> int:
 def _send(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-        # A frozen process would keep us waiting for its whole grace.
+        # A frozen process would take its whole grace period.
         os.kill(pid, signal.SIGCONT)
 
 
@@ -152,37 +152,37 @@ def _log_file(path: Path) -> Any:
 
 
 class Supervisor:
-    """The processes of one directory, and the socket over which they are asked for."""
+    """The processes of one directory, and the socket for requests about them."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._children: dict[str, Supervised] = {}
-        self._asked_to_end = asyncio.Event()
-        # One change at a time: a start amid a stop would be neither.
+        self._end_requested = asyncio.Event()
+        # One change at a time, so that a start and a stop do not mix.
         self._changing = asyncio.Lock()
 
     async def run(self, lifeline: Path | None) -> None:
-        """Serve until told to end, then stop every process in order."""
+        """Serve until an end is requested, then stop every process in order."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked_to_end.set)
+            loop.add_signal_handler(number, self._end_requested.set)
         socket = socket_path(self._directory)
         socket.unlink(missing_ok=True)
-        with _lifeline(lifeline, self._asked_to_end):
+        with _lifeline(lifeline, self._end_requested):
             server = await asyncio.start_unix_server(self._answer, socket, limit=1 << 20)
-            await self._asked_to_end.wait()
+            await self._end_requested.wait()
             await self.stop(list(self._children))
             server.close()
             socket.unlink(missing_ok=True)
             socket.parent.rmdir()
 
     def unlike(self, specs: list[ProcessSpec]) -> list[str]:
-        """Return the names of those that are not kept running as described."""
-        alike = [child.spec for child in self._children.values() if child.wanted]
-        return [spec.name for spec in specs if spec not in alike]
+        """Return the names of those that do not run as described."""
+        running = [child.spec for child in self._children.values() if child.wanted]
+        return [spec.name for spec in specs if spec not in running]
 
     async def start(self, specs: list[ProcessSpec]) -> None:
-        """Have these running as described; one that runs otherwise is started anew."""
+        """Start these, and restart those that run with another description."""
         async with self._changing:
             for spec in specs:
                 if spec.name not in self.unlike([spec]):
@@ -192,7 +192,7 @@ class Supervisor:
                 self._children[spec.name] = Supervised(spec, self._directory)
 
     async def stop(self, names: list[str]) -> None:
-        """Stop these, the highest stage first, and all of one stage together."""
+        """Stop these, the highest stage first, and all of one stage at once."""
         async with self._changing:
             children = [self._children[name] for name in names if name in self._children]
             for stage in sorted({child.spec.stage for child in children}, reverse=True):
@@ -203,12 +203,12 @@ class Supervisor:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             request = json.loads(await reader.readline())
-            answer = await self._do(request)
+            answer = await self._handle(request)
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
         writer.close()
 
-    async def _do(self, request: dict[str, Any]) -> object:
+    async def _handle(self, request: dict[str, Any]) -> object:
         match request["do"]:
             case "start":
                 await self.start([ProcessSpec.from_json(spec) for spec in request["processes"]])
@@ -221,22 +221,22 @@ class Supervisor:
                 await self.stop(request["names"])
             case "end":
                 await self.stop(list(self._children))
-                self._asked_to_end.set()
+                self._end_requested.set()
             case "status":
                 return [asdict(child.status) for child in self._children.values()]
         return []
 
 
 @contextlib.contextmanager
-def _lifeline(path: Path | None, cut: asyncio.Event) -> Any:
-    """Set ``cut`` once nobody has the named pipe open for writing any more."""
+def _lifeline(path: Path | None, closed: asyncio.Event) -> Any:
+    """Set ``closed`` once no process has the named pipe open for writing any more."""
     if path is None:
         yield
         return
     loop = asyncio.get_running_loop()
     end = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        loop.add_reader(end, lambda: None if os.read(end, 64) else cut.set())
+        loop.add_reader(end, lambda: None if os.read(end, 64) else closed.set())
         yield
     finally:
         loop.remove_reader(end)
@@ -247,9 +247,11 @@ def main() -> None:
     """Supervise one directory; a second supervisor of the same directory ends at once."""
     parser = argparse.ArgumentParser(description="Keeps the processes of one directory running.")
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--lifeline", type=Path, help="a named pipe: ends when nobody holds it")
+    parser.add_argument(
+        "--lifeline", type=Path, help="a named pipe: ends when no process has it open"
+    )
     arguments = parser.parse_args()
-    # Never closed: it is ours until nothing is left of us.
+    # Never closed: held until this process ends.
     lock = os.open(arguments.directory / "supervisor.lock", os.O_CREAT | os.O_WRONLY, 0o600)
     if not _locked(lock):
         sys.exit("another supervisor has this directory")
@@ -266,7 +268,7 @@ def _locked(lock: int) -> bool:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(0.02)  # perhaps only somebody who looks whether we are there
+            time.sleep(0.02)  # perhaps only `Control.is_up`, which holds it for a moment
         else:
             return True
     return False

@@ -1,4 +1,4 @@
-"""The cluster for tests: on free ports, in a directory of its own, gone when the test process is.
+"""The cluster for tests: on free ports, in a directory of its own, ended with the test process.
 
 ``running_infrastructure(directory)`` has Kafka and PostgreSQL up while its block runs,
 ``running_cluster(directory)`` the services too. Any number may run at once, each in a directory
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from local_cluster.cluster import Cluster
-from local_cluster.directories import turn
+from local_cluster.directories import cluster_lock
 from local_cluster.ports import free_port
 from local_cluster.processes import ProcessStatus
 from local_cluster.settings import Settings
@@ -45,13 +45,13 @@ class RunningInfrastructure:
     def create_database(self, name: str, template: str = "template1") -> str:
         """Make a database, a copy of ``template``, and return its URL.
 
-        All that are made so belong to one login. Nobody may be connected to the template.
+        All such databases belong to one login. The template must have no open connections.
         """
         _wait_for(self._cluster.postgres.create_database(name, _OWNER, template))
         return self._cluster.postgres.url(_OWNER, name)
 
     def drop_database(self, name: str) -> None:
-        """Remove a database, whoever is still connected."""
+        """Remove a database, and close the connections to it."""
         _wait_for(self._cluster.postgres.drop_database(name))
 
     def processes(self) -> dict[str, ProcessStatus]:
@@ -59,11 +59,11 @@ class RunningInfrastructure:
         return self._cluster.control.status()
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
-        """Send a signal to a process; one that ends of it is started again."""
+        """Send a signal to a process; if it ends, it is started again."""
         os.kill(self.processes()[name].pid, number)
 
     def stop(self, name: str) -> None:
-        """Stop a process and wait until it is gone; it stays so until ``resume``."""
+        """Stop a process and wait until it has ended; it stays stopped until ``resume``."""
         self._cluster.control.stop(name)
 
     def resume(self, name: str) -> None:
@@ -71,14 +71,14 @@ class RunningInfrastructure:
         self._cluster.control.resume(name)
 
     def environment(self, service: str) -> dict[str, str]:
-        """Return what a service's process runs in, settings and all."""
+        """Return the environment of a service's process, with its settings."""
         topology = self._cluster.topology
         return topology.inherited_environment() | topology.environment(
             next(each for each in topology.services if each.name == service)
         )
 
     def log(self, name: str) -> Path:
-        """Return where a process writes what it has to say."""
+        """Return the log file of a process."""
         return self.directory / "logs" / f"{name}.log"
 
 
@@ -100,10 +100,10 @@ class RunningCluster(RunningInfrastructure):
         return self._cluster.topology.url(name)
 
     def add_worker(self, service: str, number: int, *, stop_signal: int = signal.SIGTERM) -> str:
-        """Have one more process of a service, and return its name: ``accounts-2`` of ``accounts``.
+        """Start one more process of a service, and return its name: ``accounts-2`` of ``accounts``.
 
-        It consumes with the first, whose relay it stands by, and answers no requests. It ends by
-        ``stop_signal``: with SIGKILL it leaves without a word.
+        It consumes beside the first, and its relay stands by; it answers no requests. It ends by
+        ``stop_signal``: with SIGKILL it does not leave its group.
         """
         topology = self._cluster.topology
         first = topology.spec(next(each for each in topology.services if each.name == service))
@@ -120,7 +120,7 @@ class RunningCluster(RunningInfrastructure):
         return name
 
     def remove_worker(self, name: str) -> None:
-        """End what ``add_worker`` began, and wait until it is gone."""
+        """Stop a worker that ``add_worker`` started, and wait until it has ended."""
         self._cluster.control.stop(name)
 
     def down(self) -> None:
@@ -128,7 +128,7 @@ class RunningCluster(RunningInfrastructure):
         self._cluster.down()
 
     def up(self) -> None:
-        """Have everything up and ready again, where it was."""
+        """Start everything again, and wait until it is ready."""
         _wait_for(self._cluster.up())
 
 
@@ -136,10 +136,10 @@ class RunningCluster(RunningInfrastructure):
 def running_infrastructure(
     directory: Path, *, kafka: bool = True, postgres: bool = True
 ) -> Iterator[RunningInfrastructure]:
-    """Have Kafka and PostgreSQL up in ``directory`` while the block runs.
+    """Run Kafka and PostgreSQL in ``directory`` while the block runs.
 
-    Several processes may name one directory: the first starts them, the others join (with what
-    the first asked for), the last to leave stops them. If all of them die, so does the cluster.
+    Several processes may name one directory: the first starts the servers (those that it asked
+    for), the others use them, and the last one stops them. If all of them die, so does the cluster.
     """
 
     async def start(cluster: Cluster) -> None:
@@ -151,9 +151,9 @@ def running_infrastructure(
 
 @contextmanager
 def running_cluster(directory: Path, *, short_lived: bool = True) -> Iterator[RunningCluster]:
-    """Have the whole system up and ready in ``directory``; shared like the infrastructure.
+    """Run the whole system in ``directory``; shared like the infrastructure.
 
-    :param short_lived: sooner up, but without fsync and slower later
+    :param short_lived: starts sooner, but without fsync, and is slower later
     """
 
     async def start(cluster: Cluster) -> None:
@@ -167,24 +167,24 @@ def running_cluster(directory: Path, *, short_lived: bool = True) -> Iterator[Ru
 def _shared(directory: Path, start: Start, *, short_lived: bool = True) -> Iterator[Cluster]:
     directory = directory.absolute()
     with ExitStack() as held:
-        with turn(directory):
+        with cluster_lock(directory):
             users = held.enter_context((directory / "users.lock").open("w"))
             joined = _join(directory) or _begin(directory, start, short_lived=short_lived)
             fcntl.flock(users, fcntl.LOCK_SH)
         try:
             yield joined.cluster
         finally:
-            with turn(directory):
+            with cluster_lock(directory):
                 fcntl.flock(users, fcntl.LOCK_UN)
                 with suppress(BlockingIOError):
                     fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    joined.cluster.down()  # nobody else is there
+                    joined.cluster.down()  # no other process uses it
             os.close(joined.lifeline)
 
 
 class _Joined(NamedTuple):
     cluster: Cluster
-    # Held open for writing as long as we want the cluster to live.
+    # Held open for writing: the cluster ends when all processes have closed it.
     lifeline: int
 
 
@@ -193,7 +193,7 @@ def _join(directory: Path) -> _Joined | None:
     try:
         lifeline = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
     except OSError:
-        return None  # no such pipe, or no supervisor at its other end
+        return None  # no such pipe, or no supervisor reads it
     settings = Settings.model_validate_json((directory / "settings.json").read_text())
     return _Joined(_cluster(settings, pipe), lifeline)
 
@@ -206,7 +206,8 @@ def _begin(directory: Path, start: Start, *, short_lived: bool) -> _Joined:
     pipe.unlink(missing_ok=True)
     os.mkfifo(pipe, 0o600)
     cluster = _cluster(settings, pipe, short_lived=short_lived)
-    # Both ways, since nobody reads yet; then not any more: readers tell that a supervisor is there.
+    # For both reading and writing, since no process reads it yet. Later for writing only: `_join`
+    # takes a reader for a supervisor.
     held = os.open(pipe, os.O_RDWR)
     try:
         _wait_for(start(cluster))
@@ -219,11 +220,11 @@ def _begin(directory: Path, start: Start, *, short_lived: bool) -> _Joined:
 
 
 def _cluster(settings: Settings, lifeline: Path, *, short_lived: bool = True) -> Cluster:
-    # What a test needs to know is where it fails; how far it came is in the logs.
+    # Tests print no progress: it is in the logs.
     return Cluster(settings, lambda *_: None, lifeline=lifeline, short_lived=short_lived)
 
 
 def _wait_for(work: Coroutine[Any, Any, None]) -> None:
-    # In a thread of its own, so that a caller inside an event loop is no obstacle.
+    # In a thread of its own, so that a caller may be inside an event loop.
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, work).result()

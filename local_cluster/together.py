@@ -1,15 +1,15 @@
-"""Several steps side by side, with one failure to tell."""
+"""Runs several steps at once, and raises the first failure."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-Report = Callable[[str, str], None]
-"""Called with who and what, for each step that is worth a line."""
+ReportStep = Callable[[str, str], None]
+"""Called with a name and a text for each step that is printed."""
 
 
 async def together(*works: Coroutine[Any, Any, None]) -> None:
-    """Do these side by side; the first that fails ends the others and is what is raised."""
+    """Run these at once; the first failure cancels the others and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             for work in works:

@@ -1,4 +1,4 @@
-"""Which processes make up the system, and how each is told about the others."""
+"""The processes of the system, and the settings that connect them."""
 
 import os
 import sys
@@ -15,8 +15,8 @@ _STAGE = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """One process: its module, the prefix of its settings, and its own database if it has one."""
+class ServiceProcess:
+    """One process: its module, the prefix of its settings, and its database if it has one."""
 
     name: str
     module: str
@@ -25,17 +25,17 @@ class Service:
 
     @property
     def port_setting(self) -> str:
-        """The field of ``Settings`` that says where it listens."""
+        """The field of ``Settings`` with its port."""
         return f"{self.name.replace('-', '_')}_port"
 
 
 SERVICES = (
-    Service(SLACK_STAND_IN, "notification_service.slack_stand_in", "SLACK_STAND_IN_"),
-    Service("users", "users_service", "USERS_", "users"),
-    Service("accounts", "accounts_service", "ACCOUNTS_", "accounts"),
-    Service("audit", "audit_service", "AUDIT_", "audit"),
-    Service("notification", "notification_service", "NOTIFICATION_", "notification"),
-    Service("gateway", "gateway", "GATEWAY_"),
+    ServiceProcess(SLACK_STAND_IN, "notification_service.slack_stand_in", "SLACK_STAND_IN_"),
+    ServiceProcess("users", "users_service", "USERS_", "users"),
+    ServiceProcess("accounts", "accounts_service", "ACCOUNTS_", "accounts"),
+    ServiceProcess("audit", "audit_service", "AUDIT_", "audit"),
+    ServiceProcess("notification", "notification_service", "NOTIFICATION_", "notification"),
+    ServiceProcess("gateway", "gateway", "GATEWAY_"),
 )
 
 PORT_SETTINGS = {
@@ -47,13 +47,13 @@ PORT_SETTINGS = {
 
 
 class Topology:
-    """The services of one cluster, wired to its ports, databases and secrets."""
+    """The services of one cluster, with its ports, databases and secrets."""
 
     def __init__(self, settings: Settings, postgres: Postgres) -> None:
         self._settings = settings
         self._postgres = postgres
         self._slack_token = os.environ.get("NOTIFICATION_SLACK_TOKEN")
-        # With a token the real Slack is spoken to, and nobody stands in for it.
+        # With a token, messages go to the real Slack and the stand-in is not started.
         self.services = tuple(
             service
             for service in SERVICES
@@ -65,11 +65,11 @@ class Topology:
         return tuple(service.database for service in self.services if service.database)
 
     def url(self, name: str) -> str:
-        """Return where a service answers."""
+        """Return the URL of a service."""
         service = next(service for service in SERVICES if service.name == name)
         return f"http://127.0.0.1:{getattr(self._settings, service.port_setting)}"
 
-    def spec(self, service: Service) -> ProcessSpec:
+    def spec(self, service: ServiceProcess) -> ProcessSpec:
         """Return how the supervisor runs it."""
         return ProcessSpec(
             name=service.name,
@@ -77,13 +77,13 @@ class Topology:
             cwd=str(REPOSITORY),
             stage=_STAGE,
             environment=self.environment(service),
-            # Longer than the services give themselves to finish what they began.
+            # Longer than the services' own time for an orderly stop.
             stop_grace_s=25.0,
             port=getattr(self._settings, service.port_setting),
         )
 
-    def environment(self, service: Service) -> dict[str, str]:
-        """Return its settings: the caller's own for it, and on top what this cluster wires."""
+    def environment(self, service: ServiceProcess) -> dict[str, str]:
+        """Return its settings: those of the caller, overridden by those of this cluster."""
         prefix = service.prefix
         wired = {
             "HTTP_PORT": str(getattr(self._settings, service.port_setting)),
@@ -104,7 +104,7 @@ class Topology:
         }
 
     def verification_environment(self) -> dict[str, str]:
-        """Return what the verification runs in: it finds everything that is here."""
+        """Return the environment of the verification, with the addresses of this cluster."""
         urls = {
             f"VERIFY_{each.upper()}_DATABASE_URL": self._postgres.url(each)
             for each in self.databases
@@ -116,7 +116,7 @@ class Topology:
         return others | urls
 
     def inherited_environment(self) -> dict[str, str]:
-        """Return what every process has: the caller's, but nobody else's settings."""
+        """Return the environment of every process: the caller's, without the services' settings."""
         prefixes = tuple(service.prefix for service in SERVICES)
         return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local_cluster.leftovers import find_leftovers, reap
+from local_cluster.leftovers import reap
 from local_cluster.ports import free_port
 from local_cluster.settings import REPOSITORY, Settings
+from tests.integration.local_cluster.leftovers import kill_supervisor, processes_of
 
 
 class Person:
-    """Somebody at a shell, with a cluster directory and ports of their own."""
+    """A person at a shell, with a cluster directory and ports of their own."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -25,18 +26,18 @@ class Person:
         self.settings = Settings.model_validate({"directory": directory} | ports)
 
     def runs(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        mine = {f"LOCAL_{name.upper()}": str(value) for name, value in self.settings}
+        own = {f"LOCAL_{name.upper()}": str(value) for name, value in self.settings}
         return subprocess.run(
             [sys.executable, "-m", "local_cluster", *arguments],
             cwd=REPOSITORY,
-            env=os.environ | mine | settings,
+            env=os.environ | own | settings,
             capture_output=True,
             text=True,
             check=False,
         )
 
-    def left(self) -> list[psutil.Process]:
-        return [each for found in find_leftovers(self.directory).values() for each in found]
+    def processes(self) -> list[psutil.Process]:
+        return processes_of(self.directory)
 
 
 @pytest.fixture
@@ -51,10 +52,10 @@ class TestUpAndDown:
         up = person.runs("up", "--only-infrastructure")
         assert up.returncode == 0, up.stderr
         assert f"Kafka           127.0.0.1:{person.settings.kafka_port}" in up.stdout
-        before = {each.pid for each in person.left()}
+        before = {each.pid for each in person.processes()}
 
         assert person.runs("up", "--only-infrastructure").returncode == 0
-        assert {each.pid for each in person.left()} == before, "what is up stays as it is"
+        assert {each.pid for each in person.processes()} == before, "what is up stays as it is"
 
         status = person.runs("status", "--json")
         assert status.returncode == 0, status.stdout
@@ -72,17 +73,19 @@ class TestUpAndDown:
         assert "Kafka Server started" in person.runs("logs", "kafka").stdout
 
         assert person.runs("down").returncode == 0
-        assert person.left() == []
+        assert person.processes() == []
         assert (person.directory / "postgres" / "data").exists(), "data stays"
         assert person.runs("status").returncode == 3
 
         assert person.runs("clean").returncode == 0
         assert not person.directory.exists()
 
-    def test_what_a_killed_supervisor_left_up_replaces_and_down_ends(self, person: Person) -> None:
+    def test_processes_of_a_killed_supervisor_are_replaced_by_up_and_ended_by_down(
+        self, person: Person
+    ) -> None:
         assert person.runs("up", "--only-infrastructure").returncode == 0
-        before = person.left()
-        kill_supervisor(person)
+        before = person.processes()
+        kill_supervisor(person.directory)
 
         up = person.runs("up", "--only-infrastructure")
 
@@ -90,20 +93,20 @@ class TestUpAndDown:
         assert "left without a supervisor" in up.stdout
         assert not any(process.is_running() for process in before)
 
-        kill_supervisor(person)
+        kill_supervisor(person.directory)
         assert person.runs("down").returncode == 0
-        assert person.left() == []
+        assert person.processes() == []
 
-    def test_after_everything_was_killed_up_works_as_ever(self, person: Person) -> None:
+    def test_up_works_after_everything_was_killed(self, person: Person) -> None:
         assert person.runs("up", "--only-infrastructure").returncode == 0
-        for process in person.left():
+        for process in person.processes():
             process.kill()
 
         up = person.runs("up", "--only-infrastructure")
 
         assert up.returncode == 0, up.stderr
 
-    def test_a_taken_port_is_named_with_who_needs_it_and_what_moves_it(
+    def test_a_taken_port_is_named_with_its_owner_and_the_setting_that_moves_it(
         self, person: Person
     ) -> None:
         port = person.settings.postgres_port
@@ -116,7 +119,7 @@ class TestUpAndDown:
         assert f"(process {os.getpid()})" in line
         assert "PostgreSQL" in line
         assert "LOCAL_POSTGRES_PORT" in line
-        assert person.left() == []
+        assert person.processes() == []
 
     def test_a_tampered_jar_is_refused_in_one_line(self, person: Person, tmp_path: Path) -> None:
         jar = tmp_path / "cache" / "kafka" / "at.yawk.lz4.lz4-java-1.10.2.jar"
@@ -133,9 +136,9 @@ class TestUpAndDown:
         assert up.returncode == 1
         assert str(jar) in up.stderr.splitlines()[-1]
         assert "is not lz4-java 1.10.2 as pinned" in up.stderr
-        assert "kafka" not in {each["name"] for each in self.processes(person)}
+        assert "kafka" not in {each["name"] for each in self.reported_processes(person)}
 
-    def processes(self, person: Person) -> list[dict[str, object]]:
+    def reported_processes(self, person: Person) -> list[dict[str, object]]:
         report: dict[str, list[dict[str, object]]] = json.loads(
             person.runs("status", "--json").stdout
         )
@@ -162,20 +165,14 @@ class TestMistakes:
         assert clean.returncode == 1
         assert (tmp_path / "precious").exists()
 
-    def test_the_console_consumer_says_so_if_kafka_is_down(self, person: Person) -> None:
+    def test_the_console_consumer_fails_at_once_if_kafka_is_down(self, person: Person) -> None:
         consumer = person.runs("kafka-console-consumer", "--", "--topic", "users.user")
 
         assert consumer.returncode == 1
         assert "Kafka is not up" in consumer.stderr
 
-    def test_a_log_that_is_not_there_names_those_that_are(self, person: Person) -> None:
-        logs = person.runs("logs", "nobody")
+    def test_for_a_missing_log_the_existing_ones_are_named(self, person: Person) -> None:
+        logs = person.runs("logs", "unknown")
 
         assert logs.returncode == 1
-        assert "no log of nobody" in logs.stderr
-
-
-def kill_supervisor(person: Person) -> None:
-    for process in person.left():
-        if "local_cluster.supervisor" in process.cmdline():
-            process.kill()
+        assert "no log of unknown" in logs.stderr

@@ -1,4 +1,4 @@
-"""The whole system on free ports, as the end-to-end tests have it."""
+"""The whole system on free ports, as the end-to-end tests use it."""
 
 import json
 import os
@@ -63,29 +63,29 @@ class TestTheSystem:
         until(lambda: cluster.processes()["accounts"].pid not in (0, first))
         until(lambda: ready(cluster, "accounts"), within_s=60)
 
-    def test_what_is_stopped_stays_away_until_it_is_resumed(self, cluster: RunningCluster) -> None:
+    def test_a_stopped_process_stays_so_until_it_is_resumed(self, cluster: RunningCluster) -> None:
         cluster.stop("slack-stand-in")
-        away = ready(cluster, "slack-stand-in")
+        ready_while_stopped = ready(cluster, "slack-stand-in")
         cluster.resume("slack-stand-in")
 
-        assert not away
+        assert not ready_while_stopped
         until(lambda: ready(cluster, "slack-stand-in"), within_s=60)
 
-    def test_one_more_worker_of_a_service_is_there_until_it_is_removed(
+    def test_one_more_worker_of_a_service_runs_until_it_is_removed(
         self, cluster: RunningCluster
     ) -> None:
         name = cluster.add_worker("accounts", 2, stop_signal=signal.SIGKILL)
         log = cluster.log(name)
-        # It takes no port that is anybody's, and says so when it serves.
+        # It takes a free port, and logs that when it serves.
         until(lambda: log.exists() and '"listening"' in log.read_text(), within_s=60)
-        there = cluster.processes()[name]
+        running = cluster.processes()[name]
         cluster.remove_worker(name)
-        gone = cluster.processes()[name]
+        removed = cluster.processes()[name]
 
-        assert (name, there.state, there.port) == ("accounts-2", "running", None)
-        assert (gone.state, gone.last_exit) == ("stopped", "killed by SIGKILL")
+        assert (name, running.state, running.port) == ("accounts-2", "running", None)
+        assert (removed.state, removed.last_exit) == ("stopped", "killed by SIGKILL")
 
-    def test_status_knows_lags_and_outboxes(self, cluster: RunningCluster) -> None:
+    def test_status_has_every_process_and_outbox(self, cluster: RunningCluster) -> None:
         report = json.loads(command(cluster, "status", "--json").stdout)
 
         assert report["outboxes"] == {

@@ -1,4 +1,4 @@
-"""Kafka and PostgreSQL as the tests have them."""
+"""Kafka and PostgreSQL as the tests use them."""
 
 import asyncio
 import os
@@ -15,48 +15,44 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
-from local_cluster.leftovers import find_leftovers
 from local_cluster.settings import REPOSITORY
 from local_cluster.testing import RunningInfrastructure, running_infrastructure
+from tests.integration.local_cluster.leftovers import kill_supervisor, processes_of
 from tests.integration.local_cluster.waiting import until
 
 
-async def ask(url: str, query: str) -> object:
+async def query(url: str, sql: str) -> object:
     connection = await asyncpg.connect(url, timeout=10)
     try:
-        return await connection.fetchval(query)
+        return await connection.fetchval(sql)
     finally:
         await connection.close()
 
 
 def answers(url: str) -> bool:
     try:
-        return asyncio.run(ask(url, "SELECT true")) is True
+        return asyncio.run(query(url, "SELECT true")) is True
     except (OSError, asyncpg.PostgresError):
         return False
-
-
-def left(directory: Path) -> list[psutil.Process]:
-    return [each for found in find_leftovers(directory).values() for each in found]
 
 
 class TestADatabasePerTest:
     async def test_it_is_there_and_empty(self, database: str) -> None:
         tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'"
 
-        assert await ask(database, "SELECT current_database()") == database.rsplit("/", 1)[1]
-        assert await ask(database, tables) == 0
+        assert await query(database, "SELECT current_database()") == database.rsplit("/", 1)[1]
+        assert await query(database, tables) == 0
 
     async def test_a_template_is_copied_whole(
         self, postgres_server: RunningInfrastructure, tmp_path: Path
     ) -> None:
         names = [f"{role}_{tmp_path.name}" for role in ("template", "copy")]
         template = postgres_server.create_database(names[0])
-        await ask(template, "CREATE TABLE things AS SELECT 7 AS size")
+        await query(template, "CREATE TABLE things AS SELECT 7 AS size")
 
         copy = postgres_server.create_database(names[1], template=names[0])
 
-        assert await ask(copy, "SELECT size FROM things") == 7
+        assert await query(copy, "SELECT size FROM things") == 7
         for name in names:
             postgres_server.drop_database(name)
 
@@ -67,10 +63,10 @@ class TestLogins:
     ) -> None:
         url = postgres_server.postgres_url("users")
 
-        assert await ask(url, "SELECT current_user || ' in ' || current_database()") == (
+        assert await query(url, "SELECT current_user || ' in ' || current_database()") == (
             "users in users"
         )
-        assert await ask(url, "SELECT has_schema_privilege('public', 'CREATE')") is True
+        assert await query(url, "SELECT has_schema_privilege('public', 'CREATE')") is True
 
     @pytest.mark.parametrize("other", ["accounts", "postgres", "template1"])
     async def test_a_login_opens_no_other_database(
@@ -79,18 +75,18 @@ class TestLogins:
         url = postgres_server.postgres_url("users").rsplit("/", 1)[0]
 
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await ask(f"{url}/{other}", "SELECT true")
+            await query(f"{url}/{other}", "SELECT true")
 
     @pytest.mark.parametrize("login", ["users", "postgres"])
-    async def test_nobody_comes_in_without_the_password(
+    async def test_no_login_works_without_its_password(
         self, postgres_server: RunningInfrastructure, login: str
     ) -> None:
         address = postgres_server.postgres_url("users").split("@")[1].split("/")[0]
 
         with pytest.raises(asyncpg.InvalidPasswordError):
-            await ask(f"postgresql://{login}:wrong@{address}/users", "SELECT true")
+            await query(f"postgresql://{login}:wrong@{address}/users", "SELECT true")
 
-    def test_passwords_are_for_their_owner_alone(
+    def test_only_their_owner_can_read_the_passwords(
         self, postgres_server: RunningInfrastructure
     ) -> None:
         passwords = list((postgres_server.directory / "secrets").iterdir())
@@ -104,14 +100,16 @@ class TestServers:
     ) -> None:
         url = postgres_server.superuser_url
 
-        assert await ask(url, "SHOW listen_addresses") == "127.0.0.1"
-        assert await ask(url, "SHOW tcp_keepalives_idle") == "5"
-        assert await ask(url, "SHOW tcp_user_timeout") == "10000"
+        assert await query(url, "SHOW listen_addresses") == "127.0.0.1"
+        assert await query(url, "SHOW tcp_keepalives_idle") == "5"
+        assert await query(url, "SHOW tcp_user_timeout") == "10000"
 
     def test_nothing_listens_beyond_loopback(
         self, postgres_server: RunningInfrastructure, kafka_server: RunningInfrastructure
     ) -> None:
-        for process in left(postgres_server.directory) + left(kafka_server.directory):
+        for process in processes_of(postgres_server.directory) + processes_of(
+            kafka_server.directory
+        ):
             for each in process.net_connections("tcp"):
                 if each.status == psutil.CONN_LISTEN:
                     assert each.laddr.ip in ("127.0.0.1", "::ffff:127.0.0.1")
@@ -121,7 +119,7 @@ class TestServers:
         await producer.start()
         try:
             with pytest.raises(KafkaError):
-                await producer.send_and_wait("nobody.made.this", b"")
+                await producer.send_and_wait("not.made", b"")
         finally:
             await producer.stop()
 
@@ -129,14 +127,14 @@ class TestServers:
 class TestLives:
     def test_data_survives_down_and_up(self, tmp_path: Path) -> None:
         async def write(it: RunningInfrastructure) -> None:
-            await ask(it.postgres_url("users"), "CREATE TABLE kept AS SELECT 7 AS size")
+            await query(it.postgres_url("users"), "CREATE TABLE kept AS SELECT 7 AS size")
             admin = AIOKafkaAdminClient(bootstrap_servers=it.kafka_bootstrap)
             await admin.start()
             await admin.create_topics([NewTopic("kept", 1, 1)])
             await admin.close()
 
         async def read(it: RunningInfrastructure) -> tuple[object, list[str]]:
-            size = await ask(it.postgres_url("users"), "SELECT size FROM kept")
+            size = await query(it.postgres_url("users"), "SELECT size FROM kept")
             admin = AIOKafkaAdminClient(bootstrap_servers=it.kafka_bootstrap)
             await admin.start()
             topics = await admin.list_topics()
@@ -149,7 +147,7 @@ class TestLives:
             size, topics = asyncio.run(read(it))
 
         assert (size, topics) == (7, ["kept"])
-        assert left(tmp_path / "it") == []
+        assert processes_of(tmp_path / "it") == []
 
     def test_several_run_at_once(
         self, postgres_server: RunningInfrastructure, tmp_path: Path
@@ -160,33 +158,30 @@ class TestLives:
 
     def test_a_killed_server_comes_back_with_what_it_held(self, tmp_path: Path) -> None:
         with running_infrastructure(tmp_path / "it", kafka=False) as it:
-            asyncio.run(ask(it.postgres_url("users"), "CREATE TABLE kept AS SELECT 7 AS size"))
+            asyncio.run(query(it.postgres_url("users"), "CREATE TABLE kept AS SELECT 7 AS size"))
             first = it.processes()["postgres"].pid
 
             it.kill("postgres")
 
             until(lambda: it.processes()["postgres"].pid not in (0, first))
             until(lambda: answers(it.superuser_url))
-            assert asyncio.run(ask(it.postgres_url("users"), "SELECT size FROM kept")) == 7
+            assert asyncio.run(query(it.postgres_url("users"), "SELECT size FROM kept")) == 7
 
-    def test_what_a_killed_supervisor_left_is_replaced(self, tmp_path: Path) -> None:
+    def test_processes_of_a_killed_supervisor_are_replaced(self, tmp_path: Path) -> None:
         directory = tmp_path / "it"
         with running_infrastructure(directory, kafka=False) as it:
             postgres = it.processes()["postgres"].pid
-            for process in left(directory):
-                if "local_cluster.supervisor" in process.cmdline():
-                    process.kill()
-                    process.wait()
+            kill_supervisor(directory)
 
             with running_infrastructure(directory, kafka=False) as again:
                 assert answers(again.superuser_url)
                 assert again.processes()["postgres"].pid != postgres
 
-        assert left(directory) == []
+        assert processes_of(directory) == []
 
 
 class TestSharing:
-    def test_who_comes_later_joins_and_the_last_to_leave_stops_it(self, tmp_path: Path) -> None:
+    def test_the_first_starts_it_and_the_last_to_leave_stops_it(self, tmp_path: Path) -> None:
         directory = tmp_path / "it"
         first = running_infrastructure(directory, kafka=False)
         second = running_infrastructure(directory, kafka=False)
@@ -197,7 +192,7 @@ class TestSharing:
         first.__exit__(None, None, None)
         assert answers(joined.superuser_url)
         second.__exit__(None, None, None)
-        assert left(directory) == []
+        assert processes_of(directory) == []
 
     def test_when_the_test_process_is_killed_nothing_is_left(self, tmp_path: Path) -> None:
         directory = tmp_path / "it"
@@ -217,8 +212,8 @@ class TestSharing:
         ) as test_process:
             assert test_process.stdout is not None
             assert test_process.stdout.readline() == b"up\n"
-            assert left(directory)
+            assert processes_of(directory)
 
             test_process.send_signal(signal.SIGKILL)
 
-        until(lambda: not left(directory))
+        until(lambda: not processes_of(directory))

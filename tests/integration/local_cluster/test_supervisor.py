@@ -1,4 +1,4 @@
-"""Real processes, kept running and stopped in order."""
+"""Real processes are kept running, and stopped in order."""
 
 import asyncio
 import os
@@ -17,16 +17,23 @@ from local_cluster import leftovers, supervisor
 from local_cluster.control import Control
 from local_cluster.directories import make_cluster_directory
 from local_cluster.errors import ClusterError
-from local_cluster.leftovers import find_leftovers, reap
+from local_cluster.leftovers import reap
 from local_cluster.processes import ProcessSpec, ProcessStatus
+from tests.integration.local_cluster.leftovers import (
+    kill_supervisor,
+    processes_of,
+    supervisor_of,
+)
 from tests.integration.local_cluster.waiting import until
 
 SLEEP = "import time; time.sleep(600)"
-DEAF = (
-    f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=1); {SLEEP}"
+# Ignores its stop signal.
+STUBBORN = (
+    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    f" print('ignores', flush=1); {SLEEP}"
 )
 
-# Notes when it was stopped, and ends.
+# Writes its name to a file when it is stopped, and ends.
 POLITE = f"""
 import os, signal
 def end(*_):
@@ -39,7 +46,7 @@ print('ready', flush=True)
 
 
 class Cluster:
-    """A supervisor with nothing to do yet, and short ways to ask it."""
+    """A supervisor without processes, with short methods to use it."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -55,12 +62,12 @@ class Cluster:
     def status(self, name: str) -> ProcessStatus:
         return self.control.status()[name]
 
-    def said(self, name: str) -> str:
-        log = self.directory / "logs" / f"{name}.log"
-        return log.read_text() if log.exists() else ""
+    def log(self, name: str) -> str:
+        file = self.directory / "logs" / f"{name}.log"
+        return file.read_text() if file.exists() else ""
 
-    def left(self) -> list[psutil.Process]:
-        return [each for found in find_leftovers(self.directory).values() for each in found]
+    def processes(self) -> list[psutil.Process]:
+        return processes_of(self.directory)
 
 
 @pytest.fixture
@@ -98,7 +105,7 @@ class TestRestarting:
         assert time.monotonic() - began > 0.5 + 1 + 2
         assert cluster.status("one").last_exit == "exit code 3"
 
-    def test_what_waits_for_its_next_start_is_seen_to_wait(self, cluster: Cluster) -> None:
+    def test_what_waits_for_its_next_start_is_reported_as_waiting(self, cluster: Cluster) -> None:
         cluster.start("one", "raise SystemExit(3)")
 
         until(lambda: cluster.status("one").state == "waiting")
@@ -112,10 +119,10 @@ class TestRestarting:
 
         assert "could not be started" in (cluster.status("one").last_exit or "")
 
-    def test_what_it_says_is_in_its_log(self, cluster: Cluster) -> None:
+    def test_its_output_is_in_its_log(self, cluster: Cluster) -> None:
         cluster.start("one", "import sys; print('out'); print('err', file=sys.stderr)")
 
-        until(lambda: {"out", "err"} <= set(cluster.said("one").split()))
+        until(lambda: {"out", "err"} <= set(cluster.log("one").split()))
 
     async def test_after_a_healthy_life_the_early_deaths_are_forgotten(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -142,14 +149,14 @@ class TestStarting:
         assert cluster.status("one").pid == first
         assert cluster.control.unlike([cluster.spec("one", SLEEP)]) == []
 
-    def test_what_is_described_otherwise_is_started_anew(self, cluster: Cluster) -> None:
+    def test_what_is_described_otherwise_is_restarted(self, cluster: Cluster) -> None:
         cluster.start("one")
         first = cluster.status("one").pid
-        assert cluster.control.unlike([cluster.spec("one", DEAF)]) == ["one"]
+        assert cluster.control.unlike([cluster.spec("one", STUBBORN)]) == ["one"]
 
-        cluster.start("one", DEAF, grace_s=0.2)
+        cluster.start("one", STUBBORN, grace_s=0.2)
 
-        until(lambda: "deaf" in cluster.said("one"))
+        until(lambda: "ignores" in cluster.log("one"))
         assert not alive(first)
 
     def test_what_was_stopped_stays_so_until_it_is_resumed(self, cluster: Cluster) -> None:
@@ -168,17 +175,17 @@ class TestStopping:
     def test_the_highest_stage_goes_first(self, cluster: Cluster) -> None:
         for stage in (1, 0, 2):
             cluster.start(f"stage{stage}", POLITE, stage)
-        until(lambda: all("ready" in cluster.said(f"stage{stage}") for stage in range(3)))
+        until(lambda: all("ready" in cluster.log(f"stage{stage}") for stage in range(3)))
 
         cluster.control.end()
 
         assert (cluster.directory / "order").read_text().split() == ["stage2", "stage1", "stage0"]
-        assert cluster.left() == []
+        assert cluster.processes() == []
         assert not cluster.control.is_up()
 
-    def test_who_does_not_listen_is_killed_after_its_grace(self, cluster: Cluster) -> None:
-        cluster.start("one", DEAF, grace_s=0.3)
-        until(lambda: "deaf" in cluster.said("one"))
+    def test_what_ignores_its_signal_is_killed_after_its_grace(self, cluster: Cluster) -> None:
+        cluster.start("one", STUBBORN, grace_s=0.3)
+        until(lambda: "ignores" in cluster.log("one"))
 
         cluster.control.stop("one")
 
@@ -186,7 +193,7 @@ class TestStopping:
 
     def test_a_frozen_process_is_woken_to_stop(self, cluster: Cluster) -> None:
         cluster.start("one", POLITE, grace_s=20)
-        until(lambda: "ready" in cluster.said("one"))
+        until(lambda: "ready" in cluster.log("one"))
         os.kill(cluster.status("one").pid, signal.SIGSTOP)
         began = time.monotonic()
 
@@ -199,8 +206,8 @@ class TestStopping:
         cluster.start(
             "one", f"import subprocess, sys; {start_child}; print(child.pid, flush=True); {SLEEP}"
         )
-        until(lambda: cluster.said("one"))
-        child = int(cluster.said("one"))
+        until(lambda: cluster.log("one"))
+        child = int(cluster.log("one"))
 
         cluster.control.stop("one")
 
@@ -209,30 +216,30 @@ class TestStopping:
     def test_sigterm_stops_everything(self, cluster: Cluster) -> None:
         cluster.start("one")
 
-        supervisor_of(cluster).terminate()
+        supervisor_of(cluster.directory).terminate()
 
-        until(lambda: not cluster.left())
+        until(lambda: not cluster.processes())
 
 
 class TestItsOwnEnd:
-    def test_what_a_killed_supervisor_left_is_found_and_ended_in_order(
+    def test_processes_of_a_killed_supervisor_are_found_and_ended_in_order(
         self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(leftovers, "_GRACE_S", 0.5)
         cluster.start("one")
-        cluster.start("kafka", DEAF)
+        cluster.start("kafka", STUBBORN)
         child = cluster.status("one").pid
-        kill_supervisor(cluster)
+        kill_supervisor(cluster.directory)
         assert alive(child)
         assert not cluster.control.is_up()
-        said: list[str] = []
+        groups: list[str] = []
 
-        reap(cluster.directory, lambda who, _: said.append(who))
+        reap(cluster.directory, lambda group, _: groups.append(group))
 
-        assert cluster.left() == []
-        assert said == ["services", "kafka"]
+        assert cluster.processes() == []
+        assert groups == ["services", "kafka"]
 
-    def test_processes_of_another_cluster_are_left_alone(
+    def test_processes_of_another_cluster_are_not_touched(
         self, cluster: Cluster, tmp_path: Path
     ) -> None:
         cluster.start("one")
@@ -242,7 +249,7 @@ class TestItsOwnEnd:
         assert cluster.status("one").restarts == 0
 
     def test_the_next_one_takes_the_directory_over(self, cluster: Cluster) -> None:
-        kill_supervisor(cluster)
+        kill_supervisor(cluster.directory)
 
         cluster.control.launch(os.environ)
 
@@ -261,7 +268,7 @@ class TestItsOwnEnd:
         assert "another supervisor has this directory" in other.stderr
         assert cluster.status("one").restarts == 0
 
-    def test_it_lives_as_long_as_somebody_holds_its_lifeline(self, tmp_path: Path) -> None:
+    def test_it_lives_as_long_as_a_process_holds_its_lifeline(self, tmp_path: Path) -> None:
         directory = tmp_path / "cluster"
         make_cluster_directory(directory)
         os.mkfifo(tmp_path / "lifeline")
@@ -275,17 +282,8 @@ class TestItsOwnEnd:
         assert cluster.status("one").state == "running"
         os.close(another)
 
-        until(lambda: not cluster.left())
+        until(lambda: not cluster.processes())
 
-    def test_who_asks_where_there_is_none_is_told_so(self, tmp_path: Path) -> None:
+    def test_a_request_without_a_supervisor_raises_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(ClusterError, match="the supervisor does not answer"):
             Control(tmp_path).status()
-
-
-def supervisor_of(cluster: Cluster) -> psutil.Process:
-    return next(each for each in cluster.left() if "local_cluster.supervisor" in each.cmdline())
-
-
-def kill_supervisor(cluster: Cluster) -> None:
-    supervisor_of(cluster).kill()
-    until(lambda: not cluster.control.is_up())

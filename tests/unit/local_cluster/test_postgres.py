@@ -1,4 +1,4 @@
-"""What a PostgreSQL that was killed left behind."""
+"""The pid file that a killed PostgreSQL left."""
 
 import os
 from pathlib import Path
@@ -6,12 +6,14 @@ from pathlib import Path
 from local_cluster.postgres import Postgres
 
 
-class TestAServerThatIsGone:
-    def test_its_mark_is_removed_although_its_process_id_lives_on(self, tmp_path: Path) -> None:
-        mark = tmp_path / "postgres" / "data" / "postmaster.pid"
-        mark.parent.mkdir(parents=True)
-        mark.write_text(f"{os.getpid()}\n/somewhere\n")
+class TestAPidFile:
+    def test_of_a_killed_server_is_removed_although_its_process_id_is_in_use(
+        self, tmp_path: Path
+    ) -> None:
+        pid_file = tmp_path / "postgres" / "data" / "postmaster.pid"
+        pid_file.parent.mkdir(parents=True)
+        pid_file.write_text(f"{os.getpid()}\n/somewhere\n")
 
         Postgres(tmp_path, 1, tmp_path, {}).prepare()
 
-        assert not mark.exists()
+        assert not pid_file.exists()

@@ -1,4 +1,4 @@
-"""How the processes are told about each other."""
+"""The settings that connect the processes."""
 
 import os
 from pathlib import Path
@@ -41,12 +41,12 @@ class TestWiring:
             own = name in ("users", "accounts", "audit", "notification")
             assert [url.rsplit("/", 1)[1] for url in urls] == ([name] if own else [])
 
-    def test_everyone_verifies_tokens_by_the_keys_of_users(self, settings: Settings) -> None:
+    def test_every_service_verifies_tokens_by_the_keys_of_users(self, settings: Settings) -> None:
         keys = "http://127.0.0.1:28101/.well-known/jwks.json"
 
         assert specs(settings)["audit"].environment["AUDIT_JWKS_URL"] == keys
 
-    def test_the_verification_finds_everything_that_is_here_and_nothing_else(
+    def test_the_verification_gets_every_address_of_the_cluster_and_nothing_else(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("VERIFY_KAFKA_SECURITY_PROTOCOL", "SSL")
@@ -76,7 +76,7 @@ class TestWiring:
 
 
 class TestSlack:
-    def test_without_a_token_somebody_stands_in(self, settings: Settings) -> None:
+    def test_without_a_token_the_stand_in_is_started(self, settings: Settings) -> None:
         wired = specs(settings)
 
         assert "slack-stand-in" in wired
@@ -85,7 +85,7 @@ class TestSlack:
             == "http://127.0.0.1:28105/api/"
         )
 
-    def test_with_a_token_the_real_one_is_spoken_to(
+    def test_with_a_token_the_real_one_is_used(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("NOTIFICATION_SLACK_TOKEN", "xoxb-1")
@@ -109,7 +109,7 @@ class TestSettingsOfTheCaller:
         assert "USERS_LOG_LEVEL" not in wired["audit"].environment
         assert "USERS_LOG_LEVEL" not in topology(settings).inherited_environment()
 
-    def test_what_the_cluster_wires_holds(
+    def test_the_settings_of_the_cluster_override_it(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("USERS_DATABASE_URL", "postgresql://production/users")
