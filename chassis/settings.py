@@ -110,6 +110,15 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
     chunk_max_events: int = Field(
         default=500, gt=0, le=10_000, description="events handled in one transaction, at most"
     )
+    dead_letter_limit: int = Field(
+        default=50,
+        gt=0,
+        description="aggregates of one topic that may park with one error within the window; with"
+        " one more the consumer stops, and parks none of them",
+    )
+    dead_letter_window_s: float = Field(
+        default=60.0, gt=0, description="window of time in which they are counted"
+    )
     relay_idle_s: float = Field(
         default=0.05, gt=0, description="longest sleep when the outbox is empty"
     )

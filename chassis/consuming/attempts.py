@@ -1,10 +1,12 @@
 """How often an event was begun: counted before it is handled, so that a crash counts too."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import structlog
 from sqlalchemy import exists, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,6 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis.failpoints import failpoint
 from chassis.persistence.tables import tries
 
+log = structlog.get_logger(__name__)
+
+_UNDO_WITHIN_S: Final = 2.0
 # Stands for the subscriber where the attempt is at a chunk, which all of them handle.
 _CHUNK: Final = ""
 
@@ -86,3 +91,12 @@ class Attempts:
                 )
                 .values(count=tries.c.count - 1)
             )
+
+    async def undo_all(self, attempts: Sequence[Attempt]) -> None:
+        """Uncount these, as far as the database lets; else the counts err on the careful side."""
+        for attempt in attempts:
+            try:
+                async with asyncio.timeout(_UNDO_WITHIN_S):
+                    await self.undo(attempt)
+            except Exception as error:  # noqa: BLE001 - see above
+                log.info("try-not-taken-back", error=type(error).__name__)

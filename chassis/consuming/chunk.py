@@ -71,6 +71,7 @@ class ChunkInProgress:
     :ivar is_suspect: workers died that had begun it
     :ivar by_itself: it failed beside others, and shares no transaction any more
     :ivar event_by_event: it failed as a whole, and each event has a transaction of its own
+    :ivar is_rehearsed: it is known that no more of its events park than may
     """
 
     def __init__(self, chunk: Chunk, source: ChunkSource) -> None:
@@ -79,6 +80,7 @@ class ChunkInProgress:
         self.is_suspect = False
         self.by_itself = False
         self.event_by_event = False
+        self.is_rehearsed = False
         self._source = source
 
     def is_ours(self) -> bool:

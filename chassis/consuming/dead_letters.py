@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import Row, text
 from sqlalchemy.dialects.postgresql import insert
@@ -40,6 +40,9 @@ class Failure:
     tries: int = 1
     first_tried_at: datetime | None = None
 
+    #: The code of an error that no rule is known for.
+    UNEXPECTED: ClassVar[str] = "unexpected-error"
+
     @classmethod
     def of(cls, error: BaseException, *, tries: int, first_tried_at: datetime) -> "Failure":
         """Describe an exception: a domain error by its code and message, another by its type."""
@@ -47,7 +50,7 @@ class Failure:
             code, message = error.code, str(error)
         else:
             # The message of an unknown exception may quote the event, and so personal data.
-            code, message = "unexpected-error", type(error).__qualname__
+            code, message = cls.UNEXPECTED, type(error).__qualname__
         # PostgreSQL keeps no NUL, and what can't be kept could not be parked.
         message = message.replace("\0", "\N{REPLACEMENT CHARACTER}")[:_LONGEST_MESSAGE]
         return cls(ParkReason.FAILED, code, message, tries, first_tried_at)
@@ -116,10 +119,12 @@ def headers_in(kept: Iterable[tuple[str, str | None]]) -> list[tuple[str, bytes 
 
 @dataclass(frozen=True, slots=True)
 class ParkedSubject:
-    """An aggregate whose event was parked by an error of its own, and the error's code."""
+    """An aggregate whose event is parked by an error of its own: the error's code, and where."""
 
     subject: str
     code: str
+    partition: int = 0
+    offset: int = 0
 
 
 class Parking:
@@ -138,7 +143,9 @@ class Parking:
             ParkReason.FAILED,
             ParkReason.NOT_UNDERSTOOD,
         ):
-            self.stopped.append(ParkedSubject(identity.subject, failure.code))
+            self.stopped.append(
+                ParkedSubject(identity.subject, failure.code, record.partition, record.offset)
+            )
         self._rows.append(
             {
                 "id": new_id(),

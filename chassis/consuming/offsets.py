@@ -18,6 +18,10 @@ from chassis.consuming.subscribers import Start, Subscriber
 from chassis.persistence.tables import Moment, progress
 
 
+class AllPaused(Exception):
+    """An operator has paused every subscriber of a partition; its records wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class SubscriberOffset:
     """The next offset of one subscriber in one partition: all before it is processed."""
@@ -76,6 +80,8 @@ async def advance(
     Attempts counted within the range are forgotten. One statement.
 
     Return for each partition the next offset, as it was, of each subscriber that is not paused.
+
+    :raises AllPaused: in some partition there is none
     """
     rows = await connection.execute(
         _ADVANCE,
@@ -92,6 +98,8 @@ async def advance(
     for row in rows:
         if row.paused_at is None:
             before[row.partition][row.subscriber] = row.next_offset
+    if not all(before.values()):
+        raise AllPaused
     return before
 
 

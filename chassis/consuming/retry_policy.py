@@ -1,81 +1,101 @@
-"""What follows from a failure: retry, blame the event, or stop the consumer."""
+"""What an error comes from, and so whether the event is tried again or parked."""
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping
+from enum import Enum, auto
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.backoff import Backoff
-from chassis.consuming.dead_letters import ParkedSubject
 from chassis.domain import DomainError, Kind
 from chassis.persistence.database import is_conflict, is_connection_lost, is_unwell
 from chassis.persistence.transactor import StaleAggregate
 
-#: More aggregates parked with one error within a minute mean a bad deploy, not bad events.
-DEAD_LETTER_LIMIT: Final = 50
-_LIMIT_WITHIN_S: Final = 60.0
+BACKOFF: Final = Backoff(first_s=0.05, longest_s=5.0)
 
 _PERMANENT: Final = {Kind.INVALID, Kind.CONFLICT, Kind.NOT_FOUND, Kind.FORBIDDEN}
 
-_MOST_CONFLICTS: Final = 20
 _MOST_LOST_CONNECTIONS: Final = 2
 _PROBE_WITHIN_S: Final = 2.0
-BACKOFF: Final = Backoff(first_s=0.05, longest_s=5.0)
 
 
-class LimitExceeded(Exception):
-    """Too many aggregates would park with one error: the consumer stops until it is restarted."""
+class Cause(Enum):
+    """What an error comes from."""
+
+    CONTENTION = auto()  # another transaction: retried without limit
+    DEPENDENCY = auto()  # something that is needed is unreachable: retried for as long as it is
+    EVENT = auto()  # a rule refuses the event, and will again
+    UNKNOWN = auto()
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the event is not to blame."""
+        return self in (Cause.CONTENTION, Cause.DEPENDENCY)
 
 
-class DeadLetterLimit:
-    """Counts the aggregates of one topic that parked within the last minute, by error code."""
+class Failures:
+    """The failures in a row of one piece of work.
 
-    def __init__(self, topic: str) -> None:
-        self._topic = topic
-        self._lately: deque[tuple[float, ParkedSubject]] = deque()
+    :ivar count: how many there were
+    :ivar error: the type of the last one
+    :ivar contention_since: when other transactions began to be the only cause (monotonic seconds)
+    """
 
-    def add(self, parked: Sequence[ParkedSubject]) -> None:
-        """Count these too.
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.count = 0
+        self.error = ""
+        self.contention_since: float | None = None
+        self._engine = engine
+        self._stale: Mapping[UUID, int] = {}
 
-        :raises LimitExceeded: too many aggregates parked with one code
+    async def add(self, error: Exception) -> Cause:
+        """Count one more failure, and return its cause.
+
+        An aggregate that is stale in the very version in which it was stale before was changed by
+        no other transaction: the handler is wrong, or the row is gone.
         """
-        now = time.monotonic()
-        self._lately.extend((now, each) for each in parked)
-        while self._lately and now - self._lately[0][0] > _LIMIT_WITHIN_S:
-            self._lately.popleft()
-        for code in {each.code for each in parked}:
-            subjects = {each.subject for _, each in self._lately if each.code == code}
-            if len(subjects) > DEAD_LETTER_LIMIT:
-                raise LimitExceeded(
-                    f"{len(subjects)} aggregates of {self._topic} would park with {code}"
-                )
+        self.count += 1
+        self.error = type(error).__name__
+        cause = await cause_of(error, self.count, self._engine)
+        if isinstance(error, StaleAggregate):
+            if error.versions.items() & self._stale.items():
+                cause = Cause.UNKNOWN
+            self._stale = error.versions
+        if cause is not Cause.CONTENTION:
+            self.contention_since = None
+        elif self.contention_since is None:
+            self.contention_since = time.monotonic()
+        return cause
 
 
-def is_permanent(error: Exception) -> bool:
-    """Tell whether the event would be refused again, however often it is tried."""
-    return isinstance(error, DomainError) and error.kind in _PERMANENT
+async def cause_of(error: Exception, times: int, engine: AsyncEngine) -> Cause:
+    """Return what an error comes from that came ``times`` times in a row.
+
+    A lost connection is a dependency's, but not where connections are lost again and again while
+    the database answers a probe.
+    """
+    if isinstance(error, StaleAggregate) or is_conflict(error):
+        return Cause.CONTENTION
+    if is_unwell(error) or isinstance(error, PoolTimeoutError):
+        return Cause.DEPENDENCY
+    if is_connection_lost(error):
+        # A time-out of ours looks like a lost connection, and is none.
+        may_be_restart = times <= _MOST_LOST_CONNECTIONS and not isinstance(error, TimeoutError)
+        if may_be_restart or not await _answers(engine):
+            return Cause.DEPENDENCY
+    if isinstance(error, DomainError) and error.kind in _PERMANENT:
+        return Cause.EVENT
+    return Cause.UNKNOWN
 
 
 async def is_transient(error: Exception, times: int, engine: AsyncEngine) -> bool:
-    """Tell whether the event is not to blame for an error that came ``times`` times in a row.
-
-    It is not for a conflict with another transaction, nor while the database is unreachable. It
-    is where connections are lost again and again while the database answers a probe.
-    """
-    if isinstance(error, StaleAggregate) or is_conflict(error):
-        return times <= _MOST_CONFLICTS
-    if is_unwell(error) or isinstance(error, PoolTimeoutError):
-        return True
-    if not is_connection_lost(error):
-        return False
-    # A time-out of ours looks like a lost connection, and is none.
-    may_be_restart = times <= _MOST_LOST_CONNECTIONS and not isinstance(error, TimeoutError)
-    return may_be_restart or not await _answers(engine)
+    """Tell whether the event is not to blame for an error that came ``times`` times in a row."""
+    return (await cause_of(error, times, engine)).is_transient
 
 
 async def _answers(engine: AsyncEngine) -> bool:

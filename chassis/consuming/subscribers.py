@@ -268,7 +268,12 @@ class RecordSubscriber(Generic[W]):
         await parking.flush(connection)
         telemetry.consumer_events.labels(self.name, "parked").inc(len(records))
         # Each counts as an aggregate of its own, so that the dead-letter limit holds here too.
-        return [ParkedSubject(f"{each.partition}@{each.offset}", failure.code) for each in records]
+        return [
+            ParkedSubject(
+                f"{each.partition}@{each.offset}", failure.code, each.partition, each.offset
+            )
+            for each in records
+        ]
 
     async def take_parked(
         self,

@@ -94,11 +94,11 @@ class Watchdog:
                 self._stalls.restart()
 
     def _unexplained_lag(self) -> Mapping[TopicPartition, int]:
-        """Return where those partitions are that lag, and whose processor does not say why."""
+        """Return where those partitions are that lag, and whose processor has no reason for it."""
         return {
             tp: position
             for tp, position in consumer_of(self._app).lagging().items()
-            if self._processors[tp.topic].trouble() is None
+            if not self._processors[tp.topic].is_waiting()
         }
 
     async def _end_if_kafka_answers(self, stuck: Collection[TopicPartition]) -> None:

@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.consuming.cluster_check import ClusterCheck, names_of
+from chassis.consuming.dead_letter_limit import DeadLetterLimit
 from chassis.consuming.faust_app import consumer_of, make_app, stop_app
 from chassis.consuming.faust_transport import ChunkConsumer
 from chassis.consuming.group_commit import GroupCommit
@@ -67,6 +68,11 @@ class Worker(Generic[W]):
                 on_commit=on_commit,
                 group_commit=group_commit,
                 suspects=suspects,
+                dead_letter_limit=DeadLetterLimit(
+                    topic,
+                    most=settings.dead_letter_limit,
+                    window_s=settings.dead_letter_window_s,
+                ),
             )
             for topic, chosen in _by_topic(subscribers).items()
         }

@@ -101,7 +101,7 @@ def constraint_of(error: DBAPIError) -> str | None:
 # Admin shutdown, crash shutdown, cannot connect now, too many connections, and the time-outs of
 # idle-in-transaction, transaction and idle session.
 _SESSION_ENDED: Final = frozenset({"57P01", "57P02", "57P03", "53300", "25P03", "25P04", "57P05"})
-_CONFLICTS: Final = frozenset({"40001", "40P01"})
+_CONFLICTS: Final = frozenset({"40001", "40P01", "55P03"})
 _READ_ONLY: Final = "25006"
 
 
@@ -122,7 +122,10 @@ def is_connection_lost(error: BaseException) -> bool:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Tell whether another transaction was in the way: a serialization failure or a deadlock."""
+    """Tell whether another transaction was in the way.
+
+    That is a serialization failure, a deadlock, or a lock that was not free in time.
+    """
     return sqlstate_of(error) in _CONFLICTS
 
 

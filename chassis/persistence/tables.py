@@ -130,6 +130,16 @@ parked = Table(
     Index("parked_subject_idx", "subscriber", "topic", "subject", "sequence"),
 )
 
+# Where an operator lets a consumer park more aggregates than the dead-letter limit allows.
+park_allowances = Table(
+    "park_allowances",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("below_offset", BigInteger, nullable=False, comment="records before it may park"),
+    Column("allowed_at", Moment, nullable=False),
+)
+
 # One row for each thing that an operator ever acted on.
 operated = Table(
     "operated",

@@ -1,9 +1,10 @@
 """One unit of work around one use case: done whole and once, or not at all."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Generic, Protocol, TypeVar
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Row, text
@@ -21,7 +22,14 @@ log = structlog.get_logger(__name__)
 
 
 class StaleAggregate(Exception):
-    """Somebody else changed the aggregate since it was loaded; begin again from the start."""
+    """Another transaction changed aggregates since they were loaded; begin again from the start.
+
+    :ivar versions: the version in which each of them was loaded, by id; empty: not known
+    """
+
+    def __init__(self, table: str = "", versions: Mapping[UUID, int] | None = None) -> None:
+        super().__init__(table)
+        self.versions = dict(versions or {})
 
 
 class OutcomeUnknown(DomainError):

@@ -8,6 +8,8 @@ _CHASSIS: Final = "tests/integration/chassis"
 _PROGRESS: Final = f"{_CHASSIS}/consuming/test_processor.py::TestProgressDecides::"
 _FAILS: Final = f"{_CHASSIS}/consuming/test_processor.py::TestAnEventThatFails::"
 _MANY_FAIL: Final = f"{_CHASSIS}/consuming/test_processor.py::TestManyThatFail::"
+_CONTENTION: Final = f"{_CHASSIS}/consuming/test_processor.py::TestContention::"
+_SLOW: Final = f"{_CHASSIS}/consuming/test_processor.py::TestASlowSubscriber::"
 _DEADLY: Final = f"{_CHASSIS}/consuming/test_processor.py::TestAnEventThatKillsItsProcess::"
 _DATABASE_AWAY: Final = f"{_CHASSIS}/consuming/test_processor.py::TestADatabaseThatIsAway::"
 _BATCHES: Final = f"{_CHASSIS}/consuming/test_group_commit.py::"
@@ -141,9 +143,7 @@ _PUBLISHING: Final = (
         file="chassis/publishing/relay.py",
         before="await self._publish(OutboxReader(connection))",
         after=("await self._publish(OutboxReader(await connect(self._settings, self._lock_name)))"),
-        proven_by=(
-            f"{_RELAY}TestTwoRelays::test_one_that_lost_its_lock_sends_nothing_more",
-        ),
+        proven_by=(f"{_RELAY}TestTwoRelays::test_one_that_lost_its_lock_sends_nothing_more",),
     ),
     Mutation(
         name="relay-order",
@@ -355,10 +355,8 @@ _PROCESSING: Final = (
     Mutation(
         name="refuse-one-by-one",
         guard="an event handled alone is refused when it begins after the stored offset",
-        file="chassis/consuming/processor.py",
-        before=(
-            "            if begin > next_offset:\n                raise ChunkRefused(next_offset)\n"
-        ),
+        file="chassis/consuming/single_events.py",
+        before=("        if begin > next_offset:\n            raise ChunkRefused(next_offset)\n"),
         after="",
         proven_by=(
             f"{_PROGRESS}test_a_hole_that_opens_while_event_after_event_is_handled_is_noticed_too",
@@ -367,9 +365,9 @@ _PROCESSING: Final = (
     Mutation(
         name="trim-one-by-one",
         guard="an event handled alone is skipped when another worker has handled it meanwhile",
-        file="chassis/consuming/processor.py",
-        before="            if next_offset > record.offset:\n                return True\n",
-        after="",
+        file="chassis/consuming/single_events.py",
+        before="        return next_offset <= record.offset\n",
+        after="        return True\n",
         proven_by=(f"{_PROGRESS}test_two_that_handle_it_event_by_event_at_once_do_it_once",),
     ),
     Mutation(
@@ -452,23 +450,9 @@ _PROCESSING: Final = (
     Mutation(
         name="one-by-one",
         guard="a chunk that fails is handled event by event, so only the failing event is parked",
-        file="chassis/consuming/processor.py",
-        before="            return await self._process_one_by_one(in_progress)\n",
-        after=(
-            "            failure = Failure.of(\n"
-            "                ValueError(), tries=1, first_tried_at=self._now()\n"
-            "            )\n"
-            "            chunk = in_progress.chunk\n"
-            "            event = OffsetRange(chunk.partition, chunk.begin, chunk.end)\n"
-            "            async with self._engine.begin() as connection:\n"
-            "                await self._advance(connection, self._names, [event])\n"
-            "                for each in self.subscribers:\n"
-            "                    work = self._open_work(connection)\n"
-            "                    await each.take(\n"
-            "                        work, connection, chunk.records, self._now, failure\n"
-            "                    )\n"
-            "            return chunk.end\n"
-        ),
+        file="chassis/consuming/single_events.py",
+        before="            if attempt.count > MOST_TRIES\n",
+        after="            if attempt.count > 0\n",
         proven_by=(f"{_FAILS}test_for_good_is_parked_at_once_and_the_rest_is_handled",),
     ),
     Mutation(
@@ -482,7 +466,7 @@ _PROCESSING: Final = (
     Mutation(
         name="one-suspect-at-a-time",
         guard="suspect events are tried one at a time, so that a crash counts against one of them",
-        file="chassis/consuming/processor.py",
+        file="chassis/consuming/single_events.py",
         before="async with self._suspects if in_progress.is_suspect else nullcontext():",
         after="async with nullcontext():",
         proven_by=(
@@ -540,14 +524,73 @@ _PROCESSING: Final = (
     ),
     Mutation(
         name="mass-failure",
-        guard="when many aggregates fail with one error, the consumer stops and parks no more",
-        file="chassis/consuming/retry_policy.py",
-        before="            if len(subjects) > DEAD_LETTER_LIMIT:\n",
+        guard="when many aggregates would park with one error, the consumer stops and none parks",
+        file="chassis/consuming/dead_letter_limit.py",
+        before="            if len(together) > self._most:\n",
         after="            if False:\n",
         proven_by=(
-            f"{_MANY_FAIL}test_with_one_error_stop_the_consumer_before_they_are_parked",
-            "tests/unit/chassis/consuming/test_retry_policy.py::TestTheDeadLetterLimit::test_is_many_subjects_with_one_error",
+            f"{_MANY_FAIL}test_with_one_error_stop_the_consumer_before_the_first_is_parked",
+            "tests/unit/chassis/consuming/test_dead_letter_limit.py::TestTheLimit::test_is_many_subjects_with_one_error",
         ),
+    ),
+    Mutation(
+        name="rehearsal",
+        guard="a chunk is rehearsed before its first event parks, so one over the limit parks none",
+        file="chassis/consuming/single_events.py",
+        before="            await self._rehearse(in_progress, found)\n",
+        after="",
+        proven_by=(
+            f"{_MANY_FAIL}test_with_one_error_stop_the_consumer_before_the_first_is_parked",
+        ),
+    ),
+    Mutation(
+        name="rolled-back-not-counted",
+        guard="an aggregate whose transaction was rolled back does not count as parked",
+        file="chassis/consuming/dead_letter_limit.py",
+        before="                self._parked_at[each.code].pop(each.subject, None)\n",
+        after="                pass\n",
+        proven_by=(
+            "tests/unit/chassis/consuming/test_dead_letter_limit.py::TestTheLimit::test_counts_nothing_that_was_rolled_back",
+        ),
+    ),
+    Mutation(
+        name="park-allowance",
+        guard="what an operator allowed to park is parked, and the consumer goes on behind it",
+        file="chassis/consuming/dead_letter_limit.py",
+        before="each.offset >= self._allowed_below.get(each.partition, 0)",
+        after="each",
+        proven_by=(f"{_MANY_FAIL}test_are_parked_once_an_operator_allows_it",),
+    ),
+    Mutation(
+        name="contention-never-parks",
+        guard="an event is not parked because other transactions were in its way",
+        file="chassis/consuming/retry_policy.py",
+        before="    if isinstance(error, StaleAggregate) or is_conflict(error):\n",
+        after="    if (isinstance(error, StaleAggregate) or is_conflict(error)) and times <= 20:\n",
+        proven_by=(f"{_CONTENTION}test_is_retried_without_limit_and_not_counted_as_attempts",),
+    ),
+    Mutation(
+        name="stale-in-one-version",
+        guard="an aggregate that is stale in an unchanged version is an unknown failure",
+        file="chassis/consuming/retry_policy.py",
+        before="            if error.versions.items() & self._stale.items():\n",
+        after="            if False:\n",
+        proven_by=(
+            "tests/unit/chassis/consuming/test_retry_policy.py::TestFailures::test_an_aggregate_that_is_stale_in_the_version_of_the_last_try_is_not",
+        ),
+    ),
+    Mutation(
+        name="subscribers-apart",
+        guard="a subscriber that waits between its tries does not delay the others of its chunk",
+        file="chassis/consuming/single_events.py",
+        before="    tasks = [asyncio.create_task(each) for each in work]\n",
+        after=(
+            "    tasks = []\n"
+            "    for each in work:\n"
+            "        tasks.append(asyncio.create_task(each))\n"
+            "        await asyncio.wait(tasks)\n"
+        ),
+        proven_by=(f"{_SLOW}test_does_not_delay_another_between_its_tries",),
     ),
 )
 

@@ -6,6 +6,7 @@ from uuid import uuid4
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming import offsets
+from chassis.consuming.dead_letter_limit import DeadLetterLimit
 from chassis.consuming.processor import ChunkProcessor
 from chassis.consuming.subscribers import Subscriber
 from chassis.domain import DomainError, Kind
@@ -62,13 +63,22 @@ class Service:
         self.feed = FakeChunkSource()
 
     async def consumer(
-        self, *subscribers: Subscriber[PathWork], bounds: tuple[int, int] = (0, 0)
+        self,
+        *subscribers: Subscriber[PathWork],
+        bounds: tuple[int, int] = (0, 0),
+        dead_letter_limit: int = 50,
     ) -> ChunkProcessor[PathWork]:
         """Start one, as a new process would on a topic with these offsets."""
         async with self.engine.begin() as connection:
             await offsets.begin(connection, subscribers, TOPIC.name, {0: bounds}, utc_now)
         return ChunkProcessor(
-            TOPIC, subscribers, self.engine, PathWork, utc_now, on_commit=self._committed
+            TOPIC,
+            subscribers,
+            self.engine,
+            PathWork,
+            utc_now,
+            on_commit=self._committed,
+            dead_letter_limit=DeadLetterLimit(TOPIC.name, most=dead_letter_limit),
         )
 
     def _committed(self) -> None:

@@ -11,7 +11,8 @@ from sqlalchemy import text
 from chassis.backoff import Backoff
 from chassis.clock import utc_now
 from chassis.consuming import offsets, retry_policy
-from chassis.consuming.processor import MOST_TRIES, SUSPECT_AFTER, ChunkProcessor
+from chassis.consuming.processor import SUSPECT_AFTER, ChunkProcessor
+from chassis.consuming.single_events import MOST_TRIES
 from chassis.testing import FakeChunkSource, FakeRecord, chunk_of, eventually
 from contracts.envelope import Envelope
 from contracts.events import IntegrationEvent

@@ -3,15 +3,17 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 
 from chassis.backoff import Backoff
-from chassis.consuming import group_commit, processor, retry_policy
-from chassis.consuming.processor import MOST_TRIES, SUSPECT_AFTER
+from chassis.consuming import group_commit, retries, retry_policy, single_events
+from chassis.consuming.processor import SUSPECT_AFTER, ChunkProcessor
 from chassis.consuming.records import Record
+from chassis.consuming.single_events import MOST_TRIES
 from chassis.consuming.subscribers import RecordSubscriber, Start
 from chassis.domain import DomainError, Kind
 from chassis.persistence.database import create_engine
@@ -133,25 +135,38 @@ class TestProgressDecides:
         self, service: Service
     ) -> None:
         records = sign_ups(3)
-        one_by_one = Failing(lambda: NameIsTaken("taken"), records[2])
+        first, second = subject_of(records[0]), subject_of(records[1])
+        seen: list[str] = []
+        restored = asyncio.Event()
+
+        async def wait_behind_the_first(_event: IntegrationEvent, envelope: Envelope) -> None:
+            seen.append(envelope.subject)
+            if envelope.subject == second and not restored.is_set():
+                raise NameIsTaken("taken") if seen.count(second) < 3 else StaleAggregate
+
+        async def one_has_handled_the_first() -> bool:
+            return await service.place("test.one") == 1
 
         async def restore_the_database(_event: IntegrationEvent, envelope: Envelope) -> None:
-            if envelope.subject == subject_of(records[0]):
+            # The first time was in the whole chunk, the second in the rehearsal.
+            if envelope.subject == first and seen.count(first) >= 3:
+                await eventually(one_has_handled_the_first)
                 # As from an older copy: what the other did with this event is gone.
                 await rows(
                     service.database,
                     "UPDATE progress SET next_offset = 0 WHERE subscriber = 'test.one'",
                 )
+                restored.set()
 
         consumer = await service.consumer(
-            subscriber("test.one", TOPIC, before=one_by_one),
+            subscriber("test.one", TOPIC, before=wait_behind_the_first),
             subscriber("test.two", TOPIC, before=restore_the_database),
         )
 
         await service.handle(consumer, records)
 
         assert service.feed.rewound_to == [0]
-        assert await service.place("test.two") == 1
+        assert await service.place("test.one") == 0
         assert await service.parked() == []
 
     async def test_a_chunk_that_is_no_longer_ours_is_left_alone(self, service: Service) -> None:
@@ -234,8 +249,8 @@ class TestAnEventThatFails:
 
         assert await service.parked() == [(1, "failed", "unexpected-error", MOST_TRIES)]
         assert len(await service.handled()) == 2
-        # Once in the chunk, then alone.
-        assert failing.seen.count(subject_of(records[1])) == 1 + MOST_TRIES
+        # Once in the chunk, once in the rehearsal, then alone.
+        assert failing.seen.count(subject_of(records[1])) == 2 + MOST_TRIES
 
     async def test_and_recovers_is_handled(self, service: Service) -> None:
         records = sign_ups(3)
@@ -253,7 +268,7 @@ class TestAnEventThatFails:
     ) -> None:
         monkeypatch.setattr(group_commit, "_BATCH_TIMEOUT_S", 0.3)
         monkeypatch.setattr(group_commit, "_CHUNK_TIMEOUT_S", 0.3)
-        monkeypatch.setattr(processor, "_EVENT_TIMEOUT_S", 0.3)
+        monkeypatch.setattr(single_events, "_EVENT_TIMEOUT_S", 0.3)
         records = sign_ups(3)
 
         async def hang(_event: IntegrationEvent, envelope: Envelope) -> None:
@@ -267,16 +282,6 @@ class TestAnEventThatFails:
 
         assert await service.parked() == [(1, "failed", "unexpected-error", MOST_TRIES)]
         assert len(await service.handled()) == 2
-
-    async def test_by_conflicts_without_end_is_parked_in_the_end(self, service: Service) -> None:
-        records = sign_ups(2)
-        failing = Failing(StaleAggregate, records[0])
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
-
-        async with asyncio.timeout(30):
-            await service.handle(consumer, records)
-
-        assert await service.parked() == [(0, "failed", "unexpected-error", MOST_TRIES)]
 
     async def test_by_conflicts_that_pass_is_handled(self, service: Service) -> None:
         records = sign_ups(2)
@@ -350,39 +355,129 @@ class TestAnEventThatFails:
 
 
 class TestManyThatFail:
-    async def test_with_one_error_stop_the_consumer_before_they_are_parked(
-        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    async def test_with_one_error_stop_the_consumer_before_the_first_is_parked(
+        self, service: Service
     ) -> None:
-        monkeypatch.setattr(retry_policy, "DEAD_LETTER_LIMIT", 5)
         records = sign_ups(20)
-        failing = Failing(lambda: NameIsTaken("taken"), *records)
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+        failing = Failing(lambda: NameIsTaken("taken"), *records[:6])
+        consumer = await service.consumer(
+            subscriber("test.one", TOPIC, before=failing), dead_letter_limit=5
+        )
 
-        handling = asyncio.create_task(service.handle(consumer, records))
+        processing = asyncio.create_task(service.handle(consumer, records))
 
-        async def says_so() -> bool:
-            return "6 aggregates" in (consumer.trouble() or "")
-
-        await eventually(says_so, within_s=10)
-        assert len(await service.parked()) == 5
-        seen = len(failing.seen)
+        await until_reports(consumer, "6 aggregates")
+        assert await service.parked() == []
+        assert await service.handled() == []
         service.feed.revoked = True
-        await handling
+        await processing
+
+    async def test_stop_it_for_the_next_chunk_too(self, service: Service) -> None:
+        records = sign_ups(6)
+        failing = Failing(lambda: NameIsTaken("taken"), *records)
+        consumer = await service.consumer(
+            subscriber("test.one", TOPIC, before=failing), dead_letter_limit=5
+        )
+        processing = asyncio.create_task(service.handle(consumer, records))
+        await until_reports(consumer, "6 aggregates")
+        service.feed.revoked = True
+        await processing
+        seen = len(failing.seen)
+
         service.feed.revoked = False
         again = asyncio.create_task(service.handle(consumer, records))
         await asyncio.wait([again], timeout=0.3)
+
         assert len(failing.seen) == seen
         service.feed.revoked = True
         await again
 
-    async def test_for_good_in_one_subject_do_not_stop_it(
-        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    async def test_because_bytes_can_t_be_read_stop_it_without_parking(
+        self, service: Service
     ) -> None:
-        monkeypatch.setattr(retry_policy, "DEAD_LETTER_LIMIT", 5)
+        records = [replace(each, value=b"{}") for each in sign_ups(6)]
+        consumer = await service.consumer(subscriber("test.one", TOPIC), dead_letter_limit=5)
+
+        processing = asyncio.create_task(service.handle(consumer, records))
+
+        await until_reports(consumer, "6 aggregates")
+        assert await service.parked() == []
+        service.feed.revoked = True
+        await processing
+
+    async def test_of_two_chunks_are_counted_together(self, service: Service) -> None:
+        records = sign_ups(6)
+        failing = Failing(lambda: NameIsTaken("taken"), *records)
+        consumer = await service.consumer(
+            subscriber("test.one", TOPIC, before=failing), dead_letter_limit=5
+        )
+        await service.handle(consumer, records[:4])
+        assert len(await service.parked()) == 4
+
+        processing = asyncio.create_task(service.handle(consumer, records[4:]))
+
+        await until_reports(consumer, "6 aggregates of", "(4 of them are parked)")
+        assert len(await service.parked()) == 4
+        service.feed.revoked = True
+        await processing
+
+    async def test_for_an_unknown_reason_that_passes_are_handled(self, service: Service) -> None:
+        records = sign_ups(6)
+        failing = Failing(lambda: LookupError("?"), *records, times=2)
+        consumer = await service.consumer(
+            subscriber("test.one", TOPIC, before=failing), dead_letter_limit=5
+        )
+
+        await service.handle(consumer, records)
+
+        assert await service.parked() == []
+        assert len(await service.handled()) == 6
+
+    async def test_are_parked_once_an_operator_allows_it(self, service: Service) -> None:
+        records = sign_ups(8)
+        failing = Failing(lambda: NameIsTaken("taken"), *records[:6])
+        consumer = await service.consumer(
+            subscriber("test.one", TOPIC, before=failing), dead_letter_limit=5
+        )
+        processing = asyncio.create_task(service.handle(consumer, records))
+        await until_reports(consumer, "6 aggregates")
+
+        await rows(
+            service.database,
+            "INSERT INTO park_allowances VALUES ($1, 0, 8, now())",
+            TOPIC.name,
+        )
+        await asyncio.wait_for(processing, 20)
+
+        assert len(await service.parked()) == 6
+        assert len(await service.handled()) == 2
+        assert consumer.trouble() is None
+
+    async def test_beyond_what_an_operator_allowed_stop_it_again(self, service: Service) -> None:
+        records = sign_ups(12)
+        failing = Failing(lambda: NameIsTaken("taken"), *records)
+        await rows(
+            service.database, "INSERT INTO park_allowances VALUES ($1, 0, 6, now())", TOPIC.name
+        )
+        consumer = await service.consumer(
+            subscriber("test.one", TOPIC, before=failing), dead_letter_limit=5
+        )
+
+        await service.handle(consumer, records[:6])
+        processing = asyncio.create_task(service.handle(consumer, records[6:]))
+
+        await until_reports(consumer, "6 aggregates")
+        assert len(await service.parked()) == 6
+        service.feed.revoked = True
+        await processing
+
+    async def test_for_good_in_one_subject_do_not_stop_it(self, service: Service) -> None:
         ada = uuid4()
         records = records_of(*(signed_up(ada, number) for number in range(1, 21)))
         failing = Failing(lambda: NameIsTaken("taken"), records[0])
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+        consumer = await service.consumer(
+            subscriber("test.one", TOPIC, before=failing), dead_letter_limit=5
+        )
 
         await service.handle(consumer, records)
 
@@ -391,22 +486,96 @@ class TestManyThatFail:
     async def test_to_be_kept_stop_one_that_keeps_records(
         self, service: Service, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(retry_policy, "DEAD_LETTER_LIMIT", 5)
-        monkeypatch.setattr(processor, "MOST_TRIES", 1)
+        monkeypatch.setattr(single_events, "MOST_TRIES", 1)
 
         async def keep(_work: PathWork, _records: object) -> None:
             raise LookupError
 
-        consumer = await service.consumer(RecordSubscriber("test.one", TOPIC, keep))
-        handling = asyncio.create_task(service.handle(consumer, sign_ups(20)))
+        consumer = await service.consumer(
+            RecordSubscriber("test.one", TOPIC, keep), dead_letter_limit=5
+        )
+        processing = asyncio.create_task(service.handle(consumer, sign_ups(20)))
 
-        async def says_so() -> bool:
-            return "6 aggregates" in (consumer.trouble() or "")
-
-        await eventually(says_so)
+        await until_reports(consumer, "20 aggregates")
+        assert await service.parked() == []
         service.feed.revoked = True
-        await handling
-        assert len(await service.parked()) == 5
+        await processing
+
+
+async def until_reports(consumer: ChunkProcessor[PathWork], *reasons: str) -> None:
+    async def reports_them() -> bool:
+        trouble = consumer.trouble() or ""
+        return all(reason in trouble for reason in reasons)
+
+    await eventually(reports_them)
+
+
+class TestContention:
+    async def test_is_retried_without_limit_and_not_counted_as_attempts(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(retry_policy, "BACKOFF", Backoff(0.001, 0.001))
+        records = sign_ups(2)
+        failing = Failing(StaleAggregate, records[0], times=100)
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+
+        await service.handle(consumer, records)
+
+        assert failing.seen.count(subject_of(records[0])) == 101
+        assert await service.parked() == []
+        assert len(await service.handled()) == 2
+        assert await service.open_tries() == []
+
+    async def test_is_reported_when_it_lasts(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(retries, "_SHOW_CONTENTION_AFTER_S", 0.3)
+        failing = Failing(StaleAggregate, *(records := sign_ups(1)))
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+
+        processing = asyncio.create_task(service.handle(consumer, records))
+        await eventually(lambda: asyncio.sleep(0, consumer.is_waiting()))
+        at_once = consumer.trouble()
+        await until_reports(consumer, "StaleAggregate")
+
+        assert at_once is None
+        service.feed.revoked = True
+        await processing
+
+    async def test_that_no_other_transaction_causes_is_an_unknown_failure(
+        self, service: Service
+    ) -> None:
+        records, gone = sign_ups(2), uuid4()
+        failing = Failing(lambda: StaleAggregate("things", {gone: 3}), records[0])
+        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+
+        await service.handle(consumer, records)
+
+        assert await service.parked() == [(0, "failed", "unexpected-error", MOST_TRIES)]
+        assert len(await service.handled()) == 1
+
+
+class TestASlowSubscriber:
+    async def test_does_not_delay_another_between_its_tries(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(retry_policy, "BACKOFF", Backoff(600, 600, jitter=False))
+        records = sign_ups(4)
+        waiting = Failing(lambda: LookupError("?"), records[0])
+        consumer = await service.consumer(
+            subscriber("test.one", TOPIC, before=waiting), subscriber("test.two", TOPIC)
+        )
+
+        processing = asyncio.create_task(service.handle(consumer, records))
+
+        async def two_has_handled_all() -> bool:
+            return len(await service.handled("test.two")) == 4
+
+        await eventually(two_has_handled_all)
+        assert await service.handled("test.one") == []
+        assert await service.place("test.two") == 4
+        service.feed.revoked = True
+        await processing
 
 
 # A process that handles one chunk as a worker does, and dies in the handler of one event.

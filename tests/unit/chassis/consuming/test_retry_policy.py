@@ -1,18 +1,14 @@
 """What is waited for, what is held against the event, and what stops everything."""
 
+from uuid import uuid4
+
 import asyncpg
 import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from chassis.consuming import retry_policy
-from chassis.consuming.dead_letters import ParkedSubject
-from chassis.consuming.retry_policy import (
-    DeadLetterLimit,
-    LimitExceeded,
-    is_permanent,
-    is_transient,
-)
+from chassis.consuming.retry_policy import Cause, Failures, cause_of, is_transient
 from chassis.domain import DomainError, Kind
 from chassis.persistence.transactor import StaleAggregate
 
@@ -30,13 +26,15 @@ def refusal(kind: Kind) -> DomainError:
 
 class TestPermanent:
     @pytest.mark.parametrize("kind", list(Kind))
-    def test_is_a_refusal_by_a_rule_that_does_not_depend_on_the_moment(self, kind: Kind) -> None:
+    async def test_is_a_refusal_that_does_not_depend_on_the_moment(self, kind: Kind) -> None:
         of_the_moment = {Kind.UNAUTHENTICATED, Kind.TOO_MANY, Kind.UNAVAILABLE}
 
-        assert is_permanent(refusal(kind)) is (kind not in of_the_moment)
+        cause = await cause_of(refusal(kind), 1, AWAY)
 
-    def test_is_no_unknown_error(self) -> None:
-        assert not is_permanent(LookupError())
+        assert (cause is Cause.EVENT) is (kind not in of_the_moment)
+
+    async def test_is_no_unknown_error(self) -> None:
+        assert await cause_of(LookupError(), 1, AWAY) is Cause.UNKNOWN
 
 
 class TestTransient:
@@ -67,33 +65,61 @@ class TestTransient:
     async def test_is_nothing_that_the_event_may_have_caused(self, error: Exception) -> None:
         assert not await is_transient(error, 1, AWAY)
 
-    async def test_is_no_conflict_without_end(self) -> None:
-        assert not await is_transient(StaleAggregate(), 100, AWAY)
+    async def test_is_a_conflict_however_often(self) -> None:
+        assert await is_transient(StaleAggregate(), 100_000, AWAY)
 
     async def test_is_a_database_that_is_away_however_long(self) -> None:
         assert await is_transient(ConnectionRefusedError(), 100_000, AWAY)
 
 
-class TestTheDeadLetterLimit:
-    def test_is_many_subjects_with_one_error(self) -> None:
-        lately = DeadLetterLimit("t")
-        lately.add([ParkedSubject(f"{n}", "x") for n in range(retry_policy.DEAD_LETTER_LIMIT)])
+class TestFailures:
+    async def test_contention_is_contention_however_often(self) -> None:
+        failures = Failures(AWAY)
 
-        with pytest.raises(LimitExceeded, match="51 aggregates of t would park with x"):
-            lately.add([ParkedSubject("one more", "x")])
+        causes = {await failures.add(asyncpg.SerializationError()) for _ in range(1_000)}
 
-    def test_is_not_many_errors_of_one_subject(self) -> None:
-        DeadLetterLimit("t").add([ParkedSubject("ada", "x")] * 500)
+        assert causes == {Cause.CONTENTION}
 
-    def test_is_not_many_errors_each_another(self) -> None:
-        DeadLetterLimit("t").add([ParkedSubject(f"{n}", f"{n}") for n in range(500)])
+    @pytest.mark.parametrize(
+        "error",
+        [
+            asyncpg.SerializationError(),
+            asyncpg.DeadlockDetectedError(),
+            asyncpg.LockNotAvailableError(),
+            StaleAggregate(),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    async def test_another_transaction_in_the_way_is_contention(self, error: Exception) -> None:
+        assert await Failures(AWAY).add(error) is Cause.CONTENTION
 
-    def test_is_forgotten_in_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        lately = DeadLetterLimit("t")
-        lately.add([ParkedSubject(f"{n}", "x") for n in range(retry_policy.DEAD_LETTER_LIMIT)])
-        monkeypatch.setattr(retry_policy, "_LIMIT_WITHIN_S", -1.0)
+    async def test_an_aggregate_whose_version_moves_on_is_contention(self) -> None:
+        failures, id_ = Failures(AWAY), uuid4()
 
-        lately.add([ParkedSubject("one more", "x")])
+        causes = [await failures.add(StaleAggregate("t", {id_: n})) for n in range(100)]
+
+        assert set(causes) == {Cause.CONTENTION}
+
+    async def test_an_aggregate_that_is_stale_in_the_version_of_the_last_try_is_not(self) -> None:
+        failures, stale, other = Failures(AWAY), uuid4(), uuid4()
+
+        first = await failures.add(StaleAggregate("t", {stale: 3, other: 1}))
+        second = await failures.add(StaleAggregate("t", {stale: 3, other: 2}))
+
+        assert (first, second) == (Cause.CONTENTION, Cause.UNKNOWN)
+
+    async def test_it_is_known_since_when_contention_is_the_only_cause(self) -> None:
+        failures = Failures(AWAY)
+
+        await failures.add(StaleAggregate())
+        since = failures.contention_since
+        await failures.add(StaleAggregate())
+        unbroken = failures.contention_since
+        await failures.add(LookupError())
+
+        assert since is not None
+        assert unbroken == since
+        assert failures.contention_since is None
 
 
 class TestPausing:

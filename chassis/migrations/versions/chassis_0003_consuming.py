@@ -1,4 +1,4 @@
-"""What is missing of a subject, as ranges."""
+"""Gaps as ranges, and where an operator lets a consumer park beyond its limit."""
 
 from collections.abc import Sequence
 
@@ -18,9 +18,20 @@ def upgrade() -> None:
         "inbox_missing", "last_sequence", nullable=False, comment="all up to it are missing"
     )
     op.alter_column("inbox_missing", "sequence", comment="the first that is missing")
+    op.create_table(
+        "park_allowances",
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column(
+            "below_offset", sa.BigInteger(), nullable=False, comment="records before it may park"
+        ),
+        sa.Column("allowed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("topic", "partition", name=op.f("park_allowances_pkey")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("park_allowances")
     # The rest of each range is forgotten, as numbers more than 10,000 before the last one were.
     op.alter_column("inbox_missing", "sequence", comment=None)
     op.drop_column("inbox_missing", "last_sequence")
