@@ -1,4 +1,4 @@
-"""The walk-through of docs/extending.md, followed to the letter on a history of sign-ups."""
+"""The patches of docs/extending.md, applied and run on a history of sign-ups."""
 
 import asyncio
 import os
@@ -26,21 +26,21 @@ from contracts.users import UserSignedUpV1
 from local_cluster.testing import running_infrastructure
 
 ROOT = Path(__file__).resolve().parents[2]
-WALK_THROUGH = ROOT / "docs" / "extending.md"
+PAGE = ROOT / "docs" / "extending.md"
 HISTORY = 1_200
 WITHIN_S = 90
 
 
 @pytest.fixture(scope="module")
 def kafka(run_directory: Path) -> Iterator[str]:
-    """A broker of this test's own: the topics have the catalogue's names."""
+    """A broker for this test alone, since its topics have the catalogue's names."""
     with running_infrastructure(run_directory / "extending", postgres=False) as infrastructure:
         yield infrastructure.kafka_bootstrap
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of what the accounts service runs on, to be changed."""
+    """A copy of the packages that the accounts service needs, to apply the patches to."""
     copy = tmp_path / "tree"
     for package in ("contracts", "chassis", "accounts_service"):
         shutil.copytree(ROOT / package, copy / package)
@@ -74,7 +74,7 @@ async def publish(kafka: str, events: Sequence[EncodedEvent]) -> None:
 
 
 async def published(kafka: str) -> int:
-    """How many events the accounts service has published so far."""
+    """Return how many events the accounts service has published."""
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka)
     await consumer.start()
     try:
@@ -88,7 +88,7 @@ async def published(kafka: str) -> int:
 
 
 class Accounts:
-    """The accounts service, run from a tree, and what it has written."""
+    """The accounts service, run from a tree, and its database."""
 
     def __init__(self, tree: Path, database: str, kafka: str) -> None:
         self._tree = tree
@@ -120,7 +120,7 @@ class Accounts:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Have the service up while the block runs; its end must be an orderly one."""
+        """Run the service during the block; it must stop without a failure."""
         process = await self._start()
         try:
             yield
@@ -133,7 +133,7 @@ class Accounts:
                 await process.wait()
 
     async def until(self, what: str, holds: Callable[[], Awaitable[bool]]) -> None:
-        """Wait until it holds; fail with what the service said when it does not in time."""
+        """Wait until the condition holds; if it does not in time, fail with the service's log."""
         try:
             async with asyncio.timeout(WITHIN_S):
                 while not await holds():  # noqa: ASYNC110 - another process brings it about
@@ -155,16 +155,14 @@ class Accounts:
         return dict(await self.rows("SELECT day, count FROM sign_ups"))
 
 
-def follow_the_walk_through(tree: Path) -> None:
-    patches = re.findall(
-        r"^```diff\n(.*?)^```$", WALK_THROUGH.read_text(), re.DOTALL | re.MULTILINE
-    )
+def apply_the_patches(tree: Path) -> None:
+    patches = re.findall(r"^```diff\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert patches
     for patch in patches:
         subprocess.run(
             ["git", "apply", "-"],  # noqa: S607 - the git on the path
             cwd=tree,
-            # Not a repository that the tree may happen to lie in.
+            # Git must not find a repository around the tree.
             env=os.environ | {"GIT_CEILING_DIRECTORIES": str(tree.parent)},
             input=patch,
             text=True,
@@ -173,7 +171,7 @@ def follow_the_walk_through(tree: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_a_new_subscriber_takes_the_whole_history_and_the_other_none_of_it_again(
+async def test_a_new_subscriber_handles_the_whole_history_and_the_other_none_of_it_again(
     tree: Path, database: str, kafka: str
 ) -> None:
     async with admin_client(kafka) as client:
@@ -190,7 +188,7 @@ async def test_a_new_subscriber_takes_the_whole_history_and_the_other_none_of_it
     async with accounts.running():
         await accounts.until("an account for each", lambda: opened(HISTORY))
 
-    follow_the_walk_through(tree)
+    apply_the_patches(tree)
     await accounts.migrate()
 
     per_day = Counter(moment.date() for moment in moments)
@@ -205,14 +203,14 @@ async def test_a_new_subscriber_takes_the_whole_history_and_the_other_none_of_it
         await publish(kafka, [sign_up(first_day)])
         per_day[first_day.date()] += 1
         await accounts.until("a new sign-up counted", counted)
-        await accounts.until("and an account opened for it", lambda: opened(HISTORY + 1))
+        await accounts.until("an account opened for it", lambda: opened(HISTORY + 1))
     assert await accounts.number_of("parked") == 0
     assert await accounts.number_of("inbox_missing") == 0
 
 
-def test_its_revision_makes_the_tables_that_it_declares(tree: Path, database: str) -> None:
-    follow_the_walk_through(tree)
-    # Compares in a process of its own, which sees the changed tree alone.
+def test_the_revision_creates_the_declared_tables(tree: Path, database: str) -> None:
+    apply_the_patches(tree)
+    # In a process of its own, which imports the changed tree only.
     script = (
         "import sys; from alembic import command; from chassis.migrations import config_of; "
         "config = config_of('accounts_service', sys.argv[1]); "
