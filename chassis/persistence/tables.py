@@ -1,5 +1,7 @@
 """The tables that every service has beside its own: the outbox and what a consumer remembers."""
 
+from uuid import UUID
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -28,6 +30,9 @@ NAMING = {
 metadata = MetaData(naming_convention=NAMING)
 
 Moment = DateTime(timezone=True)
+
+UNKNOWN_TOPIC_ID = UUID(int=0)
+_TOPIC_ID = "Kafka's id of the topic; all zeros: not known"
 
 # `id, aggregatetype, aggregateid, type, payload` are as Debezium's outbox event router expects
 # them, so that it can stand in for the relay.
@@ -67,6 +72,9 @@ progress = Table(
     Column("next_offset", BigInteger, nullable=False, comment="everything before it is done"),
     Column("updated_at", Moment, nullable=False),
     Column("paused_at", Moment, comment="null: it is not; an operator resumes it"),
+    Column("topic_id", Uuid, nullable=False, default=UNKNOWN_TOPIC_ID, comment=_TOPIC_ID),
+    Column("held_because", Text, comment="null: it is not; an operator ends a hold"),
+    Column("held_at", Moment),
 )
 
 inbox = Table(
@@ -77,6 +85,11 @@ inbox = Table(
     Column("subject", Text, primary_key=True),
     Column("last_sequence", BigInteger, nullable=False, comment="0: none yet"),
     Column("greatest_event_id", Uuid, nullable=False),
+    Column(
+        "handled_sequence",
+        BigInteger,
+        comment="the last handled of a fact that has several versions; null: none yet",
+    ),
 )
 
 inbox_missing = Table(
@@ -96,6 +109,7 @@ tries = Table(
     metadata,
     Column("subscriber", Text, primary_key=True, comment="empty: a chunk, by all of them"),
     Column("topic", Text, primary_key=True),
+    Column("topic_id", Uuid, primary_key=True, default=UNKNOWN_TOPIC_ID, comment=_TOPIC_ID),
     Column("partition", Integer, primary_key=True),
     Column("offset", BigInteger, primary_key=True),
     Column("count", Integer, nullable=False),
@@ -109,6 +123,7 @@ parked = Table(
     Column("id", Uuid, primary_key=True),
     Column("subscriber", Text, nullable=False),
     Column("topic", Text, nullable=False),
+    Column("topic_id", Uuid, nullable=False, default=UNKNOWN_TOPIC_ID, comment=_TOPIC_ID),
     Column("partition", Integer, nullable=False),
     Column("offset", BigInteger, nullable=False),
     Column("key", LargeBinary),
@@ -126,7 +141,15 @@ parked = Table(
     Column("first_tried_at", Moment, nullable=False),
     Column("last_tried_at", Moment, nullable=False),
     Column("edited_payload", LargeBinary, comment="what is handled instead; null: as it came"),
-    Index("parked_place_key", "subscriber", "topic", "partition", "offset", unique=True),
+    Index(
+        "parked_place_key",
+        "subscriber",
+        "topic",
+        "topic_id",
+        "partition",
+        "offset",
+        unique=True,
+    ),
     Index("parked_subject_idx", "subscriber", "topic", "subject", "sequence"),
 )
 
@@ -138,6 +161,20 @@ park_allowances = Table(
     Column("partition", Integer, primary_key=True),
     Column("below_offset", BigInteger, nullable=False, comment="records before it may park"),
     Column("allowed_at", Moment, nullable=False),
+)
+
+# Batches that could not be read, and that an operator had the consumer pass over.
+skipped_batches = Table(
+    "skipped_batches",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("topic", Text, nullable=False),
+    Column("topic_id", Uuid, nullable=False, comment=_TOPIC_ID),
+    Column("partition", Integer, nullable=False),
+    Column("begin_offset", BigInteger, nullable=False),
+    Column("end_offset", BigInteger, nullable=False, comment="the next that is read"),
+    Column("raw", LargeBinary, comment="null: the broker did not give the bytes"),
+    Column("skipped_at", Moment, nullable=False),
 )
 
 # One row for each thing that an operator ever acted on.
