@@ -1,10 +1,10 @@
-"""``python -m benchmarks``: how fast it is, beside the least it could cost and beside its peers.
+"""``python -m benchmarks``: how fast it is, beside bare programs and beside other products.
 
-Starts a cluster of its own. Quick, unless told otherwise: minutes, without peers. The last line is
-each ratio against its goal.
+Starts a cluster of its own. Without ``--full`` it takes minutes and leaves out the other products.
+The last line has each ratio against its goal.
 
-Exit codes: 0 all goals are met, as far as the spread tells; 1 one is not, or a side failed;
-2 a name or a file is wrong; 130 stopped.
+Exit codes: 0 no goal is missed by more than its spread; 1 one is, or a side failed; 2 a name or a
+file is wrong; 130 stopped.
 """
 
 import argparse
@@ -34,11 +34,11 @@ _WIDTH_OF_A_FILE: Final = 160
 
 
 class _Wrong(Exception):
-    """What was asked for makes no sense; the message says why, in one line."""
+    """The arguments make no sense; the message says why, in one line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the arguments say, and return the exit code."""
+    """Run the command line, and return the exit code."""
     asked = _parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
@@ -74,9 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         action="append",
         default=[],
-        help="run this figure (and others so named); no file is written",
+        help="run this figure; may be repeated; no file is written",
     )
-    parser.add_argument("--list", action="store_true", help="name the figures and end")
+    parser.add_argument("--list", action="store_true", help="list the figures and exit")
     commands = parser.add_subparsers(dest="command", title="commands")
     drawing = commands.add_parser("page", help="draw docs/benchmarks.md from a file of results")
     drawing.add_argument("file", type=Path)
@@ -106,7 +106,7 @@ def _chosen(names: Sequence[str], *, full: bool) -> Sequence[Figure]:
 
 
 def _run(figures: Sequence[Figure], console: Console, *, whole: bool, full: bool) -> int:
-    # While nothing is in it, so that `make clean` knows that it may be removed.
+    # Marked while it is empty, so that `make clean` knows that it may be removed.
     make_cluster_directory(REPOSITORY / ".local")
     directory = REPOSITORY / ".local" / "bench" / time.strftime("%Y-%m-%d-%H%M%S")
     began = time.monotonic()
@@ -116,7 +116,7 @@ def _run(figures: Sequence[Figure], console: Console, *, whole: bool, full: bool
 
     def measured(so_far: Result) -> None:
         show(console, so_far.figures[-1])
-        # Hours may lie before the end. Some figures alone are no result of the day.
+        # A run may take hours more. A run of some figures only is not kept.
         if whole:
             results.write(so_far, so_far.file)
 
@@ -149,6 +149,6 @@ def _draw(file: Path, console: Console) -> int:
 
 
 if __name__ == "__main__":
-    # Asked to end, as with Ctrl-C: what it started ends with it.
+    # As with Ctrl-C: what it started ends with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

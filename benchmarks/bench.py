@@ -1,4 +1,4 @@
-"""Where figures are measured: a cluster of their own, fresh databases and topics, processes."""
+"""What figures are measured on: a cluster of their own, new databases and topics, processes."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ _STOP_WITHIN_S: Final = 30.0
 
 
 class ProgramFailed(Exception):
-    """A measured process ended before it should have; the message ends with what it said last."""
+    """A measured process ended too early; the message ends with the end of its log."""
 
 
 @dataclass
@@ -49,13 +49,13 @@ class Program:
     def check(self) -> None:
         """:raises ProgramFailed: it has ended"""
         if self.process.returncode is not None:
-            said = self.log.read_text(errors="replace")[-2_000:]
-            raise ProgramFailed(f"exit code {self.process.returncode}: …{said}")
+            log = self.log.read_text(errors="replace")[-2_000:]
+            raise ProgramFailed(f"exit code {self.process.returncode}: …{log}")
 
     async def line(self) -> str:
         """Return the next line of its standard output.
 
-        :raises ProgramFailed: there is none any more
+        :raises ProgramFailed: it has ended
         """
         assert self.process.stdout is not None
         line = await self.process.stdout.readline()
@@ -71,7 +71,7 @@ class Bench:
     def __init__(
         self, cluster: RunningCluster, directory: Path, *, full: bool, say: Callable[[str], None]
     ) -> None:
-        """:param say: tells whoever waits how far it is"""
+        """:param say: prints how far the run is"""
         self.cluster = cluster
         self.directory = directory
         self.full = full
@@ -80,7 +80,7 @@ class Bench:
         self._templates: dict[str, str] = {}
 
     def name(self, stem: str) -> str:
-        """Return a name that nothing here has yet, for a topic, a database, a consumer group."""
+        """Return an unused name for a topic, a database or a consumer group."""
         return f"{stem}-{next(self._numbers)}"
 
     async def database(self, service_module: str | None = None) -> str:
@@ -92,7 +92,7 @@ class Bench:
         return await asyncio.to_thread(self.cluster.create_database, name, template)
 
     async def _migrated(self, service_module: str) -> str:
-        # Copied from then on: a copy is made faster than the migrations run.
+        # Later ones are copies, which are faster than migrations.
         name = self.name("template").replace("-", "_")
         url = await asyncio.to_thread(self.cluster.create_database, name)
         await upgrade(service_module, url)
@@ -100,7 +100,7 @@ class Bench:
         return name
 
     def environment(self, service: str, **settings: str) -> dict[str, str]:
-        """Return what a service's process runs in here, with these settings in place of its own.
+        """Return the environment of a service's process here, with these settings overridden.
 
         ``environment("audit", database_url=url, roles="agents")``
         """
@@ -117,9 +117,9 @@ class Bench:
         python: str = sys.executable,
         name: str | None = None,
     ) -> AsyncIterator[Program]:
-        """Run ``python -m argv…`` while the block does; then ask it to end, and see that it does.
+        """Run ``python -m argv…`` during the block; then stop it, and wait until it has ended.
 
-        What it writes to standard output is for ``Program.line``; the rest goes to its log.
+        ``Program.line`` reads its standard output; its standard error goes to its log.
         """
         async with self.command([python, "-m", *argv], environment, name=name or argv[0]) as it:
             yield it
@@ -128,7 +128,7 @@ class Bench:
     async def command(
         self, argv: Sequence[str], environment: Mapping[str, str] | None = None, *, name: str
     ) -> AsyncIterator[Program]:
-        """Run a command of any kind while the block does, as ``program`` does."""
+        """Run any command during the block, as ``program`` does."""
         log = self.directory / "logs" / f"{self.name(name)}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as err:

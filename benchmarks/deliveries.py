@@ -1,4 +1,4 @@
-"""How long committed rows take until a bare consumer has them in its hands."""
+"""How long committed rows take until a bare consumer receives them."""
 
 import asyncio
 from collections.abc import Mapping
@@ -19,16 +19,16 @@ _FIRST_WITHIN_S: Final = 60.0
 
 
 def events(bench: Bench) -> int:
-    """Return how many are measured."""
+    """Return how many events are measured."""
     return 1_000 if bench.full else 200
 
 
 async def of_outbox(
     bench: Bench, url: str, topic: str, consumer: AIOKafkaConsumer, publishing: str
 ) -> Values:
-    """Have rows committed one at a time to the outbox at ``url``, and see when each arrives.
+    """Let a program commit rows one at a time to the outbox at ``url``; time when each arrives.
 
-    :param publishing: who publishes, in the words of ``benchmarks.programs.outbox_writer``
+    :param publishing: the mode of ``benchmarks.programs.outbox_writer``
     """
     rows = WARM_UP + events(bench)
     writer = bench.program(
@@ -41,10 +41,10 @@ async def of_outbox(
 
 
 async def of_program(program: Program, consumer: AIOKafkaConsumer, rows: int) -> Values:
-    """See when each row that a program commits arrives.
+    """Time when each row that a program commits arrives.
 
-    Those that it commits first are not counted. In the end it writes a line for each row: the
-    record's key, and what ``time.perf_counter()`` said after COMMIT.
+    The first rows, which warm it up, are not counted. At its end the program prints a line for each
+    row: the record's key, and the value of ``time.perf_counter()`` after COMMIT.
     """
     arriving = asyncio.create_task(_arrivals(consumer, rows))
     try:
@@ -61,10 +61,8 @@ async def of_program(program: Program, consumer: AIOKafkaConsumer, rows: int) ->
     return {"p50_ms": percentiles[49], "p95_ms": percentiles[94]}
 
 
-async def see_one_through(
-    url: str, topic: str, consumer: AIOKafkaConsumer, publisher: Program
-) -> None:
-    """Commit a row, and wait until whoever publishes has brought it to the consumer."""
+async def warm_up(url: str, topic: str, consumer: AIOKafkaConsumer, publisher: Program) -> None:
+    """Commit a row, and wait until the publisher has brought it to the consumer."""
     connection = await asyncpg.connect(url)
     try:
         await write_one(connection, topic, -1)

@@ -1,4 +1,4 @@
-"""How a figure's results look on a screen."""
+"""Prints a figure's results."""
 
 from typing import Final
 
@@ -20,7 +20,7 @@ _COLOURS: Final = {
 
 
 def show(console: Console, figure: FigureResult) -> None:
-    """Print the medians of each side, from the least to the greatest, and each goal."""
+    """Print each side's medians with the least and the greatest, and each goal."""
     console.print(f"\n[bold]{figure.title}[/]")
     measured = [
         each for each in figure.metrics if any(side.values(each.name) for side in figure.sides)

@@ -1,4 +1,4 @@
-"""What a figure is: work done by us, by its floor and by peers, and what we aim at."""
+"""What a figure is: one piece of work, the sides that do it, and the goals."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
 
 Values = Mapping[str, float]
-"""What one repeat came to, by the metrics of its figure."""
+"""What one repeat measured, by the metrics of its figure."""
 
 
 class Kind(StrEnum):
     """Who does the work."""
 
     OURS = "ours"
-    #: The shortest honest program that does the same on the same database and broker.
+    #: The shortest program of ours that does the same work on the same database and broker.
     FLOOR = "floor"
-    #: What people would use otherwise; measured in full runs only.
+    #: A product that people would use instead; measured in full runs only.
     PEER = "peer"
 
 
@@ -29,13 +29,13 @@ class Metric:
     name: str
     unit: str
     what: str = ""
-    """What it is, where name and unit do not say it."""
+    """What is measured, where name and unit do not show it."""
     more_is_better: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of those that do a figure's work."""
+    """A program that does a figure's work."""
 
     name: str
     """What ran, with its version if it is not ours."""
@@ -43,15 +43,15 @@ class Side:
     run: "Callable[[Bench], Awaitable[Values]]"
     """Does the work once, from its own set-up to its tear-down.
 
-    :raises Unavailable: it can't be had on this machine
+    :raises Unavailable: it can't run on this machine
     """
     does_less: str = ""
-    """What it does not do that we do, or the other way round: for whoever compares."""
+    """What it does not do that ours does, or the other way round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a metric of ours is to be, by itself or as a multiple of another side's."""
+    """What a metric of ours should be, by itself or as a multiple of another side's."""
 
     metric: str
     at_least: float | None = None
@@ -59,11 +59,11 @@ class Goal:
     against: str | None = None
     """The side that the bound is a multiple of; None: the bound is in the metric's own unit."""
     against_metric: str | None = None
-    """Where it is another metric than ``metric``; with no ``against``, another one of ours."""
+    """The other side's metric, if not ``metric``; without ``against``, another metric of ours."""
     or_else: "Goal | None" = None
-    """Another way to meet it: one of the two is enough."""
+    """An alternative: one of the two has to be met."""
     side: str | None = None
-    """Whose metric it is, where the figure has several sides of ours; None: the first."""
+    """The side of ours that it is about, if there are several; None: the first."""
     only_in_full: bool = False
 
 
@@ -74,7 +74,7 @@ class Figure:
     name: str
     title: str
     work: str
-    """What is done and counted, in a sentence or two, with sizes."""
+    """What is done and measured, in a sentence or two, with sizes."""
     metrics: Sequence[Metric]
     sides: Sequence[Side]
     goals: Sequence[Goal]
@@ -86,4 +86,4 @@ class Figure:
 
 
 class Unavailable(Exception):
-    """A side can't be had here; the run says so and goes on without it."""
+    """A side can't run here; the results say so, and the run continues without it."""

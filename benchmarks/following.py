@@ -1,7 +1,7 @@
-"""Follows sign-ups to their last effect, at little cost to those who do the work.
+"""Follows sign-ups to their last effect, at little cost to the measured processes.
 
-One query a database, whatever the number of sign-ups; Slack's stand-in writes each message to a
-file before it answers for it, and the file is read on from where it was.
+It needs one query per database, whatever the number of sign-ups. The stand-in for Slack appends
+each message to a file before it answers, and only the new end of that file is read.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _LOOKS: Final = {
 
 @dataclass
 class Journey:
-    """A sign-up, and when what it leads to was first seen; all times are of one monotonic clock."""
+    """A sign-up, and when each of its effects was first seen, by one monotonic clock."""
 
     username: str
     began_at_s: float
@@ -50,13 +50,13 @@ class Journey:
             self.whole.set()
 
     def took_ms(self, effect: str | None = None) -> float:
-        """Return the time from sending to an effect, or to the last of them."""
+        """Return the time from sending to an effect, or to the last one."""
         until_s = self.seen_at_s[effect] if effect else max(self.seen_at_s.values())
         return (until_s - self.began_at_s) * 1_000
 
 
 class Following:
-    """Looks for the effects of every sign-up that it was given, and has not seen whole yet."""
+    """Looks for the missing effects of every sign-up that it was given."""
 
     def __init__(self, slack: Path, every_s: float) -> None:
         self._every_s = every_s
@@ -67,11 +67,11 @@ class Following:
 
     @property
     def under_way(self) -> int:
-        """How many sign-ups an effect is missing of."""
+        """The number of sign-ups with a missing effect."""
         return max(len(self._in_slack), *map(len, self._wanted.values()))
 
     def began(self, journey: Journey) -> None:
-        """Look out for its message; the rest can be looked for when its id is known."""
+        """Look for its message; the other effects are looked for once its id is known."""
         self._in_slack[journey.username] = journey
         self._some["slack"].set()
 
@@ -140,5 +140,5 @@ async def following(
 def _tell(task: "asyncio.Task[Any]") -> None:
     if not task.cancelled() and (error := task.exception()):
         task.get_loop().call_exception_handler(
-            {"message": "the look-out ended", "exception": error, "task": task}
+            {"message": "a look for effects ended", "exception": error, "task": task}
         )

@@ -1,7 +1,7 @@
-"""How fast a topic goes into a database: a service's workers, or others, on an empty database.
+"""How fast workers of a service, or other programs, read a topic into an empty database.
 
-The clock is the same for all: outside, by the sum of ``progress``, from the first sight of
-anything done until all is, counting what was done after that sight.
+All are timed alike, from outside, by the sum of ``progress``: from when it first moves until all
+records are handled, without the records of that first move.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from benchmarks.logs import Log
 from benchmarks.processors import Usage
 from chassis.kafka.client import admin_client
 
-#: Events in a transaction, at most: what a service's settings say unless told otherwise.
+#: Events in a transaction, at most: the default of a service's settings.
 CHUNK: Final = 500
 _LOOK_EVERY_S: Final = 0.02
 _STANDSTILL_S: Final = 60.0
@@ -30,10 +30,10 @@ _DONE: Final = "SELECT coalesce(sum(next_offset), 0)::bigint FROM progress"
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast it went, and how many processors were at work meanwhile, on average."""
+    """How many records a second were handled, and how many processors were in use on average."""
 
     records_per_s: float
-    #: All that the machine did, whoever had it do so.
+    #: Of the whole machine, whichever process used them.
     cores: float
     workers_cores: float
     postgres_cores: float
@@ -42,7 +42,7 @@ class Pace:
 
 @asynccontextmanager
 async def empty_database(bench: Bench, service: str) -> AsyncIterator[str]:
-    """Have a database with a service's tables while the block runs, and yield its URL."""
+    """Make a database with a service's tables for the block, and yield its URL."""
     url = await bench.database(f"{service}_service")
     try:
         yield url
@@ -52,13 +52,13 @@ async def empty_database(bench: Bench, service: str) -> AsyncIterator[str]:
 
 
 async def ingest(bench: Bench, service: str, log: Log, *, workers: int = 1) -> Pace:
-    """Let workers of a service take a whole log into an empty database."""
+    """Let workers of a service read a whole log into an empty database."""
     async with empty_database(bench, service) as url:
         return await ingest_into(url, bench, service, log, workers=workers)
 
 
 async def ingest_into(url: str, bench: Bench, service: str, log: Log, *, workers: int = 1) -> Pace:
-    """Let workers of a service take a whole log into a database that has seen nothing of it."""
+    """Let workers of a service read a whole log into a database without any of its events."""
     group = bench.name("bench")
     async with AsyncExitStack() as running:
         programs = [
@@ -77,14 +77,14 @@ async def ingest_into(url: str, bench: Bench, service: str, log: Log, *, workers
             )
             for number in range(workers)
         ]
-        async with _nobody_may_begin(url):
+        async with _no_worker_begins(url):
             await _all_have_joined(bench, group, programs)
         return await pace(bench, url, log.records, programs)
 
 
 @asynccontextmanager
-async def _nobody_may_begin(url: str) -> AsyncIterator[None]:
-    """Keep workers from placing themselves: their first rows of ``progress`` wait for the block."""
+async def _no_worker_begins(url: str) -> AsyncIterator[None]:
+    """Keep workers from beginning during the block: the lock holds up their ``progress`` rows."""
     connection = await asyncpg.connect(url)
     try:
         async with connection.transaction():
@@ -95,13 +95,13 @@ async def _nobody_may_begin(url: str) -> AsyncIterator[None]:
 
 
 async def _all_have_joined(bench: Bench, group: str, programs: Sequence[Program]) -> None:
-    """Wait until a consumer group is at rest and has as many members as there are workers."""
+    """Wait until a consumer group is stable and has as many members as there are workers."""
     async with (
         asyncio.timeout(_STANDSTILL_S),
         admin_client(bench.cluster.kafka_bootstrap) as client,
     ):
         while True:
-            with suppress(KafkaError):  # a broker that never had a group needs a moment for it
+            with suppress(KafkaError):  # a broker needs a moment for its first group
                 [described] = await client.describe_consumer_groups([group])
                 [[_error, _group, state, _type, _protocol, members, *_]] = described.groups
                 if state == "Stable" and len(members) == len(programs):
@@ -112,7 +112,7 @@ async def _all_have_joined(bench: Bench, group: str, programs: Sequence[Program]
 
 
 async def pace(bench: Bench, url: str, records: int, programs: Sequence[Program]) -> Pace:
-    """Watch the sum of ``progress`` grow by so many records."""
+    """Time how fast the sum of ``progress`` grows by so many records."""
     usage = Usage.of(bench.cluster, [program.pid for program in programs])
 
     def check() -> None:
@@ -142,9 +142,9 @@ async def pace(bench: Bench, url: str, records: int, programs: Sequence[Program]
 async def _more(
     done: "PreparedStatement[asyncpg.Record]", known: int, check: Callable[[], None]
 ) -> int:
-    """Wait until more than so much is done, and return how much.
+    """Wait until more than ``known`` records are handled, and return how many.
 
-    :raises TimeoutError: for a minute nothing was
+    :raises TimeoutError: for a minute there were no more
     """
     async with asyncio.timeout(_STANDSTILL_S):
         while (count := int(await done.fetchval())) <= known:

@@ -1,4 +1,4 @@
-"""Ways to put rows that are already made into tables."""
+"""Ways to insert rows that are already made."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ async def unnest(connection: AsyncConnection, table: Table, rows: Rows) -> None:
 
 
 async def copy(connection: AsyncConnection, table: Table, rows: Rows) -> None:
-    # SQLAlchemy has no COPY. Its driver knows neither its types nor whether BEGIN was sent yet.
+    # SQLAlchemy has no COPY. The driver has neither its types nor its BEGIN, which this sends.
     await connection.execute(text("SELECT 1"))
     driver = (await connection.get_raw_connection()).driver_connection
     assert driver is not None
@@ -55,7 +55,7 @@ INSERTS: Final[Mapping[str, Insert]] = {
 
 
 async def insert_accounts(connection: AsyncConnection, insert: Insert, count: int) -> None:
-    """Insert rows of the size that opening accounts makes, without the work of making them."""
+    """Insert rows as account opening does, without making aggregates and events."""
     now = datetime.now(UTC)
     ids = [new_id() for _ in range(count)]
     await insert(

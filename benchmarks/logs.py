@@ -1,7 +1,7 @@
-"""Topics full of records, for those that consume: filled once in a run, and read by all sides.
+"""Topics full of records for consumers: filled once in a run, and read by all sides.
 
-The catalogue's topics are here under names of their own, so that a service's process can be
-measured on them while the system's own events stay what they are.
+The catalogue's topics are created under other names here, so that a service's process can be
+measured on them without the system's own events.
 """
 
 import logging
@@ -30,20 +30,20 @@ from contracts.users import UsersEventWithheldV1, UserSignedUpV1
 EVENTS_A_SUBJECT: Final = 10
 _BATCH_BYTES: Final = 256 * 1024
 _partition_of = DefaultPartitioner()
-# A topic that is new has no leader for a moment, and the client says so for each partition.
+# A new topic has no leader for a moment, and the client logs that for each partition.
 logging.getLogger("aiokafka.producer.sender").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A topic with so many records, and nothing else."""
+    """A topic, and how many records it has."""
 
     topic: str
     records: int
 
     @property
     def prefix(self) -> str:
-        """What comes before the catalogue's own name, in this topic and in its sisters."""
+        """The prefix that this topic and those created with it have before the catalogue's name."""
         return self.topic.removesuffix(USERS_USER.name)
 
 
@@ -56,7 +56,7 @@ async def payloads(bench: Bench, size: int, count: int) -> Log:
     if name not in known:
         topic = bench.name("payloads")
         await _create(bench, {topic: PARTITIONS})
-        # Spread as evenly as keys would spread them.
+        # As even as keys would spread them.
         each = EncodedEvent(b"", b"x" * size, [])
         await _fill(bench, topic, ((number % PARTITIONS, each) for number in range(count)))
         known[name] = Log(topic, count)
@@ -64,7 +64,7 @@ async def payloads(bench: Bench, size: int, count: int) -> Log:
 
 
 async def sign_ups(bench: Bench, count: int) -> Log:
-    """Return a topic of ``count`` sign-ups, each of a user of its own."""
+    """Return a topic of ``count`` sign-ups of different users."""
     known, name = _logs.setdefault(bench, {}), f"{count} sign-ups"
     if name not in known:
         known[name] = await new_log(bench, _sign_ups(count))
@@ -74,7 +74,7 @@ async def sign_ups(bench: Bench, count: int) -> Log:
 async def long_histories(bench: Bench, count: int) -> Log:
     """Return a topic of ``count`` events, ``EVENTS_A_SUBJECT`` of each subject, far apart.
 
-    They are of a type that the audit service keeps, and that nobody else has a handler for.
+    Audit keeps events of their type, and no other service has a handler for it.
     """
     known = _logs.setdefault(bench, {})
     if "long histories" not in known:
@@ -83,7 +83,7 @@ async def long_histories(bench: Bench, count: int) -> Log:
 
 
 async def new_log(bench: Bench, events: Iterable[EncodedEvent]) -> Log:
-    """Make the catalogue's topics under new names, and fill the one of users with events."""
+    """Create the catalogue's topics under new names, and fill that of users with events."""
     prefix = f"{bench.name('log')}."
     await _create(bench, {f"{prefix}{topic.name}": topic.partitions for topic in TOPICS})
     topic = f"{prefix}{USERS_USER.name}"
@@ -118,7 +118,7 @@ def _encoded(event: IntegrationEvent, subject: UUID, sequence: int) -> EncodedEv
         sequence=sequence,
         correlationid=str(id_),
         causationid=str(id_),
-        # Each event has a trace of its own, as each request has.
+        # Each event has its own trace, as each request has.
         traceparent=f"00-{id_.hex}-{id_.hex[16:]}-01",
     )
 
@@ -129,7 +129,7 @@ async def _create(bench: Bench, partitions_of: dict[str, int]) -> None:
 
 
 async def _fill(bench: Bench, topic: str, placed: Iterable[tuple[int, EncodedEvent]]) -> int:
-    """Write records to their partitions, and return how many there are."""
+    """Write records to their partitions, and return their number."""
     bench.say(f"  filling {topic}")
     producer = AIOKafkaProducer(
         bootstrap_servers=bench.cluster.kafka_bootstrap, acks="all", max_batch_size=_BATCH_BYTES

@@ -1,4 +1,4 @@
-"""Outboxes of a service: databases with its tables, and rows as it writes them."""
+"""Outboxes of a service: databases with its tables, and rows like those that it writes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -47,14 +47,14 @@ _ALL: Final = 2**62
 
 @asynccontextmanager
 async def outbox_database(bench: Bench) -> AsyncIterator[str]:
-    """Have a database with the users service's tables while the block runs; yield its URL."""
+    """Make a database with the users service's tables for the block; yield its URL."""
     async with own_database(bench, "users_service") as url:
         yield url
 
 
 @asynccontextmanager
 async def own_database(bench: Bench, service_module: str | None = None) -> AsyncIterator[str]:
-    """Have a database while the block runs, with a service's tables if one is named."""
+    """Make a database for the block, with a service's tables if one is named; yield its URL."""
     url = await bench.database(service_module)
     try:
         yield url
@@ -63,19 +63,19 @@ async def own_database(bench: Bench, service_module: str | None = None) -> Async
 
 
 async def fill(bench: Bench, url: str, topic: str, rows: int) -> None:
-    """Put rows of ``SUBJECTS`` subjects in turn into an outbox, and let it settle."""
+    """Insert rows of ``SUBJECTS`` subjects in turn into an outbox, and write it to disk."""
     await fill_by(bench, url, _MAKE, topic, rows, SUBJECTS, 0)
 
 
 async def fill_by(bench: Bench, url: str, statement: str, *arguments: object) -> None:
-    """Fill a table named outbox by one statement, and let it settle."""
+    """Fill a table named outbox by one statement, and write it to disk."""
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(statement, *arguments)
         await connection.execute("VACUUM ANALYZE outbox")
     finally:
         await connection.close()
-    # Have it on disk now rather than while somebody is measured.
+    # Written to disk now rather than during the measurement.
     connection = await asyncpg.connect(bench.cluster.superuser_url)
     try:
         await connection.execute("CHECKPOINT")
@@ -86,7 +86,7 @@ async def fill_by(bench: Bench, url: str, statement: str, *arguments: object) ->
 async def emptied(url: str) -> None:
     """Return once a table named outbox is empty.
 
-    :raises TimeoutError: it is not, long after all of it was in Kafka
+    :raises TimeoutError: it still has rows, long after all of them were in Kafka
     """
     connection = await asyncpg.connect(url)
     try:
@@ -98,5 +98,5 @@ async def emptied(url: str) -> None:
 
 
 async def write_one(connection: "asyncpg.Connection", topic: str, number: int) -> str:
-    """Commit one row, of a subject of its own, and return that."""
+    """Commit one row with its own subject, and return the subject."""
     return str(await connection.fetchval(_MAKE_ONE, topic, 1, _ALL, number))

@@ -55,13 +55,13 @@ def _head(result: Result) -> Iterator[str]:
     yield f"{versions}."
     yield (
         f"Every repeat is in [{result.file.name}](../benchmarks/results/{result.file.name});"
-        " `make bench` and `make bench-full` measure it anew, on yours."
+        " `make bench` and `make bench-full` measure it again on your machine."
     )
     yield ""
 
 
 def _summary(result: Result) -> Iterator[str]:
-    yield "| figure | ours | goal | came to | met? |"
+    yield "| figure | ours | goal | measured | met? |"
     yield "|---|---|---|---|---|"
     for figure in result.figures:
         link = f"[{_text(figure.title)}](#{_anchor(figure.title)})"
@@ -117,7 +117,7 @@ def _table(figure: FigureResult) -> Iterator[str]:
     sides = [each for each in figure.sides if any(each.repeats)]
     if not sides:
         return
-    # The longer of the two goes down the page.
+    # The longer of the two becomes the rows.
     if len(metrics) > len(sides):
         yield f"| | {' | '.join(_text(each.name) for each in sides)} |"
         yield f"|---|{'---:|' * len(sides)}"
@@ -132,7 +132,11 @@ def _table(figure: FigureResult) -> Iterator[str]:
             yield f"| {_text(side.name)} | {cells} |"
     yield ""
     rounds = len(sides[0].repeats)
-    yield f"Medians of {rounds} rounds, and the least to the greatest of them."
+    yield (
+        f"Medians of {rounds} rounds; in brackets the least and the greatest."
+        if rounds > 1
+        else "Of one round."
+    )
     yield ""
 
 
@@ -150,12 +154,12 @@ def _sentence(figure: FigureResult, verdict: Verdict) -> str:
 
 
 def _explained(figure: FigureResult) -> Iterator[str]:
-    """Yield what numbers do not say: what they are, what a side does less, who is away."""
+    """Yield the meaning of each metric, what a side does less, and which sides did not run."""
     lines = [f"{each.name}: {each.what}" for each in figure.metrics if each.what]
     lines += [f"{each.name}: {each.does_less}" for each in figure.sides if each.does_less]
     for each in figure.sides:
         if each.unavailable is not None:
-            lines.append(f"{each.name} could not be had: {each.unavailable}")
+            lines.append(f"{each.name} could not be run here: {each.unavailable}")
         if each.failed is not None:
             lines.append(f"{each.name} failed: {each.failed}")
     if lines:

@@ -1,4 +1,4 @@
-"""One picture a figure: bars for ours, the floor and the peers, how they spread, and the goals."""
+"""One picture per figure: bars for ours, the floor and the peers, their spread, and the goals."""
 
 import re
 import textwrap
@@ -25,7 +25,7 @@ _BARS: Final = {Kind.OURS: "#2563a8", Kind.FLOOR: "#a9b3bf", Kind.PEER: "#d9a866
 _WHISKER = "#3b424b"
 _MET, _NEAR, _SHORT = "#1b7f4b", "#a36a00", "#b3261e"
 _LINES: Final = {Outcome.MET: _MET, Outcome.WITHIN: _NEAR}
-# Each light colour stands for the dark one as well: programs that know no style sheets show light.
+# Dark colours by light ones: a program that ignores style sheets shows the light ones.
 _DARK: Final = {
     _PAPER: "#16181b",
     _INK: "#e6e8ea",
@@ -48,7 +48,7 @@ _STYLE: Final[dict[Any, Any]] = {
     "figure.facecolor": _PAPER,
     "axes.facecolor": _PAPER,
 }
-# Inches. Numbers and goals of single bars have a column on the right.
+# Inches. Numbers and goals of single bars are in a column on the right.
 _WIDTH, _LEFT, _RIGHT = 9.0, 2.5, 2.6
 _INSIDE: Final = _WIDTH - _LEFT - _RIGHT
 _ROW, _TITLE, _GOAL, _AXIS = 0.36, 0.36, 0.22, 0.4
@@ -63,7 +63,7 @@ class _Row:
     kind: Kind
     values: Sequence[float]
     goal: "_Line | None" = None
-    """Of this bar alone."""
+    """A goal for this bar alone."""
 
 
 @dataclass
@@ -94,7 +94,7 @@ class _Panel:
 
 
 def picture(figure: FigureResult) -> str | None:
-    """Return an SVG that is readable on light and on dark; None when nothing was measured."""
+    """Return an SVG that is readable on light and on dark; None if nothing was measured."""
     panels = list(_panels(figure))
     if not panels:
         return None
@@ -121,7 +121,7 @@ def picture(figure: FigureResult) -> str | None:
 
 
 def _panels(figure: FigureResult) -> Iterator[_Panel]:
-    """Yield a panel a metric; metrics of one unit that one side alone has share one."""
+    """Yield a panel per metric; metrics of one unit that only one side has share a panel."""
     for (unit, more, side), group in groupby(_shown(figure), lambda each: _shape(figure, each)):
         metrics = list(group)
         if side is None or len(metrics) == 1:
@@ -143,7 +143,7 @@ def _compared(figure: FigureResult, metric: Metric) -> _Panel:
 
 
 def _shown(figure: FigureResult) -> list[Metric]:
-    """Return what goals are about, if there are goals; the rest is in the table."""
+    """Return the metrics that goals are about, or all if there are no goals."""
     goals = [each.goal for each in figure.verdicts]
     named = {each.metric for each in goals}
     named |= {each.against_metric for each in goals if each.against_metric}
@@ -156,7 +156,7 @@ def _having(figure: FigureResult, metric: Metric) -> list[SideResult]:
 
 
 def _shape(figure: FigureResult, metric: Metric) -> tuple[str, bool, SideResult | None]:
-    """Return what metrics of one panel have in common, and who has it if nobody else does."""
+    """Return what the metrics of a panel have in common; the side only if it is the only one."""
     having = _having(figure, metric)
     return metric.unit, metric.more_is_better, having[0] if len(having) == 1 else None
 
@@ -258,12 +258,12 @@ def _title(axes: Axes, panel: _Panel) -> None:
 
 
 def _goals(axes: Axes, panel: _Panel, end: float) -> None:
-    """Draw the lines of goals, each with its label at its upper end."""
+    """Draw a line for each goal, with its label at the upper end."""
 
     def goes_right(line: _Line) -> bool:
         return _LEFT + line.at / end * _INSIDE < _WIDTH / 2  # where there is more room
 
-    # From the side that labels point away from: so no line crosses the label of another.
+    # In this order no line crosses the label of another.
     lines = reversed(panel.lines) if any(map(goes_right, panel.lines)) else panel.lines
     for level, line in enumerate(lines):
         rightward = goes_right(line)
@@ -291,7 +291,7 @@ def _goals(axes: Axes, panel: _Panel, end: float) -> None:
 
 
 def _finished(svg: str, title: str) -> str:
-    """Name it, and give it a dark side."""
+    """Add the accessible name and the dark colours."""
     rules = "".join(
         f'[style*="{kind}: {light}"]{{{kind}:{dark}!important}}'
         for light, dark in _DARK.items()

@@ -1,4 +1,4 @@
-"""Whose time the processors spend: the workers', PostgreSQL's, Kafka's, the whole machine's."""
+"""Processor time that the workers, PostgreSQL, Kafka and the whole machine use."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -29,7 +29,7 @@ class Spent:
 
 
 class Usage:
-    """Tells what these processes have used, with all that they started."""
+    """Measures the time that these processes have used, with their children."""
 
     def __init__(self, workers: Iterable[int], postgres: int, kafka: int) -> None:
         self._workers = list(workers)
@@ -56,7 +56,7 @@ def _machine_s() -> float:
 
 
 def _used_s(pid: int) -> float:
-    """Return what a process and its children have used, those included that have ended."""
+    """Return the time of a process and its children, including those that have ended."""
     process = psutil.Process(pid)
     used = process.cpu_times()
     total = used.user + used.system + used.children_user + used.children_system

@@ -1,4 +1,4 @@
-"""What a run came to, on what, as it is kept in ``benchmarks/results/``."""
+"""The results of a run, and the machine, as stored in ``benchmarks/results/``."""
 
 import os
 import platform
@@ -35,26 +35,26 @@ _LIBRARIES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SideResult:
-    """What one side of a figure came to."""
+    """The results of one side of a figure."""
 
     name: str
     kind: Kind
     does_less: str
     repeats: Sequence[Values | None]
-    """One entry a round; None: it was not there."""
+    """One entry per round; None: it did not run."""
     unavailable: str | None = None
-    """Why it can't be had here."""
+    """Why it can't run here."""
     failed: str | None = None
     """What went wrong."""
 
     def values(self, metric: str) -> list[float]:
-        """Return what it came to in every round that has it."""
+        """Return the metric's value in every round that has one."""
         return [each[metric] for each in self.repeats if each and metric in each]
 
 
 @dataclass(frozen=True, slots=True)
 class FigureResult:
-    """What the sides of a figure came to, and what that makes of its goals."""
+    """The results of all sides of a figure, and the verdicts on its goals."""
 
     name: str
     title: str
@@ -72,13 +72,13 @@ class FigureResult:
 
     @property
     def ours(self) -> SideResult:
-        """The first of ours, which goals are about that name none."""
+        """The first side of ours; a goal that names no side is about this one."""
         return next(each for each in self.sides if each.kind is Kind.OURS)
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What it ran on, without a name."""
+    """What it ran on, without the machine's name."""
 
     processor: str
     cores: int
@@ -108,7 +108,7 @@ class Result:
 
     @property
     def file(self) -> Path:
-        """Where a whole run of its kind and day is kept."""
+        """Where a complete run of this kind and day is stored."""
         return DIRECTORY / f"{self.measured_at:%Y-%m-%d}{'' if self.full else '-quick'}.json"
 
 
@@ -116,21 +116,21 @@ _JSON: Final = TypeAdapter(Result)
 
 
 def write(result: Result, file: Path) -> None:
-    """Keep a result, in place of what the file held."""
+    """Write a result, and replace what the file held."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(_JSON.dump_json(result, indent=2, exclude_defaults=True) + b"\n")
 
 
 def read(file: Path) -> Result:
-    """Return what was written.
+    """Return the result in a file.
 
-    :raises ValueError: that is no result
+    :raises ValueError: it holds no result
     """
     return _JSON.validate_json(file.read_bytes())
 
 
 def circumstances(postgres: str, *, full: bool) -> Result:
-    """Return a result without figures yet: now, here, of this commit.
+    """Return a result without figures yet, with this time, machine and commit.
 
     :param postgres: the version of the server
     """
@@ -150,7 +150,7 @@ def circumstances(postgres: str, *, full: bool) -> Result:
 
 
 def machine() -> Machine:
-    """Return what this is, as far as it matters to figures."""
+    """Return what matters of this machine."""
     return Machine(
         processor=_processor(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _all_cores(),
@@ -178,7 +178,7 @@ def _kafka() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return what git says; None where this is no checkout, or there is no git."""
+    """Return git's output; None if this is no checkout, or git is missing."""
     try:
         return subprocess.run(  # noqa: S603
             ["git", "-c", "safe.directory=*", *arguments],  # noqa: S607 - the git on the path

@@ -1,4 +1,4 @@
-"""Runs figures: every side of a figure once a round, so that what else goes on hits all alike."""
+"""Runs figures: every side of a figure once a round, so that other load affects all alike."""
 
 import asyncio
 import math
@@ -18,14 +18,14 @@ from benchmarks.words import values
 from local_cluster.testing import RunningCluster, running_cluster
 from local_cluster.topology import SERVICES
 
-# Longer than any side may take; one that hangs would hold up all others for ever.
+# Longer than any side takes; without it, one that hangs would hold up all others.
 _QUICK_WITHIN_S = 180.0
 _FULL_WITHIN_S = 7_200.0
 
 
 @dataclass
 class _Running:
-    """A side, and what it came to until now."""
+    """A side, and its results until now."""
 
     side: Side
     repeats: list[Values | None] = field(default_factory=list)
@@ -44,16 +44,16 @@ class _Running:
 
 
 async def measure(figure: Figure, bench: Bench) -> FigureResult:
-    """Run each side of a figure once a round, and return what they came to.
+    """Run each side of a figure once a round, and return the results.
 
-    Peers are there in full runs only. A side that can't be had, or fails, is left out of the
-    rounds that follow; the others go on.
+    Peers run in full runs only. A side that can't run here, or fails, is left out of the following
+    rounds; the others continue.
     """
     running = [_Running(each) for each in figure.sides if bench.full or each.kind is not Kind.PEER]
     rounds = figure.full_repeats if bench.full else figure.repeats
     for number in range(rounds):
         bench.say(f"{figure.name}: round {number + 1} of {rounds}")
-        # Alternated, so that nobody is always the first.
+        # In alternation, so that no side is always the first.
         for each in running[:: -1 if number % 2 else 1]:
             each.repeats.append(None if each.out else await _once(figure, each, bench))
     results = [each.result() for each in running]
@@ -75,8 +75,8 @@ async def _once(figure: Figure, running: _Running, bench: Bench) -> Values | Non
         _check(figure, found)
     except Unavailable as error:
         running.unavailable = str(error)
-        bench.say(f"  {name}: not to be had here: {error}")
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other sides go on
+        bench.say(f"  {name}: can't run here: {error}")
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other sides continue
         running.failed = f"{type(error).__name__}: {error}"
         log = bench.directory / "logs" / f"{bench.name(f'failed-{figure.name}')}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ async def _once(figure: Figure, running: _Running, bench: Bench) -> Values | Non
 
 
 def _check(figure: Figure, found: Values) -> None:
-    """:raises ValueError: there is something that the figure does not know, or that is no number"""
+    """:raises ValueError: a metric that the figure does not have, or a value that is no number"""
     unknown = set(found) - {each.name for each in figure.metrics}
     if unknown:
         raise ValueError(f"{figure.name} has no metric {', '.join(sorted(unknown))}")
@@ -105,10 +105,10 @@ def measure_all(
     say: Callable[[str], None],
     measured: Callable[[Result], None],
 ) -> Result:
-    """Start a cluster in a directory and run figures on it; those that need the services first.
+    """Start a cluster in a directory and run figures on it; first those that need the services.
 
-    :param say: tells how far it is
-    :param measured: is given the result so far after each figure, which is its last
+    :param say: prints how far the run is
+    :param measured: is called after each figure, with the result so far
     """
     first = [each for each in figures if each.needs_services]
     then = [each for each in figures if not each.needs_services]
@@ -145,7 +145,7 @@ async def _postgres_version(cluster: RunningCluster) -> str:
 
 
 def _stop_services(cluster: RunningCluster) -> None:
-    """Leave Kafka and PostgreSQL alone on the machine."""
+    """Stop the services, so that only Kafka and PostgreSQL run."""
     running = cluster.processes()
     for service in reversed(SERVICES):
         if service.name in running:

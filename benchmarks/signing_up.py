@@ -1,4 +1,4 @@
-"""Signs people up on the running system, and follows them: one by one, or as they arrive."""
+"""Signs people up on the running system and follows them, one by one or at a rate."""
 
 import asyncio
 import random
@@ -16,11 +16,11 @@ import asyncpg
 from benchmarks.bench import Bench
 from benchmarks.following import Following, Journey, following
 
-# The least that Argon2 does; everything else is as it is shipped.
+# The cheapest parameters of Argon2; everything else has its defaults.
 CHEAP_HASH: Final = {"argon2_memory_kib": "8", "argon2_passes": "1"}
 
 _WITHIN_S: Final = 30.0
-_COME_AGAIN_S: Final = 0.2
+_RETRY_AFTER_S: Final = 0.2
 _WARM_UP: Final = 8
 _SENDERS: Final = 16
 _DRAINED_WITHIN_S: Final = 60.0
@@ -31,12 +31,12 @@ _KEPT: Final = "SELECT count(*) FROM records WHERE topic NOT LIKE '%.operations'
 _UNSENT: Final = "SELECT EXISTS (SELECT FROM deliveries WHERE state <> 'sent')"
 
 SignUp = Callable[[str], Awaitable[UUID]]
-"""Signs somebody of this name up, and returns their id when that is answered."""
+"""Signs up a user of this name, and returns the user's id with the answer."""
 
 
 @asynccontextmanager
 async def through_gateway(bench: Bench) -> AsyncIterator[SignUp]:
-    """Sign up as people do, over HTTP; whoever is told to come again does, and that takes time."""
+    """Sign up over HTTP; a request that is answered 503 is repeated, and that takes time."""
     url = f"{bench.cluster.gateway_url}/users"
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
@@ -48,14 +48,14 @@ async def through_gateway(bench: Bench) -> AsyncIterator[SignUp]:
                     if answer.status != HTTPStatus.SERVICE_UNAVAILABLE:
                         answer.raise_for_status()
                         return UUID((await answer.json())["id"])
-                await asyncio.sleep(_COME_AGAIN_S)
+                await asyncio.sleep(_RETRY_AFTER_S)
 
         yield sign_up
 
 
 @asynccontextmanager
 async def cheap_hash(bench: Bench) -> AsyncIterator[None]:
-    """Have the users service hash passwords at next to no cost while the block runs."""
+    """Run the users service with the cheapest password hash during the block."""
     cluster = bench.cluster
     await asyncio.to_thread(cluster.stop, "users")
     try:
@@ -69,7 +69,7 @@ async def cheap_hash(bench: Bench) -> AsyncIterator[None]:
 
 
 async def untroubled(bench: Bench) -> None:
-    """Wait until every service answers, and works."""
+    """Wait until every service is ready and reports no trouble."""
     names = ("users", "accounts", "audit", "notification", "gateway")
     async with asyncio.timeout(_WITHIN_S), aiohttp.ClientSession() as session:
         for name in names:
@@ -107,11 +107,11 @@ def _a_name() -> str:
 
 
 async def one_by_one(sign_up: SignUp, follow: Following, count: int) -> list[Journey]:
-    """Return so many journeys, one at a time, after some that do not count."""
+    """Return so many journeys, one at a time, after some that only warm up."""
     journeys = []
     for _ in range(_WARM_UP + count):
         journeys.append(await _travel(Journey(_a_name(), time.monotonic()), sign_up, follow))
-        # People do not come in step with anybody's timers.
+        # Random pauses, so that sign-ups are not in step with any timer.
         await asyncio.sleep(random.uniform(0.03, 0.08))  # noqa: S311
     return journeys[_WARM_UP:]
 
@@ -119,9 +119,9 @@ async def one_by_one(sign_up: SignUp, follow: Following, count: int) -> list[Jou
 async def arriving(
     sign_up: SignUp, follow: Following, *, per_s: float, for_s: float, followed_per_s: float = 20
 ) -> list[Journey]:
-    """Have sign-ups arrive evenly, however long each takes; follow some of them, and the last.
+    """Send sign-ups evenly, however long each takes; follow some of them, and the last.
 
-    Their journeys begin when they were due, so that a sender that is late hides nothing.
+    A journey begins when its sign-up was due, so that the delay of a late sender counts too.
     """
     count = max(1, round(per_s * for_s))
     every = max(1, round(per_s / followed_per_s))
@@ -142,10 +142,10 @@ async def arriving(
 async def as_fast_as_possible(
     sign_up: SignUp, follow: Following, *, senders: int, for_s: float
 ) -> float:
-    """Return how many sign-ups a second are done whole when so many senders never pause."""
+    """Return how many sign-ups a second have all their effects when so many senders never pause."""
     began_s = time.monotonic()
     sent = await _never_pausing(sign_up, senders, for_s)
-    # What came before it is done by the time that it is.
+    # When the last one has all its effects, those before it have too.
     last = await _travel(Journey(_a_name(), time.monotonic()), sign_up, follow)
     return (sent + 1) / (max(last.seen_at_s.values()) - began_s)
 
@@ -168,14 +168,14 @@ async def _send(sign_up: SignUp) -> None:
 
 
 async def warm_up(bench: Bench) -> None:
-    """Have everybody work for a while: no figure is about how a JVM or a cache gets warm."""
+    """Run sign-ups for a while, because no figure is about warming up a JVM or a cache."""
     async with cheap_hash(bench), through_gateway(bench) as sign_up:
         await _never_pausing(sign_up, _SENDERS, 60 if bench.full else 20)
         await drained(bench)
 
 
 async def drained(bench: Bench) -> None:
-    """Wait until every sign-up is whole, down to the audit records of what it led to."""
+    """Wait until every sign-up has all its effects, down to the last audit record."""
     urls = [bench.cluster.postgres_url(each) for each in ("users", "audit", "notification")]
     users, audit, notification = [await asyncpg.connect(each) for each in urls]
     try:

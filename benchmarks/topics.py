@@ -1,4 +1,4 @@
-"""Topics that figures are measured on, and how fast records come into one."""
+"""Topics that figures are measured on, and how fast records arrive in one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +18,7 @@ _STANDSTILL_S: Final = 120.0
 
 @asynccontextmanager
 async def fresh_topic(bench: Bench, stem: str = "bench") -> AsyncIterator[str]:
-    """Have a topic of ``PARTITIONS`` partitions while the block runs, and yield its name."""
+    """Create a topic of ``PARTITIONS`` partitions for the block, and yield its name."""
     name = bench.name(stem)
     async with admin_client(bench.cluster.kafka_bootstrap) as client:
         await client.create_topics([NewTopic(name, PARTITIONS, 1)])
@@ -31,7 +31,7 @@ async def fresh_topic(bench: Bench, stem: str = "bench") -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def reader(bench: Bench, topic: str | None = None) -> AsyncIterator[AIOKafkaConsumer]:
-    """Have a bare consumer, of all that is new in ``topic`` if one is named."""
+    """Open a bare consumer for the block; it reads new records of ``topic`` if one is named."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bench.cluster.kafka_bootstrap,
         enable_auto_commit=False,
@@ -48,7 +48,7 @@ async def reader(bench: Bench, topic: str | None = None) -> AsyncIterator[AIOKaf
 
 
 class Arrivals:
-    """How many records have come into a topic, as its high-water marks say."""
+    """How many records have arrived in a topic, by its high-water marks."""
 
     def __init__(self, consumer: AIOKafkaConsumer, topic: str) -> None:
         self._consumer = consumer
@@ -58,10 +58,10 @@ class Arrivals:
         return sum((await self._consumer.end_offsets(self._places)).values())
 
     async def more_than(self, known: int, check: Callable[[], None]) -> int:
-        """Wait until more than so many are there, and return how many.
+        """Wait until more than ``known`` records are there, and return how many.
 
-        :param check: raises when none can come any more
-        :raises TimeoutError: for minutes none came
+        :param check: raises when no more can arrive
+        :raises TimeoutError: for minutes none arrived
         """
         async with asyncio.timeout(_STANDSTILL_S):
             while (count := await self.count()) <= known:
@@ -77,10 +77,10 @@ class Arrivals:
         before: int = 0,
         then: Callable[[], Awaitable[None]] | None = None,
     ) -> float:
-        """Return how many a second come, from the first sight of one until all are there.
+        """Return how many a second arrive, from when the first is seen until all are.
 
         :param before: how many were there already
-        :param then: waits for what belongs to the work too
+        :param then: waits for what is part of the work too
         """
         first = count = await self.more_than(before, check)
         began = perf_counter()

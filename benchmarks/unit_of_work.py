@@ -1,6 +1,6 @@
-"""The unit of work, several ways: what it costs to open many accounts, to change many, or one.
+"""The unit of work, built in several ways: the cost of opening or changing many accounts, or one.
 
-``python -m benchmarks.unit_of_work`` starts a PostgreSQL of its own. What came of it:
+``python -m benchmarks.unit_of_work`` starts a PostgreSQL of its own. The results are in
 docs/decisions/0001-unit-of-work.md.
 """
 
@@ -94,7 +94,7 @@ async def change_orm(connection: AsyncConnection) -> None:
 
 @dataclass(frozen=True)
 class Work:
-    """One piece of work, done in several ways, each in a transaction of its own."""
+    """One piece of work, done in several ways, each in its own transactions."""
 
     title: str
     events: int
@@ -145,7 +145,7 @@ WORKS: Final = (
 
 @dataclass
 class Cost:
-    """What a transaction took, in milliseconds: one number for each repeat."""
+    """What a transaction cost, in milliseconds: one number per repeat."""
 
     wall: list[float] = field(default_factory=list)
     client: list[float] = field(default_factory=list)
@@ -154,7 +154,7 @@ class Cost:
 
 
 class Stopwatch:
-    """Runs a body some times and adds up what it took, here and in the server's process."""
+    """Runs a body several times and adds up its cost, here and in the server's process."""
 
     def __init__(self, engine: AsyncEngine, server: psutil.Process) -> None:
         self._engine = engine
@@ -192,10 +192,10 @@ async def _measure(database_url: str, repeats: int) -> None:
     for work in WORKS:
         costs = {name: Cost() for name in work.ways}
         for body in work.ways.values():
-            await stopwatch.measure(work, body, Cost())  # nothing is cold afterwards
+            await stopwatch.measure(work, body, Cost())  # warms up
         for number in range(repeats):
             print(f"{work.title}: repeat {number + 1} of {repeats}", file=sys.stderr)
-            # Alternated, each time in the other order: what else runs here hits all alike.
+            # In alternating order, so that other load affects all alike.
             for name in list(work.ways)[:: 1 if number % 2 else -1]:
                 await stopwatch.measure(work, work.ways[name], costs[name])
         _print(work, costs)
@@ -217,7 +217,7 @@ def _print(work: Work, costs: dict[str, Cost]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.unit_of_work", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9, help="of each way, alternated")
+    parser.add_argument("--repeats", type=int, default=9, help="of each way, in alternation")
     repeats = parser.parse_args().repeats
     with (
         tempfile.TemporaryDirectory() as directory,

@@ -1,4 +1,4 @@
-"""Whether a goal is met: the median over the rounds, its spread, and what they make of the goal."""
+"""Whether a goal is met, by the median over the rounds and its spread."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from typing import Final
 from benchmarks.figure import Figure, Goal, Kind, Values
 
 Rounds = Mapping[str, Sequence[Values | None]]
-"""What each side came to, by its name: one entry a round, None where it was not there."""
+"""The values of each side, by its name: one entry per round, None where it did not run."""
 
 
 class Outcome(StrEnum):
-    """What became of a goal."""
+    """Whether a goal was met."""
 
     MET = "met"
     WITHIN = "short within its spread"
     SHORT = "short"
-    #: Both sides ran, and nothing to compare came of it.
+    #: Both sides ran, but no round has a value of both.
     NO_RATIO = "no ratio"
     #: One of the two sides was not in this run.
     NOT_MEASURED = "not measured"
@@ -29,10 +29,10 @@ _BEST_FIRST: Final = tuple(Outcome)
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A goal and what it came to."""
+    """A goal and what was measured for it."""
 
     goal: Goal
-    """The one of two ways to meet it that came out better."""
+    """Of a goal with an alternative, the one that came out better."""
     outcome: Outcome
     per_round: Sequence[float] = ()
     """The ratio of each round, or the value itself where the goal is no ratio."""
@@ -51,17 +51,17 @@ class Verdict:
 
 
 def spread(values: Sequence[float]) -> float:
-    """Return half of what lies between the least and the greatest; 0 for one or none."""
+    """Return half of the difference between the greatest and the least; 0 for one or none."""
     return (max(values) - min(values)) / 2 if values else 0.0
 
 
 def side_of(goal: Goal, figure: Figure) -> str:
-    """Return whose metric a goal is about."""
+    """Return the name of the side that a goal is about."""
     return goal.side or next(each.name for each in figure.sides if each.kind is Kind.OURS)
 
 
 def judge(figure: Figure, rounds: Rounds, *, full: bool) -> list[Verdict]:
-    """Return what became of each goal of a figure."""
+    """Return the verdict on each goal of a figure."""
     return [_judge(goal, figure, rounds, full=full) for goal in figure.goals]
 
 
@@ -78,7 +78,7 @@ def _judge_one(goal: Goal, figure: Figure, rounds: Rounds, *, full: bool) -> Ver
     others = ours if goal.against is None else rounds.get(goal.against, ())
     if (goal.only_in_full and not full) or not any(ours) or not any(others):
         return Verdict(goal, Outcome.NOT_MEASURED)
-    # A round that one of them missed has no ratio; a ratio of two rounds would be none.
+    # A ratio takes both numbers of one round; a round that one side missed has none.
     found = [
         value
         for mine, theirs in zip(ours, others, strict=False)

@@ -1,4 +1,4 @@
-"""How numbers, goals and verdicts read, on a screen and on the page."""
+"""How numbers, goals and verdicts are written, on a screen and on the page."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -13,7 +13,7 @@ _SHORT_WORDS: Final = {Outcome.MET: "ok", Outcome.SHORT: "SHORT", Outcome.NO_RAT
 
 
 def number(value: float) -> str:
-    """Return it with three digits or so."""
+    """Return a number with about three digits."""
     size = abs(value)
     if size >= 100 or value == int(value):
         return f"{value:,.0f}"
@@ -21,7 +21,7 @@ def number(value: float) -> str:
 
 
 def values(metrics: Sequence[Metric], found: Values) -> str:
-    """Return one repeat in a line: ``throughput 12,345 rows/s, p95 1.23 ms``."""
+    """Return one repeat as a line: ``throughput 12,345 rows/s, p95 1.23 ms``."""
     return ", ".join(
         f"{each.name} {number(found[each.name])} {each.unit}"
         for each in metrics
@@ -30,7 +30,7 @@ def values(metrics: Sequence[Metric], found: Values) -> str:
 
 
 def cell(side: SideResult, metric: str) -> str:
-    """Return the median, and between what it was; empty when there is none."""
+    """Return the median, the least and the greatest; empty when there is none."""
     found = side.values(metric)
     if not found:
         return ""
@@ -51,7 +51,7 @@ def bound(goal: Goal, unit: str) -> str:
 
 
 def base(goal: Goal) -> str:
-    """Return what a goal is a multiple of: ``floor``, ``floor's idle_p95``; empty: of nothing."""
+    """Return what a goal is a multiple of: ``floor``, ``floor's idle_p95``; or empty."""
     if goal.against is None:
         return goal.against_metric or ""
     return f"{goal.against}'s {goal.against_metric}" if goal.against_metric else goal.against

@@ -1,4 +1,4 @@
-"""Audit ingest: a topic into records, and what they are told apart by."""
+"""Audit ingest: from a topic into the audit service's records."""
 
 from collections.abc import Sequence
 
@@ -34,12 +34,12 @@ async def _bare(bench: Bench) -> Values:
 FIGURES: Sequence[Figure] = (
     Figure(
         name="audit-ingest",
-        title="A topic into the audit's records, by one process",
+        title="Audit ingest by one process",
         work=(
             f"Events of 500 to 700 bytes, {EVENTS_A_SUBJECT} of each subject and far apart, in"
-            f" {PARTITIONS} partitions: kept as they came, with hash and columns, repeats looked"
-            " for, gaps in sequences noticed. Counted outside, by progress, from the first sight"
-            " of any; each side begins with an empty database."
+            f" {PARTITIONS} partitions. Each is stored byte for byte with its hash and columns;"
+            " repeats and gaps are detected. Measured from outside, by progress, from when it first"
+            " moves. Each side begins with an empty database."
         ),
         metrics=(Metric("records_per_s", "1/s", more_is_better=True),),
         sides=(

@@ -1,4 +1,4 @@
-"""Growth: the same work and the same reads among few rows and among very many."""
+"""Growth: the same work and the same reads in small tables and in very large ones."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -17,14 +17,14 @@ from benchmarks.ingest import empty_database, ingest_into
 from benchmarks.logs import EVENTS_A_SUBJECT, histories, new_log
 
 _FEW, _MANY = 10_000, 10_000_000
-_AMONG_FEW, _AMONG_MANY = "among 10 thousand", "among 10 million"
+_AMONG_FEW, _AMONG_MANY = "10 thousand rows", "10 million rows"
 _INGESTED: Final = 50_000
 _AT_ONCE: Final = 100_000
 _MOST: Final = 1.2
 
 _SERVICES: Final = ("accounts", "audit")
 _FILLED_BY: Final = {"accounts": "fill_accounts.sql", "audit": "fill_records.sql"}
-#: What searches go by; made anew behind the rows, in a fraction of the time.
+#: Indexes for searches; built after the rows are inserted, in a fraction of the time.
 _INDEXES: Final = """
     SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'records' AND NOT EXISTS (
         SELECT FROM pg_constraint WHERE conname = indexname
@@ -34,7 +34,7 @@ _INDEXES: Final = """
 
 @dataclass(frozen=True, slots=True)
 class _Filled:
-    """Databases that so many accounts, so many records are in."""
+    """Databases filled with accounts and with records."""
 
     accounts_url: str
     audit_url: str
@@ -63,7 +63,7 @@ def _among(rows: int) -> Callable[[Bench], Awaitable[Values]]:
 
 @asynccontextmanager
 async def _filled(bench: Bench, rows: int) -> AsyncIterator[_Filled]:
-    """Have databases of so many rows: fresh ones if they are few, else the same for all repeats."""
+    """Yield databases of so many rows: new ones if that is few, else the same for all repeats."""
     if rows == _FEW:
         async with AsyncExitStack() as made:
             urls = [
@@ -116,12 +116,12 @@ def _no_slower(metric: str) -> Goal:
 FIGURES: Sequence[Figure] = (
     Figure(
         name="growth",
-        title="Among ten thousand rows and among ten million",
+        title="Ten thousand rows and ten million",
         work=(
-            f"{_INGESTED:,} events into the audit's records by one process; an account read with"
-            " its latest transactions; pages of records by subject, by correlation id, and by type"
-            " from some moment back. Reads are of random rows, one after the other, without HTTP:"
-            " the median."
+            f"One process ingests {_INGESTED:,} events into the audit's records; an account is read"
+            " with its latest transactions; pages of records are read by subject, by correlation"
+            " id, and by type before a moment. Reads are of random rows, one after the other, and"
+            " without HTTP; the median of each."
         ),
         metrics=(
             Metric("ingest_per_s", "1/s", more_is_better=True),

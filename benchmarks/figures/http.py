@@ -1,4 +1,4 @@
-"""Commands over HTTP: how many a second one process answers, beside the barest routes."""
+"""Commands over HTTP: how many a second one process answers, beside bare routes."""
 
 import asyncio
 import json
@@ -79,7 +79,7 @@ def _written(bench: Bench, users: Sequence[UUID]) -> Sequence[_Requests]:
     kinds = {
         ("sign_up", 201): [_sign_up()],
         ("account_read", 200): [_get(f"/users/{each}/account", operator) for each in users],
-        # What is not theirs is not there for them, and nobody asks the database.
+        # Another user's profile is answered 404 without a query: only the token is checked.
         ("token_check", 404): [_get(f"/users/{new_id()}", someone)],
     }
     written = []
@@ -91,7 +91,7 @@ def _written(bench: Bench, users: Sequence[UUID]) -> Sequence[_Requests]:
 
 
 async def _open_accounts(url: str) -> Sequence[UUID]:
-    """Open accounts of ten entries each; return whose they are."""
+    """Open accounts of ten entries each; return their users' ids."""
     users = [new_id() for _ in range(_ACCOUNTS)]
     connection = await asyncpg.connect(url)
     try:
@@ -165,17 +165,17 @@ async def floor(bench: Bench) -> Values:
 
 _FLOOR: Final = "bare FastAPI and asyncpg"
 _KINDS: Final = {
-    "sign_up": "sign-ups, password hash left out",
+    "sign_up": "sign-ups, without the password hash",
     "account_read": "accounts read, each with ten transactions",
-    "token_check": "requests whose token is verified, and that are then refused",
+    "token_check": "requests that are refused after their token was verified",
 }
 
 FIGURES: Final = (
     Figure(
         name="http",
         title="Commands over HTTP",
-        work="One service process without relay and consumers, asked directly over 16 connections"
-        " that never pause: 1.5 s a kind of request, 10 s in full runs.",
+        work="One service process without relay and consumers, called directly over 16 connections"
+        " that never pause: 1.5 s for each kind of request, 10 s in full runs.",
         metrics=[
             metric
             for name, what in _KINDS.items()
@@ -191,7 +191,7 @@ FIGURES: Final = (
                 Kind.FLOOR,
                 floor,
                 does_less="the same statements and isolation, the same token library and server;"
-                " no hash at all, no idempotency, problems, trail, metrics or traces",
+                " no password hash, idempotency keys, problems, correlation ids, metrics or traces",
             ),
         ],
         goals=[Goal(f"{name}_per_s", at_least=0.5, against=_FLOOR) for name in _KINDS],

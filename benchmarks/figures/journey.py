@@ -94,21 +94,22 @@ async def floor(bench: Bench) -> Values:
         return figures_of(await one_by_one(sign_up, follow, _count(bench)))
 
 
-WITHOUT_HASH: Final = "ours, password hash left out"
+WITHOUT_HASH: Final = "ours, without the password hash"
 FLOOR: Final = "bare asyncpg and aiokafka, no hash, no HTTP"
 
 JOURNEY: Final = Figure(
     name="journey",
     title="The journey of one sign-up",
-    work="One sign-up at a time on an idle cluster: from sending it to the gateway until account,"
-    " both tasks, the audit record and the Slack message are there. 30 of them, 200 in full runs.",
+    work="One sign-up at a time on an idle cluster: from sending it to the gateway until the"
+    " account, both tasks, the audit record and the Slack message exist. 30 sign-ups, in full runs"
+    " 200.",
     metrics=[
         Metric("p50_ms", "ms", "from sending to the last effect"),
         Metric("p95_ms", "ms", "from sending to the last effect"),
         Metric("p99_ms", "ms", "from sending to the last effect"),
         Metric("after_answer_p50_ms", "ms", "from the answer to the last effect"),
         Metric("answered_p50_ms", "ms", "from sending to the answer"),
-        *(Metric(f"{each}_p50_ms", "ms", f"from sending to: {each}") for each in EFFECTS),
+        *(Metric(f"{each}_p50_ms", "ms", f"from sending to {each}") for each in EFFECTS),
     ],
     sides=[
         Side("ours", Kind.OURS, ours),
@@ -117,8 +118,9 @@ JOURNEY: Final = Figure(
             FLOOR,
             Kind.FLOOR,
             floor,
-            does_less="the same commits and hops, in four processes on the same tables; no gateway"
-            " and no HTTP but Slack's, no validation, no consumer groups, no outbox that is read",
+            does_less="the same commits and hops, in four processes on the same tables; no gateway,"
+            " no HTTP except Slack's, no validation, no consumer groups, no relay that reads the"
+            " outbox",
         ),
     ],
     goals=[
@@ -134,7 +136,7 @@ async def under_load(bench: Bench) -> Values:
     async with (
         cheap_hash(bench),
         through_gateway(bench) as sign_up,
-        # Looked for less often: it would be load itself.
+        # Looked for less often, because looking is load too.
         followed(bench, every_s=0.01) as follow,
     ):
         idle = await one_by_one(sign_up, follow, 2 * _count(bench))
@@ -160,9 +162,9 @@ async def under_load(bench: Bench) -> Values:
 UNDER_LOAD: Final = Figure(
     name="journey-under-load",
     title="The journey while others sign up",
-    work="The same journey while 50 and then 200 sign-ups a second arrive evenly, whatever becomes"
-    " of them, 8 s each (60 s in full runs), with the password hash left out; where the machine"
-    " does not sustain so many, 80 % of what it does when 16 senders never pause.",
+    work="The same journey, without the password hash, while 50 and then 200 sign-ups a second"
+    " arrive evenly, however long each takes; 8 s for each rate (60 s in full runs). If the machine"
+    " does not sustain a rate, it is 80 % of the rate that 16 senders reach that never pause.",
     metrics=[
         Metric("idle_p95_ms", "ms", "from sending to the last effect, one at a time"),
         Metric("highest_rate_per_s", "1/s", "16 senders that never pause", more_is_better=True),
@@ -170,12 +172,12 @@ UNDER_LOAD: Final = Figure(
             metric
             for rate in (50, 200)
             for metric in (
-                Metric(f"rate_{rate}_per_s", "1/s", "sign-ups that arrived", more_is_better=True),
+                Metric(f"rate_{rate}_per_s", "1/s", "sign-ups that were sent", more_is_better=True),
                 Metric(f"p95_at_{rate}_ms", "ms", "from when it was due to the last effect"),
                 Metric(
                     f"backlog_at_{rate}_s",
                     "s",
-                    "from the last arrival until nothing waits, the audit of all that followed too",
+                    "from the last sign-up until everything is handled, down to the audit records",
                 ),
             )
         ),

@@ -1,4 +1,4 @@
-"""Account opening: sign-ups into accounts, first entries, and what others are told of them."""
+"""Account opening: from sign-ups to accounts, first entries and outbox rows."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -36,8 +36,8 @@ async def pgbench(bench: Bench, url: str, count: int) -> Pace:
     await _begin(url)
     argv = [str(_program()), url, "--no-vacuum", "--protocol=prepared", f"--file={_SCRIPT}"]
     # It has enough to do until all that is counted is there.
-    lanes = [f"--client={PARTITIONS}", f"--transactions={count}"]
-    async with bench.command([*argv, *lanes], name="pgbench") as program:
+    sizes = [f"--client={PARTITIONS}", f"--transactions={count}"]
+    async with bench.command([*argv, *sizes], name="pgbench") as program:
         return await pace(bench, url, count, [program])
 
 
@@ -64,11 +64,11 @@ def _program() -> Path:
 FIGURES: Sequence[Figure] = (
     Figure(
         name="account-opening",
-        title="Sign-ups into accounts, by one process",
+        title="Account opening by one process",
         work=(
-            f"Sign-ups in {PARTITIONS} partitions, each of a user of its own: inbox, account, first"
-            f" entry and outbox in one transaction for up to {CHUNK}. Counted outside, by progress,"
-            " from the first sight of any; each side begins with an empty database."
+            f"Sign-ups of different users in {PARTITIONS} partitions: inbox, account, first entry"
+            f" and outbox, in one transaction for up to {CHUNK} of them. Measured from outside, by"
+            " progress, from when it first moves. Each side begins with an empty database."
         ),
         metrics=(Metric("openings_per_s", "1/s", more_is_better=True),),
         sides=(
@@ -77,7 +77,7 @@ FIGURES: Sequence[Figure] = (
                 _PGBENCH,
                 Kind.FLOOR,
                 _floor,
-                "the server makes the rows by itself: nothing is read from Kafka, parsed or sent",
+                "the server makes the rows itself: nothing is read from Kafka, parsed or sent",
             ),
         ),
         goals=(

@@ -1,4 +1,4 @@
-"""How long sign-ups wait for a worker that was killed, and whether anybody else waits with them."""
+"""How long sign-ups wait when a worker is killed, in its partitions and in the others."""
 
 import asyncio
 import secrets
@@ -33,7 +33,7 @@ _ALL: Final = list(range(PARTITIONS))
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """An account, the partition that its sign-up came by, and how long that took."""
+    """An account, the partition of its sign-up, and how long it took."""
 
     partition: int
     answered_at_s: float
@@ -61,7 +61,7 @@ class _Openings:
 
     @asynccontextmanager
     async def looked_for(self, url: str) -> AsyncIterator[None]:
-        """Look for the accounts that are waited for while the block runs."""
+        """Look for the missing accounts while the block runs."""
         looking = asyncio.create_task(self._look(url))
         try:
             yield
@@ -88,7 +88,7 @@ class _Openings:
 
 
 async def _partitions_of(bench: Bench, worker: str) -> set[int]:
-    """Return which partitions of the sign-ups a worker of the accounts service has."""
+    """Return which partitions of the sign-ups are assigned to a worker of the accounts service."""
     async with admin_client(bench.cluster.kafka_bootstrap) as client:
         [answer] = await client.describe_consumer_groups(["accounts"])
     [[_error, _group, state, _type, _protocol, members, *_rights]] = answer.groups
@@ -114,7 +114,7 @@ async def _arriving(openings: _Openings, sign_up: SignUp, for_s: float) -> None:
 
 @asynccontextmanager
 async def _second_worker(bench: Bench) -> AsyncIterator[str]:
-    """Have a second worker of the accounts service, which ends without a word."""
+    """Run a second worker of the accounts service, which is stopped by SIGKILL."""
     cluster = bench.cluster
     name = await asyncio.to_thread(cluster.add_worker, "accounts", 2, stop_signal=signal.SIGKILL)
     try:
@@ -166,12 +166,11 @@ FIGURES: Final = (
         name="recovery",
         title="A worker is killed",
         work="One of two workers of the accounts service is killed (SIGKILL) while 25 people a"
-        " second sign up: the longest that anybody waits for an account, from the answer to their"
-        " sign-up on.",
+        " second sign up: the longest wait for an account, from the answer to the sign-up.",
         metrics=[
-            Metric("flows_again_s", "s", "in the partitions that were the dead worker's"),
-            Metric("others_paused_s", "s", "in all others, since it was killed"),
-            Metric("usual_s", "s", "in any partition, before it was killed"),
+            Metric("flows_again_s", "s", "in the partitions of the killed worker"),
+            Metric("others_paused_s", "s", "in all other partitions, after the kill"),
+            Metric("usual_s", "s", "in any partition, before the kill"),
         ],
         sides=[Side(name, Kind.OURS, run) for name, run in _SIDES.items()],
         goals=[

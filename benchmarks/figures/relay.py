@@ -1,8 +1,8 @@
-"""The way from a committed outbox row to Kafka: how long one takes, and how many a second go.
+"""From a committed outbox row to Kafka: how long one row takes, and how many a second arrive.
 
-Latency: by one clock that all processes share, from the return of COMMIT to when a bare consumer
-has the record in its hands. Backlog: by the topic's high-water marks, from the first sight of a
-record to the sight of all, and of an outbox that is empty where rows are deleted.
+Latency: by one clock that all processes share, from the return of COMMIT until a bare consumer has
+received the record. Backlog: by the topic's high-water marks, from when the first record is seen
+until all are, and until the outbox is empty where rows are deleted.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -24,7 +24,7 @@ _MANY_ROWS: Final = 2_000_000
 
 @asynccontextmanager
 async def _service(bench: Bench, url: str) -> AsyncIterator[Program]:
-    """Have a process of the users service publish its outbox, and do nothing else."""
+    """Run a process of the users service that only publishes its outbox."""
     settings = bench.environment("users", database_url=url, roles="relay", http_port="0")
     async with bench.program(["users_service"], settings, name="users-relay") as program:
         yield program
@@ -32,9 +32,9 @@ async def _service(bench: Bench, url: str) -> AsyncIterator[Program]:
 
 @asynccontextmanager
 async def _ground(bench: Bench, stem: str) -> AsyncIterator[tuple[str, str]]:
-    """Have a topic and an outbox while the block runs; yield the topic, and the database's URL."""
+    """Make a topic and an outbox for the block; yield the topic and the database's URL."""
     if bench.full:
-        # One of the peers needs it, so it is alike for all.
+        # One of the peers needs it, so all sides have it.
         await debezium.have_logical_log(bench)
     async with fresh_topic(bench, stem) as topic, outbox_database(bench) as url:
         yield topic, url
@@ -51,7 +51,7 @@ async def _latency_of_another_process(bench: Bench) -> Values:
         reader(bench, topic) as consumer,
         _service(bench, url) as relay,
     ):
-        await deliveries.see_one_through(url, topic, consumer, relay)
+        await deliveries.warm_up(url, topic, consumer, relay)
         return await deliveries.of_outbox(bench, url, topic, consumer, "elsewhere")
 
 
@@ -88,7 +88,7 @@ async def _from_memory(bench: Bench) -> Values:
 
 
 _OURS: Final = "ours"
-_APART: Final = "ours, its relay another process that looks for rows"
+_APART: Final = "ours, with the relay in another process, which polls"
 _TWICE: Final = "bare asyncpg commit, then bare aiokafka send"
 _MEMORY: Final = "bare aiokafka producer, from memory"
 _MANY: Final = "ours, 2,000,000 rows"
@@ -101,9 +101,9 @@ _RATE: Final = Metric("rows_per_s", "rows/s", more_is_better=True)
 FIGURES: Sequence[Figure] = (
     Figure(
         "relay-latency",
-        "From the commit of an outbox row to a consumer's hands",
+        "From the commit of an outbox row to a consumer",
         "A process commits a row of 500 bytes every 15 to 35 ms, 200 times (full: 1,000); a bare "
-        "consumer in another process notes when it has the record.",
+        "consumer in another process takes the time when it receives the record.",
         (_P50, _P95),
         (
             Side(_OURS, Kind.OURS, partial(_latency, publishing="relay")),
@@ -129,10 +129,10 @@ FIGURES: Sequence[Figure] = (
     ),
     Figure(
         "relay-backlog",
-        "An outbox with a backlog, brought to Kafka",
-        "40,000 rows (full: 200,000) of 500 bytes and six headers wait, of "
-        f"{SUBJECTS:,} subjects in turn, for a topic of 8 partitions; counted until all of them "
-        "are in the topic and the outbox is empty.",
+        "Publishing a backlog of the outbox",
+        "40,000 rows (full: 200,000) of 500 bytes and six headers wait in the outbox, of "
+        f"{SUBJECTS:,} subjects in turn, for a topic of 8 partitions. The time ends when all of "
+        "them are in the topic and the outbox is empty.",
         (_RATE,),
         (
             Side(_OURS, Kind.OURS, _backlog),
@@ -158,7 +158,7 @@ FIGURES: Sequence[Figure] = (
     Figure(
         "relay-backlog-2m",
         "A backlog ten times as long",
-        "2,000,000 rows as in relay-backlog, beside 200,000.",
+        "As relay-backlog, with 2,000,000 rows and with 200,000.",
         (_RATE,),
         (
             Side(_MANY, Kind.OURS, partial(_backlog, rows=_MANY_ROWS)),

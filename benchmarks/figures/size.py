@@ -1,4 +1,4 @@
-"""What each process takes: memory, idle and after many events, and time until it is ready."""
+"""What each process needs: memory, idle and after many events, and time until it is ready."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ _READY_WITHIN_S: Final = 60.0
 _LOOK_EVERY_S: Final = 0.02
 _SETTLE_S: Final = 1.0
 _STANDSTILL_S: Final = 60.0
-# Of the events: by then what is filled once is full.
+# Of the events: by then what is filled once, such as caches, is full.
 _WARM_UP: Final = 0.1
 _DONE: Final = "SELECT coalesce(sum(next_offset), 0)::bigint FROM progress"
 
@@ -37,9 +37,9 @@ def _count(bench: Bench) -> int:
 
 @asynccontextmanager
 async def _answering(bench: Bench) -> AsyncIterator[str]:
-    """Have what the others would answer: the keys that verify tokens, and Slack's consent.
+    """Answer in place of the other processes: with the keys that verify tokens, and as Slack.
 
-    Every process is to be alone on the machine. Yields the URL.
+    So each process is alone on the machine. Yields the URL.
     """
     published = await SigningKeys(
         bench.cluster.directory / "keys",
@@ -63,7 +63,7 @@ async def _answering(bench: Bench) -> AsyncIterator[str]:
 
 
 async def _ready_s(program: Program, port: int) -> float:
-    """Return how long it takes from now until the process says that it is ready."""
+    """Return how long it takes from now until the process is ready."""
     began_s = time.monotonic()
     async with asyncio.timeout(_READY_WITHIN_S), aiohttp.ClientSession() as session:
         while not await _is_ready(session, f"http://127.0.0.1:{port}/health/ready"):
@@ -81,7 +81,7 @@ async def _is_ready(session: aiohttp.ClientSession, url: str) -> bool:
 
 
 async def _consumer(bench: Bench, name: str, log: Log, others_url: str) -> Values:
-    """Have a service alone on the machine take all sign-ups of a log."""
+    """Let a service, alone on the machine, handle all sign-ups of a log."""
     port = free_port()
     others = {"jwks_url": f"{others_url}/jwks.json", "slack_base_url": f"{others_url}/api/"}
     async with AsyncExitStack() as stack:
@@ -90,7 +90,7 @@ async def _consumer(bench: Bench, name: str, log: Log, others_url: str) -> Value
         stack.push_async_callback(connection.close)
         environment = bench.environment(name, database_url=url, http_port=str(port), **others)
         argv = ["benchmarks.programs.service", name, log.prefix, bench.name("bench")]
-        # It begins with no event before the block ends: its first rows of `progress` wait.
+        # The service can't begin before the block ends: the lock holds up its `progress` rows.
         async with connection.transaction():
             await connection.execute("LOCK TABLE progress IN SHARE ROW EXCLUSIVE MODE")
             program = await stack.enter_async_context(bench.program(argv, environment, name=name))
@@ -111,14 +111,14 @@ async def _consumer(bench: Bench, name: str, log: Log, others_url: str) -> Value
 
 
 async def _most_mb(program: Program, connection: "asyncpg.Connection", records: int) -> float:
-    """Wait until so many records are done, and return the most memory held meanwhile."""
+    """Wait until so many records are handled, and return the most memory held until then."""
     most_mb, done, moved_s = program.resident_mb, -1, time.monotonic()
     while done < records:
         now_done = int(await connection.fetchval(_DONE))
         if now_done > done:
             done, moved_s = now_done, time.monotonic()
         if time.monotonic() - moved_s > _STANDSTILL_S:
-            raise TimeoutError(f"{done} of {records} events done, and no more")
+            raise TimeoutError(f"{done} of {records} events were handled, and then no more")
         program.check()
         await asyncio.sleep(_LOOK_EVERY_S)
         most_mb = max(most_mb, program.resident_mb)
@@ -126,7 +126,7 @@ async def _most_mb(program: Program, connection: "asyncpg.Connection", records: 
 
 
 async def _gateway(bench: Bench, others_url: str) -> Values:
-    """Have the gateway alone on the machine pass on requests."""
+    """Let the gateway, alone on the machine, forward requests."""
     port = free_port()
     backends = {f"{each}_url": others_url for each in _CONSUMERS}
     requests = bench.directory / bench.name("gateway.requests")
@@ -169,16 +169,16 @@ _ALL: Final = (*_CONSUMERS, "gateway")
 FIGURES: Final = (
     Figure(
         name="size",
-        title="What each process takes",
-        work="Each process alone on the machine: from its start until it is ready; its resident"
-        " memory then, and while and after it takes 20,000 sign-ups (a million in full runs), which"
-        " for the gateway are 2 s of requests over 16 connections (120 s).",
+        title="What each process needs",
+        work="Each process alone on the machine: the time from its start until it is ready; its"
+        " resident memory then, and during and after 20,000 sign-ups (a million in full runs)."
+        " The gateway gets requests over 16 connections instead, for 2 s (120 s).",
         metrics=[
             Metric("start_s", "s", "from its start until it is ready"),
-            Metric("idle_mb", "MB", "ready, and nothing to do"),
-            Metric("after_mb", "MB", "when all is done"),
-            Metric("most_mb", "MB", "at any time meanwhile"),
-            Metric("growth", "x", "the most, over the most during the first tenth"),
+            Metric("idle_mb", "MB", "ready, before any work"),
+            Metric("after_mb", "MB", "after all the work"),
+            Metric("most_mb", "MB", "the most at any time"),
+            Metric("growth", "x", "the most, divided by the most during the first tenth"),
         ],
         sides=[Side(name, Kind.OURS, partial(_run, name)) for name in _ALL],
         goals=[
@@ -192,7 +192,7 @@ FIGURES: Final = (
             )
         ],
         repeats=1,
-        # A million events each: what is flat after them needs no second time.
+        # A million events each: a process that does not grow with those needs no second round.
         full_repeats=1,
     ),
 )

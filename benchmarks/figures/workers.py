@@ -1,4 +1,4 @@
-"""Two worker processes against one: what they share is the machine, Kafka and PostgreSQL."""
+"""Two worker processes against one, on the same machine, Kafka and PostgreSQL."""
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +12,7 @@ from benchmarks.logs import long_histories, sign_ups
 
 _ONE, _TWO = "one worker", "two workers"
 _AT_LEAST: Final = 1.6
-#: From there on the machine has no more to give.
+#: From this share of its processors on, the machine is the limit.
 _IN_USE: Final = 0.9
 
 
@@ -40,7 +40,7 @@ def _values(work: str, pace: Pace) -> Values:
 def _metrics(work: str) -> tuple[Metric, ...]:
     return (
         Metric(f"{work}_per_s", "1/s", more_is_better=True),
-        Metric(f"{work}_cores", "processors", "all that were at work meanwhile"),
+        Metric(f"{work}_cores", "processors", "processors in use on the whole machine"),
         Metric(f"{work}_workers_cores", "processors"),
         Metric(f"{work}_postgres_cores", "processors"),
         Metric(f"{work}_kafka_cores", "processors"),
@@ -64,9 +64,9 @@ FIGURES: Sequence[Figure] = (
         title="Two workers against one",
         work=(
             f"Audit ingest and account opening as in their own figures, {PARTITIONS} partitions,"
-            " by one worker process and by two that share them; all have joined before any may"
-            " begin. Where two are not faster, the processors say whether the machine had more to"
-            " give."
+            " by one worker process and by two that share them. All join before the first begins."
+            " Where two are not faster, the processors in use show whether the machine was the"
+            " limit."
         ),
         metrics=(*_metrics("ingest"), *_metrics("opening")),
         sides=(

@@ -23,7 +23,7 @@ _RUNNING_WITHIN_S: Final = 180.0
 
 
 class Connector:
-    """A connector that runs, in a worker of its own."""
+    """A running connector in its own Kafka Connect process."""
 
     def __init__(self, program: Program, client: httpx.AsyncClient, name: str) -> None:
         self.program = program
@@ -31,18 +31,18 @@ class Connector:
         self._path = f"/connectors/{name}"
 
     async def stop(self) -> None:
-        """Have it do nothing until ``resume``; the worker stays up, and warm."""
+        """Stop it until ``resume``; the process keeps running, and stays warm."""
         (await self._client.put(f"{self._path}/stop")).raise_for_status()
         await self.wait_until("STOPPED")
 
     async def resume(self) -> None:
-        """Have it go on, without waiting until it does."""
+        """Let it continue, without waiting until it does."""
         (await self._client.put(f"{self._path}/resume")).raise_for_status()
 
     async def wait_until(self, state: str) -> None:
         """Wait until the connector is in this state, and its task too if it has one then.
 
-        :raises TimeoutError: it is not
+        :raises TimeoutError: it did not reach it
         """
         async with asyncio.timeout(_RUNNING_WITHIN_S):
             while not await self._is(state):
@@ -66,9 +66,9 @@ class Connector:
 async def connector(
     bench: Bench, lock: Path, worker: Mapping[str, str], settings: Mapping[str, str]
 ) -> AsyncIterator[Connector]:
-    """Have a connector run while the block does, on jars that a lock pins.
+    """Run a connector during the block, on jars that a lock file pins.
 
-    :raises Unavailable: the jars can't be had
+    :raises Unavailable: the jars can't be downloaded
     """
     name = bench.name(lock.stem.replace("_", "-"))
     home = bench.directory / name

@@ -16,12 +16,12 @@ from benchmarks.outboxes import fill, outbox_database
 from benchmarks.peers.connect import Connector, connector
 from benchmarks.topics import Arrivals, fresh_topic, reader
 
-# A Java program is at its speed only after a while.
+# A Java program reaches its speed only after a while.
 _WARM_UP_ROWS: Final = 20_000
 NAME: Final = "Debezium outbox event router 3.6.0 in Kafka Connect 4.3.0"
 DOES_LESS: Final = (
-    "never deletes a row; our headers are one of its; "
-    f"{_WARM_UP_ROWS:,} rows have gone through it before it is measured"
+    "never deletes a row; one of its headers holds all of ours; "
+    f"{_WARM_UP_ROWS:,} rows are published to warm it up, before it is measured"
 )
 _LOCK: Final = Path(__file__).with_name("debezium.lock")
 _UP_WITHIN_S: Final = 60.0
@@ -46,7 +46,7 @@ async def latency(bench: Bench) -> Values:
 
 
 async def backlog(bench: Bench, rows: int) -> Values:
-    """Measure it on rows that were committed while it did nothing."""
+    """Measure it on rows that were committed while it was paused."""
     async with (
         fresh_topic(bench, "backlog") as topic,
         outbox_database(bench) as url,
@@ -105,7 +105,7 @@ async def _router(bench: Bench, url: str, *, linger_ms: int) -> AsyncIterator[Co
         "poll.interval.ms": "10",
         "max.batch.size": "4096",
         "max.queue.size": "16384",
-        # The bytes as they are, as the outbox pattern's page has it for such a payload.
+        # Publishes the bytes as they are, as Debezium's page on the outbox pattern shows it.
         "value.converter": "io.debezium.converters.BinaryDataConverter",
         "transforms": "outbox",
         "transforms.outbox.type": "io.debezium.transforms.outbox.EventRouter",
@@ -124,7 +124,7 @@ async def _router(bench: Bench, url: str, *, linger_ms: int) -> AsyncIterator[Co
 
 
 async def have_logical_log(bench: Bench) -> None:
-    """Have PostgreSQL write the log that Debezium reads, by a restart if it does not yet."""
+    """Make PostgreSQL write the log that Debezium reads; restarts it if it does not yet."""
     if await _ask(bench, "SHOW wal_level") == "logical":
         return
     await _ask(bench, "ALTER SYSTEM SET wal_level = logical")
@@ -141,7 +141,7 @@ async def have_logical_log(bench: Bench) -> None:
 
 
 async def _forget(bench: Bench, slot: str) -> None:
-    """Remove its slot, for which PostgreSQL would keep its log; the publication goes by itself."""
+    """Drop its slot, for which PostgreSQL would keep its log; the publication needs no drop."""
     async with asyncio.timeout(_UP_WITHIN_S):
         while await _ask(bench, _IS_READ, slot):  # noqa: ASYNC110 - the server would not tell
             await asyncio.sleep(_LOOK_EVERY_S)

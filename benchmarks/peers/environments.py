@@ -1,4 +1,4 @@
-"""Virtual environments for what others have written in Python, made once and kept in the cache."""
+"""Virtual environments for peers written in Python, made once and kept in the cache."""
 
 import asyncio
 import hashlib
@@ -12,11 +12,11 @@ from local_cluster.settings import Settings
 
 
 async def environment(name: str, requirements: Sequence[str]) -> Path:
-    """Return the Python of an environment that has these packages, and what they need.
+    """Return the Python of an environment that has these packages and their dependencies.
 
     ``environment("faststream", ["faststream[kafka]==0.7.8"])``
 
-    :raises Unavailable: they could not be had
+    :raises Unavailable: they could not be installed
     """
     wanted = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:8]
     home = Settings().cache_directory / "peers" / f"{name}-{wanted}"
@@ -35,7 +35,7 @@ async def _run(name: str, *argv: str) -> None:
     process = await asyncio.create_subprocess_exec(
         *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    said, _ = await process.communicate()
+    output, _ = await process.communicate()
     if process.returncode != 0:
-        last = said.decode(errors="replace").strip().rpartition("\n")[2]
+        last = output.decode(errors="replace").strip().rpartition("\n")[2]
         raise Unavailable(f"{name} could not be installed: {last}")

@@ -1,4 +1,4 @@
-"""faststream-outbox: a relay in Python, with a table of its own."""
+"""faststream-outbox: a relay in Python, with its own table."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -13,9 +13,9 @@ from benchmarks.peers.environments import environment
 from benchmarks.topics import Arrivals, fresh_topic, reader
 
 NAME: Final = "faststream-outbox 0.19.0"
-# It is slow: more would take minutes.
+# More would take minutes at its speed.
 ROWS: Final = 20_000
-DOES_LESS: Final = "keeps no order: 32 workers, each with a row of its own"
+DOES_LESS: Final = "keeps no order: 32 workers, each with one row at a time"
 
 _PACKAGES: Final = (
     "faststream-outbox[asyncpg]==0.19.0",
@@ -63,7 +63,7 @@ async def latency(bench: Bench) -> Values:
 
 
 async def backlog(bench: Bench) -> Values:
-    """Measure it on ``ROWS`` rows that wait."""
+    """Measure it on a backlog of ``ROWS`` rows."""
     python = str(await environment("faststream-outbox", _PACKAGES))
     await have_logical_log(bench)
     async with (

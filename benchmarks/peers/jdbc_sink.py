@@ -20,7 +20,7 @@ from benchmarks.topics import fresh_topic
 
 NAME: Final = "Debezium JDBC sink 3.3.1"
 RECORDS: Final = 100_000
-# A Java program is at its speed only after a while.
+# A Java program reaches its speed only after a while.
 _WARM_UP: Final = RECORDS // 5
 DOES_LESS: Final = (
     "upserts rows only: no hash, no dedupe by inbox, no gap check; its records carry a schema; "
@@ -38,7 +38,7 @@ _SCHEMA: Final = {
         {"field": "sequence", "type": "int64", "optional": False},
     ],
 }
-# By the sequence of `position` one sees how far it is, at no cost to it.
+# The sequence of `position` shows how far it is, at no cost to it.
 _TABLE: Final = """
     CREATE TABLE records (
         position bigint GENERATED ALWAYS AS IDENTITY,
@@ -65,12 +65,12 @@ _STANDSTILL_S: Final = 120.0
 
 
 async def jdbc_sink(bench: Bench) -> Values:
-    """Load a topic of its own with ``RECORDS`` records of 500 bytes and have them in a table.
+    """Fill a topic with ``RECORDS`` records of 500 bytes, and let the sink write them to a table.
 
     A side as it is: ``Side(NAME, Kind.PEER, jdbc_sink, DOES_LESS)``.
 
-    :returns: ``{"records_per_s": …}``, by the rows, from when it is warm
-    :raises Unavailable: it can't be fetched here
+    :returns: ``{"records_per_s": …}``, by the rows, once it has warmed up
+    :raises Unavailable: it can't be downloaded here
     """
     async with fresh_topic(bench, "sink") as topic, own_database(bench) as url:
         connection = await asyncpg.connect(url)
@@ -104,14 +104,14 @@ def _settings(url: str, topic: str) -> Mapping[str, str]:
 
 
 async def _rate(connection: "asyncpg.Connection", check: Callable[[], None]) -> float:
-    """Return how many rows a second come, once it is warm."""
+    """Return how many rows a second arrive, once it has warmed up."""
     first = await _more_than(connection, _WARM_UP, check)
     began = perf_counter()
     begun = first
     while begun < RECORDS:
         begun = await _more_than(connection, begun, check)
     async with asyncio.timeout(_STANDSTILL_S):
-        while await connection.fetchval(_DONE) < RECORDS:  # noqa: ASYNC110 - nobody would tell
+        while await connection.fetchval(_DONE) < RECORDS:  # noqa: ASYNC110 - no event announces it
             await asyncio.sleep(_LOOK_EVERY_S)
     return (RECORDS - first) / (perf_counter() - began)
 

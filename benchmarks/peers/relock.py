@@ -1,4 +1,4 @@
-"""Writes the peers' locks anew: `python -m benchmarks.peers.relock`, after changing a version."""
+"""Writes the peers' lock files again: `python -m benchmarks.peers.relock`, after a new version."""
 
 from pathlib import Path
 from typing import Final
@@ -7,11 +7,11 @@ from local_cluster.relock import pin
 
 DEBEZIUM: Final = "3.6.0.Final"
 JDBC_SINK: Final = "3.3.1.Final"
-# Each with the Kafka Connect that it was built with.
+# The Kafka Connect that each was built with.
 _DEBEZIUM_KAFKA: Final = "4.3.0"
 _JDBC_SINK_KAFKA: Final = "4.1.0"
 _LOG: Final = "org.slf4j:slf4j-simple:1.7.36"
-# Drivers of databases that we have not.
+# Drivers of databases that are not used here.
 _OTHER_DRIVERS: Final = (
     "com.ibm.db2:jcc",
     "com.microsoft.sqlserver:mssql-jdbc",
@@ -22,7 +22,7 @@ _OTHER_DRIVERS: Final = (
 
 
 def main() -> None:
-    """Pin Kafka Connect with each connector, and all that they need."""
+    """Pin Kafka Connect with each connector, and all their dependencies."""
     here = Path(__file__).parent
     pin(
         here / "debezium.lock",

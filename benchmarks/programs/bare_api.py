@@ -1,7 +1,7 @@
-"""The floor of HTTP: FastAPI's plain routes with the statements of ours over bare asyncpg.
+"""The floor of HTTP: plain FastAPI routes that run our statements with bare asyncpg.
 
 ``python -m benchmarks.programs.bare_api PORT``. Bodies are pydantic models, tokens are verified by
-the same library, and uvicorn runs as ours does; there is nothing else.
+the same library, and uvicorn runs with our settings; there is nothing else.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The least that reads a topic in Python: aiokafka's ``getmany``, and a count.
+"""The floor of reading a topic in Python: aiokafka's ``getmany``, and a count.
 
 ``python -m benchmarks.programs.bare_counter BOOTSTRAP TOPIC PARTITIONS COUNT``
 """

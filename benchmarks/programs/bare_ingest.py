@@ -1,9 +1,9 @@
-"""The least that keeps a topic as the audit service does: bare aiokafka and bare asyncpg.
+"""The floor of audit ingest: a topic into the audit's tables, by bare aiokafka and bare asyncpg.
 
 ``python -m benchmarks.programs.bare_ingest BOOTSTRAP TOPIC PARTITIONS DATABASE_URL CHUNK``. It
-leaves the rows that the service would: records with hash and columns, what was seen of each
-subject, and progress; one transaction a chunk, one lane a partition. It parses JSON and checks no
-schema, and it can only begin: nothing that fails is tried again, and nothing is parked.
+writes the rows that the service would: records with hash and columns, the inbox and progress, in
+one transaction per chunk and with one task per partition. It parses JSON and checks no schema. It
+can't continue a topic, tries nothing again and parks nothing.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ _COLUMNS: Final = (
 )
 
 
-async def _lane(
+async def _ingest_partition(
     consumer: AIOKafkaConsumer, tp: TopicPartition, connection: "asyncpg.Connection", chunk: int
 ) -> None:
     lock, seen, known, see, advance = [
@@ -63,7 +63,7 @@ async def _lane(
         ids = [UUID(each["id"]) for each in events]
         async with connection.transaction():
             if await lock.fetchval(tp.topic, tp.partition) != records[0].offset:
-                raise RuntimeError("not what comes next")
+                raise RuntimeError("not the next records")
             subjects = list({each["subject"] for each in events})
             found = await seen.fetch(tp.topic, subjects)
             last = {row["subject"]: row["last_sequence"] for row in found}
@@ -108,12 +108,13 @@ def _rows(
 async def _run(bootstrap: str, topic: str, partitions: int, url: str, chunk: int) -> None:
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
     await consumer.start()
-    places = [TopicPartition(topic, number) for number in range(partitions)]
-    consumer.assign(places)
+    partitions_of_topic = [TopicPartition(topic, number) for number in range(partitions)]
+    consumer.assign(partitions_of_topic)
     await consumer.seek_to_beginning()
-    async with asyncio.TaskGroup() as lanes:
-        for each in places:
-            lanes.create_task(_lane(consumer, each, await asyncpg.connect(url), chunk))
+    async with asyncio.TaskGroup() as tasks:
+        for each in partitions_of_topic:
+            connection = await asyncpg.connect(url)
+            tasks.create_task(_ingest_partition(consumer, each, connection, chunk))
 
 
 if __name__ == "__main__":

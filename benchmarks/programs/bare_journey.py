@@ -1,11 +1,11 @@
 """The floor of a sign-up's journey: its commits and its hops over Kafka, and nothing else.
 
-``python -m benchmarks.programs.bare_journey users|accounts|audit|notification``: four processes as
-there are four services, on the services' own tables. Each commit is one prepared statement,
-Kafka is sent to from memory, and nothing polls.
+``python -m benchmarks.programs.bare_journey users|accounts|audit|notification``: one process
+for each of the four services, on the services' own tables. Each commit is one prepared statement,
+events are sent to Kafka from memory, and nothing polls.
 """
 
-# ruff: noqa: S608 - only constants of this module are put together
+# ruff: noqa: S608 - only constants of this module are concatenated
 
 import asyncio
 import hashlib
@@ -44,31 +44,31 @@ INBOX: Final = """
     )
 """
 SIGN_UP: Final = f"""
-    WITH told AS ({OUTBOX})
+    WITH written AS ({OUTBOX})
     INSERT INTO users (id, username, email, password_hash, active, roles, created_at, version,
         sequence)
     VALUES ($6, $7, $8, $9, true, '', $2, 1, 1)
 """
 GIVE_TASKS: Final = f"""
-    WITH told AS ({OUTBOX}), {INBOX}
+    WITH written AS ({OUTBOX}), {INBOX}
     INSERT INTO tasks SELECT id, 'Read the project documentation', $11, $2, 1, 1
     FROM unnest($3::uuid[], $4::text[]) AS given (event, subject), CAST(subject AS uuid) AS id
 """
 OPEN_ACCOUNT: Final = f"""
-    WITH told AS ({OUTBOX}), {INBOX}, opened AS (
+    WITH written AS ({OUTBOX}), {INBOX}, opened AS (
         INSERT INTO accounts VALUES ($11, 'personal', $12, 'EUR', 10000, 1, $2, 1, 1)
     )
     INSERT INTO ledger_entries VALUES ($13, $11, 1, 10000, 10000, 'Welcome', $2)
 """
 KEEP: Final = f"""
-    WITH told AS ({OUTBOX}), {INBOX}
+    WITH written AS ({OUTBOX}), {INBOX}
     INSERT INTO records (topic, partition, "offset", key, headers, payload, sha256, recorded_at,
         event_id, source, type, subject, occurred_at, sequence, verdict, altered)
     VALUES ($6, $9, $10 - 1, $11, '[]', $12, $13, $2, $8, 'floor', 'event', $7, $2, 1, 'next',
         false)
 """
 PLAN: Final = f"""
-    WITH told AS ({OUTBOX}), {INBOX}
+    WITH written AS ({OUTBOX}), {INBOX}
     INSERT INTO deliveries (id, rule, event_id, medium, address, text, correlation_id, state,
         attempts, next_attempt_at, maybe_repeated, created_at, updated_at)
     VALUES ($11, 'floor', $8, 'slack', 'growth', $12, $7, 'pending', 0, $2, false, $2, $2)
@@ -89,7 +89,7 @@ Handler = Callable[[ConsumerRecord, dict[str, Any]], Awaitable[None]]
 
 
 def event(subject: UUID, data: dict[str, Any]) -> Event:
-    """Return an event's id, its key, and as many bytes as ours has."""
+    """Return an event's id, its key, and as many bytes as a real one has."""
     id_ = uuid7()
     envelope = {
         "specversion": "1.0",
@@ -109,16 +109,16 @@ def event(subject: UUID, data: dict[str, Any]) -> Event:
     return id_, str(subject), orjson.dumps(envelope)
 
 
-def told(topic: str, events: Sequence[Event]) -> tuple[Any, ...]:
+def outbox_values(topic: str, events: Sequence[Event]) -> tuple[Any, ...]:
     """Return the parameters of ``OUTBOX``."""
     columns = ([each[n] for each in events] for n in range(3))
     return topic, datetime.now(UTC), *columns
 
 
-def came(record: ConsumerRecord, envelope: dict[str, Any]) -> tuple[Any, ...]:
+def inbox_values(record: ConsumerRecord, envelope: dict[str, Any]) -> tuple[Any, ...]:
     """Return the parameters of ``INBOX``."""
-    place = (record.partition, record.offset + 1)
-    return record.topic, record.key.decode(), UUID(envelope["id"]), *place
+    progress = (record.partition, record.offset + 1)
+    return record.topic, record.key.decode(), UUID(envelope["id"]), *progress
 
 
 class Service:
@@ -129,7 +129,7 @@ class Service:
         self._publishing: set[asyncio.Task[None]] = set()
 
     def publish(self, topic: str, events: Sequence[Event]) -> None:
-        """Send what is committed, and then delete it from the outbox."""
+        """Send committed events, and then delete them from the outbox."""
         task = asyncio.create_task(self._publish(topic, events))
         self._publishing.add(task)
         task.add_done_callback(self._publishing.discard)
@@ -149,7 +149,7 @@ class Service:
 
 
 async def users(service: Service) -> None:
-    """Take a name on each line and answer with an id; give tasks to whoever signed up."""
+    """Take a name on each line and answer with an id; create the tasks of each sign-up."""
 
     async def sign_ups(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with service.pool.acquire() as connection:
@@ -159,14 +159,14 @@ async def users(service: Service) -> None:
                 mail = f"{name}@example.com"
                 events = [event(id_, {"user_id": id_, "username": name, "email": mail})]
                 own = (id_, name, mail, "x" * 97)
-                await connection.execute(SIGN_UP, *told(USERS, events), *own)
+                await connection.execute(SIGN_UP, *outbox_values(USERS, events), *own)
                 service.publish(USERS, events)
                 writer.write(f"{id_}\n".encode())
 
     async def give_tasks(record: ConsumerRecord, envelope: dict[str, Any]) -> None:
         user = UUID(envelope["subject"])
         events = [event(uuid7(), {"assignee_id": user, "name": "x" * 30}) for _ in range(2)]
-        values = (*told(TASKS, events), *came(record, envelope), user)
+        values = (*outbox_values(TASKS, events), *inbox_values(record, envelope), user)
         await service.pool.execute(GIVE_TASKS, *values)
         service.publish(TASKS, events)
 
@@ -179,7 +179,13 @@ async def accounts(service: Service) -> None:
     async def open_account(record: ConsumerRecord, envelope: dict[str, Any]) -> None:
         account, user = uuid7(), UUID(envelope["subject"])
         events = [event(account, {"account_id": account, "user_id": user, "currency": "EUR"})]
-        values = (*told(ACCOUNTS, events), *came(record, envelope), account, user, uuid7())
+        values = (
+            *outbox_values(ACCOUNTS, events),
+            *inbox_values(record, envelope),
+            account,
+            user,
+            uuid7(),
+        )
         await service.pool.execute(OPEN_ACCOUNT, *values)
         service.publish(ACCOUNTS, events)
 
@@ -189,7 +195,9 @@ async def accounts(service: Service) -> None:
 async def audit(service: Service) -> None:
     async def keep(record: ConsumerRecord, envelope: dict[str, Any]) -> None:
         own = (record.key, record.value, hashlib.sha256(record.value).digest())
-        await service.pool.execute(KEEP, *told("", []), *came(record, envelope), *own)
+        await service.pool.execute(
+            KEEP, *outbox_values("", []), *inbox_values(record, envelope), *own
+        )
 
     await service.consume([USERS, TASKS, ACCOUNTS], keep)
 
@@ -201,7 +209,7 @@ async def notification(service: Service) -> None:
 
         async def plan(record: ConsumerRecord, envelope: dict[str, Any]) -> None:
             id_, text = uuid7(), f"{envelope['data']['username']} signed up"
-            values = (*told("", []), *came(record, envelope), id_, text)
+            values = (*outbox_values("", []), *inbox_values(record, envelope), id_, text)
             await service.pool.execute(PLAN, *values)
             task = asyncio.create_task(post(id_, text))
             posting.add(task)

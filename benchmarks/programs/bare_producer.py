@@ -1,7 +1,7 @@
-"""Sends what an outbox holds from memory, as fast as a bare client can: ``bare_producer TOPIC``.
+"""Reads an outbox into memory and sends it as fast as a bare client can: ``bare_producer TOPIC``.
 
-The database is the users service's. Idempotent and ``acks=all``, as everybody else.
-Batches that are handed over whole cost a seventh of ``send()``, and 256 KiB is the best size.
+The database is the users service's. Idempotent and ``acks=all``, like all other sides. Complete
+batches cost a seventh of ``send()``, and 256 KiB is the best size for them.
 """
 
 import asyncio

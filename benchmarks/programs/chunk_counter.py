@@ -1,7 +1,7 @@
 """The chassis' Faust app, with its own transport and settings, and agents that only count.
 
-``python -m benchmarks.programs.chunk_counter BOOTSTRAP TOPIC COUNT GROUP``. No database is in it:
-every partition is read from its beginning.
+``python -m benchmarks.programs.chunk_counter BOOTSTRAP TOPIC COUNT GROUP``. It uses no
+database: every partition is read from its beginning.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from chassis.settings import ServiceSettings
 
 
 class _Counter:
-    """Stands where a topic's ``ChunkProcessor`` does, and counts each chunk as processed."""
+    """Takes the place of a topic's ``ChunkProcessor``, and counts each chunk as processed."""
 
     def __init__(self, count: int) -> None:
         self._counting = Counting(count)
@@ -46,7 +46,7 @@ async def _run(bootstrap: str, topic: str, count: int, group: str) -> None:
         idempotency_secret=SecretStr("x" * 32),
     )
     counter = _Counter(count)
-    # The very app that a service consumes with.
+    # The app that a service consumes with.
     app = make_app(group, settings, {topic: counter})
     consumer_of(app).positions = _from_beginning
     await app.start()

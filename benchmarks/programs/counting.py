@@ -1,4 +1,4 @@
-"""How fast something counts, told on standard output when all is there."""
+"""Counts events, and prints how many a second there were when all have been counted."""
 
 from time import perf_counter
 from typing import Final
@@ -7,10 +7,10 @@ _NOT_YET: Final = -1.0
 
 
 class Counting:
-    """Counts what is done, from the end of the first piece of it.
+    """Counts events from the end of the first piece of work on.
 
-    What that piece held is not counted: nobody knows when its work began. It depends on the
-    standard library only, and so runs in a peer's environment too.
+    The events of that piece are not counted, because it is not known when its work began. This
+    module needs the standard library only, so it runs in a peer's environment too.
     """
 
     def __init__(self, total: int) -> None:
@@ -19,7 +19,7 @@ class Counting:
         self._counted = 0
 
     def add(self, count: int) -> bool:
-        """Count what was done, and tell whether that was all."""
+        """Count a piece of work; true when everything has been counted."""
         self._left -= count
         if self._began_s == _NOT_YET:
             self._began_s = perf_counter()

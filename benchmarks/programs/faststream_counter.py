@@ -1,4 +1,4 @@
-"""A Kafka subscriber of FastStream's that only counts; it runs in FastStream's environment.
+"""A FastStream subscriber that only counts; it runs in FastStream's environment.
 
 ``python -m benchmarks.programs.faststream_counter BOOTSTRAP TOPIC COUNT GROUP one|batch``
 """

@@ -1,9 +1,9 @@
-"""faststream-outbox: its table, its relay to Kafka, and rows; it runs in an environment of its own.
+"""faststream-outbox: its table, its relay to Kafka, and rows; it runs in its own environment.
 
 ``python -m benchmarks.programs.faststream_outbox_relay tables|relay|write TOPIC ROWS``, with
 ``DATABASE_URL`` and ``KAFKA_BOOTSTRAP`` in the environment. ``write`` relays and commits rows one
-at a time, and in the end writes a line for each: its subject, and ``time.perf_counter()`` after
-the commit.
+at a time, and at its end prints a line for each: its subject, and ``time.perf_counter()`` after the
+commit.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from sqlalchemy import MetaData, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
 _WORKERS: Final = 32
-# As benchmarks.programs.outbox_writer, which cannot be imported here.
+# As in benchmarks.programs.outbox_writer, which can't be imported here.
 _PAUSE_S: Final = (0.015, 0.035)
 _PAYLOAD: Final = b"0" * 500
 
@@ -42,7 +42,7 @@ async def _make_tables(engine: AsyncEngine) -> None:
 
 
 async def _relay(engine: AsyncEngine, topic: str) -> OutboxBroker:
-    """Start what brings rows of the queue named as the topic to Kafka."""
+    """Start the relay that publishes the queue of the topic's name to Kafka."""
     kafka = KafkaBroker(
         os.environ["KAFKA_BOOTSTRAP"],
         acks="all",

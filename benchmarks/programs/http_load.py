@@ -1,8 +1,8 @@
-"""Asks a server as fast as it answers, over connections that stay open, and says how fast it was.
+"""Sends requests as fast as a server answers, over kept connections, and prints the rate.
 
-``python -m benchmarks.programs.http_load PORT CONNECTIONS SECONDS STATUS REQUESTS``: a file with a
-raw request a line, as a JSON string, taken in turn; ``{n}`` in one is another text each time. Bare
-streams: what a client library does would be taken from the server's processor.
+``python -m benchmarks.programs.http_load PORT CONNECTIONS SECONDS STATUS REQUESTS``. The file has
+one raw request per line, as a JSON string. They are sent in turn, and ``{n}`` is another text each
+time. It uses bare streams, because a client library would take processor time from the server.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class UnexpectedAnswer(Exception):
-    """Another status than was asked for; the message begins with the answer."""
+    """The status is not the expected one; the message begins with the answer."""
 
 
 async def main(

@@ -1,11 +1,11 @@
-"""Commits rows to the users service's outbox, one at a time, and tells when it had committed each.
+"""Commits rows to the users service's outbox, one at a time, and prints when each was committed.
 
-``outbox_writer TOPIC ROWS PUBLISHING`` writes, in the end, a line for each row: its subject and
+``outbox_writer TOPIC ROWS PUBLISHING`` prints, at its end, a line for each row: its subject and
 ``time.perf_counter()``, which all processes of a machine share.
 
 - ``relay``: the service's relay runs in this process, and is woken after each commit
-- ``elsewhere``: somebody else publishes
-- ``twice``: the row is sent to Kafka by this process too, without an outbox: the floor
+- ``elsewhere``: another process publishes
+- ``twice``: this process also sends the row to Kafka, without the outbox: the floor
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from chassis.publishing.relay import Relay
 from chassis.settings import read_settings
 from users_service.settings import UsersSettings
 
-# Between two rows; not regular, so that nobody who looks at times is in step with it.
+# Between two rows; random, so that a poller is never in step with it.
 _PAUSE_S: Final = (0.015, 0.035)
 _LOOK_EVERY_S: Final = 0.01
 _PUBLISHES_WITHIN_S: Final = 30.0
@@ -34,7 +34,7 @@ _PAYLOAD: Final = b"0" * 500
 _HEADERS: Final = [("type", b"bench.event.v1"), ("sequence", b"0000000001")]
 
 Publish = Callable[[str], Awaitable[None]]
-"""What is done after the commit of a row of this subject."""
+"""Publishes a row of this subject after its commit."""
 
 
 async def main() -> None:
@@ -58,7 +58,7 @@ async def _by_relay(settings: UsersSettings, _topic: str) -> AsyncIterator[Publi
     relay = Relay(settings, service="users", now=utc_now)
     running = asyncio.create_task(relay.run())
     async with asyncio.timeout(_PUBLISHES_WITHIN_S):
-        while relay.trouble() is not None:  # noqa: ASYNC110 - it tells nobody by itself
+        while relay.trouble() is not None:  # noqa: ASYNC110 - it announces nothing
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def wake(_subject: str) -> None:

@@ -1,4 +1,4 @@
-"""Plain Faust, as its manual shows it: an agent that takes one event after the other.
+"""Plain Faust, as in its manual: an agent that takes one event after the other.
 
 ``python -m benchmarks.programs.plain_faust BOOTSTRAP TOPIC COUNT GROUP``
 """

@@ -1,7 +1,8 @@
-"""How long reads take, one after the other, each of something else: the median, in milliseconds.
+"""How long reads of random rows take, one after the other: the median, in milliseconds.
 
-``python -m benchmarks.programs.reads accounts|audit DATABASE_URL COUNT`` prints a line a kind of
-read; ``COUNT`` is how many rows ``fill_….sql`` made. By the services' own queries, without HTTP.
+``python -m benchmarks.programs.reads accounts|audit DATABASE_URL COUNT`` prints a line per kind of
+read; ``COUNT`` is how many rows ``fill_….sql`` made. It runs the services' own queries, without
+HTTP.
 """
 
 import asyncio

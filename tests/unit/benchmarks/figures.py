@@ -1,4 +1,4 @@
-"""Figures for tests: sides that come to what they are told, and say when they run."""
+"""Figures for tests: sides that return given values, and record when they run."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ KINDS = {OURS: Kind.OURS, FLOOR: Kind.FLOOR, PEER: Kind.PEER}
 
 
 class Script:
-    """What sides come to, one entry a run; an exception is raised. Who ran is kept in order."""
+    """The values that sides return, one entry per run; an exception is raised. Records the runs."""
 
     def __init__(self, **of_sides: Sequence[Values | Exception]) -> None:
         self._of_sides = {name: list(runs) for name, runs in of_sides.items()}

@@ -1,4 +1,4 @@
-"""A figure on a screen: every side and every goal, with what it came to."""
+"""A figure on a screen: every side and every goal, with its result."""
 
 from io import StringIO
 
@@ -12,7 +12,7 @@ from benchmarks.verdicts import judge
 from .figures import FLOOR, KINDS, LATENCY, OURS, PEER, THROUGHPUT, figure
 
 
-def test_is_plain_text_where_nobody_looks() -> None:
+def test_is_plain_text_outside_of_a_terminal() -> None:
     rounds: dict[str, list[Values | None]] = {
         OURS: [{"throughput": 8_000.0}, {"throughput": 9_000.0}],
         FLOOR: [{"throughput": 10_000.0}, {"throughput": 10_000.0}],

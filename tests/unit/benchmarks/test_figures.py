@@ -1,4 +1,4 @@
-"""Every figure makes sense in itself: its names are its own, and goals are about what it has."""
+"""Every figure is consistent: unique names, and goals about its own metrics and sides."""
 
 from collections.abc import Iterator
 
@@ -14,14 +14,14 @@ def goals(goal: Goal | None) -> Iterator[Goal]:
         goal = goal.or_else
 
 
-def test_each_has_a_name_and_a_heading_of_its_own() -> None:
+def test_names_and_headings_are_unique() -> None:
     assert len({each.name for each in FIGURES}) == len(FIGURES)
     assert len({each.title for each in FIGURES}) == len(FIGURES)
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda each: each.name)
 class TestEach:
-    def test_has_sides_and_metrics_that_are_told_apart(self, figure: Figure) -> None:
+    def test_has_sides_and_metrics_with_unique_names(self, figure: Figure) -> None:
         sides = [each.name for each in figure.sides]
         metrics = [each.name for each in figure.metrics]
 

@@ -1,4 +1,4 @@
-"""The command line: what it refuses, and what its exit codes say."""
+"""The command line: what it refuses, and what its exit codes mean."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ Measure = Callable[..., Result]
 
 
 def came_to(throughput: float, failed: str | None = None) -> Measure:
-    """Stands in for the runner: no cluster, and this result."""
+    """Takes the place of the runner: no cluster, and this result."""
 
     def measure_all(figures: Sequence[Figure], directory: Path, *, full: bool, **_: Any) -> Result:
         directory.mkdir(parents=True)
@@ -63,7 +63,7 @@ def raises(error: BaseException) -> Measure:
 
 
 class Bench:
-    """The command in a repository of its own, which has two figures."""
+    """The command in its own repository, which has two figures."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
@@ -97,14 +97,14 @@ class TestTheExitCode:
         ("measure", "code"),
         [(came_to(60), 0), (came_to(40), 1), (came_to(60, failed="OSError"), 1)],
     )
-    def test_says_whether_a_goal_is_missed_or_a_side_failed(
+    def test_is_1_when_a_goal_is_missed_or_a_side_failed(
         self, bench: Bench, measure: Measure, code: int
     ) -> None:
         bench.comes_to(measure)
 
         assert command.main([]) == code
 
-    def test_and_the_last_line_says_what(
+    def test_is_explained_by_the_last_line(
         self, bench: Bench, capsys: pytest.CaptureFixture[str]
     ) -> None:
         bench.comes_to(came_to(40))
@@ -130,14 +130,14 @@ class TestTheExitCode:
         "arguments",
         [["--only", "relay"], ["--only", "growth"], ["page", "none.json"], ["page", "Makefile"]],
     )
-    def test_of_what_makes_no_sense_is_2_with_one_line(
+    def test_of_wrong_arguments_is_2_with_one_line(
         self, bench: Bench, arguments: list[str], capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert command.main(arguments) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-class TestWhatIsKept:
+class TestFiles:
     def test_of_a_quick_run_are_its_results(self, bench: Bench) -> None:
         command.main([])
 
@@ -145,13 +145,13 @@ class TestWhatIsKept:
         assert name.endswith("-quick.json")
         assert list((bench.root / "docs").iterdir()) == []
 
-    def test_of_a_full_run_is_a_page_as_well(self, bench: Bench) -> None:
+    def test_of_a_full_run_include_the_page(self, bench: Bench) -> None:
         command.main(["--full"])
 
         assert len(bench.results) == 1
         assert "relay-backlog" in (bench.root / "docs" / "benchmarks.md").read_text()
 
-    def test_of_a_run_that_is_stopped_is_what_was_measured_by_then(self, bench: Bench) -> None:
+    def test_of_a_run_that_is_stopped_have_what_was_measured_by_then(self, bench: Bench) -> None:
         bench.comes_to(stopped_after_one)
 
         assert command.main(["--full"]) == 130
@@ -160,14 +160,14 @@ class TestWhatIsKept:
         kept = results.read(bench.root / "benchmarks" / "results" / name)
         assert [each.name for each in kept.figures] == ["relay-backlog"]
 
-    def test_of_single_figures_is_nothing(self, bench: Bench) -> None:
+    def test_of_single_figures_are_not_written(self, bench: Bench) -> None:
         assert command.main(["--only", "relay-backlog"]) == 0
         assert command.main(["--full", "--only", "growth"]) == 0
 
         assert bench.results == []
         assert list((bench.root / "docs").iterdir()) == []
 
-    def test_of_logs_is_what_says_why_something_failed(self, bench: Bench) -> None:
+    def test_of_a_run_that_failed_include_its_logs(self, bench: Bench) -> None:
         command.main([])
         assert bench.left_behind == []
 
@@ -181,7 +181,7 @@ class TestWhatIsKept:
 
 
 class TestOthers:
-    def test_the_list_has_what_is_for_full_runs_too(
+    def test_the_list_has_the_figures_of_full_runs_too(
         self, bench: Bench, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert command.main(["--list"]) == 0
@@ -191,7 +191,7 @@ class TestOthers:
             "growth",
         ]
 
-    def test_the_page_is_drawn_anew_from_a_file(self, bench: Bench) -> None:
+    def test_the_page_is_drawn_again_from_a_file(self, bench: Bench) -> None:
         command.main([])
         (name,) = bench.results
 

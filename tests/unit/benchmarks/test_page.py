@@ -1,4 +1,4 @@
-"""What a run came to is kept whole, and the page is drawn of it alone."""
+"""A run's results are stored completely, and the page is drawn from them alone."""
 
 import json
 from collections.abc import Sequence
@@ -61,13 +61,13 @@ class TestTheFile:
         assert again.figures[0].ours.values("p95") == [3.0, 3.2]
         assert [each.value for each in again.figures[0].verdicts] == [0.8, 81.0, None]
 
-    def test_names_the_day_and_a_quick_run_apart(self, result: Result) -> None:
+    def test_is_named_after_the_day_and_the_kind_of_run(self, result: Result) -> None:
         day = f"{result.measured_at:%Y-%m-%d}"
 
         assert result.file.name == f"{day}.json"
         assert replace(result, full=False).file.name == f"{day}-quick.json"
 
-    def test_says_what_it_ran_on_and_not_whose_it_is(self, result: Result, tmp_path: Path) -> None:
+    def test_describes_the_machine_without_its_name(self, result: Result, tmp_path: Path) -> None:
         results.write(result, tmp_path / "a.json")
         text = (tmp_path / "a.json").read_text()
 
@@ -75,7 +75,7 @@ class TestTheFile:
         assert str(REPOSITORY) not in text
         assert {"Python", "Kafka", "PostgreSQL", "aiokafka"} <= set(result.versions)
 
-    def test_of_something_else_is_refused(self, tmp_path: Path) -> None:
+    def test_with_other_content_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "a.json").write_text("{}")
 
         with pytest.raises(ValueError, match="full"):
@@ -83,7 +83,7 @@ class TestTheFile:
 
 
 class TestThePage:
-    def test_has_each_goal_and_what_it_came_to(self, drawn: str) -> None:
+    def test_has_each_goal_with_its_result(self, drawn: str) -> None:
         rows = [line for line in drawn.splitlines() if line.startswith("| ") and "≥" in line]
 
         assert [row.rsplit(" | ", 2)[1:] for row in rows] == [
@@ -91,16 +91,14 @@ class TestThePage:
             ["81 ± 1 rows/s", "**no** |"],
         ]
 
-    def test_says_what_a_side_does_less_and_who_could_not_be_had(self, drawn: str) -> None:
+    def test_lists_what_a_side_does_less_and_which_side_could_not_run(self, drawn: str) -> None:
         assert "- floor: no dedupe\n" in drawn
-        assert "- Peer 1.0 could not be had: no Java \\| none at all\n" in drawn
+        assert "- Peer 1.0 could not be run here: no Java \\| none at all\n" in drawn
 
-    def test_ends_with_what_was_written_by_hand(self, drawn: str) -> None:
+    def test_ends_with_the_notes(self, drawn: str) -> None:
         assert drawn.endswith(page.NOTES.read_text())
 
-    def test_shows_pictures_that_are_there_and_only_those(
-        self, result: Result, tmp_path: Path
-    ) -> None:
+    def test_shows_the_pictures_of_this_run_only(self, result: Result, tmp_path: Path) -> None:
         page.draw(result, tmp_path)
         (tmp_path / "benchmarks" / "of-old.svg").touch()
 
@@ -119,7 +117,7 @@ class TestThePicture:
 
         assert picture.read_bytes() == first
 
-    def test_has_its_words_as_text_and_a_dark_side(self, drawn: str, tmp_path: Path) -> None:
+    def test_has_its_words_as_text_and_dark_colours(self, drawn: str, tmp_path: Path) -> None:
         svg = (tmp_path / "benchmarks" / "relay-backlog.svg").read_text()
         root = ElementTree.fromstring(svg)  # noqa: S314 - drawn by us
         words = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]

@@ -1,4 +1,4 @@
-"""Sides take turns, and one that fails leaves the others alone."""
+"""Sides run in alternation, and one that fails does not stop the others."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -37,12 +37,12 @@ def full(tmp_path: Path, said: list[str]) -> Bench:
 
 
 def script(**of_sides: Any) -> Script:
-    """All go well, but for those that are named."""
+    """All succeed, except those that are named."""
     return Script(**{OURS: came_to(80, 5), FLOOR: came_to(100, 5), PEER: came_to(20, 5)} | of_sides)
 
 
 class TestRounds:
-    async def test_every_other_one_goes_the_other_way_round(self, quick: Bench) -> None:
+    async def test_alternate_the_order_of_the_sides(self, quick: Bench) -> None:
         sides = script()
 
         await measure(figure(script=sides), quick)
@@ -65,14 +65,14 @@ class TestRounds:
         assert not result.failed
 
 
-class TestASideThatCannotBeHad:
-    async def test_is_told_once_and_is_no_failure(self, full: Bench, said: list[str]) -> None:
+class TestASideThatCannotRunHere:
+    async def test_is_reported_once_and_is_no_failure(self, full: Bench, said: list[str]) -> None:
         sides = script(**{PEER: [Unavailable("no Java")]})
 
         result = await measure(figure(AT_LEAST_HALF, script=sides), full)
 
         assert [line for line in said if "no Java" in line] == [
-            "  Peer 1.0: not to be had here: no Java"
+            "  Peer 1.0: can't run here: no Java"
         ]
         assert sides.ran.count(PEER) == 1
         assert result.sides[2].unavailable == "no Java"
@@ -80,7 +80,7 @@ class TestASideThatCannotBeHad:
 
 
 class TestASideThatFails:
-    async def test_is_told_and_the_others_go_on(self, quick: Bench, said: list[str]) -> None:
+    async def test_is_reported_and_the_others_continue(self, quick: Bench, said: list[str]) -> None:
         sides = script(**{FLOOR: [*came_to(100, 1), OSError("gone")]})
 
         result = await measure(figure(AT_LEAST_HALF, script=sides), quick)
@@ -92,7 +92,7 @@ class TestASideThatFails:
         # Of the one round that had both.
         assert result.verdicts[0].per_round == (0.8,)
 
-    async def test_leaves_behind_where_it_was(self, quick: Bench, tmp_path: Path) -> None:
+    async def test_leaves_a_log_with_the_traceback(self, quick: Bench, tmp_path: Path) -> None:
         await measure(figure(script=script(**{OURS: [OSError("gone")]})), quick)
 
         (log,) = (tmp_path / "logs").iterdir()
@@ -101,7 +101,9 @@ class TestASideThatFails:
     @pytest.mark.parametrize(
         "found", [{}, {"thruput": 1.0}, {"throughput": float("nan")}, {"throughput": float("inf")}]
     )
-    async def test_or_comes_to_no_figure_of_its_own(self, quick: Bench, found: Values) -> None:
+    async def test_is_one_with_unknown_metrics_or_no_numbers(
+        self, quick: Bench, found: Values
+    ) -> None:
         result = await measure(figure(script=script(**{OURS: [found]})), quick)
 
         assert result.failed

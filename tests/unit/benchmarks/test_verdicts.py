@@ -1,4 +1,4 @@
-"""Goals are judged by medians of rounds, and a miss within the spread is told from a real one."""
+"""Goals are judged by medians of rounds; a miss within the spread is no real miss."""
 
 import pytest
 
@@ -20,11 +20,11 @@ def verdict(goal: Goal, rounds: Rounds, *, full: bool = True) -> Verdict:
 
 
 class TestTheSpread:
-    def test_is_half_of_what_lies_between_the_least_and_the_greatest(self) -> None:
+    def test_is_half_of_the_difference_between_greatest_and_least(self) -> None:
         assert spread([3.0, 1.0, 2.0]) == 1.0
 
     @pytest.mark.parametrize("values", [[], [7.0]])
-    def test_of_one_or_none_is_nothing(self, values: list[float]) -> None:
+    def test_of_one_or_none_is_zero(self, values: list[float]) -> None:
         assert spread(values) == 0.0
 
 
@@ -67,12 +67,12 @@ class TestARatio:
 
         assert (found.value, found.outcome, found.fails) == (None, Outcome.NO_RATIO, True)
 
-    def test_of_nothing_is_nought(self) -> None:
+    def test_of_zero_is_zero(self) -> None:
         found = verdict(AGAINST_THE_FLOOR, {OURS: throughputs(0), FLOOR: throughputs(100)})
 
         assert (found.value, found.outcome) == (0.0, Outcome.SHORT)
 
-    def test_of_a_metric_that_a_side_does_not_tell_fails(self) -> None:
+    def test_of_a_metric_that_a_side_does_not_return_fails(self) -> None:
         found = verdict(AGAINST_THE_FLOOR, {OURS: throughputs(60), FLOOR: [{"p95": 1.0}]})
 
         assert (found.outcome, found.fails) == (Outcome.NO_RATIO, True)
@@ -94,7 +94,7 @@ class TestAGoalInItsOwnUnit:
         # One round has no spread: whatever misses, misses by more.
         assert verdict(goal, {OURS: throughputs(60)}).outcome is outcome
 
-    def test_may_be_of_nothing_at_all(self) -> None:
+    def test_may_be_zero(self) -> None:
         found = verdict(Goal("throughput", at_most=1), {OURS: throughputs(0, 0)})
 
         assert (found.value, found.outcome) == (0.0, Outcome.MET)

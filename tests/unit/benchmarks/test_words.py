@@ -1,4 +1,4 @@
-"""How verdicts read, on the last line of a run above all."""
+"""How verdicts are written, above all on the last line of a run."""
 
 import pytest
 
@@ -29,7 +29,7 @@ class TestTheLastLine:
 
         assert last_line([found]) == "relay-backlog 0.81 of floor (goal ≥ 0.7) ok"
 
-    def test_says_what_is_short_what_is_missing_and_what_failed(self) -> None:
+    def test_names_goals_that_are_missed_or_not_measured_and_failures(self) -> None:
         found = result(
             [Goal("p95", at_most=60), Goal("throughput", at_least=2, against=PEER)],
             {OURS: [{"throughput": 81.0, "p95": 61.0}]},
@@ -41,7 +41,7 @@ class TestTheLastLine:
             " not measured: relay-backlog throughput of Peer 1.0"
         )
 
-    def test_of_no_goals_says_so(self) -> None:
+    def test_without_goals_says_so(self) -> None:
         assert last_line([]) == "no figure has a goal"
 
 
@@ -58,14 +58,14 @@ class TestTheLastLine:
         (-1.5, "-1.50"),
     ],
 )
-def test_a_number_has_three_digits_or_so(value: float, read: str) -> None:
+def test_a_number_has_about_three_digits(value: float, read: str) -> None:
     assert number(value) == read
 
 
 @pytest.mark.parametrize(
     ("values", "read"), [([], ""), ([3.0], "3"), ([3.0, 1.0, 2.5], "2.50 (1 to 3)")]
 )
-def test_a_cell_has_the_median_and_between_what_it_was(values: list[float], read: str) -> None:
+def test_a_cell_has_the_median_the_least_and_the_greatest(values: list[float], read: str) -> None:
     side = SideResult(OURS, KINDS[OURS], "", [{"p95": each} for each in values])
 
     assert cell(side, "p95") == read
