@@ -17,7 +17,7 @@ help: ## list the targets
 
 # --- run it -----------------------------------------------------------------------------------
 
-demo: $(VENV)/product ## start everything, sign someone up and watch the event's journey
+demo: $(VENV)/product ## start everything, sign someone up and show the event's journey
 	@$(RUN) local_cluster demo
 
 up: $(VENV)/product ## start Kafka, PostgreSQL and the services
@@ -29,10 +29,10 @@ down: $(VENV)/product ## stop them; the data stays
 status: $(VENV)/product ## show each process, each consumer's lag, each outbox's depth
 	@$(RUN) local_cluster status
 
-logs: $(VENV)/product ## show what the processes say (make logs PROCESS=users)
+logs: $(VENV)/product ## show the logs of the processes (make logs PROCESS=users)
 	@$(RUN) local_cluster logs $(PROCESS)
 
-verify: $(VENV)/product ## check that nothing is lost, in the databases and on the topics
+verify: $(VENV)/product ## check in the databases and on the topics that nothing is lost
 	@$(RUN) local_cluster verify
 
 clean: $(VENV)/product ## stop everything and remove its data
@@ -43,7 +43,7 @@ clean: $(VENV)/product ## stop everything and remove its data
 test: $(VENV)/development check ## run every check and every test, from unit to e2e
 	$(PYTEST) tests/unit tests/contract tests/integration tests/e2e
 
-test-unit: $(VENV)/development ## run the tests that need nothing: seconds
+test-unit: $(VENV)/development ## run the tests that need no database and no Kafka: seconds
 	$(PYTEST) tests/unit
 
 test-contract: $(VENV)/development ## check schemas, examples and compatibility: seconds
@@ -55,16 +55,16 @@ test-integration: $(VENV)/development ## run the tests on real PostgreSQL and Ka
 test-e2e: $(VENV)/development ## run the tests on all processes together
 	$(PYTEST) tests/e2e
 
-faults: $(VENV)/development ## make every fault there is, and see that nothing is lost: half an hour
+faults: $(VENV)/development ## run every fault and check that nothing is lost: half an hour
 	FAULTS_OUTAGE_S=120 $(RUN) pytest tests/faults
 
-faults-ci: $(VENV)/development ## kill at every failpoint, then three minutes at random: ten minutes
+faults-ci: $(VENV)/development ## kill at every failpoint, then random faults for three minutes: ten minutes
 	$(RUN) pytest tests/faults/test_crash_matrix.py tests/faults/test_random.py
 
-soak: $(VENV)/development ## make faults at random, with a report (make soak MINUTES=60 SEED=1)
+soak: $(VENV)/development ## run random faults, with a report (make soak MINUTES=60 SEED=1)
 	$(RUN) tests.faults.random_run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-prove: $(VENV)/development ## take each guard away in turn and see its tests go red: ten minutes (GUARD=... for one)
+prove: $(VENV)/development ## remove each guard in turn and check that its tests fail: ten minutes (GUARD=... for one)
 	$(RUN) tests.prove $(if $(GUARD),--only $(GUARD))
 
 check: $(VENV)/development ## lint, types, import rules, generated files
@@ -76,10 +76,10 @@ check: $(VENV)/development ## lint, types, import rules, generated files
 
 # --- measure it -------------------------------------------------------------------------------
 
-bench: $(VENV)/development ## measure the speed beside its floor: ten minutes (ONLY=... for one)
+bench: $(VENV)/development ## measure the speed beside bare programs: ten minutes (ONLY=... for one)
 	@$(RUN) benchmarks $(if $(ONLY),--only $(ONLY))
 
-bench-full: $(VENV)/development ## larger, beside peers too, and draw docs/benchmarks.md: an hour and a quarter
+bench-full: $(VENV)/development ## measure more, beside peers too, and draw docs/benchmarks.md: an hour and a quarter
 	@$(RUN) benchmarks --full $(if $(ONLY),--only $(ONLY))
 
 # --- keep it ----------------------------------------------------------------------------------
@@ -88,13 +88,13 @@ format: $(VENV)/development ## format the code
 	$(RUN) ruff check --fix
 	$(RUN) ruff format
 
-contracts: $(VENV)/development ## write schemas, examples and AsyncAPI anew
+contracts: $(VENV)/development ## write schemas, examples and the AsyncAPI document
 	$(RUN) contracts generate
 
-docs: $(VENV)/development ## write docs/settings.md anew
+docs: $(VENV)/development ## write docs/settings.md
 	$(RUN) docs.settings_table
 
-lock: $(VENV)/development ## pin the whole environment anew, after a change of pyproject.toml
+lock: $(VENV)/development ## pin the whole environment again, after a change of pyproject.toml
 	$(VENV)/bin/pip install --quiet uv
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    pyproject.toml --extra cluster --output-file requirements.txt
