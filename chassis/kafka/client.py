@@ -1,4 +1,4 @@
-"""How every client connects to Kafka, and how one is started so that it can be given up."""
+"""Connects clients to Kafka, and closes each one whatever happens while it starts."""
 
 import asyncio
 import ssl
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class KafkaSecurity:
-    """How a client proves who it is and knows whom it talks to."""
+    """How a client authenticates itself, and how it verifies the brokers."""
 
     protocol: str = "PLAINTEXT"
     sasl_mechanism: str = "PLAIN"
@@ -102,7 +102,7 @@ async def admin_client(
     """Open an administrative client.
 
     :raises KafkaError: no broker answers
-    :raises TimeoutError: none answered in time
+    :raises TimeoutError: no broker answers in time
     """
     client = await _open_admin_client(bootstrap, security)
     try:
@@ -124,9 +124,9 @@ async def _open_admin_client(bootstrap: str, security: KafkaSecurity) -> AIOKafk
 
 
 class LastingAdminClient:
-    """An administrative client for as long as it works; after a failure another is opened.
+    """One administrative client for many requests; after a failed one it is opened again.
 
-    aiokafka forgets the bootstrap addresses after its first look at the cluster, so a client whose
+    After its start aiokafka does not use the bootstrap addresses any more, so a client whose
     brokers have all moved never recovers.
     """
 
@@ -136,17 +136,17 @@ class LastingAdminClient:
         self._client: AIOKafkaAdminClient | None = None
         self._in_use = asyncio.Lock()
 
-    async def ask(self, question: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
-        """Return what the question brings; of several at once, one after the other.
+    async def ask(self, request: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+        """Return the result of a request; several at once are carried out one after the other.
 
-        :raises Exception: whatever the question raised; the next one is asked by a new client
+        :raises Exception: the request's own; the next request opens the client again
         """
         async with self._in_use:
             try:
                 with translate_foreign_cancellation():
                     if self._client is None:
                         self._client = await _open_admin_client(self._bootstrap, self._security)
-                    return await question(self._client)
+                    return await request(self._client)
             except BaseException:
                 await self.close()
                 raise
@@ -159,12 +159,13 @@ class LastingAdminClient:
 
 @contextmanager
 def translate_foreign_cancellation() -> Generator[None, None, None]:
-    """Let a cancellation out only where this task is being cancelled.
+    """Turn a cancellation that is not this task's own into an error.
 
-    aiokafka cancels futures and tasks of its own, when a broker dies or a client is closed as
-    soon as it was opened, and lets that out: it would end the caller without an error.
+    aiokafka cancels its own futures and tasks when a broker dies, or when a client is closed soon
+    after it was opened. It lets that ``CancelledError`` out, which would end the caller without an
+    error.
 
-    :raises KafkaConnectionError: aiokafka cancelled something of its own
+    :raises KafkaConnectionError: aiokafka cancelled one of its own futures or tasks
     """
     try:
         yield
