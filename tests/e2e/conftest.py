@@ -12,19 +12,19 @@ from tests.e2e.people import Operator
 
 @pytest.fixture(scope="session")
 def cluster(run_directory: Path) -> Iterator[RunningCluster]:
-    """Every process, on free ports; tests make their own people and look at those only."""
+    """Every process, on free ports; each test signs up its own people and looks only at those."""
     with running_cluster(run_directory / "e2e") as running:
         yield running
 
 
 @pytest.fixture
 async def gateway(cluster: RunningCluster) -> AsyncIterator[httpx.AsyncClient]:
-    """A client at the one door."""
+    """A client of the gateway."""
     async with httpx.AsyncClient(base_url=cluster.gateway_url, timeout=15) as client:
         yield client
 
 
 @pytest.fixture
 async def operator(cluster: RunningCluster, gateway: httpx.AsyncClient) -> Operator:
-    """The operator that `up` made, signed in."""
+    """The operator of the cluster, signed in."""
     return await Operator.signed_in(gateway, cluster.operator, cluster.operator_password)

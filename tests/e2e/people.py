@@ -1,4 +1,4 @@
-"""Those who use the system, and what they can see of it."""
+"""The clients of the system: people who sign up, and the operator."""
 
 import asyncio
 import secrets
@@ -19,16 +19,16 @@ WITHIN_S = 60.0
 SERVICES = ("users", "accounts", "audit", "notification", "gateway")
 
 
-async def eventually(
-    ask: Callable[[], Awaitable[T]],
+async def poll(
+    request: Callable[[], Awaitable[T]],
     holds: Callable[[T], bool] = bool,
     *,
     within_s: float = WITHIN_S,
 ) -> T:
-    """Ask until the answer is as it should be; fail with the last one when time is over."""
+    """Repeat a request until its answer holds, and return that answer."""
     deadline = time.monotonic() + within_s
     while True:
-        answer = await ask()
+        answer = await request()
         if holds(answer):
             return answer
         assert time.monotonic() < deadline, f"after {within_s:g} s still: {answer!r}"
@@ -74,7 +74,7 @@ async def token_of(gateway: httpx.AsyncClient, username: str, password: str) -> 
 
 
 async def everyone_is_ready(cluster: RunningCluster) -> bool:
-    """Whether every service answers, and can do its work."""
+    """Whether every service is ready."""
     async with httpx.AsyncClient(timeout=5) as client:
         for name in SERVICES:
             try:
@@ -87,7 +87,7 @@ async def everyone_is_ready(cluster: RunningCluster) -> bool:
 
 
 async def slack_messages(cluster: RunningCluster, username: str) -> list[Json]:
-    """What Slack was told of someone."""
+    """The messages in Slack about someone."""
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"{cluster.url('slack-stand-in')}/messages")
     messages: list[Json] = answer.json()["messages"]

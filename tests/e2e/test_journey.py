@@ -7,11 +7,11 @@ from uuid import uuid4
 import httpx
 
 from local_cluster.testing import RunningCluster
-from tests.e2e.people import Operator, Person, a_name, eventually, slack_messages
+from tests.e2e.people import Operator, Person, a_name, poll, slack_messages
 
 
 class TestTheJourneyOfASignUp:
-    async def test_one_command_has_all_its_effects_on_one_trail(
+    async def test_one_command_has_all_its_effects_under_one_correlation_id(
         self, cluster: RunningCluster, gateway: httpx.AsyncClient, operator: Operator
     ) -> None:
         person, correlation_id = Person(gateway), f"test-{uuid4()}"
@@ -21,32 +21,30 @@ class TestTheJourneyOfASignUp:
         assert answer.status_code == 201
         assert answer.headers["location"] == f"/users/{person.id}"
         assert answer.headers["x-correlation-id"] == correlation_id
-        account = await eventually(lambda: operator.account_of(person))
+        account = await poll(lambda: operator.account_of(person))
         assert account is not None
         assert (account["balance"], account["currency"]) == (0, "USD")
         assert [each["description"] for each in account["transactions"]] == ["Initial"]
-        mine = await person.sign_in()
+        headers = await person.sign_in()
 
         async def tasks() -> list[dict[str, Any]]:
-            page = (await gateway.get("/users/me/tasks", headers=mine)).json()
+            page = (await gateway.get("/users/me/tasks", headers=headers)).json()
             found: list[dict[str, Any]] = page["tasks"]
             return found
 
-        assert {
-            each["name"] for each in await eventually(tasks, lambda found: len(found) == 2)
-        } == {
+        assert {each["name"] for each in await poll(tasks, lambda found: len(found) == 2)} == {
             "Create your GitHub account",
             "Review the project documentation",
         }
-        records = await eventually(lambda: operator.audit_records_of(person))
+        records = await poll(lambda: operator.audit_records_of(person))
         assert [each["type"] for each in records] == ["users.user-signed-up.v1"]
         assert records[0]["correlation_id"] == correlation_id
-        messages = await eventually(lambda: slack_messages(cluster, person.username))
+        messages = await poll(lambda: slack_messages(cluster, person.username))
         assert len(messages) == 1
         (delivery,) = await operator.deliveries_of(records[0]["event_id"])
         assert (delivery["address"], delivery["correlation_id"]) == ("growth", correlation_id)
 
-    async def test_everything_that_followed_is_found_by_its_correlation_id(
+    async def test_all_its_events_are_found_by_its_correlation_id(
         self, gateway: httpx.AsyncClient, operator: Operator
     ) -> None:
         person, correlation_id = Person(gateway), f"test-{uuid4()}"
@@ -56,7 +54,7 @@ class TestTheJourneyOfASignUp:
             page = await operator.get("/audit/events", correlation_id=correlation_id)
             return sorted(each["type"] for each in page["events"])
 
-        assert await eventually(types, lambda found: len(found) == 4) == [
+        assert await poll(types, lambda found: len(found) == 4) == [
             "accounts.account-opened.v1",
             "users.task-created.v1",
             "users.task-created.v1",
@@ -78,10 +76,10 @@ class TestTheJourneyOfASignUp:
         assert again.json() == first.json()
         assert again.headers["location"] == first.headers["location"]
         assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
-        records = await eventually(lambda: operator.audit_records_of(person))
+        records = await poll(lambda: operator.audit_records_of(person))
         assert len(records) == 1
 
-    async def test_of_two_who_want_one_name_at_once_one_gets_it(
+    async def test_a_name_that_two_people_ask_for_at_once_goes_to_one(
         self, gateway: httpx.AsyncClient
     ) -> None:
         name = a_name()
@@ -97,7 +95,7 @@ class TestTheJourneyOfASignUp:
     async def test_every_broken_field_is_named_in_one_answer(
         self, gateway: httpx.AsyncClient
     ) -> None:
-        broken = {"username": "x", "email": "nobody", "password": "short", "alias": "no spaces"}
+        broken = {"username": "x", "email": "no-address", "password": "short", "alias": "no spaces"}
 
         answer = await gateway.post("/users", json=broken)
 
@@ -105,17 +103,17 @@ class TestTheJourneyOfASignUp:
         problem = answer.json()
         assert {each["field"].rpartition("/")[2] for each in problem["errors"]} == set(broken)
         assert problem["correlation_id"] == answer.headers["x-correlation-id"]
-        assert "nobody" not in answer.text
+        assert "no-address" not in answer.text
 
 
 class TestWhoMaySeeWhat:
-    async def test_an_account_is_seen_by_its_owner_and_by_nobody_else(
+    async def test_an_account_is_seen_by_its_owner_and_by_no_other_user(
         self, gateway: httpx.AsyncClient, operator: Operator
     ) -> None:
         owner, stranger = Person(gateway), Person(gateway)
         await owner.sign_up()
         await stranger.sign_up()
-        account = await eventually(lambda: operator.account_of(owner))
+        account = await poll(lambda: operator.account_of(owner))
         assert account is not None
         path = f"/accounts/{account['id']}"
 
@@ -127,16 +125,14 @@ class TestWhoMaySeeWhat:
 
         assert [each.status_code for each in answers] == [200, 404, 401]
 
-    async def test_what_operators_see_is_closed_to_everybody_else(
-        self, gateway: httpx.AsyncClient
-    ) -> None:
+    async def test_what_operators_see_is_closed_to_users(self, gateway: httpx.AsyncClient) -> None:
         person = Person(gateway)
         await person.sign_up()
-        mine = await person.sign_in()
+        headers = await person.sign_in()
 
         for path in ("/audit/events", "/notifications/deliveries"):
             assert (await gateway.get(path)).status_code == 401
-            answer = await gateway.get(path, headers=mine)
+            answer = await gateway.get(path, headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (403, "operators-only")
 
 

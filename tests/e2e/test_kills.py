@@ -1,4 +1,4 @@
-"""Processes die at any moment; what was answered with 201 has all its effects, each once."""
+"""Processes are killed at any moment; a sign-up answered with 201 has each effect once."""
 
 import asyncio
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from tests.e2e.people import (
     SERVICES,
     Operator,
     Person,
-    eventually,
     everyone_is_ready,
+    poll,
     slack_messages,
 )
 
@@ -22,42 +22,42 @@ VICTIMS = (*SERVICES, "kafka", "postgres")
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[RunningCluster]:
-    """A cluster of this test alone: nobody else should have to bear it."""
+    """A cluster for this test only, because its processes are killed."""
     with running_cluster(tmp_path / "kills") as running:
         yield running
 
 
 async def sign_up_until_answered(gateway: httpx.AsyncClient) -> Person:
-    """Do as a good client does: send the command with one key until it is answered."""
+    """Send the command under one key until it is answered, as a good client does."""
     person = Person(gateway)
 
-    async def answer() -> int:
+    async def status() -> int:
         try:
             return (await person.sign_up(**{"Idempotency-Key": person.username})).status_code
         except httpx.TransportError:
             return 0
 
-    await eventually(answer, lambda status: status == httpx.codes.CREATED)
+    await poll(status, lambda status: status == httpx.codes.CREATED)
     return person
 
 
 async def assert_whole_and_once(
     cluster: RunningCluster, operator: Operator, person: Person
 ) -> None:
-    """Every effect of someone's sign-up is there, and there is one of each."""
-    account = await eventually(lambda: operator.account_of(person))
+    """Assert that every effect of someone's sign-up is there once."""
+    account = await poll(lambda: operator.account_of(person))
     assert account is not None
     assert len(account["transactions"]) == 1
-    mine = await person.sign_in()
+    headers = await person.sign_in()
 
     async def tasks() -> int:
-        page = await person.gateway.get("/users/me/tasks", headers=mine)
+        page = await person.gateway.get("/users/me/tasks", headers=headers)
         return len(page.json()["tasks"])
 
-    assert await eventually(tasks) == 2
-    (record,) = await eventually(lambda: operator.audit_records_of(person))
+    assert await poll(tasks) == 2
+    (record,) = await poll(lambda: operator.audit_records_of(person))
     assert (record["sequence"], record["verdict"]) == (1, "next")
-    assert len(await eventually(lambda: slack_messages(cluster, person.username))) == 1
+    assert len(await poll(lambda: slack_messages(cluster, person.username))) == 1
 
 
 @pytest.mark.timeout(240)
@@ -72,7 +72,7 @@ class TestKillingEachProcessInTurn:
                 await asyncio.to_thread(cluster.kill, victim)
                 people += await asyncio.gather(*signing_up)
 
-            await eventually(lambda: everyone_is_ready(cluster))
+            await poll(lambda: everyone_is_ready(cluster))
             operator = await Operator.signed_in(
                 gateway, cluster.operator, cluster.operator_password
             )

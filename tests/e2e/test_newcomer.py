@@ -1,4 +1,4 @@
-"""What somebody does who has just cloned this: the commands of the README, one after the other."""
+"""The first hour after cloning the repository: the commands of the README, one after the other."""
 
 import json
 import os
@@ -30,7 +30,7 @@ STEPS = (
 
 
 class Shell:
-    """Runs the commands as make does, in a place and on ports of their own."""
+    """Runs the commands as make does, in a directory and on ports of its own."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -41,7 +41,7 @@ class Shell:
         }
 
     def run(self, *arguments: str, within_s: float = 150) -> str:
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-m", "local_cluster", *arguments],
             cwd=REPOSITORY,
             env=self._environment,
@@ -50,8 +50,8 @@ class Shell:
             timeout=within_s,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        return completed.stdout
 
     def processes(self) -> list[psutil.Process]:
         return [each for group in find_leftovers(self.directory).values() for each in group]
@@ -74,7 +74,7 @@ def kill_everything(shell: Shell) -> None:
 
 @pytest.mark.timeout(400)
 def test_the_first_hour(shell: Shell) -> None:
-    """One story, told in one test: each chapter rests on the one before."""
+    """One test for all steps, because each depends on the one before."""
     # The demo starts everything and shows the whole journey.
     first = shell.run("demo")
     assert all(step in first for step in STEPS), first
@@ -85,12 +85,12 @@ def test_the_first_hour(shell: Shell) -> None:
     assert all(step in again for step in STEPS), again
     assert started <= {process.pid for process in shell.processes()}
 
-    # Everything dies at once, the supervisor too; the next demo takes care of what is left.
+    # Everything is killed at once, the supervisor too; the next demo repairs what is left.
     kill_everything(shell)
     after = shell.run("demo")
     assert all(step in after for step in STEPS), after
 
-    # Kafka's own console consumer reads what the services say, and it is as the schemas say.
+    # Kafka's own console consumer reads the services' events, and they follow their schemas.
     printed = shell.run(
         "kafka-console-consumer",
         *("--topic", "users.user", "--from-beginning", "--max-messages", "3"),
@@ -98,12 +98,12 @@ def test_the_first_hour(shell: Shell) -> None:
     )
     for line in printed.splitlines():
         assert_well_formed(line)
-    assert len(printed.splitlines()) == 3, "all three sign-ups are there, those before the kill too"
+    assert len(printed.splitlines()) == 3, "all sign-ups are there, also those before the kill"
 
-    # Nothing was lost, not by the kill either.
-    said = shell.run("verify")
-    assert "nothing is lost" in said
-    assert "\x1b" not in said, "colours are for a terminal"
+    # Nothing is lost, although everything was killed.
+    output = shell.run("verify")
+    assert "nothing is lost" in output
+    assert "\x1b" not in output, "colours are for a terminal"
     assert json.loads(shell.run("verify", "--json"))["holds"] is True
 
     status = json.loads(shell.run("status", "--json"))

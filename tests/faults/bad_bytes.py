@@ -1,4 +1,4 @@
-"""What no producer of ours would publish: by hand, each with what is to become of it."""
+"""Records that no producer of ours publishes, each with its expected outcome."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -25,10 +25,11 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class BadRecord:
-    """A record, and what becomes of it.
+    """A record, and its expected outcome.
 
-    :param subscribed: with those who want the topic's first type: a reason to park it, or none
-    :param audited: audit's verdict; that it is no event; or that it is there already
+    :param subscribed: at subscribers of the topic's first type: a reason to park it, or another
+        outcome
+    :param audited: audit's verdict, ``NO_EVENT``, or ``REPEATED``
     """
 
     key: bytes | None
@@ -39,7 +40,7 @@ class BadRecord:
 
 
 def event(topic: Topic, subject: UUID, sequence: int = 1) -> Json:
-    """Return an event of the topic's first type, as it is on the wire."""
+    """Return the attributes of an event of the topic's first type."""
     attributes: Json = json.loads(EXAMPLES[topic.events[0].event_type].payload)
     attributes |= {
         "id": str(new_id()),
@@ -52,11 +53,11 @@ def event(topic: Topic, subject: UUID, sequence: int = 1) -> Json:
 
 
 def headers_of(attributes: Json) -> Headers:
-    """Return the headers that belong on an event."""
-    said = {"content-type": CONTENT_TYPE} | {
+    """Return the headers that belong to an event."""
+    headers = {"content-type": CONTENT_TYPE} | {
         name: str(attributes[name]) for name in ("type", "id", "subject", "sequence")
     }
-    return [(name, value.encode()) for name, value in said.items()]
+    return [(name, value.encode()) for name, value in headers.items()]
 
 
 def record(
@@ -66,7 +67,7 @@ def record(
     audited: str = NO_EVENT,
     headers: Headers | None = None,
 ) -> BadRecord:
-    """Return the record of an event; its headers are its own if no others are given."""
+    """Return the record of an event, with its own headers if no others are given."""
     return BadRecord(
         str(attributes["subject"]).encode(),
         json.dumps(attributes).encode(),
@@ -76,7 +77,7 @@ def record(
     )
 
 
-def _unlike_any(topic: Topic) -> list[BadRecord]:
+def _not_events(topic: Topic) -> list[BadRecord]:
     def raw(key: bytes | None, value: bytes | None, headers: Headers) -> BadRecord:
         return BadRecord(key, value, headers, NOT_UNDERSTOOD, NO_EVENT)
 
@@ -98,7 +99,7 @@ def _unlike_any(topic: Topic) -> list[BadRecord]:
 
 
 def _broken(topic: Topic) -> list[BadRecord]:
-    """Events of which one thing is wrong, each of a subject of its own."""
+    """Events with one wrong attribute, each with its own subject."""
     good: Callable[[], Json] = lambda: event(topic, uuid4())  # noqa: E731
     wrong_data: Json = {"user_id": 5, "task_id": [], "account_id": {}, "username": None}
     wrong: list[Json] = [
@@ -119,7 +120,7 @@ def _broken(topic: Topic) -> list[BadRecord]:
         *(record(each) for each in wrong if each["type"] and len(str(each["sequence"])) == 10),
         # The headers of one event on another.
         record(good(), headers=headers_of(good())),
-        # Audit keeps whatever the envelope holds: what the data have to be, it does not ask.
+        # Audit keeps every valid envelope and does not check its data.
         record(good() | {"data": wrong_data}, audited="next"),
         record(good() | {"data": {}}, audited="next"),
         record(good() | {"data": event(topic, uuid4())["data"] | {"username": "x" * 900_000}},
@@ -138,14 +139,14 @@ def _unknown(topic: Topic) -> list[BadRecord]:
             (f"{family}.v2", NOT_UNDERSTOOD),
             (f"{family}.v999999999999", NOT_UNDERSTOOD),
             (f"{family}-twice.v1", PASSED),
-            ("somebody.else-did-that.v1", PASSED),
+            ("another.thing-happened.v1", PASSED),
             ("x", PASSED),
         )
     ]
 
 
 def _out_of_order(topic: Topic) -> list[BadRecord]:
-    other = {"type": "somebody.else-did-that.v1"}
+    other = {"type": "another.thing-happened.v1"}
     twice = record(event(topic, uuid4()), subscribed=HANDLED, audited="next")
     late, jumping, forked = uuid4(), uuid4(), uuid4()
     return [
@@ -163,13 +164,13 @@ def _out_of_order(topic: Topic) -> list[BadRecord]:
         # One number, two events.
         record(event(topic, forked, 1), subscribed=HANDLED, audited="next"),
         record(event(topic, forked, 1), subscribed=FORKED, audited="forked"),
-        # Behind what is parked an event waits; one that nobody wants does not.
+        # A later event waits behind the parked one, but not if no subscriber wants its type.
         record(event(topic, forked, 2) | other, subscribed=PASSED, audited="next"),
-        # Without a key it comes to any partition, and is an event all the same.
+        # Without a key it may be in any partition, but it is a valid event.
         replace(record(event(topic, uuid4()), subscribed=HANDLED, audited="next"), key=None),
     ]
 
 
 def bad_records(topic: Topic) -> Sequence[BadRecord]:
     """Return one of each kind, in the order in which they are to be published."""
-    return [*_unlike_any(topic), *_broken(topic), *_unknown(topic), *_out_of_order(topic)]
+    return [*_not_events(topic), *_broken(topic), *_unknown(topic), *_out_of_order(topic)]

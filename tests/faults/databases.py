@@ -1,4 +1,4 @@
-"""What tests ask of PostgreSQL beside the services, and what they do to it."""
+"""Queries and changes that tests make in the services' databases."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,28 +10,28 @@ import asyncpg
 from tests.faults.harness import System
 
 
-async def ask(system: System, service: str, query: str, *parameters: Any) -> list[asyncpg.Record]:
+async def rows(system: System, service: str, query: str, *parameters: Any) -> list[asyncpg.Record]:
     """Return the rows of a query in a service's database."""
     async with _connected(system.cluster.postgres_url(service)) as connection:
-        rows: list[asyncpg.Record] = await connection.fetch(query, *parameters)
-        return rows
+        found: list[asyncpg.Record] = await connection.fetch(query, *parameters)
+        return found
 
 
-async def run(system: System, service: str, statements: str) -> None:
-    """Do something in a service's database, as the service itself may."""
+async def execute(system: System, service: str, statements: str) -> None:
+    """Run statements in a service's database, with the service's login."""
     async with _connected(system.cluster.postgres_url(service)) as connection:
         await connection.execute(statements)
 
 
 @asynccontextmanager
 async def superuser(system: System) -> AsyncIterator["asyncpg.Connection"]:
-    """Have a connection that may do everything, in a database of nobody's."""
+    """Yield a superuser's connection, to a database of no service."""
     async with _connected(system.cluster.superuser_url) as connection:
         yield connection
 
 
 async def copy_database(system: System, service: str) -> None:
-    """Keep a copy of a service's database as it is now; the service is stopped for it."""
+    """Copy a service's database; the service is stopped meanwhile."""
     await asyncio.to_thread(system.cluster.stop, service)
     async with superuser(system) as connection:
         await connection.execute(f"CREATE DATABASE {service}_copy TEMPLATE {service}")
@@ -39,7 +39,7 @@ async def copy_database(system: System, service: str) -> None:
 
 
 async def restore_database(system: System, service: str) -> None:
-    """Have the service go on with the copy; what it did since then is gone."""
+    """Replace a service's database by its copy; what came later is lost."""
     await asyncio.to_thread(system.cluster.stop, service)
     async with superuser(system) as connection:
         await connection.execute(f"DROP DATABASE {service} WITH (FORCE)")

@@ -1,4 +1,4 @@
-"""The whole system where faults are made: started for it, armed, and looked at afterwards."""
+"""The whole system for fault tests: started, with failpoints, and verified afterwards."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from typing import Final
 import asyncpg
 
 from local_cluster.testing import RunningCluster, running_cluster
-from tests.e2e.people import SERVICES, eventually, everyone_is_ready
+from tests.e2e.people import SERVICES, everyone_is_ready, poll
 from tests.faults.workload import Workload
 from verification.addresses import SERVICES as WITH_DATABASE
 from verification.addresses import Addresses, CannotVerify
@@ -20,7 +20,7 @@ from verification.verify import verify
 OUTAGE_VARIABLE: Final = "FAULTS_OUTAGE_S"
 SHORT_OUTAGE_S: Final = 20.0
 
-# A password costs next to nothing, and a delivery whose worker died is taken up after 6 s.
+# Cheap password hashing, and a delivery whose worker died is claimed again after 6 s.
 _SETTINGS: Final = {
     "USERS_ARGON2_MEMORY_KIB": "8",
     "USERS_ARGON2_PASSES": "1",
@@ -32,17 +32,17 @@ _SETTINGS: Final = {
 
 
 class Failpoints:
-    """What is armed in the processes of a system; see ``chassis/failpoints.py``."""
+    """The failpoints of a system's processes; see ``chassis/failpoints.py``."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir(parents=True)
 
     def arm(self, name: str, action: str, *, service: str = "") -> None:
-        """Arm a point, in any process or in those of one service; it was not hit then."""
+        """Arm a point in all processes, or in those of one service; it counts as not hit."""
         file = self._file(name, service)
         self._hit(file).unlink(missing_ok=True)
-        # Whoever comes by reads all of it or nothing.
+        # Renamed, so that a process reads all of it or nothing.
         written = self.directory / ".arming"
         written.write_text(action)
         written.rename(file)
@@ -51,7 +51,7 @@ class Failpoints:
         return self._hit(self._file(name, service)).exists()
 
     def disarm(self) -> None:
-        """Forget all that was armed, and all that was hit."""
+        """Disarm every point, and forget which were hit."""
         for file in self.directory.iterdir():
             file.unlink(missing_ok=True)
 
@@ -63,7 +63,7 @@ class Failpoints:
 
 
 class System:
-    """All processes, the points armed in them, and what clients were promised."""
+    """All processes, their failpoints, and the clients with the answers that they got."""
 
     services: Final = SERVICES
 
@@ -71,12 +71,12 @@ class System:
         self.cluster = cluster
         self.failpoints = failpoints
         self.workload = workload
-        #: Subjects that a test publishes events of by itself.
+        #: Subjects of events that a test published itself.
         self.made_up: set[str] = set()
 
     @property
     def addresses(self) -> Addresses:
-        """Where the invariants are looked for."""
+        """The addresses that the verification reads."""
         return Addresses(
             databases={each: self.cluster.postgres_url(each) for each in WITH_DATABASE},
             kafka_bootstrap=self.cluster.kafka_bootstrap,
@@ -85,16 +85,16 @@ class System:
 
     @property
     def logs(self) -> Path:
-        """Where every process writes what it has to say."""
+        """The directory of all processes' logs."""
         return self.cluster.directory / "logs"
 
     async def verified(self, *, within_s: float = 120.0) -> Report:
-        """Wait until everybody is back and all is quiet, and return what was found then.
+        """Wait until every service is ready and the system is at rest, and verify it.
 
         :raises CannotVerify: it does not come to rest
         """
         deadline = time.monotonic() + within_s
-        await eventually(lambda: everyone_is_ready(self.cluster), within_s=within_s)
+        await poll(lambda: everyone_is_ready(self.cluster), within_s=within_s)
         expected = Expected(
             users=frozenset(self.workload.promised), made_up=frozenset(self.made_up)
         )
@@ -107,7 +107,7 @@ class System:
                     raise
 
     async def wrong_answers(self) -> list[str]:
-        """Return what clients were told and is not so."""
+        """Return the answers to clients that do not agree with the database."""
         connection = await asyncpg.connect(self.cluster.postgres_url("users"))
         try:
             rows = await connection.fetch("SELECT id, username FROM users WHERE roles = ''")
@@ -118,7 +118,7 @@ class System:
         )
 
     async def assert_nothing_is_lost(self, *, within_s: float = 120.0) -> Report:
-        """Wait for quiet, and hold every invariant against what is there."""
+        """Wait until the system is at rest, and assert that every invariant holds."""
         report = await self.verified(within_s=within_s)
         assert report.holds, f"{report.broken()}\nlogs: {self.logs}"
         wrong = await self.wrong_answers()
@@ -128,7 +128,7 @@ class System:
 
 @contextmanager
 def running_system(directory: Path, *, seed: int = 0) -> Iterator[System]:
-    """Have the whole system up in ``directory``, with failpoints that can be reached."""
+    """Run the whole system in ``directory``, with failpoints."""
     failpoints = Failpoints(directory / "failpoints")
     with (
         _environment(_SETTINGS | {"FAILPOINTS": str(failpoints.directory)}),

@@ -1,15 +1,15 @@
-"""What a test measured against its bound: pytest shows it of failed tests, and of all with -rP."""
+"""Prints measurements and bounds: pytest shows those of failed tests, with -rP of all."""
 
 import statistics
 from collections.abc import Sequence
 
 
-def report(
+def print_measured(
     what: str, measured: Sequence[float], *, bound: float | None = None, unit: str = "s"
 ) -> None:
-    """Say how what was measured is spread, and how much it may be."""
-    middle, most = statistics.median(measured), max(measured)
-    print(  # noqa: T201 - for those who run it
-        f"{what}: median {middle:.2f} {unit}, most {most:.2f} {unit} of {len(measured)}"
+    """Print the median and the maximum of a measurement, and its bound."""
+    median, most = statistics.median(measured), max(measured)
+    print(  # noqa: T201 - for the reader of the test run
+        f"{what}: median {median:.2f} {unit}, most {most:.2f} {unit} of {len(measured)}"
         + ("" if bound is None else f", at most {bound:g} {unit}")
     )

@@ -1,4 +1,4 @@
-"""Looks at a system four times a second: what is on its way, who lives, and what stands still."""
+"""Samples a system four times a second: backlogs, the states of processes, and stalls."""
 
 import asyncio
 import json
@@ -16,27 +16,27 @@ from aiokafka.errors import KafkaError
 from contracts.topics import TOPICS
 from local_cluster.errors import ClusterError
 from local_cluster.testing import RunningCluster
+from verification.addresses import SERVICES as WITH_DATABASE
 
 T = TypeVar("T")
 
 EVERY_S: Final = 0.25
-# What waits for less is on its way.
+# A shorter wait is no stall.
 SHORTEST_STALL_S: Final = 0.75
-_ANSWER_WITHIN_S: Final = 1.0
+_DATABASE_ANSWERS_WITHIN_S: Final = 1.0
 _KAFKA_ANSWERS_WITHIN_S: Final = 3.0
-_SERVICES: Final = ("users", "accounts", "audit", "notification")
-_LOOK: Final = """
+_SAMPLE: Final = """
 SELECT (SELECT count(*) FROM outbox) AS outbox,
     (SELECT json_agg(json_build_array(topic, "partition", next_offset)) FROM progress) AS progress
 """
 
-Place = tuple[str, str, int]
-"""A service, and the topic's partition that it consumes."""
+ConsumedPartition = tuple[str, str, int]
+"""A service, and a topic and partition that it consumes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look, ``at_s`` seconds into the run. What could not be asked is left out."""
+    """One sample, ``at_s`` seconds into the run. What did not answer is left out."""
 
     at_s: float
     outboxes: Mapping[str, int]
@@ -48,7 +48,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """A partition that stood still for a service, although there was something to handle."""
+    """A time in which a service did not advance although a partition had records to handle."""
 
     service: str
     topic: str
@@ -62,34 +62,36 @@ class Stall:
 
 
 class Stalls:
-    """Which partitions stand still, told from how far each has come and how long it is."""
+    """Finds stalls from the progress in each partition and from its end."""
 
     def __init__(self) -> None:
         self.ended: list[Stall] = []
-        self._behind: dict[Place, tuple[int, float]] = {}
+        self._behind: dict[ConsumedPartition, tuple[int, float]] = {}
 
-    def see(self, at_s: float, progress: Mapping[Place, int], ends: Mapping[Any, int]) -> None:
-        """Take what was seen; of what is left out, nothing is known."""
-        for place, next_offset in progress.items():
-            end = ends.get(place[1:])
+    def add(
+        self, at_s: float, progress: Mapping[ConsumedPartition, int], ends: Mapping[Any, int]
+    ) -> None:
+        """Add a sample; what is left out is unknown."""
+        for partition, next_offset in progress.items():
+            end = ends.get(partition[1:])
             if end is None:
                 continue
-            known = self._behind.get(place)
+            known = self._behind.get(partition)
             if known is not None and known[0] != next_offset:
-                self._end(place, at_s)
+                self._end(partition, at_s)
                 known = None
             if next_offset < end and known is None:
-                self._behind[place] = (next_offset, at_s)
+                self._behind[partition] = (next_offset, at_s)
 
-    def _end(self, place: Place, at_s: float) -> None:
-        _, since = self._behind.pop(place)
+    def _end(self, partition: ConsumedPartition, at_s: float) -> None:
+        _, since = self._behind.pop(partition)
         if at_s - since >= SHORTEST_STALL_S:
-            self.ended.append(Stall(*place, since, at_s))
+            self.ended.append(Stall(*partition, since, at_s))
 
 
 @dataclass
 class Observer:
-    """Everything that was seen in one run."""
+    """All samples and stalls of one run."""
 
     cluster: RunningCluster
     answered: Mapping[Any, Any]
@@ -103,7 +105,7 @@ class Observer:
 
     @asynccontextmanager
     async def observing(self) -> AsyncIterator[None]:
-        """Look again and again while the block runs."""
+        """Take samples while the block runs."""
         task = asyncio.create_task(self._observe())
         try:
             yield
@@ -114,27 +116,27 @@ class Observer:
                 task.result()
 
     async def _observe(self) -> None:
-        # It is meant to lose its broker, and would tell.
+        # It loses its broker on purpose, and would log that.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-        databases = {name: _Database(self.cluster.postgres_url(name)) for name in _SERVICES}
+        databases = {name: _Database(self.cluster.postgres_url(name)) for name in WITH_DATABASE}
         topics = _Topics(self.cluster.kafka_bootstrap)
-        asking = asyncio.create_task(topics.keep_asking())
+        reading_ends = asyncio.create_task(topics.keep_reading())
         try:
             while True:
-                await self._look(databases, topics)
+                await self._take_sample(databases, topics)
                 await asyncio.sleep(EVERY_S)
         finally:
-            asking.cancel()
-            await asyncio.wait([asking])
-            if not asking.cancelled():
-                asking.result()
+            reading_ends.cancel()
+            await asyncio.wait([reading_ends])
+            if not reading_ends.cancelled():
+                reading_ends.result()
             for each in databases.values():
                 each.close()
 
-    async def _look(self, databases: Mapping[str, "_Database"], topics: "_Topics") -> None:
+    async def _take_sample(self, databases: Mapping[str, "_Database"], topics: "_Topics") -> None:
         states, rows = await asyncio.gather(
             asyncio.to_thread(self._states),
-            asyncio.gather(*(each.look() for each in databases.values())),
+            asyncio.gather(*(each.sample() for each in databases.values())),
         )
         found = {name: row for name, row in zip(databases, rows, strict=True) if row}
         progress = {
@@ -143,7 +145,7 @@ class Observer:
             for topic, partition, next_offset in row[1]
         }
         at_s, ends = self.now_s, topics.ends
-        self.stalls.see(at_s, progress, ends)
+        self.stalls.add(at_s, progress, ends)
         self.samples.append(
             Sample(
                 at_s,
@@ -163,8 +165,10 @@ class Observer:
         return {name: (each.state, each.restarts) for name, each in processes.items()}
 
 
-def _lags(progress: Mapping[Place, int], ends: Mapping[Any, int]) -> Iterator[tuple[str, int]]:
-    for service in _SERVICES:
+def _lags(
+    progress: Mapping[ConsumedPartition, int], ends: Mapping[Any, int]
+) -> Iterator[tuple[str, int]]:
+    for service in WITH_DATABASE:
         behind = [
             max(0, ends[topic, partition] - next_offset)
             for (name, topic, partition), next_offset in progress.items()
@@ -175,21 +179,21 @@ def _lags(progress: Mapping[Place, int], ends: Mapping[Any, int]) -> Iterator[tu
 
 
 class _Database:
-    """A service's database, connected to again whenever it was away."""
+    """A connection to a service's database, opened again after a failure."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._connection: asyncpg.Connection[Any] | None = None
 
-    async def look(self) -> tuple[int, list[tuple[str, int, int]]] | None:
+    async def sample(self) -> tuple[int, list[tuple[str, int, int]]] | None:
         try:
-            async with asyncio.timeout(_ANSWER_WITHIN_S):
+            async with asyncio.timeout(_DATABASE_ANSWERS_WITHIN_S):
                 if self._connection is None:
                     self._connection = await asyncpg.connect(self._url)
                     await self._connection.set_type_codec(
                         "json", encoder=str, decoder=json.loads, schema="pg_catalog"
                     )
-                row = await self._connection.fetchrow(_LOOK)
+                row = await self._connection.fetchrow(_SAMPLE)
         except (
             asyncpg.PostgresError,
             asyncpg.InterfaceError,
@@ -208,7 +212,7 @@ class _Database:
 
 
 class _Topics:
-    """The ends of every partition, asked again and again; none while Kafka is away."""
+    """The end of every partition, read again and again; none while Kafka does not answer."""
 
     def __init__(self, bootstrap: str) -> None:
         self.ends: Mapping[tuple[str, int], int] = {}
@@ -219,8 +223,8 @@ class _Topics:
             for number in range(topic.partitions)
         ]
 
-    async def keep_asking(self) -> None:
-        # Beside the other looks, which are not to wait for a Kafka that is away.
+    async def keep_reading(self) -> None:
+        # Beside the samples, which must not wait for a Kafka that does not answer.
         while True:
             consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, request_timeout_ms=1_000)
             try:
@@ -238,7 +242,7 @@ class _Topics:
 
 
 async def _within(work: Coroutine[Any, Any, T]) -> T:
-    """Wait so long and no longer: without a broker aiokafka may not heed that it is cancelled.
+    """Wait for a bounded time: without a broker aiokafka may ignore a cancellation.
 
     :raises TimeoutError: there was no answer
     """
@@ -249,5 +253,5 @@ async def _within(work: Coroutine[Any, Any, T]) -> T:
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         raise TimeoutError
     if task.cancelled():
-        raise TimeoutError  # it cancels itself as well
+        raise TimeoutError  # aiokafka may also cancel itself
     return task.result()

@@ -1,4 +1,4 @@
-"""Every failpoint there is, found in the code itself: one that is added later is found too."""
+"""Finds every failpoint in the code, so that a new one need not be listed."""
 
 import ast
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _NOT_THE_PRODUCT: Final = {"tests", "benchmarks"}
 
 @cache
 def failpoints() -> tuple[str, ...]:
-    """Return the name of every point that a process of the product may pass."""
+    """Return the name of every failpoint in the product's packages."""
     found: set[str] = set()
     for package in sorted(each.parent for each in ROOT.glob("*/__init__.py")):
         if package.name not in _NOT_THE_PRODUCT:
@@ -33,7 +33,7 @@ def calls_in(source: str) -> Iterator[ast.Call]:
 
 
 def names_in(call: ast.Call) -> set[str]:
-    """Return the names that a call may be about; none if they are not written there."""
+    """Return the names that a call may pass; none if they are not literals."""
     return set(_literals(call.args[0])) if len(call.args) == 1 else set()
 
 

@@ -1,4 +1,4 @@
-"""Events put into the outbox of users, as a command of theirs would have put them there."""
+"""Appends events to the outbox of the users service, as its commands do."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,11 +14,13 @@ from contracts.topics import USERS_USER
 from contracts.users import UsersEventWithheldV1, UserSignedUpV1
 from tests.faults.harness import System
 
-_NUMBERED: Final = text("UPDATE users SET sequence = :sequence WHERE id = :subject")
+_SET_SEQUENCE: Final = text("UPDATE users SET sequence = :sequence WHERE id = :subject")
 
 
-async def tell(system: System, subject: UUID, events: Mapping[int, IntegrationEvent]) -> None:
-    """Publish events of one subject, by their numbers; all that is odd about it is explained."""
+async def append_to_outbox(
+    system: System, subject: UUID, events: Mapping[int, IntegrationEvent]
+) -> None:
+    """Publish events of one subject, by their sequences; violations of it count as explained."""
     system.made_up.add(str(subject))
     outbox = Outbox("/users", _utc_now)
     for sequence, event in events.items():
@@ -31,18 +33,18 @@ async def tell(system: System, subject: UUID, events: Mapping[int, IntegrationEv
     try:
         async with engine.begin() as connection:
             await outbox.flush(connection)
-            await connection.execute(_NUMBERED, {"sequence": max(events), "subject": subject})
+            await connection.execute(_SET_SEQUENCE, {"sequence": max(events), "subject": subject})
     finally:
         await engine.dispose()
 
 
 def sign_up_of(user: UUID, username: str = "another") -> IntegrationEvent:
-    """Return an event that many wait for; the name may be longer than the contract allows."""
+    """Return an event with several subscribers; its name may be longer than the contract allows."""
     return UserSignedUpV1.model_construct(user_id=user, username=username)
 
 
-def nobody_waits_for() -> IntegrationEvent:
-    """Return an event that consumers count and pass over."""
+def withheld() -> IntegrationEvent:
+    """Return an event without subscribers: consumers count it and pass over it."""
     return UsersEventWithheldV1(withheld_id=uuid4(), withheld_type="users.user-signed-up.v1")
 
 

@@ -1,4 +1,4 @@
-"""``python -m tests.faults.random_run``: random faults under steady load; then the invariants."""
+"""``python -m tests.faults.random_run``: random faults under load; then the invariants."""
 
 import argparse
 import asyncio
@@ -25,23 +25,23 @@ from verification.addresses import CannotVerify
 from verification.report import Report
 
 PER_SECOND: Final = 15.0
-# Also of a worker that is started again: amid a run's load and other faults nobody can tell a start
-# that is slow from a machine that is. `test_stalls` holds it to its 5 s with nothing else going on.
+# Also for a worker that is started again: under load and other faults a slow start cannot be
+# distinguished from a slow machine. `test_stalls` asserts the 5 s with no other fault.
 FLOWS_AGAIN_WITHIN_S: Final = 10.0
 
 _CALM_BEFORE_S: Final = 3.0
-# Of the looks that there would be on a machine with nothing else to do.
-_OFTEN_ENOUGH: Final = 0.5
-_SAY_EVERY_S: Final = 5.0
+# Share of the samples that an idle machine would take.
+_ENOUGH_SAMPLES: Final = 0.5
+_REPORT_EVERY_S: Final = 5.0
 _RUNS_WITHIN_S: Final = 3.0
 _QUIET_WITHIN_S: Final = 180.0
-# One that comes to an end by itself ends by a signal of its own; see `add_worker`.
+# By which signal an added worker ends; see `add_worker`.
 _LAST_SIGNALS: Final = {Kind.LEAVE: signal.SIGTERM, Kind.DIE: signal.SIGKILL}
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """A fault that was made: when it really was, and for how long; missed if nobody was there."""
+class InjectedFault:
+    """A fault as it happened, with its real times; missed if its process did not run."""
 
     fault: Fault
     at_s: float
@@ -51,11 +51,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """How long a worker's partitions stood still after it died, with nothing else wrong."""
+    """How long a worker's partitions stood still after it died, with no other fault."""
 
     fault: Fault
     seconds: float | None
-    """None: nobody can tell, since not all was well before, or the machine was too busy."""
+    """None: not measurable, because not all was well before, or the machine was too busy."""
     others_s: float
     """The longest that a partition of another service stood still meanwhile."""
 
@@ -66,13 +66,13 @@ class Recovery:
 
 @dataclass
 class Outcome:
-    """What a run was, and how it ended."""
+    """The parameters of a run, and its results."""
 
     seed: int
     minutes: float
     per_second: float
     logs: str
-    done: list[Done] = field(default_factory=list)
+    injected: list[InjectedFault] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     stalls: list[Stall] = field(default_factory=list)
     answered: int = 0
@@ -87,7 +87,7 @@ class Outcome:
     @property
     def counts(self) -> Counter[str]:
         """How many faults of each kind were made."""
-        return Counter(str(each.fault.kind) for each in self.done if not each.missed)
+        return Counter(str(each.fault.kind) for each in self.injected if not each.missed)
 
     @property
     def kills(self) -> int:
@@ -100,11 +100,13 @@ class Outcome:
 
     @property
     def recoveries(self) -> list[Recovery]:
-        return [self._recovery(each) for each in self.done if each.fault.alone and not each.missed]
+        return [
+            self._recovery(each) for each in self.injected if each.fault.alone and not each.missed
+        ]
 
     @property
     def broken(self) -> list[str]:
-        """All that is not as it has to be, in words."""
+        """Everything that is broken, a line each."""
         found = [self.never_quiet] if self.never_quiet else []
         if self.report is not None and not self.report.holds:
             found += self.report.broken().splitlines()
@@ -116,27 +118,29 @@ class Outcome:
         ]
         return found
 
-    def _recovery(self, done: Done) -> Recovery:
-        until = done.at_s + FLOWS_AGAIN_WITHIN_S
-        during = [each for each in self.stalls if done.at_s <= each.end_s and each.begin_s <= until]
-        service = done.fault.who.partition("-")[0]
-        stood = max((s.end_s - done.at_s for s in during if s.service == service), default=0.0)
+    def _recovery(self, injected: InjectedFault) -> Recovery:
+        until = injected.at_s + FLOWS_AGAIN_WITHIN_S
+        during = [
+            each for each in self.stalls if injected.at_s <= each.end_s and each.begin_s <= until
+        ]
+        service = injected.fault.who.partition("-")[0]
+        stood = max((s.end_s - injected.at_s for s in during if s.service == service), default=0.0)
         return Recovery(
-            done.fault,
-            stood if self._is_told(done.at_s, until, service) else None,
+            injected.fault,
+            stood if self._is_measurable(injected.at_s, until, service) else None,
             max((s.seconds for s in during if s.service != service), default=0.0),
         )
 
-    def _is_told(self, at_s: float, until: float, service: str) -> bool:
-        """Whether all was well before, so that a stall is this fault's, and was looked at often."""
+    def _is_measurable(self, at_s: float, until: float, service: str) -> bool:
+        """Whether all was well before, so that this fault caused the stall, with enough samples."""
         before = [each for each in self.samples if at_s - _CALM_BEFORE_S <= each.at_s <= at_s]
         during = [each for each in self.samples if at_s <= each.at_s <= until]
         stood = any(
             each.service == service and each.begin_s < at_s < each.end_s for each in self.stalls
         )
-        often = len(before + during) > _OFTEN_ENOUGH * (until - at_s + _CALM_BEFORE_S) / EVERY_S
+        enough = len(before + during) > _ENOUGH_SAMPLES * (until - at_s + _CALM_BEFORE_S) / EVERY_S
         return (
-            often
+            enough
             and not stood
             and before[0].answered < before[-1].answered
             and during[0].answered < during[-1].answered
@@ -159,7 +163,7 @@ class Outcome:
                 "latency_s": quantiles(self.latencies_s),
             },
             "faults": dict(self.counts),
-            "missed": sum(each.missed for each in self.done),
+            "missed": sum(each.missed for each in self.injected),
             "restarts": self.restarts,
             "quiet_after_s": self.quiet_after_s,
             "stall_s": quantiles([each.seconds for each in self.stalls]),
@@ -174,7 +178,7 @@ class Outcome:
             "invariants": None if self.report is None else self.report.as_dict(),
             "schedule": [
                 asdict(each.fault) | {"made_at_s": round(each.at_s, 2), "missed": each.missed}
-                for each in self.done
+                for each in self.injected
             ],
         }
 
@@ -192,7 +196,7 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
 
 
 class _Run:
-    """Makes the faults of one schedule, each at its time, whatever became of those before."""
+    """Injects the faults of one schedule, each at its time."""
 
     def __init__(self, system: System, outcome: Outcome, observer: Observer) -> None:
         self._cluster = system.cluster
@@ -204,29 +208,31 @@ class _Run:
         async with asyncio.TaskGroup() as group:
             for fault in faults:
                 await asyncio.sleep(max(0.0, fault.at_s - self._observer.now_s))
-                group.create_task(self._one(fault, _last_signal(fault, faults)))
+                group.create_task(self._inject(fault, _last_signal(fault, faults)))
             await asyncio.sleep(max(0.0, seconds - self._observer.now_s))
 
-    async def _one(self, fault: Fault, last_signal: int) -> None:
+    async def _inject(self, fault: Fault, last_signal: int) -> None:
         at_s = self._observer.now_s
         match fault.kind:
             case Kind.KILL | Kind.TERM:
-                made = await self._send(fault.who, _signal(fault))
+                injected = await self._send(fault.who, _signal(fault))
             case Kind.FREEZE:
-                made = await self._freeze(fault)
+                injected = await self._freeze(fault)
             case Kind.JOIN:
                 service, _, number = fault.who.partition("-")
                 await asyncio.to_thread(
                     self._cluster.add_worker, service, int(number), stop_signal=last_signal
                 )
-                made = True
+                injected = True
             case _:
                 await asyncio.to_thread(self._cluster.remove_worker, fault.who)
-                made = True
-        self._outcome.done.append(Done(fault, at_s, self._observer.now_s, missed=not made))
+                injected = True
+        self._outcome.injected.append(
+            InjectedFault(fault, at_s, self._observer.now_s, missed=not injected)
+        )
 
     async def _send(self, who: str, number: int) -> bool:
-        """Send a signal, once somebody is there to get it; false when nobody comes."""
+        """Send a signal once the process runs; return false if it does not start in time."""
         deadline = time.monotonic() + _RUNS_WITHIN_S
         while not (pid := await self._pid_of(who)):
             if time.monotonic() > deadline:
@@ -246,7 +252,7 @@ class _Run:
             try:
                 await asyncio.sleep(fault.for_s)
             finally:
-                # It may have been killed meanwhile, and its number is nobody's then.
+                # It may have been killed meanwhile, and its process id is not its own then.
                 if await self._pid_of(fault.who) == pid:
                     os.kill(pid, signal.SIGCONT)
         return True
@@ -257,15 +263,15 @@ class _Run:
 
 
 def _signal(fault: Fault) -> int:
-    """Return what kills, or asks to end in good order."""
+    """Return the signal that kills a process, or stops it in order."""
     if fault.kind is Kind.KILL:
         return signal.SIGKILL
-    # On SIGTERM PostgreSQL waits until its clients have gone, and lets nobody in: theirs never go.
+    # On SIGTERM PostgreSQL waits for its clients to disconnect, and the services never do.
     return signal.SIGINT if fault.who == "postgres" else signal.SIGTERM
 
 
 def _last_signal(joining: Fault, faults: Sequence[Fault]) -> int:
-    """Return how a guest is to end: as the next fault about it says."""
+    """Return the signal by which an added worker ends: that of its next fault."""
     return next(
         (
             _LAST_SIGNALS[each.kind]
@@ -276,28 +282,36 @@ def _last_signal(joining: Fault, faults: Sequence[Fault]) -> int:
     )
 
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 async def run(
-    system: System, seed: int, minutes: float, *, per_second: float = PER_SECOND, say: Say
+    system: System,
+    seed: int,
+    minutes: float,
+    *,
+    per_second: float = PER_SECOND,
+    print_line: PrintLine,
 ) -> Outcome:
-    """Make the faults of a seed under load, wait for quiet, and check every invariant."""
+    """Inject the faults of a seed under load, wait for rest, and check every invariant."""
     workload = system.workload
     outcome = Outcome(seed, minutes, per_second, str(system.logs))
     observer = Observer(system.cluster, workload.promised)
     faults = schedule(seed, minutes)
-    say(f"seed {seed}: {len(faults)} faults in {minutes:g} min, {per_second:g} commands a second")
-    await workload.sign_up(100)  # so that everybody has begun
+    print_line(
+        f"seed {seed}: {len(faults)} faults in {minutes:g} min, {per_second:g} commands a second"
+    )
+    await workload.sign_up(100)  # so that every consumer has begun
     observer.began = time.monotonic()
     async with observer.observing():
         async with workload.at(per_second):
-            telling = asyncio.create_task(_tell(outcome, observer, system, say))
+            report = _report(outcome, observer, system, print_line)
+            reporting = asyncio.create_task(report)
             try:
                 await _Run(system, outcome, observer).make(faults, minutes * 60)
             finally:
-                telling.cancel()
-        say("waiting for quiet")
+                reporting.cancel()
+        print_line("waiting until the system is at rest")
         ended = time.monotonic()
         try:
             outcome.report = await system.verified(within_s=_QUIET_WITHIN_S)
@@ -311,11 +325,13 @@ async def run(
     return outcome
 
 
-async def _tell(outcome: Outcome, observer: Observer, system: System, say: Say) -> None:
+async def _report(
+    outcome: Outcome, observer: Observer, system: System, print_line: PrintLine
+) -> None:
     while True:
-        await asyncio.sleep(_SAY_EVERY_S)
+        await asyncio.sleep(_REPORT_EVERY_S)
         last = observer.samples[-1]
-        say(
+        print_line(
             f"{observer.now_s:6.0f} s  {len(system.workload.promised):6,} answered"
             f"  {len(system.workload.cut_off):4,} cut off  {outcome.kills:4,} kills"
             f"  {sum(last.outboxes.values()):5,} in outboxes  {sum(last.lags.values()):5,} behind"
@@ -332,8 +348,8 @@ def write(outcome: Outcome, directory: Path) -> Path:
 
 
 def explain(outcome: Outcome) -> str:
-    """Say what is broken, and what is needed to find out why."""
-    last = "\n".join(f"  {each.fault}" for each in outcome.done[-20:])
+    """Return what is broken, and what is needed to find out why."""
+    last = "\n".join(f"  {each.fault}" for each in outcome.injected[-20:])
     return "\n".join(
         [
             *outcome.broken,
@@ -345,7 +361,7 @@ def explain(outcome: Outcome) -> str:
 
 
 def main() -> None:
-    """Make faults for some minutes; exit with 1 when something is lost."""
+    """Inject faults for some minutes; exit with 1 if something is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
@@ -354,7 +370,7 @@ def main() -> None:
         "--directory", type=Path, default=Path(".local/soak"), help="for reports, one folder each"
     )
     arguments = parser.parse_args()
-    # While nothing is in it, so that `make clean` knows that it may be removed.
+    # Made while it is empty, so that `make clean` may remove it.
     make_cluster_directory(arguments.directory.absolute().parent)
     directory = (arguments.directory / time.strftime("%Y-%m-%d-%H%M%S")).absolute()
     with running_system(directory / "system", seed=arguments.seed) as system:
@@ -364,14 +380,14 @@ def main() -> None:
                 arguments.seed,
                 arguments.minutes,
                 per_second=arguments.per_second,
-                say=_print,
+                print_line=_print,
             )
         )
     _print(f"report: {write(outcome, directory)}")
     if outcome.broken:
         _print(explain(outcome))
         sys.exit(1)
-    # Gigabytes that nobody needs, since nothing is wrong.
+    # Gigabytes that are of no use when nothing is broken.
     shutil.rmtree(directory / "system")
     _print("nothing is lost")
 

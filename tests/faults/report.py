@@ -1,29 +1,29 @@
-"""The page that a random run leaves behind: what happened when, and what became of it."""
+"""The page about a random run: which faults happened when, and their consequences."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final
 
 from tests.faults.schedule import Kind
+from verification.addresses import SERVICES as WITH_DATABASE
 
 if TYPE_CHECKING:
     from tests.faults.observing import Sample
-    from tests.faults.random_run import Done, Outcome
+    from tests.faults.random_run import InjectedFault, Outcome
 
 _LEFT, _WIDTH, _ROW, _CHART = 110, 1040, 18, 120
-# Told apart without colours as well: by their shapes.
+# Shapes, so that the kinds can be distinguished without colours.
 _SHAPES: Final = {
     Kind.KILL: ("M-4,-6 4,-6 0,2Z", "kill -9"),
     Kind.DIE: ("M-4,-4 4,4M-4,4 4,-4", "kill -9, and not started again"),
     Kind.TERM: ("M-3,-6H3V0H-3Z", "SIGTERM"),
     Kind.FREEZE: ("", "frozen"),
     Kind.JOIN: ("M-4,2 4,2 0,-6Z", "one more worker"),
-    Kind.LEAVE: ("M-4,0 0,-4 4,0 0,4Z", "it leaves"),
+    Kind.LEAVE: ("M-4,0 0,-4 4,0 0,4Z", "it stops for good"),
 }
-_SERIES: Final = ("users", "accounts", "audit", "notification")
-_ALONE: Final = """<h2>Workers that died amid calm</h2>
-<p class="soft">How long until the last of their partitions flowed again, and the longest that any
-other service's stood still meanwhile.</p>"""
+_ALONE: Final = """<h2>Workers that died with no other fault</h2>
+<p class="soft">How long until the last of their partitions advanced again, and the longest stall of
+any other service meanwhile.</p>"""
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c1e21; --soft: #6b7280; --line: #d7dbe0; --paper: #fff;
   --up: #dbe7f3; --down: #e9b44c; --fault: #b3261e; --ice: #3a7ca5; --good: #1b7f4b;
@@ -54,7 +54,7 @@ ul.key { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2re
 
 
 def page(outcome: "Outcome") -> str:
-    """Return it whole: nothing is fetched from anywhere."""
+    """Return the page; it loads nothing from elsewhere."""
     body = "".join((_head(outcome), _time_line(outcome), _charts(outcome), _tables(outcome)))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
@@ -76,14 +76,14 @@ def _head(outcome: "Outcome") -> str:
         f"<h1>{outcome.minutes:g} minutes of faults</h1>{verdict}"
         f"<p>{outcome.kills:,} kills and {sum(outcome.counts.values()) - outcome.kills:,} other"
         f" faults; {restarts:,} restarts. {outcome.answered:,} commands were answered,"
-        f" {outcome.cut_off:,} cut off, {outcome.repeated:,} sent again. Quiet"
+        f" {outcome.cut_off:,} cut off, {outcome.repeated:,} sent again. At rest"
         f" {outcome.quiet_after_s:g} s after the last one.</p>"
         f'<p class="soft">Seed {outcome.seed}, {outcome.per_second:g} commands a second.</p>'
     )
 
 
 class _Scale:
-    """Where a second of the run is on the page."""
+    """Maps a second of the run to a place on the page."""
 
     def __init__(self, outcome: "Outcome") -> None:
         self.seconds = max([each.at_s for each in outcome.samples] + [outcome.minutes * 60])
@@ -122,14 +122,14 @@ def _time_line(outcome: "Outcome") -> str:
                 f'<rect class="{css}" x="{scale.x(begin)}" y="{y + 3}" width="{width:.1f}"'
                 f' height="{_ROW - 6}"/>'
             )
-        rows += [_mark(each, scale, y) for each in outcome.done if each.fault.who == name]
+        rows += [_mark(each, scale, y) for each in outcome.injected if each.fault.who == name]
     height = len(names) * _ROW
     key = "".join(
-        f'<li><svg viewBox="-7 -9 14 14">{_shape(kind)}</svg> {said}</li>'
-        for kind, (_, said) in _SHAPES.items()
+        f'<li><svg viewBox="-7 -9 14 14">{_shape(kind)}</svg> {label}</li>'
+        for kind, (_, label) in _SHAPES.items()
     )
     return (
-        "<h2>Who was hit, and when</h2>"
+        "<h2>Which process had which fault, and when</h2>"
         f'<ul class="key">{key}<li><svg viewBox="0 0 14 14"><rect class="down" width="14"'
         ' height="10" y="2"/></svg> waits to be started again</li></ul>'
         + _svg(height + 18, scale.grid(height) + "".join(rows), "Faults of each process over time")
@@ -137,7 +137,7 @@ def _time_line(outcome: "Outcome") -> str:
 
 
 def _spans(samples: Sequence["Sample"], name: str) -> Iterator[tuple[float, float, str]]:
-    """Yield from when to when a process was in which state; not when it was not there."""
+    """Yield begin, end and state of each time in which a process was in one state."""
     begin, state, last = 0.0, "", 0.0
     for each in samples:
         now = each.states.get(name, state if not each.states else "")
@@ -151,16 +151,17 @@ def _spans(samples: Sequence["Sample"], name: str) -> Iterator[tuple[float, floa
         yield begin, last, state
 
 
-def _mark(done: "Done", scale: _Scale, y: float) -> str:
-    title = f"<title>{escape(str(done.fault).strip())}</title>"
-    missed = " missed" if done.missed else ""
-    if done.fault.kind is Kind.FREEZE:
+def _mark(injected: "InjectedFault", scale: _Scale, y: float) -> str:
+    title = f"<title>{escape(str(injected.fault).strip())}</title>"
+    missed = " missed" if injected.missed else ""
+    if injected.fault.kind is Kind.FREEZE:
         return (
-            f'<line class="ice{missed}" x1="{scale.x(done.at_s)}" x2="{scale.x(done.until_s)}"'
-            f' y1="{y + _ROW / 2}" y2="{y + _ROW / 2}">{title}</line>'
+            f'<line class="ice{missed}" x1="{scale.x(injected.at_s)}"'
+            f' x2="{scale.x(injected.until_s)}" y1="{y + _ROW / 2}" y2="{y + _ROW / 2}">'
+            f"{title}</line>"
         )
-    place = f"translate({scale.x(done.at_s)},{y + _ROW / 2 + 2})"
-    return f'<g class="{missed}" transform="{place}">{title}{_shape(done.fault.kind)}</g>'
+    position = f"translate({scale.x(injected.at_s)},{y + _ROW / 2 + 2})"
+    return f'<g class="{missed}" transform="{position}">{title}{_shape(injected.fault.kind)}</g>'
 
 
 def _shape(kind: Kind) -> str:
@@ -175,9 +176,9 @@ def _charts(outcome: "Outcome") -> str:
 
     return (
         "<h2>Rows in the outboxes</h2>"
-        + _chart(outcome, lambda sample: sample.outboxes, _SERIES)
-        + "<h2>Records that consumers have yet to handle</h2>"
-        + _chart(outcome, lambda sample: sample.lags, _SERIES)
+        + _chart(outcome, lambda sample: sample.outboxes, WITH_DATABASE)
+        + "<h2>Records that consumers have not handled yet</h2>"
+        + _chart(outcome, lambda sample: sample.lags, WITH_DATABASE)
         + "<h2>Commands answered</h2>"
         + _chart(outcome, rate, ("all",))
     )
@@ -210,10 +211,10 @@ def _chart(
 def _path(
     outcome: "Outcome", of: Callable[["Sample"], Mapping[str, int]], name: str, top: int
 ) -> str:
-    """Return the curve; what could not be asked is a hole in it."""
+    """Return the curve, with a gap where there was no answer."""
     scale = _Scale(outcome)
     steps, pen = [], "M"
-    # Two to a pixel are more than anybody sees.
+    # More than two per pixel cannot be seen.
     for each in outcome.samples[:: max(1, len(outcome.samples) // (2 * _WIDTH))]:
         value = of(each).get(name)
         if value is None:
@@ -231,11 +232,11 @@ def _tables(outcome: "Outcome") -> str:
             _invariants(outcome),
             _ALONE,
             _table(
-                ("fault", "flowed again after", "others"),
+                ("fault", "advanced again after", "others"),
                 [
                     (
                         each["fault"],
-                        "not told" if each["seconds"] is None else f"{each['seconds']} s",
+                        "not measurable" if each["seconds"] is None else f"{each['seconds']} s",
                         f"{each['others_s']} s",
                     )
                     for each in figures["recoveries"]

@@ -1,4 +1,4 @@
-"""Whatever bytes come: each service's own handlers, on its own tables, take what is good of it."""
+"""Any bytes on a topic: each service's handlers, on its own tables, handle the good events."""
 
 import asyncio
 import hashlib
@@ -27,7 +27,7 @@ from local_cluster.testing import RunningInfrastructure
 from tests.faults.bad_bytes import Headers, Json, bad_records, event, headers_of
 from tests.integration.chassis.path import rows, utc_now
 
-# As they are by default: nothing of what is told from outside matters here.
+# With default settings: no setting matters here.
 _SERVICES: Final[dict[str, Service[Any, Any]]] = {
     "users": users_service.bootstrap.SERVICE,
     "accounts": accounts_service.bootstrap.SERVICE,
@@ -46,7 +46,7 @@ _EFFECTS_OF_ONE: Final = {"users": 2, "accounts": 1, "notification": 1, "audit":
 
 _partitions: Final = itertools.count()
 
-# --- what may come --------------------------------------------------------------------------------
+# --- the records ----------------------------------------------------------------------------------
 
 _NAMES: Final = ("content-type", "type", "id", "subject", "sequence", "traceparent", "ce_type", "")
 _anything: Final = st.recursive(
@@ -64,16 +64,16 @@ _headers: Final[st.SearchStrategy[Headers]] = st.lists(
     max_size=6,
 )
 
-Came = tuple[bytes | None, bytes | None, Headers]
+RawRecord = tuple[bytes | None, bytes | None, Headers]
 
 
 @st.composite
-def spoilt_events(draw: st.DrawFn, topic: Topic) -> Came:
-    """An event with something about it that should be otherwise, or nothing at all."""
+def spoilt_events(draw: st.DrawFn, topic: Topic) -> RawRecord:
+    """An event in which some parts are wrong, or none."""
     attributes: Json = event(topic, uuid4())
     before = headers_of(attributes)
-    for place in draw(st.lists(st.sampled_from(("attributes", "data")), max_size=3)):
-        spoilt = attributes if place == "attributes" else attributes.get("data")
+    for part in draw(st.lists(st.sampled_from(("attributes", "data")), max_size=3)):
+        spoilt = attributes if part == "attributes" else attributes.get("data")
         if not isinstance(spoilt, dict) or not spoilt:
             continue
         name = draw(st.sampled_from(sorted(spoilt)) | st.text(max_size=5))
@@ -83,13 +83,13 @@ def spoilt_events(draw: st.DrawFn, topic: Topic) -> Came:
             spoilt.pop(name, None)
     value = json.dumps(attributes).encode()
     if draw(st.booleans()):
-        at, put = draw(st.integers(0, len(value))), draw(st.binary(max_size=3))
-        value = value[:at] + put + value[at + draw(st.integers(0, 3)) :]
+        at, inserted = draw(st.integers(0, len(value))), draw(st.binary(max_size=3))
+        value = value[:at] + inserted + value[at + draw(st.integers(0, 3)) :]
     headers = draw(st.sampled_from((before, [])) | _headers)
     return draw(st.none() | st.binary(max_size=40)), value, headers
 
 
-def whatever_comes(topic: Topic) -> st.SearchStrategy[Came]:
+def any_record(topic: Topic) -> st.SearchStrategy[RawRecord]:
     return st.one_of(
         st.tuples(
             st.none() | st.binary(max_size=40), st.none() | st.binary(max_size=200), _headers
@@ -101,7 +101,7 @@ def whatever_comes(topic: Topic) -> st.SearchStrategy[Came]:
     )
 
 
-# --- and what becomes of it -----------------------------------------------------------------------
+# --- and their outcome ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=list(_SERVICES))
@@ -116,7 +116,7 @@ def service(
     postgres_server.drop_database(url.rpartition("/")[2])
 
 
-class TestWhateverBytesCome:
+class TestAnyBytes:
     @settings(
         max_examples=60,
         deadline=None,
@@ -124,7 +124,7 @@ class TestWhateverBytesCome:
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
     @given(data=st.data())
-    async def test_the_good_events_amid_them_are_handled_and_nobody_stops(
+    async def test_stop_no_consumer_and_good_events_among_them_are_handled(
         self, service: tuple[str, str], data: st.DataObject
     ) -> None:
         name, database = service
@@ -132,12 +132,14 @@ class TestWhateverBytesCome:
         subscribers = ours.subscribers(ours.settings.model_construct())
         subscriber = data.draw(st.sampled_from(subscribers), label="subscriber")
         topic = subscriber.topic
-        came = data.draw(st.lists(whatever_comes(topic), min_size=1, max_size=8), label="came")
-        good = [event(topic, uuid4()) for _ in range(len(came) + 1)]
-        # Each bad one between two good ones.
-        values: list[Came] = [as_it_is(good[0])]
-        for bad, one in zip(came, good[1:], strict=True):
-            values += [bad, as_it_is(one)]
+        records_drawn = data.draw(
+            st.lists(any_record(topic), min_size=1, max_size=8), label="records"
+        )
+        good = [event(topic, uuid4()) for _ in range(len(records_drawn) + 1)]
+        # Each drawn record is between two good ones.
+        values: list[RawRecord] = [raw_record(good[0])]
+        for drawn, one in zip(records_drawn, good[1:], strict=True):
+            values += [drawn, raw_record(one)]
         partition = next(_partitions)
         records = [
             FakeRecord(topic.name, partition, offset, *value) for offset, value in enumerate(values)
@@ -161,12 +163,12 @@ class TestWhateverBytesCome:
         for each in good:
             identity = UUID(each["subject"]), UUID(each["id"])
             assert await effects(database, name, *identity) == _EFFECTS_OF_ONE[name]
-        await assert_parked_as_it_came(database, records, wanted=topic.events[0].event_type)
+        await assert_parked_with_their_bytes(database, records, wanted=topic.events[0].event_type)
         if name == "audit":
             await assert_all_are_kept(database, records)
 
 
-def as_it_is(attributes: Json) -> Came:
+def raw_record(attributes: Json) -> RawRecord:
     return (
         str(attributes["subject"]).encode(),
         json.dumps(attributes).encode(),
@@ -184,21 +186,21 @@ async def effects(database: str, service: str, subject: UUID, event_id: UUID) ->
     return int((await rows(database, query, *given))[0]["count"])
 
 
-async def assert_parked_as_it_came(
+async def assert_parked_with_their_bytes(
     database: str, records: list[FakeRecord], *, wanted: str
 ) -> None:
-    """What is parked is whole, and somebody here wanted it or nobody could say what it was."""
+    """A parked record has its bytes, and is of a wanted type or of an unknown one."""
     family = wanted.rpartition(".v")[0]
     query = "SELECT * FROM parked WHERE topic = $1 AND partition = $2"
     for row in await rows(database, query, records[0].topic, records[0].partition):
-        came = records[row["offset"]]
-        assert (row["key"], row["payload"]) == (came.key, came.value)
+        record = records[row["offset"]]
+        assert (row["key"], row["payload"]) == (record.key, record.value)
         assert row["error_code"] in ("not-understood", "forked-history", "behind-parked"), row
         assert row["type"] is None or row["type"].rpartition(".v")[0] == family, row
 
 
 async def assert_all_are_kept(database: str, records: list[FakeRecord]) -> None:
-    """Audit parks nothing, and has each record: once, or the same one that came before it."""
+    """Audit parks nothing, and has the bytes of each record."""
     query = "SELECT sha256 FROM records WHERE topic = $1"
     kept = {row["sha256"] for row in await rows(database, query, records[0].topic)}
     for each in records:

@@ -1,6 +1,6 @@
-"""Bad bytes on every topic: kept in sight, and in nobody's way."""
+"""Bad bytes on every topic are kept, and delay no other event."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -19,9 +19,9 @@ from tests.faults.bad_bytes import (
     BadRecord,
     bad_records,
 )
-from tests.faults.harness import System, running_system
-from tests.faults.watch import answered
-from tests.integration.chassis.path import rows
+from tests.faults.databases import rows
+from tests.faults.harness import System
+from tests.faults.watch import wait_for_answers
 from verification.report import Expected
 from verification.verify import verify
 
@@ -32,7 +32,7 @@ SUBSCRIBED = ("users", "accounts", "notification")
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A bad record, and where it is."""
+    """A bad record, and its place on its topic."""
 
     bad: BadRecord
     topic: str
@@ -44,14 +44,8 @@ class Published:
         return self.topic, self.partition, self.offset
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    with running_system(tmp_path_factory.mktemp("bad-bytes")) as system:
-        yield system
-
-
 async def publish_bad_records(system: System) -> list[Published]:
-    """Publish one of each kind on every topic, each between events of people who sign up."""
+    """Publish one of each kind on every topic, among the events of people who sign up."""
     published: list[Published] = []
     producer = AIOKafkaProducer(
         bootstrap_servers=system.cluster.kafka_bootstrap, max_request_size=2_000_000
@@ -60,30 +54,32 @@ async def publish_bad_records(system: System) -> list[Published]:
     try:
         for topic in TOPICS:
             for bad in bad_records(topic):
-                at: RecordMetadata = await producer.send_and_wait(
+                published_at: RecordMetadata = await producer.send_and_wait(
                     topic.name, bad.value, key=bad.key, headers=bad.headers
                 )
-                published.append(Published(bad, topic.name, at.partition, at.offset))
+                published.append(
+                    Published(bad, topic.name, published_at.partition, published_at.offset)
+                )
     finally:
         await producer.stop()
     return published
 
 
 async def parked(system: System, service: str) -> dict[tuple[str, int, int], str]:
-    """Return where everything is that a service has parked, and for what reason."""
-    found = await rows(system.cluster.postgres_url(service), "SELECT * FROM parked")
+    """Return the place of each parked event of a service, and its reason."""
+    found = await rows(system, service, "SELECT * FROM parked")
     return {(row["topic"], row["partition"], row["offset"]): row["reason"] for row in found}
 
 
 async def until_all_is_read(system: System, published: Sequence[Published]) -> None:
-    """Wait until every subscriber has come past all that was published."""
+    """Wait until every subscriber has read all that was published."""
 
     async def is_read() -> bool:
         for service in (*SUBSCRIBED, "audit"):
-            found = await rows(system.cluster.postgres_url(service), "SELECT * FROM progress")
-            places = {(row["topic"], row["partition"]): row["next_offset"] for row in found}
+            found = await rows(system, service, "SELECT * FROM progress")
+            next_offsets = {(row["topic"], row["partition"]): row["next_offset"] for row in found}
             for topic, partition, offset in (each.place for each in published):
-                if places.get((topic, partition), offset + 1) <= offset:
+                if next_offsets.get((topic, partition), offset + 1) <= offset:
                     return False
         return True
 
@@ -91,12 +87,12 @@ async def until_all_is_read(system: System, published: Sequence[Published]) -> N
 
 
 class TestBadBytesOnEveryTopic:
-    async def test_are_parked_or_passed_over_and_all_kept_and_good_events_amid_them_are_handled(
+    async def test_are_parked_or_passed_over_and_kept_and_good_events_among_them_are_handled(
         self, system: System
     ) -> None:
         async with system.workload.at(10):
             published = await publish_bad_records(system)
-            await answered(system, 21)
+            await wait_for_answers(system, 21)
         await until_all_is_read(system, published)
 
         of_users = [each for each in published if each.topic == USERS_USER.name]
@@ -108,16 +104,16 @@ class TestBadBytesOnEveryTopic:
         for service in SUBSCRIBED:
             assert await parked(system, service) == expected, service
         assert await parked(system, "audit") == {}
-        await self.assert_kept_as_they_came(system, published)
+        await self.assert_kept_with_their_bytes(system, published)
         await self.assert_handled(
             system, [each.bad for each in of_users if each.bad.subscribed == HANDLED]
         )
-        await self.assert_the_rest_is_whole(system, published)
+        await self.assert_nothing_else_is_broken(system, published)
 
-    async def assert_kept_as_they_came(
+    async def assert_kept_with_their_bytes(
         self, system: System, published: Sequence[Published]
     ) -> None:
-        found = await rows(system.cluster.postgres_url("audit"), "SELECT * FROM records")
+        found = await rows(system, "audit", "SELECT * FROM records")
         kept = {(row["topic"], row["partition"], row["offset"]): row for row in found}
         for each in published:
             if each.bad.audited == REPEATED:
@@ -125,16 +121,16 @@ class TestBadBytesOnEveryTopic:
                 continue
             row = kept[each.place]
             assert (row["key"], row["payload"]) == (each.bad.key, each.bad.value)
-            said = NO_EVENT if row["invalid_reason"] is not None else row["verdict"]
-            assert said == each.bad.audited, (row["invalid_reason"], each)
+            outcome = NO_EVENT if row["invalid_reason"] is not None else row["verdict"]
+            assert outcome == each.bad.audited, (row["invalid_reason"], each)
 
     async def assert_handled(self, system: System, handled: Sequence[BadRecord]) -> None:
-        found = await rows(system.cluster.postgres_url("accounts"), "SELECT user_id FROM accounts")
+        found = await rows(system, "accounts", "SELECT user_id FROM accounts")
         accounts = [row["user_id"] for row in found]
         for each in handled:
             assert accounts.count(subject_of(each)) == 1, each
 
-    async def assert_the_rest_is_whole(
+    async def assert_nothing_else_is_broken(
         self, system: System, published: Sequence[Published]
     ) -> None:
         subjects = {str(subject_of(each.bad)) for each in published}
@@ -151,5 +147,5 @@ class TestBadBytesOnEveryTopic:
 
 def subject_of(bad: BadRecord) -> UUID | None:
     """Return the subject that a record's headers name."""
-    said = dict(bad.headers).get("subject")
-    return UUID(said.decode()) if said else None
+    subject = dict(bad.headers).get("subject")
+    return UUID(subject.decode()) if subject else None

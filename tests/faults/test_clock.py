@@ -1,9 +1,9 @@
-"""The clock steps back an hour, and forward again: nothing stalls, and nothing is reordered."""
+"""The clock steps back an hour, and forward again: nothing stalls, and the order is kept."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -13,10 +13,11 @@ import pytest
 from chassis.correlation import new_id
 from contracts.envelope import encode
 from contracts.users import UsersEventWithheldV1
-from tests.e2e.people import Operator, eventually
-from tests.faults.harness import System, running_system
+from tests.e2e.people import Operator, poll
+from tests.faults.databases import rows
+from tests.faults.harness import System
 from tests.faults.watch import PER_SECOND
-from tests.integration.chassis.path import rows
+from verification.addresses import SERVICES as WITH_DATABASE
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("clock")]
 
@@ -28,31 +29,21 @@ _IN_A_ROW: Final = 20
 _SENT: Final = "SELECT FROM deliveries WHERE state = 'sent'"
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    with running_system(tmp_path_factory.mktemp("clock")) as system:
-        yield system
-
-
 def set_clocks(system: System, wrong_by: timedelta) -> None:
-    """Have the clocks of all processes wrong by so much, from now on."""
+    """Set the clocks of all processes wrong by so much."""
     written = system.failpoints.directory / ".clock"
     written.write_text(str(wrong_by.total_seconds()))
     written.rename(system.failpoints.directory / "clock")
 
 
-async def ask(system: System, service: str, query: str, *parameters: Any) -> list[Any]:
-    return await rows(system.cluster.postgres_url(service), query, *parameters)
-
-
-async def all_effects_flow(system: System) -> None:
-    """Wait until somebody who signs up now has an account, tasks, a record and a message."""
+async def wait_for_new_effects(system: System) -> None:
+    """Wait until people who sign up now have an account, tasks, a record and a message."""
     before = set(system.workload.promised)
 
     async def some() -> list[UUID]:
         return [each for each in system.workload.promised if each not in before][:5]
 
-    people = await eventually(some, lambda found: len(found) == 5, within_s=FLOWS_WITHIN_S)
+    people = await poll(some, lambda found: len(found) == 5, within_s=FLOWS_WITHIN_S)
     texts = [f"{system.workload.promised[each]} signed up" for each in people]
     subjects = [str(each) for each in people]
     for service, query, wanted, count in (
@@ -68,19 +59,19 @@ async def until_there_are(
     count: int, system: System, service: str, query: str, wanted: Sequence[object]
 ) -> None:
     async def found() -> int:
-        return len(await ask(system, service, query, wanted))
+        return len(await rows(system, service, query, wanted))
 
-    await eventually(found, lambda number: number == count, within_s=FLOWS_WITHIN_S)
+    await poll(found, lambda number: number == count, within_s=FLOWS_WITHIN_S)
 
 
 class TestTheClock:
-    async def test_steps_back_an_hour_and_forward_again_and_everything_goes_on_in_order(
+    async def test_steps_back_an_hour_and_forward_again_and_everything_continues_in_order(
         self, system: System
     ) -> None:
         subject = uuid4()
         async with system.workload.at(PER_SECOND):
-            await all_effects_flow(system)
-            await tell_some(system, subject, 0, RIGHT)
+            await wait_for_new_effects(system)
+            await append_events(system, subject, 0, RIGHT)
             sequence = _IN_A_ROW
             for wrong_by in (-AN_HOUR, RIGHT, -AN_HOUR):
                 # Deliveries wait for their next try while the clock steps.
@@ -88,36 +79,36 @@ class TestTheClock:
 
                 set_clocks(system, wrong_by)
 
-                await tell_some(system, subject, sequence, wrong_by)
+                await append_events(system, subject, sequence, wrong_by)
                 sequence += _IN_A_ROW
-                await all_effects_flow(system)
-                await operator_sees(system, subject)
+                await wait_for_new_effects(system)
+                await assert_operator_may_read(system, subject)
         await system.assert_nothing_is_lost()
 
         query = "SELECT sequence, verdict FROM records WHERE subject = $1 ORDER BY position"
-        found = await ask(system, "audit", query, str(subject))
+        found = await rows(system, "audit", query, str(subject))
         assert [row["sequence"] for row in found] == list(range(1, sequence + 1))
         assert {row["verdict"] for row in found} == {"next"}
-        for service in ("users", "accounts", "audit", "notification"):
-            assert await ask(system, service, "SELECT FROM inbox_missing") == []
-            assert await ask(system, service, "SELECT FROM parked") == []
+        for service in WITH_DATABASE:
+            assert await rows(system, service, "SELECT FROM inbox_missing") == []
+            assert await rows(system, service, "SELECT FROM parked") == []
 
-    async def test_is_an_hour_behind_when_everything_is_started_anew(self, system: System) -> None:
+    async def test_is_an_hour_behind_when_everything_is_restarted(self, system: System) -> None:
         set_clocks(system, RIGHT)
         async with system.workload.at(PER_SECOND):
-            await all_effects_flow(system)
+            await wait_for_new_effects(system)
             set_clocks(system, -AN_HOUR)
             for each in system.services:
                 system.cluster.kill(each)
-            # Only what is started and joined again can be held against the clock.
-            await eventually(lambda: has_come_back(system))
+            # Continue only when all consumers have joined again under the wrong clock.
+            await poll(lambda: have_joined_again(system))
 
-            await all_effects_flow(system)
+            await wait_for_new_effects(system)
         await system.assert_nothing_is_lost()
 
 
-async def tell_some(system: System, subject: UUID, after: int, wrong_by: timedelta) -> None:
-    """Put events of one subject into an outbox, as a process whose clock is wrong would."""
+async def append_events(system: System, subject: UUID, after: int, wrong_by: timedelta) -> None:
+    """Append events of one subject to an outbox, as a process with a wrong clock does."""
     system.made_up.add(str(subject))
     now = datetime.now(UTC) + wrong_by
     values = []
@@ -153,8 +144,8 @@ async def fail_posts(system: System, count: int) -> None:
         answer.raise_for_status()
 
 
-async def operator_sees(system: System, subject: UUID) -> None:
-    """Sign in by the clock as it is now, and be let in everywhere."""
+async def assert_operator_may_read(system: System, subject: UUID) -> None:
+    """Sign in under the present clock, and read from audit with the token."""
     async with httpx.AsyncClient(base_url=system.cluster.gateway_url, timeout=15) as gateway:
         cluster = system.cluster
         operator = await Operator.signed_in(gateway, cluster.operator, cluster.operator_password)
@@ -162,9 +153,9 @@ async def operator_sees(system: System, subject: UUID) -> None:
         assert page["events"]
 
 
-async def has_come_back(system: System) -> bool:
-    for service in ("users", "accounts", "audit", "notification"):
+async def have_joined_again(system: System) -> bool:
+    for service in WITH_DATABASE:
         query = "SELECT FROM pg_stat_activity WHERE application_name = $1"
-        if not await ask(system, service, query, f"{service}-worker-{service}-1"):
+        if not await rows(system, service, query, f"{service}-worker-{service}-1"):
             return False
     return True

@@ -1,8 +1,8 @@
-"""At every failpoint each process that passes it is killed; then nothing is lost."""
+"""Each process is killed at every failpoint that it passes; then nothing is lost."""
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
@@ -10,8 +10,8 @@ from typing import Final
 
 import pytest
 
-from tests.e2e.people import eventually
-from tests.faults.harness import System, running_system
+from tests.e2e.people import poll
+from tests.faults.harness import System
 from tests.faults.points import failpoints
 from tests.faults.stimuli import STIMULI, Reached, Stimulus
 
@@ -22,30 +22,23 @@ _AGAIN_AFTER_S: Final = 3.0
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """One system for all points: each finds it as the crashes before have left it."""
-    with running_system(tmp_path_factory.mktemp("crash-matrix")) as system:
-        yield system
-
-
-@pytest.fixture(scope="module")
 def reached(system: System) -> Reached:
-    """Which services pass which points; found by trying, with nobody killed yet."""
+    """Which services pass which points; tried out before any process is killed."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, explore(system)).result()
 
 
 async def explore(system: System) -> Reached:
-    """Apply one stimulus after the other to a system at work, and see what is passed."""
+    """Apply one stimulus after the other, and record which points are passed."""
     found: dict[str, dict[str, list[Stimulus]]] = {}
-    # Enough to be through with what is done once in each partition.
+    # Enough that what happens once in each partition is done.
     await system.workload.sign_up(100)
     await system.assert_nothing_is_lost()
     for stimulus in STIMULI:
         system.failpoints.disarm()
         for point in failpoints():
             for service in system.services:
-                # Hit, and nothing happens.
+                # The hit is recorded, and nothing else happens.
                 system.failpoints.arm(point, "delay 0", service=service)
         await stimulus.do(system)
         await system.assert_nothing_is_lost()
@@ -57,10 +50,10 @@ async def explore(system: System) -> Reached:
     return found
 
 
-async def bring_to(system: System, point: str, upon: Mapping[str, Sequence[Stimulus]]) -> None:
+async def bring_to(system: System, point: str, stimuli: Mapping[str, Sequence[Stimulus]]) -> None:
     """Stimulate the system until every service named has hit the point."""
     deadline = time.monotonic() + _WITHIN_S
-    left = set(upon)
+    left = set(stimuli)
 
     async def are_hit() -> bool:
         left.difference_update(
@@ -70,10 +63,10 @@ async def bring_to(system: System, point: str, upon: Mapping[str, Sequence[Stimu
 
     for turn in count():
         assert time.monotonic() < deadline, f"{point} was not hit by {sorted(left)} any more"
-        for stimulus in {upon[each][turn % len(upon[each])] for each in left}:
+        for stimulus in {stimuli[each][turn % len(stimuli[each])] for each in left}:
             await stimulus.do(system)
         with suppress(AssertionError):
-            await eventually(are_hit, within_s=_AGAIN_AFTER_S)
+            await poll(are_hit, within_s=_AGAIN_AFTER_S)
             return
 
 

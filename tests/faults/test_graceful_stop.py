@@ -1,30 +1,24 @@
-"""Processes are asked to end while they are busy: nothing is lost, next to nothing is repeated."""
+"""Processes are stopped in order under load: nothing is lost, and nothing is repeated."""
 
 import asyncio
 import signal
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from chassis.testing import eventually
-from tests.faults.harness import System, running_system
-from tests.faults.watch import answered, under_load, watching
+from tests.faults.harness import System
+from tests.faults.watch import under_load, wait_for_answers, watching
+from verification.addresses import SERVICES as WITH_DATABASE
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("graceful-stop")]
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    with running_system(tmp_path_factory.mktemp("graceful-stop")) as system:
-        yield system
-
-
 async def dropped(system: System) -> int:
-    """Return how many events consumers were given once more, since they began."""
+    """Return how many repeats the consumers have dropped since they started."""
     total = 0.0
     async with httpx.AsyncClient() as client:
-        for service in ("users", "accounts", "audit", "notification"):
+        for service in WITH_DATABASE:
             answer = await client.get(f"{system.cluster.url(service)}/metrics")
             total += sum(
                 float(line.rpartition(" ")[2])
@@ -37,7 +31,7 @@ async def dropped(system: System) -> int:
 
 class TestOneProcess:
     @pytest.mark.parametrize("name", ["users", "accounts", "audit", "notification", "gateway"])
-    async def test_ends_in_order_while_it_is_busy(self, system: System, name: str) -> None:
+    async def test_ends_in_order_under_load(self, system: System, name: str) -> None:
         async with under_load(system) as watch:
             before = system.cluster.processes()[name].restarts
             system.cluster.kill(name, signal.SIGTERM)
@@ -53,17 +47,17 @@ class TestOneProcess:
 
 
 class TestEverything:
-    async def test_goes_down_while_it_is_busy_and_comes_up_with_all_of_it(
+    async def test_is_stopped_under_load_and_has_lost_nothing_when_it_is_up_again(
         self, system: System
     ) -> None:
         report = await system.assert_nothing_is_lost()
         before = report["sequences"].looked_at["repeats"]
 
         async with system.workload.at(8):
-            await answered(system, 20)
+            await wait_for_answers(system, 20)
             await asyncio.to_thread(system.cluster.down)
             await asyncio.to_thread(system.cluster.up)
-            await answered(system, 20)
+            await wait_for_answers(system, 20)
 
         async with watching(system) as watch:
             await watch.until_well()

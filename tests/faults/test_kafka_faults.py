@@ -1,10 +1,9 @@
-"""Kafka dies, is away, freezes, refuses: commands are answered, and nothing is lost or doubled."""
+"""Kafka dies, stops, freezes, refuses: commands are answered, nothing is lost or done twice."""
 
 import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -21,19 +20,26 @@ from chassis.testing import eventually
 from contracts.topics import USERS_TASK, USERS_USER, Topic
 from local_cluster.testing import running_infrastructure
 from tests.e2e.people import everyone_is_ready, token_of
-from tests.faults.databases import ask
+from tests.faults.databases import rows
 from tests.faults.harness import System, running_system
 from tests.faults.points import ROOT
-from tests.faults.producing import nobody_waits_for, sign_up_of, tell
-from tests.faults.watch import PER_SECOND, Watch, answered, away, under_load, watching
+from tests.faults.producing import append_to_outbox, sign_up_of, withheld
+from tests.faults.watch import (
+    PER_SECOND,
+    Watch,
+    stopped,
+    under_load,
+    wait_for_answers,
+    watching,
+)
+from verification.addresses import SERVICES as WITH_DATABASE
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("kafka-faults")]
 
-CONSUMERS: Final = ("users", "accounts", "audit", "notification")
 NOT_TAKEN: Final = "Kafka does not take records"
 NO_ANSWER: Final = "Kafka does not answer"
 REFUSED: Final = "users.user is not drained"
-# Enough for a sign-up with its headers, and too little for some.
+# Enough for one sign-up with its headers, but not for several.
 LARGEST_ROW_BYTES: Final = 2_000
 TOPIC_SETTINGS: Final = (
     "min.insync.replicas",
@@ -43,23 +49,16 @@ TOPIC_SETTINGS: Final = (
 )
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """One system for all faults: each finds it as those before have left it."""
-    with running_system(tmp_path_factory.mktemp("kafka-faults")) as system:
-        yield system
-
-
-async def until_told(watch: Watch) -> None:
-    """Wait until everyone who needs Kafka says that it is away."""
-    for each in CONSUMERS:
-        await watch.until_said(each, "agents", NO_ANSWER)
-    await watch.until_said("users", "relay", NOT_TAKEN)
+async def until_all_report_it(watch: Watch) -> None:
+    """Wait until every service that needs Kafka reports that it does not answer."""
+    for each in WITH_DATABASE:
+        await watch.until_reported(each, "agents", NO_ANSWER)
+    await watch.until_reported("users", "relay", NOT_TAKEN)
 
 
 class TestKafka:
     async def test_is_restarted_in_order(self, system: System) -> None:
-        async with under_load(system) as watch, away(system, "kafka"):
+        async with under_load(system) as watch, stopped(system, "kafka"):
             pass
 
         assert not watch.not_ready
@@ -72,25 +71,25 @@ class TestKafka:
         assert not watch.not_ready
         assert watch.restarts == {"kafka": 1}
 
-    async def test_is_away_for_long(self, system: System, outage_s: float) -> None:
-        async with under_load(system) as watch, away(system, "kafka"):
+    async def test_is_stopped_for_long(self, system: System, outage_s: float) -> None:
+        async with under_load(system) as watch, stopped(system, "kafka"):
             before = len(system.workload.promised)
             await asyncio.sleep(outage_s)
             answered_meanwhile = len(system.workload.promised) - before
-            await until_told(watch)
+            await until_all_report_it(watch)
 
         assert answered_meanwhile > outage_s * PER_SECOND / 2
         assert not watch.not_ready
         assert not watch.restarts.keys() - {"kafka"}
 
-    async def test_is_frozen_and_goes_on(self, system: System, outage_s: float) -> None:
+    async def test_is_frozen_and_wakes(self, system: System, outage_s: float) -> None:
         async with under_load(system) as watch:
             system.cluster.kill("kafka", signal.SIGSTOP)
             try:
                 before = len(system.workload.promised)
                 await asyncio.sleep(outage_s / 2)
                 answered_meanwhile = len(system.workload.promised) - before
-                await until_told(watch)
+                await until_all_report_it(watch)
             finally:
                 system.cluster.kill("kafka", signal.SIGCONT)
 
@@ -98,12 +97,12 @@ class TestKafka:
         assert not watch.not_ready
         assert not watch.restarts
 
-    async def test_is_gone_when_the_services_start(self, system: System) -> None:
-        async with under_load(system) as watch, away(system, "kafka"):
+    async def test_is_stopped_when_the_services_start(self, system: System) -> None:
+        async with under_load(system) as watch, stopped(system, "kafka"):
             for each in system.services:
                 system.cluster.kill(each)
-            await until_told(watch)
-            await answered(system)
+            await until_all_report_it(watch)
+            await wait_for_answers(system)
 
         assert {name: watch.restarts[name] for name in system.services} == dict.fromkeys(
             system.services, 1
@@ -112,21 +111,21 @@ class TestKafka:
 
 class TestWhatKafkaRefuses:
     async def test_a_batch_that_is_too_large_is_sent_row_by_row(self, system: System) -> None:
-        """Rows that are small enough share a batch that is not; one row is too large by itself."""
+        """Small rows share a batch that is too large; one row is too large by itself."""
         too_large = uuid4()
         async with watching(system) as watch:
-            await limit_of(system, USERS_USER, LARGEST_ROW_BYTES)
-            async with away(system, "kafka"):
+            await limit_batches(system, USERS_USER, LARGEST_ROW_BYTES)
+            async with stopped(system, "kafka"):
                 await system.workload.sign_up(25)
                 long_name = sign_up_of(too_large, "x" * 2 * LARGEST_ROW_BYTES)
-                await tell(system, too_large, {1: long_name, 2: nobody_waits_for()})
+                await append_to_outbox(system, too_large, {1: long_name, 2: withheld()})
                 await system.workload.sign_up(25)
 
-            await until_left_in_outbox(system, [(str(too_large), 2)])
-            aside = await ask(
+            await wait_for_outbox(system, [(str(too_large), 2)])
+            aside = await rows(
                 system, "users", "SELECT id, aggregateid, error_code FROM outbox_set_aside"
             )
-            await limit_of(system, USERS_USER, USERS_USER.max_message_bytes)
+            await limit_batches(system, USERS_USER, USERS_USER.max_message_bytes)
 
         assert [(each["aggregateid"], each["error_code"]) for each in aside] == [
             (str(too_large), "MessageSizeTooLargeError")
@@ -136,14 +135,14 @@ class TestWhatKafkaRefuses:
         await discard(system, aside[0]["id"])
         await system.assert_nothing_is_lost()
 
-    async def test_a_topic_that_is_missing_holds_up_no_other(self, tmp_path: Path) -> None:
+    async def test_a_topic_that_is_missing_delays_no_other(self, tmp_path: Path) -> None:
         with running_system(tmp_path) as system:
             await delete_topic(system, USERS_TASK)
             async with under_load(system) as watch:
-                await watch.until_said("users", "relay", "topic users.task is missing")
+                await watch.until_reported("users", "relay", "topic users.task is missing")
                 system.cluster.kill("audit")
-                await watch.until_said("audit", "agents", "topic users.task is missing")
-                await until_accounts(system, len(system.workload.promised) + 10)
+                await watch.until_reported("audit", "agents", "topic users.task is missing")
+                await wait_for_accounts(system, len(system.workload.promised) + 10)
                 assert await run_tool(system, "create-topics") == (0, "created users.task\n")
 
             assert watch.not_ready.keys() <= {"audit"}
@@ -155,11 +154,11 @@ class TestMorePartitions:
         self, tmp_path: Path
     ) -> None:
         with running_infrastructure(tmp_path / "cluster", postgres=False) as infrastructure:
-            # As it was made when the catalogue said less.
+            # As if it was made when the catalogue had fewer partitions.
             await create_topic(infrastructure.kafka_bootstrap, replace(USERS_USER, partitions=4))
         with running_system(tmp_path) as system:
             async with system.workload.at(PER_SECOND):
-                await answered(system)
+                await wait_for_answers(system)
                 assert await raise_partitions(system) == (
                     2,
                     f"{REFUSED}: the relay of users is at work, and has to be stopped\n",
@@ -168,10 +167,10 @@ class TestMorePartitions:
             early = list(system.workload.promised)
             await asyncio.to_thread(system.cluster.stop, "notification")
             await system.workload.sign_up(10)
-            await until_left_in_outbox(system, [])
+            await wait_for_outbox(system, [])
             await asyncio.to_thread(system.cluster.stop, "users")
-            code, said = await raise_partitions(system)
-            assert (code, said.startswith(f"{REFUSED}: notification.plan-deliveries is ")) == (
+            code, output = await raise_partitions(system)
+            assert (code, output.startswith(f"{REFUSED}: notification.plan-deliveries is ")) == (
                 2,
                 True,
             )
@@ -181,28 +180,28 @@ class TestMorePartitions:
             await asyncio.to_thread(system.cluster.resume, "users")
             await eventually(lambda: everyone_is_ready(system.cluster), within_s=60)
             await system.workload.sign_up(20)
-            # Of these, the first event is in the partition that their key had before.
+            # The first event of these users is in the partition that their key had before.
             for user in early:
-                await tell(system, user, {2: nobody_waits_for()})
+                await append_to_outbox(system, user, {2: withheld()})
             system.made_up.clear()
 
             await system.assert_nothing_is_lost()
-            (verdicts,) = await ask(
+            (verdicts,) = await rows(
                 system, "audit", "SELECT array_agg(DISTINCT verdict) AS verdicts FROM records"
             )
             assert verdicts["verdicts"] == ["next"]
-            (moved,) = await ask(
+            (moved,) = await rows(
                 system, "audit", "SELECT count(*) FROM records WHERE sequence = 2 AND partition > 3"
             )
             assert moved["count"] > 0
 
 
-async def limit_of(system: System, topic: Topic, max_bytes: int) -> None:
-    """Let the broker take batches of a topic up to so many bytes."""
+async def limit_batches(system: System, topic: Topic, max_bytes: int) -> None:
+    """Limit the size of a topic's batches at the broker."""
     async with admin_client(system.cluster.kafka_bootstrap) as admin:
         state = (await topic_states(admin, [topic.name]))[topic.name]
         assert state is not None
-        # All of it is set anew: what is left out goes back to the broker's own.
+        # All settings are replaced: one that is left out goes back to the broker's default.
         config = {name: state.config[name] for name in TOPIC_SETTINGS}
         config["max.message.bytes"] = str(max_bytes)
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic.name, config)])
@@ -219,8 +218,10 @@ async def delete_topic(system: System, topic: Topic) -> None:
 
 
 async def run_tool(system: System, *arguments: str) -> tuple[int, str]:
-    """Run ``python -m chassis.kafka``; return its exit code, and what it said."""
-    urls = {f"{each.upper()}_DATABASE_URL": system.cluster.postgres_url(each) for each in CONSUMERS}
+    """Run ``python -m chassis.kafka``; return its exit code and its output."""
+    urls = {
+        f"{each.upper()}_DATABASE_URL": system.cluster.postgres_url(each) for each in WITH_DATABASE
+    }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "chassis.kafka", *arguments, "--bootstrap", system.cluster.kafka_bootstrap),
@@ -229,9 +230,9 @@ async def run_tool(system: System, *arguments: str) -> tuple[int, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await process.communicate()
+    output, _ = await process.communicate()
     assert process.returncode is not None
-    return process.returncode, said.decode()
+    return process.returncode, output.decode()
 
 
 async def raise_partitions(system: System) -> tuple[int, str]:
@@ -239,28 +240,28 @@ async def raise_partitions(system: System) -> tuple[int, str]:
 
 
 async def is_raised(system: System) -> bool:
-    code, said = await raise_partitions(system)
-    assert code == 0 or (code == 2 and said.startswith(REFUSED)), said
+    code, output = await raise_partitions(system)
+    assert code == 0 or (code == 2 and output.startswith(REFUSED)), output
     return code == 0
 
 
-async def until_left_in_outbox(system: System, rows: list[tuple[str, int]]) -> None:
-    """Wait until these subjects and numbers, and no others, are in the outbox of users."""
+async def wait_for_outbox(system: System, expected: list[tuple[str, int]]) -> None:
+    """Wait until exactly these subjects and sequences are in the outbox of users."""
 
     async def are_left() -> bool:
-        found = await ask(
+        found = await rows(
             system, "users", "SELECT aggregateid, sequence FROM outbox ORDER BY position"
         )
-        return [tuple(each) for each in found] == rows
+        return [tuple(each) for each in found] == expected
 
     await eventually(are_left, within_s=60)
 
 
-async def until_accounts(system: System, number: int) -> None:
+async def wait_for_accounts(system: System, number: int) -> None:
     """Wait until so many people have their accounts."""
 
     async def are_opened() -> bool:
-        (found,) = await ask(
+        (found,) = await rows(
             system, "accounts", "SELECT count(*) FROM accounts WHERE user_id IS NOT NULL"
         )
         return int(found["count"]) >= number
@@ -269,7 +270,7 @@ async def until_accounts(system: System, number: int) -> None:
 
 
 async def discard(system: System, event_id: UUID) -> None:
-    """Have an operator give up a row that Kafka refuses."""
+    """Let an operator discard a row that Kafka refuses."""
     async with httpx.AsyncClient(base_url=system.cluster.gateway_url) as gateway:
         token = await token_of(gateway, system.cluster.operator, system.cluster.operator_password)
         answer = await gateway.post(

@@ -16,21 +16,21 @@ _MINUTES = float(os.environ.get("FAULTS_MINUTES", "3"))
 
 
 @pytest.mark.timeout(_MINUTES * 60 + 400)
-def test_whatever_dies_whenever_nothing_is_lost(
+def test_nothing_is_lost_whichever_processes_die(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seed = int(os.environ.get("FAULTS_SEED", secrets.randbelow(1_000_000)))
 
-    # Past what pytest captures: who waits for minutes wants to see that it goes on.
+    # Printed although pytest captures output: a run of minutes shows its progress.
     with running_system(tmp_path, seed=seed) as system, capsys.disabled():
-        outcome = asyncio.run(run(system, seed, _MINUTES, say=print))
+        outcome = asyncio.run(run(system, seed, _MINUTES, print_line=print))
 
     write(outcome, tmp_path)
     assert not outcome.broken, explain(outcome)
 
 
 class TestTheSchedule:
-    def test_it_is_made_from_the_seed_alone(self) -> None:
+    def test_it_depends_on_the_seed_only(self) -> None:
         assert schedule(7, 5) == schedule(7, 5)
         assert schedule(7, 5) != schedule(8, 5)
 
@@ -46,7 +46,7 @@ class TestTheSchedule:
         assert schedule(7, 6)[: len(shorter)] == shorter
 
     @pytest.mark.parametrize("seed", range(20))
-    def test_one_that_is_alone_is_so(self, seed: int) -> None:
+    def test_a_single_fault_has_no_other_near_it(self, seed: int) -> None:
         faults = schedule(seed, 10)
 
         for each in faults:
@@ -55,47 +55,49 @@ class TestTheSchedule:
                 assert near == [each]
 
     @pytest.mark.parametrize("seed", range(20))
-    def test_who_joins_leaves_again(self, seed: int) -> None:
-        there: set[str] = set()
+    def test_an_added_worker_is_removed_again(self, seed: int) -> None:
+        added: set[str] = set()
         for each in schedule(seed, 30):
             if each.kind is Kind.JOIN:
-                assert each.who not in there
-                there.add(each.who)
+                assert each.who not in added
+                added.add(each.who)
             elif each.kind in (Kind.LEAVE, Kind.DIE):
-                there.remove(each.who)
+                added.remove(each.who)
 
-        assert not there
+        assert not added
 
 
 class TestStalls:
-    """A partition stands still while there is something to handle and its progress stays."""
+    """A partition stalls while it has records to handle and its progress does not change."""
 
-    HERE = ("accounts", "users.user", 0)
+    PARTITION = ("accounts", "users.user", 0)
 
-    def seen(self, *looks: tuple[float, int, int]) -> list[tuple[float, float]]:
-        """Return from when to when it stood still; a look is a time, the progress and the end."""
+    def found(self, *samples: tuple[float, int, int]) -> list[tuple[float, float]]:
+        """Return begin and end of each stall; a sample is a time, the progress and the end."""
         stalls = Stalls()
-        for at_s, next_offset, end in looks:
-            stalls.see(at_s, {self.HERE: next_offset}, {self.HERE[1:]: end})
+        for at_s, next_offset, end in samples:
+            stalls.add(at_s, {self.PARTITION: next_offset}, {self.PARTITION[1:]: end})
         return [(each.begin_s, each.end_s) for each in stalls.ended]
 
-    def test_it_begins_with_the_first_that_waits_and_ends_when_that_is_handled(self) -> None:
-        assert self.seen((0, 5, 5), (1, 5, 6), (2, 5, 9), (3, 6, 9)) == [(1, 3)]
+    def test_a_stall_begins_with_the_first_record_that_waits_and_ends_when_that_is_handled(
+        self,
+    ) -> None:
+        assert self.found((0, 5, 5), (1, 5, 6), (2, 5, 9), (3, 6, 9)) == [(1, 3)]
 
-    def test_where_nothing_is_to_be_done_nothing_stands_still(self) -> None:
-        assert self.seen((0, 5, 5), (9, 5, 5), (18, 6, 6)) == []
+    def test_without_records_to_handle_there_is_no_stall(self) -> None:
+        assert self.found((0, 5, 5), (9, 5, 5), (18, 6, 6)) == []
 
-    def test_what_moves_at_each_look_is_behind_and_flows(self) -> None:
-        assert self.seen((0, 1, 9), (0.5, 2, 9), (1, 3, 9), (1.5, 4, 9)) == []
+    def test_progress_at_each_sample_is_no_stall(self) -> None:
+        assert self.found((0, 1, 9), (0.5, 2, 9), (1, 3, 9), (1.5, 4, 9)) == []
 
-    def test_one_that_stops_twice_stood_still_twice(self) -> None:
-        assert self.seen((0, 1, 9), (2, 2, 9), (5, 9, 9)) == [(0, 2), (2, 5)]
+    def test_a_partition_that_stops_twice_has_two_stalls(self) -> None:
+        assert self.found((0, 1, 9), (2, 2, 9), (5, 9, 9)) == [(0, 2), (2, 5)]
 
-    def test_what_nobody_could_ask_goes_on_as_it_was(self) -> None:
+    def test_a_sample_without_answers_does_not_end_a_stall(self) -> None:
         stalls = Stalls()
-        stalls.see(0, {self.HERE: 1}, {self.HERE[1:]: 2})
-        stalls.see(1, {}, {})
-        stalls.see(2, {self.HERE: 1}, {})
-        stalls.see(3, {self.HERE: 2}, {self.HERE[1:]: 2})
+        stalls.add(0, {self.PARTITION: 1}, {self.PARTITION[1:]: 2})
+        stalls.add(1, {}, {})
+        stalls.add(2, {self.PARTITION: 1}, {})
+        stalls.add(3, {self.PARTITION: 2}, {self.PARTITION[1:]: 2})
 
         assert [each.seconds for each in stalls.ended] == [3]

@@ -1,4 +1,4 @@
-"""A transport that misbehaves: what it does to a chunk is healed before anybody waits for it."""
+"""A transport that loses, repeats or swaps chunks: the consumer recovers quickly."""
 
 import asyncio
 import dataclasses
@@ -21,7 +21,7 @@ from chassis.consuming.faust_transport import ChunkThread, DeliveredChunk
 from chassis.consuming.positions import TAIL_LOST_AFTER_S
 from chassis.testing import eventually
 from contracts.topics import Topic
-from tests.faults.measured import report
+from tests.faults.measured import print_measured
 from tests.integration.chassis.path import (
     consuming,
     count,
@@ -35,18 +35,18 @@ from tests.integration.chassis.path import (
     topic_of_its_own,
 )
 
-HEALED_WITHIN_S: Final = 0.5
-LAST_HEALED_WITHIN_S: Final = 6.0
+RECOVERS_WITHIN_S: Final = 0.5
+LAST_RECOVERS_WITHIN_S: Final = 6.0
 
 _TIMES: Final = 20
-_CHUNKS_UNTIL_HEALED: Final = 5
+_CHUNKS_UNTIL_RECOVERED: Final = 5
 _PARTITIONS: Final = 4
 
 Fetched = dict[TopicPartition, list[Chunk]]
 
 
 class Fault(StrEnum):
-    """What can become of a chunk."""
+    """A fault of a chunk's delivery."""
 
     DROPPED = "dropped"
     DOUBLED = "doubled"
@@ -54,74 +54,76 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Befallen:
-    """A chunk that something was done to, and when."""
+class InjectedFault:
+    """The chunk that had a fault, and when."""
 
     chunk: Chunk
     at: float
 
 
-class Switched(ChunkThread):
-    """Does to the next chunk of a partition what it was switched to."""
+class FaultyThread(ChunkThread):
+    """Applies a fault to the next chunk of a partition."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.befallen: list[Befallen] = []
-        self._switched: dict[TopicPartition, Fault | None] = {}
+        self.injected: list[InjectedFault] = []
+        self._faults: dict[TopicPartition, Fault | None] = {}
         self._held: dict[TopicPartition, Chunk] = {}
 
-    def switch(self, fault: Fault | None, *partitions: TopicPartition) -> None:
-        self._switched |= dict.fromkeys(partitions, fault)
+    def inject(self, fault: Fault | None, *partitions: TopicPartition) -> None:
+        self._faults |= dict.fromkeys(partitions, fault)
 
     async def _fetch(self, wanted: frozenset[Any]) -> Fetched:
         fetched = await super()._fetch(wanted)
-        return {tp: kept for tp, [chunk] in fetched.items() if (kept := self._misbehave(tp, chunk))}
+        return {
+            tp: kept for tp, [chunk] in fetched.items() if (kept := self._apply_fault(tp, chunk))
+        }
 
-    def _misbehave(self, tp: TopicPartition, chunk: Chunk) -> list[Chunk]:
+    def _apply_fault(self, tp: TopicPartition, chunk: Chunk) -> list[Chunk]:
         if tp in self._held:
-            return [chunk, again(self._held.pop(tp))]
-        if tp not in self._switched:
+            return [chunk, repeated(self._held.pop(tp))]
+        if tp not in self._faults:
             return [chunk]
-        fault = self._switched.pop(tp)
-        self.befallen.append(Befallen(chunk, time.monotonic()))
+        fault = self._faults.pop(tp)
+        self.injected.append(InjectedFault(chunk, time.monotonic()))
         if fault is Fault.SWAPPED:
             self._held[tp] = chunk
         if fault is Fault.DOUBLED:
-            return [chunk, again(chunk)]
+            return [chunk, repeated(chunk)]
         return [chunk] if fault is None else []
 
 
-def again(chunk: Chunk) -> Chunk:
-    """The same chunk, as if it were another record to Faust."""
+def repeated(chunk: Chunk) -> Chunk:
+    """The same chunk, which Faust takes for another record."""
     assert isinstance(chunk, DeliveredChunk)
     return dataclasses.replace(chunk, offset=next(faust_transport._serial))
 
 
 @dataclass(frozen=True)
 class Path:
-    """A consumer whose transport has a switch."""
+    """A consumer with a faulty transport."""
 
     database: str
     kafka: str
     topic: Topic
-    thread: Switched
+    thread: FaultyThread
     progress: asyncpg.Connection
 
     @property
     def partitions(self) -> list[TopicPartition]:
         return [TopicPartition(self.topic.name, number) for number in range(_PARTITIONS)]
 
-    async def healed_after_s(self, befallen: Befallen) -> float:
-        """Wait until what befell a chunk is past; return how long that took."""
+    async def recovered_after_s(self, fault: InjectedFault) -> float:
+        """Wait until the chunk of a fault is handled; return how long that took."""
 
         async def is_done() -> bool:
-            done: int = await self.progress.fetchval(
-                "SELECT next_offset FROM progress WHERE partition = $1", befallen.chunk.partition
+            next_offset: int = await self.progress.fetchval(
+                "SELECT next_offset FROM progress WHERE partition = $1", fault.chunk.partition
             )
-            return done >= befallen.chunk.end
+            return next_offset >= fault.chunk.end
 
         await eventually(is_done, every_s=0.005)
-        return time.monotonic() - befallen.at
+        return time.monotonic() - fault.at
 
 
 @pytest.fixture
@@ -134,13 +136,13 @@ async def engine(database: str) -> AsyncIterator[AsyncEngine]:
 async def path(
     database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Path]:
-    threads: list[Switched] = []
+    threads: list[FaultyThread] = []
 
-    def switched(*arguments: Any, **options: Any) -> Switched:
-        threads.append(Switched(*arguments, **options))
+    def faulty_thread(*arguments: Any, **options: Any) -> FaultyThread:
+        threads.append(FaultyThread(*arguments, **options))
         return threads[-1]
 
-    monkeypatch.setattr(faust_transport, "ChunkThread", switched)
+    monkeypatch.setattr(faust_transport, "ChunkThread", faulty_thread)
     topic = topic_of_its_own(_PARTITIONS)
     await create_topic(kafka, topic)
     progress = await asyncpg.connect(database)
@@ -155,67 +157,72 @@ async def path(
 
 
 def has_handled(database: str, number: int) -> Callable[[], Any]:
-    async def so_many() -> bool:
+    async def are_handled() -> bool:
         return await count(database) >= number
 
-    return so_many
+    return are_handled
 
 
-class TestATransportThatMisbehaves:
+class TestAFaultyTransport:
     @pytest.mark.parametrize("fault", Fault)
-    async def test_is_healed_before_anybody_waits(self, path: Path, fault: Fault) -> None:
+    async def test_delays_a_chunk_for_a_short_time_only(self, path: Path, fault: Fault) -> None:
         subjects = [uuid4() for _ in range(_PARTITIONS)]
-        sending = asyncio.create_task(publish_for_ever(path, subjects))
+        sending = asyncio.create_task(publish_until_cancelled(path, subjects))
 
-        undisturbed_s = await healed_after_s(path, None)
-        took_s = await healed_after_s(path, fault)
+        without_fault_s = await recovered_after_s(path, None)
+        took_s = await recovered_after_s(path, fault)
 
         sending.cancel()
         await asyncio.wait([sending])
-        published = await ends(path)
+        published = await records_on(path)
         await eventually(has_handled(path.database, published))
-        report(f"healed after a chunk was {fault.value}", took_s, bound=HEALED_WITHIN_S)
-        # A busy machine is as late with chunks that nothing befalls; it takes a few to be healed.
-        late_s = _CHUNKS_UNTIL_HEALED * statistics.median(undisturbed_s)
-        assert statistics.median(took_s) < max(HEALED_WITHIN_S, late_s), (took_s, undisturbed_s)
-        # And none ever waits for the watchdog.
+        print_measured(
+            f"recovered after a chunk was {fault.value}", took_s, bound=RECOVERS_WITHIN_S
+        )
+        # On a busy machine chunks without a fault are late too, and recovery takes a few chunks.
+        late_s = _CHUNKS_UNTIL_RECOVERED * statistics.median(without_fault_s)
+        assert statistics.median(took_s) < max(RECOVERS_WITHIN_S, late_s), (
+            took_s,
+            without_fault_s,
+        )
+        # And none waits for the watchdog.
         assert max(took_s) < TAIL_LOST_AFTER_S, took_s
         assert await count(path.database) == published
         await assert_all_in_order(path)
 
-    async def test_finds_a_lost_last_chunk_too(self, path: Path) -> None:
-        path.thread.switch(Fault.DROPPED, *path.partitions)
+    async def test_that_loses_the_last_chunk_is_noticed(self, path: Path) -> None:
+        path.thread.inject(Fault.DROPPED, *path.partitions)
 
         for partition in range(_PARTITIONS):
             await publish(path.kafka, path.topic, [signed_up(uuid4(), 1)], partition)
 
-        await eventually(befell(path.thread, _PARTITIONS))
-        took_s = [await path.healed_after_s(each) for each in path.thread.befallen]
-        report("healed after the last was dropped", took_s, bound=LAST_HEALED_WITHIN_S)
-        assert max(took_s) < LAST_HEALED_WITHIN_S, took_s
+        await eventually(has_injected(path.thread, _PARTITIONS))
+        took_s = [await path.recovered_after_s(each) for each in path.thread.injected]
+        print_measured("recovered after the last was dropped", took_s, bound=LAST_RECOVERS_WITHIN_S)
+        assert max(took_s) < LAST_RECOVERS_WITHIN_S, took_s
         assert await count(path.database) == 2 * _PARTITIONS
 
 
-async def healed_after_s(path: Path, fault: Fault | None) -> list[float]:
-    """Let a fault befall one chunk after the other; return how long each took until it was done."""
+async def recovered_after_s(path: Path, fault: Fault | None) -> list[float]:
+    """Apply a fault to one chunk after the other; return how long each took to be handled."""
     took_s: list[float] = []
     for number in range(_TIMES):
-        before = len(path.thread.befallen)
-        path.thread.switch(fault, path.partitions[number % _PARTITIONS])
-        await eventually(befell(path.thread, before + 1), every_s=0.005)
-        took_s.append(await path.healed_after_s(path.thread.befallen[-1]))
+        before = len(path.thread.injected)
+        path.thread.inject(fault, path.partitions[number % _PARTITIONS])
+        await eventually(has_injected(path.thread, before + 1), every_s=0.005)
+        took_s.append(await path.recovered_after_s(path.thread.injected[-1]))
     return took_s
 
 
-def befell(thread: Switched, number: int) -> Callable[[], Any]:
-    async def so_many() -> bool:
-        return len(thread.befallen) >= number
+def has_injected(thread: FaultyThread, number: int) -> Callable[[], Any]:
+    async def has() -> bool:
+        return len(thread.injected) >= number
 
-    return so_many
+    return has
 
 
-async def publish_for_ever(path: Path, subjects: list[UUID]) -> None:
-    """Publish an event of each subject, each to its own partition, over and over."""
+async def publish_until_cancelled(path: Path, subjects: list[UUID]) -> None:
+    """Publish an event of each subject, each to its own partition, until cancelled."""
     producer = AIOKafkaProducer(bootstrap_servers=path.kafka, enable_idempotence=True)
     await producer.start()
     try:
@@ -232,7 +239,7 @@ async def publish_for_ever(path: Path, subjects: list[UUID]) -> None:
         await producer.stop()
 
 
-async def ends(path: Path) -> int:
+async def records_on(path: Path) -> int:
     """Return how many records the topic has."""
     consumer = AIOKafkaConsumer(bootstrap_servers=path.kafka)
     await consumer.start()
@@ -243,7 +250,7 @@ async def ends(path: Path) -> int:
 
 
 async def assert_all_in_order(path: Path) -> None:
-    """Everything was handled once, in the order of its subject."""
+    """Assert that every event was handled once, in the order of its subject."""
     found = await rows(
         path.database,
         "SELECT array_agg(sequence ORDER BY position) AS numbers FROM effects GROUP BY subject",

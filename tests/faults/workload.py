@@ -1,4 +1,4 @@
-"""Clients as they should be: they repeat what was not answered, and remember what was."""
+"""Clients that repeat a command without an answer, and remember each answer."""
 
 import asyncio
 import random
@@ -15,11 +15,11 @@ from tests.e2e.people import Person
 _ANSWER_WITHIN_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 2.0
-_MOST_AT_ONCE: Final = 40
-# These hang up so soon that it may be in the midst of it, and never ask again.
+_MAX_AT_ONCE: Final = 40
+# The share that disconnects early, perhaps during its command, and never repeats it.
 _IMPATIENT: Final = 0.1
-_MOST_IMPATIENT_S: Final = 0.05
-# These ask once more, though they were answered.
+_DISCONNECT_WITHIN_S: Final = 0.05
+# The share that repeats its command although it was answered.
 _FORGETFUL: Final = 0.05
 
 
@@ -28,13 +28,13 @@ class Workload:
 
     def __init__(self, gateway_url: str, *, seed: int = 0, give_up_after_s: float = 120.0) -> None:
         self._gateway_url = gateway_url
-        self._random = random.Random(seed)  # noqa: S311 - it is to come again, not to be secret
+        self._random = random.Random(seed)  # noqa: S311 - it must be repeatable, not secret
         self._give_up_after_s = give_up_after_s
         #: Ids and names of those whose sign-up was answered with 201.
         self.promised: dict[UUID, str] = {}
-        #: Names of those who heard nothing: their sign-up is whole, or absent.
+        #: Names of those without an answer: their sign-up is complete, or absent.
         self.cut_off: set[str] = set()
-        #: Answers that nobody should get.
+        #: Answers that no client should get.
         self.wrong: list[str] = []
         #: How long each answered command took, repeats included, in seconds.
         self.latencies_s: list[float] = []
@@ -44,7 +44,7 @@ class Workload:
 
     @asynccontextmanager
     async def at(self, per_second: float) -> AsyncIterator[None]:
-        """Send so many a second while the block runs; at its end wait for the last answers."""
+        """Send so many commands a second while the block runs; wait for the last answers."""
         async with self._client() as client:
             sending = asyncio.create_task(self._send(client, per_second))
             try:
@@ -55,16 +55,16 @@ class Workload:
                 await asyncio.gather(*self._open)
 
     async def sign_up(self, count: int) -> None:
-        """Send so many at once, and wait until they are answered."""
+        """Send so many commands at once, and wait until they are answered."""
         async with self._client() as client:
             await asyncio.gather(*(self._command(client) for _ in range(count)))
 
     def compared(self, users: Mapping[UUID, str]) -> list[str]:
-        """Return how those who are there differ from those who were answered or cut off."""
+        """Return how the users in the database differ from those who were answered or cut off."""
         known = set(self.promised.values()) | self.cut_off
-        strangers = [f"nobody asked for {name}" for name in users.values() if name not in known]
+        strangers = [f"no client signed up {name}" for name in users.values() if name not in known]
         others = [
-            f"{id_} is said to be {name}, and is {users[id_]}"
+            f"{id_} was answered as {name}, but is {users[id_]}"
             for id_, name in self.promised.items()
             if id_ in users and users[id_] != name
         ]
@@ -74,13 +74,13 @@ class Workload:
         return httpx.AsyncClient(
             base_url=self._gateway_url,
             timeout=_ANSWER_WITHIN_S,
-            limits=httpx.Limits(max_connections=_MOST_AT_ONCE),
+            limits=httpx.Limits(max_connections=_MAX_AT_ONCE),
         )
 
     async def _send(self, client: httpx.AsyncClient, per_second: float) -> None:
         at = time.monotonic()
         while True:
-            if len(self._open) < _MOST_AT_ONCE:
+            if len(self._open) < _MAX_AT_ONCE:
                 task = asyncio.create_task(self._command(client))
                 self._open.add(task)
                 task.add_done_callback(self._open.discard)
@@ -90,7 +90,7 @@ class Workload:
     async def _command(self, client: httpx.AsyncClient) -> None:
         person = Person(client)
         if self._random.random() < _IMPATIENT:
-            await self._hang_up_early(person)
+            await self._disconnect_early(person)
             return
         began, pause_s = time.monotonic(), _FIRST_PAUSE_S
         while not await self._is_answered(person):
@@ -104,17 +104,17 @@ class Workload:
         if self._random.random() < _FORGETFUL:
             await self._is_answered(person)
 
-    async def _hang_up_early(self, person: Person) -> None:
+    async def _disconnect_early(self, person: Person) -> None:
         self.cut_off.add(person.username)
         try:
-            async with asyncio.timeout(self._random.uniform(0, _MOST_IMPATIENT_S)):
+            async with asyncio.timeout(self._random.uniform(0, _DISCONNECT_WITHIN_S)):
                 if await self._is_answered(person):
                     self.cut_off.discard(person.username)
         except TimeoutError:
             return
 
     async def _is_answered(self, person: Person) -> bool:
-        """Ask; whatever is no answer to the command itself will be asked again."""
+        """Send the command; return whether it was answered, so that it need not be repeated."""
         try:
             answer = await person.sign_up(**{"Idempotency-Key": person.username})
         except httpx.TransportError:

@@ -1,0 +1,47 @@
+"""Sign-ups as a producer outside of the system publishes them, also of the next version."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from aiokafka import AIOKafkaProducer
+
+from chassis.correlation import new_id
+from contracts.envelope import EncodedEvent, encode
+from contracts.topics import USERS_USER
+from contracts.users import UserSignedUpV1
+from local_cluster.testing import RunningCluster
+
+_KNOWN: Final = b"users.user-signed-up.v1"
+_NEXT: Final = b"users.user-signed-up.v2"
+
+
+def signed_up(subject: UUID, sequence: int, user: UUID, username: str) -> EncodedEvent:
+    return encode(
+        UserSignedUpV1(user_id=user, username=username),
+        id=new_id(),
+        source="/users",
+        subject=str(subject),
+        time=datetime.now(UTC),
+        sequence=sequence,
+        correlationid="ahead",
+    )
+
+
+def of_the_next_version(event: EncodedEvent) -> EncodedEvent:
+    """Return a sign-up as a newer producer would publish it, in a version no subscriber handles."""
+    headers = [(name, value.replace(_KNOWN, _NEXT)) for name, value in event.headers]
+    return EncodedEvent(event.key, event.payload.replace(_KNOWN, _NEXT), headers)
+
+
+async def publish(cluster: RunningCluster, events: Sequence[EncodedEvent]) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=cluster.kafka_bootstrap)
+    await producer.start()
+    try:
+        for each in events:
+            await producer.send_and_wait(
+                USERS_USER.name, each.payload, key=each.key, headers=each.headers
+            )
+    finally:
+        await producer.stop()
