@@ -1,7 +1,7 @@
 """``python -m chassis.kafka``: prepare the topics of the catalogue.
 
-``create-topics`` makes those that are missing, ``raise-partitions`` brings one to as many
-partitions as the catalogue says by now.
+``create-topics`` creates those that are missing. ``raise-partitions`` gives one topic as many
+partitions as the catalogue has now.
 """
 
 import asyncio
@@ -34,22 +34,22 @@ def create_topics_command(bootstrap: str) -> None:
             return await create_topics(client, brokers=len(cluster["brokers"]))
 
     try:
-        made = asyncio.run(create())
-    except KafkaError as error:
+        created = asyncio.run(create())
+    except (KafkaError, OSError) as error:
         click.echo(f"{bootstrap}: {type(error).__name__}", err=True)
         sys.exit(1)
-    click.echo(f"created {', '.join(made)}" if made else "every topic is there already")
+    click.echo(f"created {', '.join(created)}" if created else "every topic exists already")
 
 
 @main.command("raise-partitions")
 @click.argument("topic", type=click.Choice([topic.name for topic in TOPICS]), metavar="TOPIC")
 @click.option("--bootstrap", required=True, help="host:port of a broker")
 def raise_partitions_command(topic: str, bootstrap: str) -> None:
-    """Give a topic as many partitions as the catalogue says, once all in it is done.
+    """Give a topic as many partitions as the catalogue has, once all its events are handled.
 
-    Keys move then, so it is refused, with exit code 2, while its owner publishes or somebody has
-    not read all of it. USERS_DATABASE_URL and so on say where the owner and the consumers keep
-    what they know of that.
+    Keys move to other partitions then. So the command changes nothing and ends with exit code 2
+    while the topic's owner publishes, or while a consumer has not read all of it. It looks into
+    the databases of the owner and of the consumers: USERS_DATABASE_URL and so on.
     """
     chosen = next(each for each in TOPICS if each.name == topic)
     variables = {

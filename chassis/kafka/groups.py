@@ -1,4 +1,4 @@
-"""Which member of a consumer group reads which partitions."""
+"""Which member of a consumer group has which partitions."""
 
 from collections.abc import Mapping
 
@@ -10,19 +10,19 @@ from aiokafka.coordinator.protocol import ConsumerProtocol
 async def group_assignments(
     client: AIOKafkaAdminClient, group: str
 ) -> Mapping[str, frozenset[TopicPartition]]:
-    """Return which partitions each member of a group has; none while they are shared out.
+    """Return the partitions of each member of a group; empty while the group rebalances.
 
-    :raises ValueError: a member is none of Kafka's usual consumers
+    :raises ValueError: a member does not use Kafka's consumer protocol
     """
-    shares: dict[str, frozenset[TopicPartition]] = {}
+    assignments: dict[str, frozenset[TopicPartition]] = {}
     for answer in await client.describe_consumer_groups([group]):
         for _error, _group, state, _type, _protocol, members, *_rights in answer.groups:
             if state != "Stable":
                 return {}
             for member_id, *_about, encoded in members:
-                # Of a member that was given nothing at all there is nothing to decode.
-                share = ConsumerProtocol.ASSIGNMENT.decode(encoded).assignment if encoded else ()
-                shares[member_id] = frozenset(
-                    TopicPartition(name, number) for name, numbers in share for number in numbers
+                # A member without any partition has no bytes to decode.
+                topics = ConsumerProtocol.ASSIGNMENT.decode(encoded).assignment if encoded else ()
+                assignments[member_id] = frozenset(
+                    TopicPartition(name, number) for name, numbers in topics for number in numbers
                 )
-    return shares
+    return assignments

@@ -1,7 +1,7 @@
-"""More partitions for a topic, once nothing of it is on its way.
+"""Raises a topic's number of partitions, once every subscriber has read all of it.
 
-Keys move to other partitions then, and nobody orders one partition after another. So all that was
-published has to be done, and nothing may be published meanwhile.
+Keys move to other partitions then, and Kafka orders no partition after another. So every published
+event has to be handled before, and none may be published meanwhile.
 """
 
 import asyncio
@@ -29,24 +29,24 @@ from chassis.settings import KafkaSettings
 from contracts.topics import Topic
 
 _CONNECT_TIMEOUT_S: Final = 5.0
-_BOUNDS_WITHIN_S: Final = 5.0
-_ASK_AGAIN_S: Final = 0.1
-_SEEN_WITHIN_S: Final = 10.0
+_BOUNDS_TIMEOUT_S: Final = 5.0
+_POLL_S: Final = 0.1
+_METADATA_TIMEOUT_S: Final = 10.0
 
 _WAITING: Final = "SELECT count(*) FROM outbox WHERE aggregatetype = $1"
 _PROGRESS: Final = "SELECT subscriber, partition, next_offset FROM progress WHERE topic = $1"
 
 
 class NotDrained(Exception):
-    """Something of the topic is still on its way; the message says what."""
+    """An event of the topic may still be published or handled; the message names what is left."""
 
 
 async def raise_partitions(
     settings: KafkaSettings, topic: Topic, databases: Mapping[str, str]
 ) -> bool:
-    """Give a topic as many partitions as the catalogue says; tell whether it had fewer.
+    """Give a topic as many partitions as the catalogue has; return whether it had fewer.
 
-    :param databases: the URLs of those of its owner and its consumers, by service
+    :param databases: the database URLs of its owner and its consumers, by service
     :raises NotDrained: nothing was changed
     :raises UnknownTopicOrPartitionError: there is no such topic
     :raises KafkaError: no broker answers, or it refuses
@@ -62,20 +62,24 @@ async def raise_partitions(
         partitions = [TopicPartition(topic.name, number) for number in range(await count())]
         if len(partitions) >= topic.partitions:
             return False
-        async with _nobody_publishing(topic, databases[topic.owner]):
-            await _refuse_unless_all_is_done(settings, topic, partitions, databases)
+        async with _relay_stopped(topic, databases[topic.owner]):
+            await _require_all_handled(settings, topic, partitions, databases)
             await client.create_partitions({topic.name: NewPartitions(topic.partitions)})
-            # The relay asks the brokers how many there are when it begins, and not again for long.
-            async with asyncio.timeout(_SEEN_WITHIN_S):
-                while await count() < topic.partitions:  # noqa: ASYNC110 - no broker would tell
-                    await asyncio.sleep(_ASK_AGAIN_S)
+            # A relay that starts asks the brokers for the number, and not again for minutes.
+            async with asyncio.timeout(_METADATA_TIMEOUT_S):
+                while await count() < topic.partitions:  # noqa: ASYNC110 - Kafka sends no event
+                    await asyncio.sleep(_POLL_S)
     return True
 
 
 @asynccontextmanager
-async def _nobody_publishing(topic: Topic, database_url: str) -> AsyncIterator[None]:
+async def _relay_stopped(topic: Topic, database_url: str) -> AsyncIterator[None]:
+    """Keep the owner's relay from publishing while the block runs.
+
+    :raises NotDrained: it runs, or has not published all of its outbox
+    """
     async with _connected(database_url) as connection:
-        # Held until we are done, so that no relay begins in between.
+        # The relay's own lock, so that no relay starts meanwhile.
         if not await try_lock(connection, relay_lock_name(topic.owner)):
             raise NotDrained(f"the relay of {topic.owner} is at work, and has to be stopped")
         if waiting := await connection.fetchval(_WAITING, topic.name):
@@ -83,7 +87,7 @@ async def _nobody_publishing(topic: Topic, database_url: str) -> AsyncIterator[N
         yield
 
 
-async def _refuse_unless_all_is_done(
+async def _require_all_handled(
     settings: KafkaSettings,
     topic: Topic,
     partitions: Collection[TopicPartition],
@@ -96,10 +100,10 @@ async def _refuse_unless_all_is_done(
             rows = await connection.fetch(_PROGRESS, topic.name)
         if held and not rows:
             raise NotDrained(f"{service} has never read it")
-        places = {(row["subscriber"], row["partition"]): row["next_offset"] for row in rows}
+        offsets = {(row["subscriber"], row["partition"]): row["next_offset"] for row in rows}
         for subscriber in sorted({row["subscriber"] for row in rows}):
             behind = sum(
-                max(0, end - places.get((subscriber, tp.partition), first))
+                max(0, end - offsets.get((subscriber, tp.partition), first))
                 for tp, (first, end) in bounds.items()
             )
             if behind:
@@ -123,20 +127,20 @@ async def _connected(database_url: str) -> AsyncIterator["asyncpg.Connection"]:
 async def partition_bounds(
     settings: KafkaSettings, partitions: Collection[TopicPartition]
 ) -> Mapping[TopicPartition, tuple[int, int]]:
-    """Return the first and the next offset of each partition.
+    """Return each partition's first offset, and the one that its next record will have.
 
-    :raises KafkaError: the brokers did not answer within seconds
+    :raises KafkaError: the brokers did not answer in time
     """
     if not partitions:
         return {}
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap,
-        request_timeout_ms=int(_BOUNDS_WITHIN_S * 1_000),
+        request_timeout_ms=int(_BOUNDS_TIMEOUT_S * 1_000),
         **KafkaSecurity.of(settings).client_arguments(),
     )
     try:
         with translate_foreign_cancellation():
-            async with asyncio.timeout(_BOUNDS_WITHIN_S):
+            async with asyncio.timeout(_BOUNDS_TIMEOUT_S):
                 await start_or_close(consumer._client, consumer.start, consumer.stop)  # noqa: SLF001
                 try:
                     first = await consumer.beginning_offsets(partitions)
@@ -144,5 +148,5 @@ async def partition_bounds(
                 finally:
                     await complete(consumer.stop())
     except TimeoutError as error:
-        raise KafkaTimeoutError(f"no answer within {_BOUNDS_WITHIN_S:g} s") from error
+        raise KafkaTimeoutError(f"no answer within {_BOUNDS_TIMEOUT_S:g} s") from error
     return {each: (first[each], following[each]) for each in partitions}

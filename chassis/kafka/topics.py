@@ -1,4 +1,4 @@
-"""The topics that the catalogue asks for, beside those that the cluster has."""
+"""Compares the topics of the catalogue with those of the cluster, and creates missing ones."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class TopicState:
 async def topic_states(
     client: AIOKafkaAdminClient, names: Iterable[str]
 ) -> dict[str, TopicState | None]:
-    """Return each topic's state, None for one that is missing."""
+    """Return the state of each topic; None: it is missing."""
     wanted = list(names)
     found = {
         each["topic"]: each["partitions"]
@@ -48,7 +48,7 @@ async def topic_states(
 
 
 def config_violations(topic: Topic, state: TopicState | None) -> list[str]:
-    """Say in what a topic falls short of the catalogue; an empty list when it does not."""
+    """Return a sentence for each setting that is below what the catalogue asks for."""
     if state is None:
         return [f"topic {topic.name} is missing"]
     short = []
@@ -69,11 +69,11 @@ def config_violations(topic: Topic, state: TopicState | None) -> list[str]:
 
 
 async def create_topics(client: AIOKafkaAdminClient, *, brokers: int) -> list[str]:
-    """Create what is missing of the catalogue; return the names of those made.
+    """Create the missing topics of the catalogue, and return their names.
 
-    With fewer brokers than the catalogue asks replicas for, a topic gets one replica a broker.
+    With fewer brokers than the catalogue asks replicas for, a topic gets one replica on each.
 
-    :raises KafkaError: the cluster refuses one
+    :raises KafkaError: the cluster refuses to create one
     """
     states = await topic_states(client, [topic.name for topic in TOPICS])
     missing = [topic for topic in TOPICS if states[topic.name] is None]
@@ -82,7 +82,7 @@ async def create_topics(client: AIOKafkaAdminClient, *, brokers: int) -> list[st
     response = await client.create_topics([_new(topic, brokers) for topic in missing])
     for name, code, *_ in response.topic_errors:
         error = for_code(code)
-        # Somebody else may have been faster; that is what was wanted.
+        # Another process may have created it meanwhile.
         if code != 0 and error is not TopicAlreadyExistsError:
             raise error(name)
     return [topic.name for topic in missing]
@@ -100,7 +100,7 @@ def _new(topic: Topic, brokers: int) -> NewTopic:
             "retention.ms": str(-1 if topic.retention_ms is None else topic.retention_ms),
             "retention.bytes": "-1",
             "cleanup.policy": "delete",
-            # A record bears the time of its outbox row, whose clock may be ahead of the broker's.
+            # A record has the time of its outbox row, by a clock that may be ahead of the broker's.
             "message.timestamp.after.max.ms": str(2**63 - 1),
         },
     )

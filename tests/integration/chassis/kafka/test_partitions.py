@@ -1,4 +1,4 @@
-"""A topic gets more partitions when all in it is done and nobody publishes, and else not."""
+"""A topic gets more partitions only when all its events are handled and its relay is stopped."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -17,6 +17,7 @@ from chassis.kafka.partitions import NotDrained, partition_bounds, raise_partiti
 from chassis.kafka.topics import topic_states
 from chassis.persistence.advisory_lock import try_lock
 from chassis.persistence.outbox import Outbox, relay_lock_name
+from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 from chassis.settings import KafkaSettings
 from contracts.topics import Topic
 from contracts.users import UserSignedUpV1
@@ -41,7 +42,7 @@ async def engine(database: str) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 async def topic(kafka: str) -> Topic:
-    """A topic with some events, and with two partitions, which the catalogue says are four."""
+    """A topic with some events and two partitions, for which the catalogue has four."""
     narrow = topic_of_its_own(2)
     await create_topic(kafka, narrow)
     await publish(kafka, narrow, [signed_up(uuid4(), 1) for _ in range(SOME)])
@@ -49,23 +50,25 @@ async def topic(kafka: str) -> Topic:
 
 
 async def read_up_to(database: str, kafka: str, topic: Topic, missing: int = 0) -> None:
-    """Have the subscriber ``test.one`` done with all but some of the topic's events."""
+    """Set the progress of ``test.one`` to the end of the topic, but for some missing events."""
     left = missing
     for partition in range(await partitions_of(kafka, topic)):
         end = await end_of(kafka, topic, partition)
-        held_back, left = min(left, end), max(0, left - end)
+        unread, left = min(left, end), max(0, left - end)
         await rows(
             database,
-            "INSERT INTO progress VALUES ('test.one', $1, $2, $3, now())",
+            "INSERT INTO progress (subscriber, topic, topic_id, partition, next_offset, updated_at)"
+            " VALUES ('test.one', $1, $2, $3, $4, now())",
             topic.name,
+            UNKNOWN_TOPIC_ID,
             partition,
-            end - held_back,
+            end - unread,
         )
 
 
 async def end_of(kafka: str, topic: Topic, partition: int) -> int:
-    place = TopicPartition(topic.name, partition)
-    return (await partition_bounds(KafkaSettings(kafka_bootstrap=kafka), [place]))[place][1]
+    tp = TopicPartition(topic.name, partition)
+    return (await partition_bounds(KafkaSettings(kafka_bootstrap=kafka), [tp]))[tp][1]
 
 
 async def partitions_of(kafka: str, topic: Topic) -> int:
@@ -81,7 +84,7 @@ async def raised(database: str, kafka: str, topic: Topic) -> bool:
 
 @pytest.mark.usefixtures("engine")
 class TestRaising:
-    async def test_what_is_drained_brings_it_to_the_catalogues_number(
+    async def test_a_drained_topic_gets_the_catalogues_number(
         self, database: str, kafka: str, topic: Topic
     ) -> None:
         await read_up_to(database, kafka, topic)
@@ -90,7 +93,7 @@ class TestRaising:
 
         assert await partitions_of(kafka, topic) == 4
 
-    async def test_what_has_so_many_already_changes_nothing(
+    async def test_a_topic_with_enough_partitions_is_not_changed(
         self, database: str, kafka: str, topic: Topic
     ) -> None:
         assert not await raised(database, kafka, replace(topic, partitions=2))
@@ -98,13 +101,13 @@ class TestRaising:
 
         assert await partitions_of(kafka, topic) == 2
 
-    async def test_a_topic_that_is_missing_says_so(self, database: str, kafka: str) -> None:
+    async def test_a_missing_topic_is_an_error(self, database: str, kafka: str) -> None:
         with pytest.raises(UnknownTopicOrPartitionError):
             await raised(database, kafka, topic_of_its_own())
 
 
 @pytest.mark.usefixtures("engine")
-class TestItIsRefused:
+class TestRaisingIsRefused:
     async def test_while_a_subscriber_is_behind(
         self, database: str, kafka: str, topic: Topic
     ) -> None:
@@ -166,7 +169,7 @@ class TestItIsRefused:
 
 
 class TestTheCommand:
-    def test_says_which_databases_it_does_not_know(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_names_the_databases_that_are_not_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("USERS_DATABASE_URL", "postgresql://127.0.0.1:1/users")
         monkeypatch.delenv("AUDIT_DATABASE_URL", raising=False)
 

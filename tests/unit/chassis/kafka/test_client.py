@@ -60,7 +60,7 @@ STARTS = [
 @pytest.fixture(autouse=True)
 def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "_REQUEST_TIMEOUT_MS", int(REQUEST_TIMEOUT_S * 1_000))
-    monkeypatch.setattr(partitions_module, "_BOUNDS_WITHIN_S", REQUEST_TIMEOUT_S)
+    monkeypatch.setattr(partitions_module, "_BOUNDS_TIMEOUT_S", REQUEST_TIMEOUT_S)
     monkeypatch.setattr(producer_module, "_REQUEST_TIMEOUT_S", REQUEST_TIMEOUT_S)
 
 

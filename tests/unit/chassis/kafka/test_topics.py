@@ -1,4 +1,4 @@
-"""What a topic must be before a service reads or writes it."""
+"""What a topic must have before a service reads or writes it."""
 
 import dataclasses
 
@@ -20,26 +20,28 @@ ENOUGH = TopicState(
 )
 
 
-class TestShortcomings:
-    def test_are_none_where_it_is_as_the_catalogue_asks_or_more(self) -> None:
+class TestConfigViolations:
+    def test_a_topic_that_meets_or_exceeds_the_catalogue_has_none(self) -> None:
         assert config_violations(USERS_USER, ENOUGH) == []
         assert config_violations(USERS_USER, dataclasses.replace(ENOUGH, partitions=16)) == []
 
-    def test_are_all_there_is_of_a_topic_that_is_missing(self) -> None:
+    def test_a_missing_topic_has_one(self) -> None:
         assert config_violations(USERS_USER, None) == ["topic users.user is missing"]
 
     @pytest.mark.parametrize(
-        ("state", "said"),
+        ("state", "violation"),
         [
             (dataclasses.replace(ENOUGH, partitions=4), "has 4 of 8 partitions"),
             (dataclasses.replace(ENOUGH, replication_factor=1), "has 1 of 3 replicas"),
         ],
     )
-    def test_say_what_there_is_too_little_of(self, state: TopicState, said: str) -> None:
-        assert config_violations(USERS_USER, state) == [f"topic users.user {said}"]
+    def test_too_few_partitions_or_replicas_are_violations(
+        self, state: TopicState, violation: str
+    ) -> None:
+        assert config_violations(USERS_USER, state) == [f"topic users.user {violation}"]
 
     @pytest.mark.parametrize(
-        ("name", "value", "said"),
+        ("name", "value", "violation"),
         [
             ("min.insync.replicas", "1", "has min.insync.replicas below 2"),
             ("max.message.bytes", "1000", "has max.message.bytes below 1048576"),
@@ -47,14 +49,16 @@ class TestShortcomings:
             ("cleanup.policy", "compact", "is compacted, which removes events"),
         ],
     )
-    def test_say_which_setting_would_lose_events(self, name: str, value: str, said: str) -> None:
+    def test_a_setting_that_would_lose_events_is_a_violation(
+        self, name: str, value: str, violation: str
+    ) -> None:
         state = dataclasses.replace(ENOUGH, config={**ENOUGH.config, name: value})
 
-        assert config_violations(USERS_USER, state) == [f"topic users.user {said}"]
+        assert config_violations(USERS_USER, state) == [f"topic users.user {violation}"]
 
 
 class TestSecurity:
-    def test_is_passed_to_every_client_whole(self) -> None:
+    def test_is_passed_to_every_client(self) -> None:
         security = KafkaSecurity("SASL_PLAINTEXT", "SCRAM-SHA-512", "ada", "secret")
 
         assert security.client_arguments() == {
