@@ -1,1 +1,1 @@
-"""The notification service: tells people, outside of the product, what happened in it."""
+"""The notification service: sends messages about events to people outside the product."""

@@ -1,4 +1,4 @@
-"""What the service listens to: every topic with an event that a rule is about."""
+"""The service consumes every topic that has an event with a rule."""
 
 from chassis.consuming.subscribers import EventSubscriber
 from contracts.topics import TOPICS
@@ -6,7 +6,7 @@ from notification_service.rules import NotificationWork, PlanDeliveries
 
 
 def subscribers(plan: PlanDeliveries) -> list[EventSubscriber[NotificationWork]]:
-    """Return one subscriber for each topic on which a rule waits for something."""
+    """Return one subscriber for each topic that has an event with a rule."""
     return [
         EventSubscriber(
             name="notification.plan-deliveries",

@@ -1,10 +1,10 @@
-"""What the delivery worker needs of a chat, and how a chat may refuse.
+"""The port to a chat, and the errors that a call of it can raise.
 
 ChatError
-├── RateLimited      not posted; come again after so many seconds
-├── Unreachable      not posted; nobody was there
-├── Refused          not posted; and it won't be, as things are
-└── OutcomeUnknown   posted or not, the answer does not tell
+├── RateLimited      not posted; allowed again after ``retry_after_s``
+├── Unreachable      not posted; no connection was made
+├── Refused          not posted; the same call will fail again
+└── OutcomeUnknown   perhaps posted; the answer does not show it
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from uuid import UUID
 
 
 class ChatError(Exception):
-    """A call that did not succeed. ``code`` says why, in the other side's word if it has one."""
+    """A call that did not succeed. ``code`` is the chat's own error code if it gave one."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -41,7 +41,7 @@ class OutcomeUnknown(ChatError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A text for a channel, marked so that it can be found again."""
+    """A text for a channel, with ids by which it can be found."""
 
     channel: str
     text: str
@@ -51,13 +51,13 @@ class Message:
 
 class Chat(Protocol):
     async def post(self, message: Message) -> str:
-        """Post a message and return the chat's id of it.
+        """Post a message and return its id in the chat.
 
-        :raises ChatError: one of its subclasses, which say whether it can have been posted
+        :raises ChatError: the subclass shows whether the message may have been posted
         """
 
     async def find(self, channel: str, delivery_id: UUID, *, since: datetime) -> str | None:
         """Return the id of the message of this delivery, if one was posted after ``since``.
 
-        :raises ChatError: the chat can't be asked now
+        :raises ChatError: the search failed
         """

@@ -1,9 +1,9 @@
-"""A delivery: one rule's answer to one event, sent once as far as the other side allows.
+"""A delivery: the message of one rule about one event, sent once as far as the chat allows.
 
 pending ──claim──▶ sending ──▶ sent
-   ▲                  │──────▶ failed    the other side said no, and will again
-   ├──────────────────┘          │       not sent, or nobody knows: later, after a look
-   └─────────────────────────────┘       an operator has it retried
+   ▲                  │──────▶ failed    the chat refused it, and would refuse it again
+   ├──────────────────┘          │       not sent, or perhaps sent: retried after a search
+   └─────────────────────────────┘       an operator retries it
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from uuid import UUID
 
 
 class State(StrEnum):
-    """How far a delivery has come. One left in ``sending`` is taken up when its lease is over."""
+    """The state of a delivery. One that stays in ``sending`` is claimed again after its lease."""
 
     PENDING = "pending"
     SENDING = "sending"
@@ -25,7 +25,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedDelivery:
-    """What is to be sent where, because of which event, on which trail."""
+    """A message to send: its text, its address, and the event and trace that it is about."""
 
     id: UUID
     rule: str
@@ -40,10 +40,10 @@ class PlannedDelivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedDelivery:
-    """A delivery that is ours to send until the lease ends.
+    """A delivery that one worker may send until the lease ends.
 
-    ``attempt`` counts the claims and so tells ours from a later one. ``unsure_since`` is when
-    the first try began of which nobody knows whether it arrived; None where there is none.
+    ``attempt`` counts the claims, and so identifies this one. ``unsure_since`` is the start of
+    the first attempt that may have arrived without an answer; None: there is no such attempt.
     """
 
     id: UUID
@@ -60,45 +60,45 @@ class ClaimedDelivery:
 
 
 class PlannedDeliveries(Protocol):
-    """Where the agent's handler leaves what is to be sent, in its transaction."""
+    """Where an event handler stores what is to be sent, in its transaction."""
 
     def plan(self, delivery: PlannedDelivery) -> None:
-        """Keep a delivery for the flush; one of the same event and rule is there once."""
+        """Keep a delivery for the flush; a second one of the same event and rule is dropped."""
 
 
 class DeliveryQueue(Protocol):
     """The deliveries of one medium, shared by all workers; each call is its own transaction.
 
-    What says something of a claimed delivery returns False when the claim was lost meanwhile:
-    then somebody else has it, and nothing was changed.
+    A method that changes a claimed delivery returns False, and changes nothing, if another worker
+    has claimed the delivery since.
     """
 
     async def claim(
-        self, now: datetime, *, lease_until: datetime, take_up_at: datetime, limit: int
+        self, now: datetime, *, lease_until: datetime, reclaim_at: datetime, limit: int
     ) -> Sequence[ClaimedDelivery]:
-        """Take what is due, the longest due first, and nothing for an address that is paused.
+        """Claim due deliveries, the longest due first, except those of paused addresses.
 
-        A delivery whose worker says no more of it can be claimed again from ``take_up_at``.
+        A claimed delivery that is not changed again can be claimed from ``reclaim_at`` on.
         """
 
     async def will_repeat(
-        self, claimed: ClaimedDelivery, now: datetime, *, take_up_at: datetime
+        self, claimed: ClaimedDelivery, now: datetime, *, reclaim_at: datetime
     ) -> bool:
-        """Mark that it may arrive twice, before it is sent again, and hold it for longer."""
+        """Mark, before it is sent again, that it may arrive twice; extend the claim."""
 
     async def sent(self, claimed: ClaimedDelivery, message_id: str, now: datetime) -> bool:
-        """Say that it has arrived, and under which id of the other side."""
+        """Mark it as sent, with its id in the chat."""
 
     async def failed(self, claimed: ClaimedDelivery, error: str, now: datetime) -> bool:
-        """Say that it won't ever arrive as things are."""
+        """Mark it as failed: a retry would fail too."""
 
     async def put_back(
         self, claimed: ClaimedDelivery, error: str, now: datetime, *, at: datetime, unsure: bool
     ) -> bool:
-        """Have it tried again at ``at``; ``unsure`` if this try may have arrived after all."""
+        """Have it sent again at ``at``; ``unsure``: this attempt may have arrived."""
 
     async def pause(self, address: str, now: datetime, *, until: datetime) -> None:
-        """Have nobody send to this address until then."""
+        """Let no worker send to this address until then."""
 
     async def restart_waits(self, now: datetime) -> None:
-        """Begin every wait anew that began after ``now``: the clock was set back meanwhile."""
+        """Restart every wait that began after ``now``, since the clock was set back."""

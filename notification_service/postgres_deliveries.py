@@ -1,4 +1,4 @@
-"""Deliveries in PostgreSQL: planned in the agent's transaction, sent from a queue of rows."""
+"""Deliveries in PostgreSQL: planned in the agent's transaction, claimed from a queue of rows."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chassis.persistence.bulk import insert_rows
 from chassis.persistence.tables import Moment
 from notification_service import tables
 from notification_service.deliveries import ClaimedDelivery, PlannedDelivery, State
@@ -46,12 +47,13 @@ class PostgresPlannedDeliveries:
     async def flush(self, connection: AsyncConnection) -> None:
         """Write what was planned, in one statement."""
         planned, self._planned = self._planned, []
-        if planned:
-            # Nothing is done twice even where a subscriber's progress is begun anew.
-            await connection.execute(
-                insert(_d).on_conflict_do_nothing(index_elements=["event_id", "rule"]),
-                [_columns(each) for each in planned],
-            )
+        # A delivery is there once, also after a subscriber was restarted.
+        await insert_rows(
+            connection,
+            tables.deliveries,
+            [_columns(each) for each in planned],
+            unless_there=("event_id", "rule"),
+        )
 
 
 def _columns(planned: PlannedDelivery) -> dict[str, Any]:
@@ -64,26 +66,42 @@ def _columns(planned: PlannedDelivery) -> dict[str, Any]:
     }
 
 
+class PostgresNotificationWork:
+    """One transaction of an agent on the service's database."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self.deliveries = PostgresPlannedDeliveries()
+
+    async def flush(self) -> None:
+        await self.deliveries.flush(self._connection)
+
+
 class PostgresDeliveryQueue:
     """The deliveries of one medium."""
 
     def __init__(self, engine: AsyncEngine, medium: str) -> None:
-        # Each call is one statement, which is a transaction of its own without being told.
+        # Each call is one statement, so it needs no transaction around it.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._medium = medium
 
     async def claim(
-        self, now: datetime, *, lease_until: datetime, take_up_at: datetime, limit: int
+        self, now: datetime, *, lease_until: datetime, reclaim_at: datetime, limit: int
     ) -> Sequence[ClaimedDelivery]:
-        asked = {"of_medium": self._medium, "now": now, "take_up_at": take_up_at, "most": limit}
+        parameters = {
+            "of_medium": self._medium,
+            "now": now,
+            "reclaim_at": reclaim_at,
+            "most": limit,
+        }
         async with self._engine.connect() as connection:
-            rows = (await connection.execute(_CLAIM, asked)).all()
+            rows = (await connection.execute(_CLAIM, parameters)).all()
         return [_claimed(row, lease_until) for row in rows]
 
     async def will_repeat(
-        self, claimed: ClaimedDelivery, now: datetime, *, take_up_at: datetime
+        self, claimed: ClaimedDelivery, now: datetime, *, reclaim_at: datetime
     ) -> bool:
-        return await self._mark(_WILL_REPEAT, claimed, now=now, take_up_at=take_up_at)
+        return await self._mark(_WILL_REPEAT, claimed, now=now, reclaim_at=reclaim_at)
 
     async def sent(self, claimed: ClaimedDelivery, message_id: str, now: datetime) -> bool:
         return await self._mark(_SENT, claimed, now=now, new_message_id=message_id)
@@ -100,25 +118,25 @@ class PostgresDeliveryQueue:
         )
 
     async def _mark(self, marking: Update, claimed: ClaimedDelivery, **values: Any) -> bool:
-        whose = {"of_id": claimed.id, "of_attempt": claimed.attempt}
+        claim = {"of_id": claimed.id, "of_attempt": claimed.attempt}
         async with self._engine.connect() as connection:
-            marked = await connection.execute(marking, whose | values)
+            marked = await connection.execute(marking, claim | values)
             return marked.rowcount == 1
 
     async def pause(self, address: str, now: datetime, *, until: datetime) -> None:
-        asked = insert(_p).values(medium=self._medium, address=address, began_at=now, until=until)
-        longer = asked.on_conflict_do_update(
+        pause = insert(_p).values(medium=self._medium, address=address, began_at=now, until=until)
+        upsert = pause.on_conflict_do_update(
             index_elements=["medium", "address"],
             set_={
                 "began_at": now,
-                # Of two answers at once the longer counts; an old pause never shortens a new.
+                # The longer of two concurrent pauses counts; an old pause never shortens a new one.
                 "until": case(
                     (_p.c.began_at <= now, func.greatest(_p.c.until, until)), else_=until
                 ),
             },
         )
         async with self._engine.connect() as connection:
-            await connection.execute(longer)
+            await connection.execute(upsert)
 
     async def restart_waits(self, now: datetime) -> None:
         async with self._engine.connect() as connection:
@@ -142,7 +160,7 @@ def _claimed(row: Row[Any], lease_until: datetime) -> ClaimedDelivery:
 
 
 _now = bindparam("now", type_=Moment)
-_take_up_at = bindparam("take_up_at", type_=Moment)
+_reclaim_at = bindparam("reclaim_at", type_=Moment)
 _again_at = bindparam("again_at", type_=Moment)
 _medium = bindparam("of_medium", type_=Text)
 _error = bindparam("error", type_=Text)
@@ -150,11 +168,11 @@ _error = bindparam("error", type_=Text)
 _paused = exists().where(
     _p.c.medium == _d.c.medium,
     _p.c.address == _d.c.address,
-    # One that begins in the future was written before the clock was set back.
+    # A pause that begins in the future was written before the clock was set back.
     _p.c.began_at <= _now,
     _p.c.until > _now,
 )
-# A CTE and no IN (SELECT …): that could be run, and lock, more than once.
+# A CTE: an IN (SELECT …) may be executed, and lock rows, more than once.
 _due = (
     select(_d.c.id)
     .where(_OPEN, _d.c.medium == _medium, _d.c.next_attempt_at <= _now, ~_paused)
@@ -163,21 +181,21 @@ _due = (
     .with_for_update(skip_locked=True)
     .cte("due")
 )
-_left_behind = and_(_d.c.state == State.SENDING, _d.c.unsure_since.is_(None))
+_unfinished = and_(_d.c.state == State.SENDING, _d.c.unsure_since.is_(None))
 _CLAIM: Final = (
     update(_d)
     .where(_d.c.id == _due.c.id)
     .values(
         state=State.SENDING,
         attempts=_d.c.attempts + 1,
-        unsure_since=case((_left_behind, _d.c.claimed_at), else_=_d.c.unsure_since),
+        unsure_since=case((_unfinished, _d.c.claimed_at), else_=_d.c.unsure_since),
         claimed_at=_now,
         updated_at=_now,
-        next_attempt_at=_take_up_at,
+        next_attempt_at=_reclaim_at,
     )
     .returning(_d)
 )
-# The number of the claim in WHERE is the lease: no row, and somebody else has it.
+# The claim's number in WHERE is the lease: no row is changed if another worker has claimed it.
 _OURS: Final = and_(
     _d.c.id == bindparam("of_id", type_=Uuid),
     _d.c.state == State.SENDING,
@@ -185,7 +203,7 @@ _OURS: Final = and_(
 )
 _marked = update(_d).where(_OURS)
 _WILL_REPEAT: Final = _marked.values(
-    maybe_repeated=True, updated_at=_now, next_attempt_at=_take_up_at
+    maybe_repeated=True, updated_at=_now, next_attempt_at=_reclaim_at
 )
 _SENT: Final = _marked.values(
     state=State.SENT,

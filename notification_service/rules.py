@@ -1,4 +1,4 @@
-"""Rules: which event is told to whom, and in which words."""
+"""Rules: which event is sent to which address, and with which text."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ SLACK = "slack"
 
 @dataclass(frozen=True, slots=True)
 class Rule(Generic[E]):
-    """Every ``event`` is told to one address.
+    """Sends every ``event`` of a type to one address.
 
-    :param name: it stays, for it tells which deliveries of an event are already planned
-    :param text: what is said; plain text, every character of which is shown as it is
+    :param name: must never change, since it identifies the delivery of an event
+    :param text: makes the message, in plain text
     """
 
     name: str
@@ -34,7 +34,7 @@ class Rule(Generic[E]):
 
 
 def rules(*, slack_channel: str) -> tuple[Rule[Any], ...]:
-    """Return every rule that there is."""
+    """Return all rules."""
     return (
         Rule(
             name="slack-growth-user-signed-up",
@@ -52,15 +52,15 @@ class NotificationWork(Work, Protocol):
 
 
 class PlanDeliveries:
-    """Handles an event: plans one delivery for each of its rules. Sending is the worker's."""
+    """Handles an event: plans one delivery for each of its rules; the worker sends it."""
 
     def __init__(
         self,
-        planned_by: Iterable[Rule[Any]],
+        rules_: Iterable[Rule[Any]],
         new_id: Callable[[], UUID],
         now: Callable[[], datetime],
     ) -> None:
-        self._rules = tuple(planned_by)
+        self._rules = tuple(rules_)
         self.events: frozenset[type[IntegrationEvent]] = frozenset(
             rule.event for rule in self._rules
         )

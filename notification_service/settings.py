@@ -1,4 +1,4 @@
-"""What the notification service can be told from its environment."""
+"""The settings of the notification service."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ from chassis.settings import TokenReaderSettings
 
 SLACK_URL: Final = "https://slack.com/api/"
 STAND_IN_URL: Final = "http://127.0.0.1:28105/api/"
-# The stand-in takes any token of the right form, and so does nobody else.
+# The stand-in accepts any token of the right form; Slack does not accept this one.
 STAND_IN_TOKEN: Final = "xoxb-stand-in"  # noqa: S105
 
 
@@ -18,38 +18,45 @@ class NotificationSettings(TokenReaderSettings):
 
     model_config = SettingsConfigDict(env_prefix="NOTIFICATION_")
 
-    http_port: int = Field(default=28_104, ge=0, le=65_535, description="port of HTTP; 0: any")
+    http_port: int = Field(
+        default=28_104, ge=0, le=65_535, description="port of HTTP; 0 takes a free one"
+    )
 
     slack_token: SecretStr | None = Field(
         default=None,
         validate_default=True,
-        description="a bot's token (chat:write, channels:read, channels:history); in development"
-        " the stand-in needs none",
+        description="a bot's token (chat:write, channels:read, channels:history); without it, in"
+        " development only, messages go to the stand-in",
     )
     slack_base_url: str | None = Field(
         default=None,
         pattern=r"^https?://",
-        description="where Slack's Web API is spoken; with a token Slack itself, else the stand-in",
+        description="address of Slack's Web API; by default Slack if a token is set, else the"
+        " stand-in",
     )
     slack_channel: str = Field(
         default="growth",
         pattern=r"^[\w-]{1,80}$",
-        description="channel of the rules about growth: its name without #, or its id",
+        description="channel of the growth rules: its name without #, or its id",
     )
     delivery_concurrency: int = Field(
         default=4, gt=0, le=100, description="deliveries sent at once, at most"
     )
     delivery_timeout_s: float = Field(
-        default=10.0, gt=0, le=30, description="longest wait for an answer of the other side"
+        default=10.0, gt=0, le=30, description="longest wait for an answer from Slack"
     )
     delivery_lease_s: float = Field(
-        default=15.0, gt=0, description="silence after which a delivery's worker is taken for dead"
+        default=15.0,
+        gt=0,
+        description="time after which another worker may claim an unfinished delivery",
     )
     delivery_settle_s: float = Field(
-        default=3.0, ge=0, description="time after which what was posted is sure to be found"
+        default=3.0,
+        ge=0,
+        description="time after which Slack shows every posted message in its history",
     )
     delivery_longest_retry_s: float = Field(
-        default=60.0, gt=0, description="longest wait between two tries"
+        default=60.0, gt=0, description="longest wait between two attempts"
     )
 
     @field_validator("slack_token")
@@ -58,7 +65,7 @@ class NotificationSettings(TokenReaderSettings):
         cls, value: SecretStr | None, info: ValidationInfo
     ) -> SecretStr | None:
         if value is None and info.data.get("environment") == "production":
-            raise ValueError("is not set; only in development the stand-in takes Slack's place")
+            raise ValueError("is not set; only in development the stand-in replaces Slack")
         return value
 
     @field_validator("delivery_lease_s")

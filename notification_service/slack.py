@@ -22,42 +22,41 @@ from notification_service.chat import (
 )
 
 _METADATA: Final = "notification_delivery"
-# Shorter than servers keep an idle connection: a post on one that was just closed would have to be
-# looked for.
+# Shorter than servers keep an idle connection. A post on a connection that was just closed may have
+# arrived, and has to be searched for.
 _KEEPALIVE_S: Final = 3.0
-_PAGE: Final = 200  # Slack recommends no more at a time
+_PAGE: Final = 200  # the most that Slack recommends
 _CHANNEL_ID: Final = re.compile(r"[CGD][A-Z0-9]{7,}")
 
-# Slack says of these that the call, or a part of it, may have succeeded all the same
-# (docs.slack.dev, "Common errors").
-_PERHAPS_DONE: Final = {"fatal_error", "internal_error", "request_timeout", "service_unavailable"}
+# With these errors the call may have succeeded, at least in part (docs.slack.dev, "Common errors").
+_PERHAPS_POSTED: Final = {"fatal_error", "internal_error", "request_timeout", "service_unavailable"}
 _RATE_LIMITED: Final = {"ratelimited", "rate_limited"}
 _DEFAULT_RETRY_AFTER_S: Final = 1.0
 
 T = TypeVar("T")
 
-# At DEBUG slack_sdk writes whole messages, and they name people.
+# At DEBUG slack_sdk logs whole messages, which contain personal data.
 _quiet: Final = logging.getLogger("notification_service.slack_sdk")
 _quiet.setLevel(logging.WARNING)
 
 
 class SlackChat:
-    """A workspace of Slack, or what speaks its Web API at ``base_url``.
+    """A workspace of Slack, or another server with its Web API at ``base_url``.
 
-    To be made where an event loop runs, and closed in the end.
+    It must be created in a running event loop, and closed.
 
-    :param timeout_s: for a post, and for a look through the history as a whole
+    :param timeout_s: for a post, and for a whole search of the history
     """
 
     def __init__(self, token: str, base_url: str, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        # Its own retries would post again what may have been posted: whether to is not its call.
+        # Without slack_sdk's own retries: they would post a message again that may have arrived.
         self._session = ClientSession(connector=TCPConnector(keepalive_timeout=_KEEPALIVE_S))
         self._client = AsyncWebClient(
             token, base_url, session=self._session, logger=_quiet, retry_handlers=[]
         )
         if not base_url.startswith("https:"):
-            # What is spoken to in the clear is near, and not behind the proxy to the internet.
+            # An address without TLS is in the local network, not behind the proxy to the internet.
             self._client.proxy = None
         self._channel_ids: dict[str, str] = {}
 
@@ -105,7 +104,7 @@ class SlackChat:
         return None
 
     async def _channel_id(self, channel: str) -> str:
-        """Return the id of a channel: the history wants it, where a post takes a name as well."""
+        """Return the id of a channel: the history needs it, while a post also takes a name."""
         if _CHANNEL_ID.fullmatch(channel):
             return channel
         cursor: str | None = None
@@ -134,12 +133,12 @@ class SlackChat:
             raise Unreachable("unreachable") from error
         except TimeoutError as error:
             raise OutcomeUnknown("timeout") from error
-        except Exception as error:  # an answer cut off, or not in Slack's form
+        except Exception as error:  # an incomplete answer, or none of Slack's
             raise OutcomeUnknown(type(error).__name__) from error
 
 
 def _escaped(text: str) -> str:
-    """Have Slack show every character as it is (docs.slack.dev, "Formatting message text")."""
+    """Escape a text, so that Slack shows it unchanged (docs.slack.dev, "Formatting text")."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -148,18 +147,18 @@ def _next_cursor(page: Any) -> str:
 
 
 def _chat_error(response: Any) -> ChatError:
-    """Tell from Slack's answer whether the message can have been posted."""
-    # Where the body is no JSON, slack_sdk hands over aiohttp's own answer.
+    """Return the error that shows whether the message may have been posted."""
+    # If the body is no JSON, slack_sdk passes on aiohttp's own response.
     status = getattr(response, "status_code", None) or getattr(response, "status", None)
     body = getattr(response, "data", None)
     code = str(body.get("error") or "") if isinstance(body, dict) else ""
     if status == 429 or code in _RATE_LIMITED:
         return RateLimited(_retry_after_s(response.headers))
-    if status == 200 and code and code not in _PERHAPS_DONE:
+    if status == 200 and code and code not in _PERHAPS_POSTED:
         return Refused(code)
     return OutcomeUnknown(code or f"http_{status}")
 
 
 def _retry_after_s(headers: Any) -> float:
-    said = str(headers.get("Retry-After", ""))
-    return float(said) if said.isdecimal() else _DEFAULT_RETRY_AFTER_S
+    seconds = str(headers.get("Retry-After", ""))
+    return float(seconds) if seconds.isdecimal() else _DEFAULT_RETRY_AFTER_S

@@ -1,4 +1,4 @@
-"""The delivery worker: sends what is due, and holds no partition while it waits for others."""
+"""The delivery worker: sends due deliveries, outside of any transaction and any agent."""
 
 import asyncio
 from collections.abc import Callable
@@ -27,19 +27,19 @@ from notification_service.deliveries import ClaimedDelivery, DeliveryQueue
 _SHORTEST_IDLE_S: Final = 0.02
 _LONGEST_IDLE_S: Final = 0.5
 _FIRST_RETRY_S: Final = 0.5
-_AWAY_S: Final = 1.0
-# How far the other side's clock may differ from ours.
-_CLOCKS_APART: Final = timedelta(minutes=1)
+_DATABASE_RETRY_S: Final = 1.0
+# How far the chat's clock may differ from ours.
+_CLOCK_DIFFERENCE: Final = timedelta(minutes=1)
 
 deliveries_tried = Counter(
-    "notification_deliveries", "Tries to deliver, by what became of them.", ["rule", "outcome"]
+    "notification_deliveries", "Attempts to send a delivery, by outcome.", ["rule", "outcome"]
 )
 deliveries_maybe_repeated = Counter(
     "notification_deliveries_maybe_repeated", "Deliveries that may have arrived twice.", ["rule"]
 )
 delivery_seconds = Histogram(
     "notification_delivery_seconds",
-    "From the planning of a delivery to its arrival.",
+    "Time from the planning of a delivery to its arrival.",
     ["rule"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
 )
@@ -48,33 +48,34 @@ _log = structlog.get_logger(__name__)
 
 
 class ClaimLost(ChatError):
-    """The lease is over, or nearly, so somebody else may have the delivery; nothing was sent."""
+    """The lease is over, or nearly over, so another worker may send it; nothing was sent."""
 
     def __init__(self) -> None:
         super().__init__("claim_lost")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long the worker waits for what, in seconds.
+class Timeouts:
+    """The worker's time limits, in seconds.
 
-    :param call: for an answer of the other side; less than the lease
-    :param lease: before another worker takes a delivery for abandoned
-    :param settle: before a message that was posted is sure to be found
-    :param longest_retry: between two tries at most
+    :param call_s: longest wait for an answer of the chat; less than the lease
+    :param lease_s: time after which another worker may claim the delivery
+    :param settle_s: time after which a search finds every posted message
+    :param longest_retry_s: longest wait between two attempts
     """
 
-    call: float
-    lease: float
-    settle: float
-    longest_retry: float
+    call_s: float
+    lease_s: float
+    settle_s: float
+    longest_retry_s: float
 
 
 class DeliveryWorker:
-    """Sends the deliveries of one chat; any number of them may run, in any processes.
+    """Sends the deliveries of one chat; any number of workers may run, in any processes.
 
-    A delivery is claimed in a transaction, sent with none open, and then marked. Where a try may
-    have arrived without our knowing, it is looked for before it is sent again.
+    The worker claims a delivery in one transaction, sends it outside of any, and marks it in
+    another. If an attempt may have arrived without an answer, the worker searches for the message
+    before it sends it again.
     """
 
     name = "delivery-worker"
@@ -85,25 +86,25 @@ class DeliveryWorker:
         queue: DeliveryQueue,
         chat: Chat,
         now: Callable[[], datetime],
-        patience: Patience,
+        timeouts: Timeouts,
         *,
         concurrency: int,
     ) -> None:
         self._queue = queue
         self._chat = chat
         self._now = now
-        self._patience = patience
+        self._timeouts = timeouts
         self._concurrency = concurrency
         self._wake = asyncio.Event()
         self._stopping = False
         self._sending: set[asyncio.Task[None]] = set()
-        #: Whether there was more to claim than could be sent at once.
+        #: Whether more may be due than the worker can send at once.
         self._more_waits = False
         self._database_trouble: str | None = None
         self._chat_trouble: str | None = None
 
     def wake(self) -> None:
-        """Look for work at once: deliveries were just planned in this process."""
+        """Look for due deliveries at once, since some were planned in this process."""
         self._wake.set()
 
     def trouble(self) -> str | None:
@@ -114,11 +115,11 @@ class DeliveryWorker:
         self._wake.set()
 
     async def run(self) -> None:
-        """Send until stopped; then finish what was begun."""
+        """Send until stopped; then wait for the deliveries in progress."""
         idle_s = _SHORTEST_IDLE_S
         while not self._stopping:
             self._wake.clear()
-            idle_s = await self._begin_what_is_due(idle_s)
+            idle_s = await self._start_due_deliveries(idle_s)
             try:
                 async with asyncio.timeout(idle_s):
                     await self._wake.wait()
@@ -127,26 +128,26 @@ class DeliveryWorker:
                 continue
         await asyncio.gather(*self._sending)
 
-    async def _begin_what_is_due(self, idle_s: float) -> float:
-        """Claim as much as can be sent at once; return how long to sleep then."""
+    async def _start_due_deliveries(self, idle_s: float) -> float:
+        """Claim as many as can be sent at once, start them, and return how long to sleep."""
         free = self._concurrency - len(self._sending)
         if not free:
             self._more_waits = True
-            return _LONGEST_IDLE_S  # whatever ends wakes us
+            return _LONGEST_IDLE_S  # the end of a delivery wakes the worker
         now = self._now()
         try:
             claimed = await self._queue.claim(
                 now,
                 lease_until=self._lease_until(now),
-                take_up_at=self._take_up_at(now),
+                reclaim_at=self._reclaim_at(now),
                 limit=free,
             )
             if not claimed:
                 await self._queue.restart_waits(now)
-        except Exception as error:  # noqa: BLE001 - the database is away; nothing is lost by waiting
+        except Exception as error:  # noqa: BLE001 - the database is unreachable; the deliveries stay in it
             self._database_trouble = f"the database: {type(error).__name__}"
             _log.warning("no deliveries claimed", error=type(error).__qualname__)
-            return _AWAY_S
+            return _DATABASE_RETRY_S
         self._database_trouble = None
         self._more_waits = len(claimed) == free
         for each in claimed:
@@ -174,8 +175,8 @@ class DeliveryWorker:
             outcome = "unmarked"
             try:
                 outcome = await self._send_and_mark(claimed)
-            except Exception:  # noqa: BLE001 - the rest goes on, and this one has its lease
-                # When that is over, it is looked for before anyone sends it again.
+            except Exception:  # noqa: BLE001 - the worker must not stop
+                # After the lease the message is searched for before it is sent again.
                 _log.exception("delivery not marked", delivery_id=str(claimed.id))
             current.set_attribute("outcome", outcome)
             deliveries_tried.labels(claimed.rule, outcome).inc()
@@ -207,23 +208,23 @@ class DeliveryWorker:
         return "sent" if held else "claim-lost"
 
     async def _send(self, claimed: ClaimedDelivery) -> str:
-        """Return the id of the message, found or posted.
+        """Return the id of the message, which was found or posted.
 
-        :raises ChatError: it says whether this try can have arrived
+        :raises ChatError: the subclass shows whether this attempt may have arrived
         """
         lease_until = claimed.lease_until
         if claimed.unsure_since is not None:
-            since = claimed.unsure_since - _CLOCKS_APART
+            since = claimed.unsure_since - _CLOCK_DIFFERENCE
             found = await self._chat.find(claimed.address, claimed.id, since=since)
             if found is not None:
                 return found
             now = self._now()
-            if not await self._queue.will_repeat(claimed, now, take_up_at=self._take_up_at(now)):
+            if not await self._queue.will_repeat(claimed, now, reclaim_at=self._reclaim_at(now)):
                 raise ClaimLost
             lease_until = self._lease_until(now)
             deliveries_maybe_repeated.labels(claimed.rule).inc()
-        # A process that was frozen since its claim must not send what another has sent by now.
-        if self._now() + timedelta(seconds=self._patience.call) > lease_until:
+        # After a pause of its process the worker must not send what another one has sent since.
+        if self._now() + timedelta(seconds=self._timeouts.call_s) > lease_until:
             raise ClaimLost
         await failpoint("delivery.before-post")
         message_id = await self._chat.post(
@@ -240,15 +241,17 @@ class DeliveryWorker:
             until = now + timedelta(seconds=wait_s)
             await self._queue.pause(claimed.address, now, until=until)
         else:
-            wait_s = Backoff(_FIRST_RETRY_S, self._patience.longest_retry).pause_s(claimed.attempt)
+            wait_s = Backoff(_FIRST_RETRY_S, self._timeouts.longest_retry_s).pause_s(
+                claimed.attempt
+            )
         if unsure:
-            wait_s = max(wait_s, self._patience.settle)
+            wait_s = max(wait_s, self._timeouts.settle_s)
         at = now + timedelta(seconds=wait_s)
         return await self._queue.put_back(claimed, error.code, now, at=at, unsure=unsure)
 
     def _lease_until(self, now: datetime) -> datetime:
-        return now + timedelta(seconds=self._patience.lease)
+        return now + timedelta(seconds=self._timeouts.lease_s)
 
-    def _take_up_at(self, now: datetime) -> datetime:
-        """Return when a delivery of which nothing more is heard can be looked for."""
-        return now + timedelta(seconds=self._patience.lease + self._patience.settle)
+    def _reclaim_at(self, now: datetime) -> datetime:
+        """Return when a delivery that is not marked by then can be claimed again."""
+        return now + timedelta(seconds=self._timeouts.lease_s + self._timeouts.settle_s)

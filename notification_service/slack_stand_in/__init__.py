@@ -1,1 +1,1 @@
-"""A stand-in for Slack on one's own machine: its Web API, a page of what was said, and faults."""
+"""A stand-in for Slack on the same machine: its Web API, a page of the messages, and faults."""

@@ -1,4 +1,4 @@
-"""Puts the stand-in together."""
+"""Builds the stand-in from its parts."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,13 +21,13 @@ from notification_service.slack_stand_in.settings import StandInSettings
 
 @asynccontextmanager
 async def build(settings: StandInSettings, health: Health) -> AsyncIterator[ProcessParts]:
-    """Read the messages kept, and yield the app."""
+    """Read the stored messages, and yield the app."""
     file = settings.directory / "messages.jsonl" if settings.directory else None
     messages, faults = Messages(file, lambda: datetime.now(UTC)), Faults()
     api = web_api.WebApi(messages, settings.channels.split(","))
     app = create_app(
         title="Slack stand-in",
-        description="Slack's Web API under /api, and what it is to get wrong under /control.",
+        description="Slack's Web API under /api; faults to cause are set under /control.",
         version="1.0",
         settings=settings,
         routers=[web_api.routes(api, faults), _control(faults), _shown(messages)],
@@ -42,11 +42,11 @@ async def build(settings: StandInSettings, health: Health) -> AsyncIterator[Proc
 def _control(faults: Faults) -> APIRouter:
     router = APIRouter(prefix="/control")
 
-    @router.post("/faults", status_code=204, summary="Have the next calls fail")
+    @router.post("/faults", status_code=204, summary="Make the next calls fail")
     async def post_fault(fault: Fault) -> None:
         faults.add(fault)
 
-    @router.delete("/faults", status_code=204, summary="Have no more calls fail")
+    @router.delete("/faults", status_code=204, summary="Let all calls succeed again")
     async def delete_faults() -> None:
         faults.clear()
 

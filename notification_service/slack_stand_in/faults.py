@@ -1,4 +1,4 @@
-"""Failures that the stand-in shows on demand, as Slack does by itself."""
+"""Failures of Slack that the stand-in imitates on demand."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -7,17 +7,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class FaultKind(StrEnum):
-    """What happens to a call; ``timeout_after_post`` posts the message, and never answers."""
+    """How a call fails; ``timeout_after_post`` posts the message and never answers."""
 
     RATE_LIMITED = "rate_limited"
     SERVER_ERROR = "server_error"
     TIMEOUT_AFTER_POST = "timeout_after_post"
     CHANNEL_NOT_FOUND = "channel_not_found"
-    TOKEN_REVOKED = "token_revoked"  # noqa: S105 - Slack's word for it
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105 - Slack's error code
 
 
 class Fault(BaseModel):
-    """Makes the next ``count`` calls fail: all, or those of one method, of one message's text."""
+    """Makes the next ``count`` calls fail: of all methods or of one, with any text or with one."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -29,7 +29,7 @@ class Fault(BaseModel):
 
 
 class Faults:
-    """The failures still to be shown, in the order they were asked for."""
+    """The failures that are still to happen, in the order in which they were added."""
 
     def __init__(self) -> None:
         self._waiting: list[Fault] = []
@@ -41,7 +41,7 @@ class Faults:
         self._waiting.clear()
 
     def take(self, method: str, text: str) -> Fault | None:
-        """Return what this call is to suffer, if anything."""
+        """Return the fault of this call, if any, and count it."""
         for fault in self._waiting:
             if fault.method not in (None, method) or fault.text not in (None, text):
                 continue

@@ -1,4 +1,4 @@
-"""The messages of the stand-in's channels, kept in memory and, if wished, in a file."""
+"""The messages of the stand-in's channels, in memory and optionally in a file."""
 
 import json
 import os
@@ -15,7 +15,7 @@ _MOST_KEPT: Final = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A message as it was posted. ``ts`` is its id: seconds since 1970, to the microsecond."""
+    """A posted message. ``ts`` is its id: seconds since 1970, to the microsecond."""
 
     ts: str
     channel: str
@@ -24,7 +24,7 @@ class Posted:
 
 
 class Messages:
-    """The newest 50,000 messages; with a file, every one that was ever answered for is in it."""
+    """The newest 50,000 messages; the file has every message whose post was answered."""
 
     def __init__(self, file: Path | None, now: Callable[[], datetime]) -> None:
         self._now = now
@@ -37,7 +37,7 @@ class Messages:
 
     def _read(self, file: Path) -> None:
         content = file.read_bytes()
-        # The process may have died as it wrote a line; then nobody was answered for it.
+        # If the process died while it wrote a line, the post of that message was not answered.
         whole = content[: content.rfind(b"\n") + 1]
         os.truncate(file, len(whole))
         self._kept.extend(Posted(**json.loads(line)) for line in whole.splitlines())
@@ -47,7 +47,7 @@ class Messages:
             os.close(self._file)
 
     def add(self, channel: str, text: str, metadata: dict[str, Any] | None) -> Posted:
-        """Keep a message under a ``ts`` greater than any before."""
+        """Store a message under a ``ts`` greater than all before."""
         at = Decimal(f"{self._now().timestamp():.6f}")
         if self._kept:
             at = max(at, Decimal(self._kept[-1].ts) + Decimal("0.000001"))

@@ -1,4 +1,4 @@
-"""The page that shows what was said, newest first."""
+"""The page that shows the messages, newest first."""
 
 import html
 from collections.abc import Iterable
@@ -64,7 +64,7 @@ _MESSAGE: Final = """<li>
 
 
 def render(newest_first: Iterable[Posted]) -> str:
-    """Return the page as HTML, with every word of the messages escaped."""
+    """Return the page as HTML; the messages are escaped."""
     shown = list(islice(newest_first, SHOWN))
     if not shown:
         return _PAGE.format(summary="No messages yet.", messages='<p class="none">Quiet here.</p>')
@@ -85,7 +85,7 @@ def _item(posted: Posted) -> str:
         iso=at.isoformat(),
         time=f"{at:%H:%M:%S} UTC",
         channel=html.escape(posted.channel),
-        # Slack's text comes with &, < and > escaped, and is shown without.
+        # Slack gets the text with &, < and > escaped, and shows it unescaped.
         text=html.escape(html.unescape(posted.text)),
         details=details,
     )

@@ -1,4 +1,4 @@
-"""What the stand-in can be told from its environment."""
+"""The settings of the stand-in for Slack."""
 
 from pathlib import Path
 
@@ -13,12 +13,15 @@ class StandInSettings(ProcessSettings):
 
     model_config = SettingsConfigDict(env_prefix="SLACK_STAND_IN_")
 
-    http_port: int = Field(default=28_105, ge=0, le=65_535, description="port of HTTP; 0: any")
+    http_port: int = Field(
+        default=28_105, ge=0, le=65_535, description="port of HTTP; 0 takes a free one"
+    )
     channels: str = Field(
         default="growth",
         pattern=r"^[a-z0-9_-]{1,80}(,[a-z0-9_-]{1,80})*$",
-        description="names of the channels there are, comma separated",
+        description="names of its channels, comma separated",
     )
     directory: Path | None = Field(
-        default=None, description="where messages outlive the process; without it they do not"
+        default=None,
+        description="directory that keeps the messages over restarts; without it they are lost",
     )

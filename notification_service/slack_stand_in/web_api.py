@@ -1,4 +1,4 @@
-"""Slack's Web API, as far as it is used (docs.slack.dev, "Web API methods")."""
+"""The part of Slack's Web API that the service uses (docs.slack.dev, "Web API methods")."""
 
 import asyncio
 import base64
@@ -29,7 +29,7 @@ class SlackError(Exception):
 
 
 class WebApi:
-    """The methods, on the messages and the channels that there are."""
+    """The methods, on the stored messages and the channels."""
 
     def __init__(self, messages: Messages, channels: list[str]) -> None:
         self._messages = messages
@@ -45,7 +45,7 @@ class WebApi:
     def call(self, method: str, arguments: Arguments) -> dict[str, Any]:
         """Return the answer to a call.
 
-        :raises SlackError: with Slack's code for what is wrong with it
+        :raises SlackError: with Slack's code for the error
         """
         if method not in self._methods:
             raise SlackError("unknown_method")
@@ -73,7 +73,7 @@ class WebApi:
         return {"channel": self._ids[name], "ts": posted.ts, "message": _shown(posted)}
 
     def _history(self, arguments: Arguments) -> dict[str, Any]:
-        # Unlike a post, this takes the channel's id only.
+        # Unlike a post, this method takes only the channel's id.
         name = self._names.get(str(arguments.get("channel")))
         if name is None:
             raise SlackError("channel_not_found")
@@ -135,7 +135,7 @@ def routes(api: WebApi, faults: Faults) -> APIRouter:
                 case FaultKind.TIMEOUT_AFTER_POST:
                     api.call(method, arguments)
                     await _gone(request)
-                    return PlainTextResponse("nobody waits for this", 504)
+                    return PlainTextResponse("the client has given up", 504)
                 case None:
                     return JSONResponse(api.call(method, arguments))
         except SlackError as error:
@@ -145,7 +145,7 @@ def routes(api: WebApi, faults: Faults) -> APIRouter:
 
 
 async def _arguments(request: Request) -> Arguments:
-    """Return a call's arguments from wherever Slack takes them: query, form, JSON, header."""
+    """Return a call's arguments, from query, form, JSON and header, as Slack accepts them."""
     arguments: dict[str, Any] = dict(request.query_params)
     content_type = request.headers.get("content-type", "").partition(";")[0].strip()
     if content_type == "application/json":
@@ -165,7 +165,7 @@ async def _arguments(request: Request) -> Arguments:
 
 
 async def _gone(request: Request) -> None:
-    """Return when the client has given up: after the body, that is all there is to receive."""
+    """Return when the client has given up: after the body only its disconnect can be received."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_NO_ANSWER_S):
             await request.receive()
@@ -225,7 +225,7 @@ def _to_cursor(last: Posted) -> str:
 
 
 def _from_cursor(arguments: Arguments) -> Decimal:
-    """Return the newest ``ts`` of the page that is asked for."""
+    """Return the newest ``ts`` of the requested page."""
     cursor = str(arguments.get("cursor") or "")
     if not cursor:
         return Decimal("Infinity")

@@ -406,7 +406,7 @@ _PROCESSING: Final = (
         name="release-lock",
         guard="a release locks the inbox row of its subject before it reads the parked events",
         file="chassis/operations/release.py",
-        before="            await lock_subject(connection, subscriber, topic, subject)\n",
+        before="        await lock_subject(connection, subscriber, topic, subject)\n",
         after="",
         proven_by=(
             f"{_RELEASE}test_two_operators_handle_once",
@@ -602,24 +602,24 @@ _NOTIFYING: Final = (
         before="found = await self._chat.find(claimed.address, claimed.id, since=since)",
         after="found = None",
         proven_by=(
-            f"{_WORKER}TestLeftBehind::test_one_that_arrived_is_found_and_not_sent_again",
-            f"{_NOTIFICATION}TestTheServiceKilled::test_between_the_post_and_its_mark_posts_no_second_time",
+            f"{_WORKER}TestAnUnfinishedDelivery::test_that_arrived_is_found_and_not_sent_again",
+            f"{_NOTIFICATION}TestTheServiceKilled::test_between_post_and_mark_does_not_post_again",
         ),
     ),
     Mutation(
         name="delivery-lease",
         guard="a delivery that one worker has claimed is claimed by no other until its lease ends",
         file="notification_service/postgres_deliveries.py",
-        before="        next_attempt_at=_take_up_at,\n    )\n    .returning(_d)\n",
+        before="        next_attempt_at=_reclaim_at,\n    )\n    .returning(_d)\n",
         after="    )\n    .returning(_d)\n",
-        proven_by=(f"{_DELIVERIES}test_what_was_planned_is_claimed_once",),
+        proven_by=(f"{_DELIVERIES}test_a_planned_delivery_is_claimed_once",),
     ),
     Mutation(
         name="lease-before-post",
         guard="a worker that was frozen past its lease posts nothing",
         file="notification_service/worker.py",
         before=(
-            "        if self._now() + timedelta(seconds=self._patience.call) > lease_until:\n"
+            "        if self._now() + timedelta(seconds=self._timeouts.call_s) > lease_until:\n"
             "            raise ClaimLost\n"
         ),
         after="",
@@ -631,7 +631,7 @@ _NOTIFYING: Final = (
         file="notification_service/postgres_deliveries.py",
         before='    _d.c.attempts == bindparam("of_attempt", type_=Integer),\n',
         after="",
-        proven_by=(f"{_DELIVERIES}test_who_lost_the_claim_changes_nothing",),
+        proven_by=(f"{_DELIVERIES}test_a_worker_that_lost_its_claim_changes_nothing",),
     ),
 )
 

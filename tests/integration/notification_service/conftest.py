@@ -1,4 +1,4 @@
-"""A database with the service's schema, copied for each test from one that was migrated once."""
+"""A database with the service's schema for each test, and a stand-in for Slack."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -25,7 +25,7 @@ def _migrated(postgres_server: RunningInfrastructure) -> Iterator[str]:
 
 @pytest.fixture
 def notification_database(postgres_server: RunningInfrastructure, _migrated: str) -> Iterator[str]:
-    """The URL of a database of this test alone, with every table and no row."""
+    """The URL of a fresh database with the service's schema."""
     name = f"notification_{uuid4().hex}"
     yield postgres_server.create_database(name, _migrated)
     postgres_server.drop_database(name)

@@ -1,4 +1,4 @@
-"""The stand-in for Slack behind a real port, in the test's own event loop."""
+"""The stand-in for Slack on a real port, in the test's event loop."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from notification_service.slack_stand_in.settings import StandInSettings
 
 @dataclass(frozen=True)
 class StandIn:
-    """A running stand-in and a client for what only tests ask of it."""
+    """A running stand-in, and a client for the routes that only tests use."""
 
     client: httpx.AsyncClient
 

@@ -1,9 +1,8 @@
 """From a record on Kafka to a message in Slack, on PostgreSQL and with slack_sdk."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -13,36 +12,27 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.correlation import new_id
+from chassis.testing import FakeRecord
 from contracts.envelope import encode
 from contracts.topics import USERS_USER
 from contracts.users import UserSignedUpV1
 from notification_service.agents import subscribers
-from notification_service.bootstrap import PostgresWork
-from notification_service.postgres_deliveries import PostgresDeliveryQueue
+from notification_service.postgres_deliveries import (
+    PostgresDeliveryQueue,
+    PostgresNotificationWork,
+)
 from notification_service.rules import PlanDeliveries, rules
 from notification_service.slack import SlackChat
 from notification_service.tables import deliveries
-from notification_service.worker import DeliveryWorker, Patience
+from notification_service.worker import DeliveryWorker, Timeouts
 
 from .stand_in import StandIn
 
 TRACE_ID, SPAN_ID = "a" * 32, "b" * 16
-PATIENCE = Patience(call=2, lease=4, settle=0.5, longest_retry=0.2)
+TIMEOUTS = Timeouts(call_s=2, lease_s=4, settle_s=0.5, longest_retry_s=0.2)
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A record of users.user."""
-
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-    topic: str = USERS_USER.name
-    partition: int = 0
-
-
-def signed_up(offset: int, username: str = "ada") -> Recorded:
+def signed_up(offset: int, username: str = "ada") -> FakeRecord:
     user_id = uuid4()
     encoded = encode(
         UserSignedUpV1(user_id=user_id, username=username),
@@ -54,35 +44,35 @@ def signed_up(offset: int, username: str = "ada") -> Recorded:
         correlationid="c-7",
         traceparent=f"00-{TRACE_ID}-{SPAN_ID}-01",
     )
-    return Recorded(offset, encoded.key, encoded.payload, encoded.headers)
+    return FakeRecord.of(encoded, USERS_USER.name, offset)
 
 
 def now() -> datetime:
     return datetime.now(UTC)
 
 
-async def consume(engine: AsyncEngine, *records: Recorded) -> None:
+async def consume(engine: AsyncEngine, *records: FakeRecord) -> None:
     (subscriber,) = subscribers(PlanDeliveries(rules(slack_channel="growth"), new_id, now))
     async with engine.begin() as connection:
-        work = PostgresWork(connection)
+        work = PostgresNotificationWork(connection)
         await subscriber.take(work, connection, records, now)
         await work.flush()
 
 
 @pytest.fixture
 async def chat(slack: StandIn) -> AsyncIterator[SlackChat]:
-    async with aclosing(SlackChat("xoxb-test", slack.base_url, timeout_s=PATIENCE.call)) as it:
+    async with aclosing(SlackChat("xoxb-test", slack.base_url, timeout_s=TIMEOUTS.call_s)) as it:
         yield it
 
 
 def worker(engine: AsyncEngine, chat: SlackChat) -> DeliveryWorker:
     return DeliveryWorker(
-        PostgresDeliveryQueue(engine, "slack"), chat, now, PATIENCE, concurrency=4
+        PostgresDeliveryQueue(engine, "slack"), chat, now, TIMEOUTS, concurrency=4
     )
 
 
 @asynccontextmanager
-async def at_work(*workers: DeliveryWorker) -> AsyncIterator[None]:
+async def working(*workers: DeliveryWorker) -> AsyncIterator[None]:
     running = [asyncio.create_task(each.run()) for each in workers]
     try:
         yield
@@ -94,7 +84,7 @@ async def at_work(*workers: DeliveryWorker) -> AsyncIterator[None]:
 
 
 async def until_in_state(engine: AsyncEngine, state: str, count: int) -> None:
-    """Wait until so many deliveries are in this state."""
+    """Wait until this many deliveries are in this state."""
     asked = select(func.count()).select_from(deliveries).where(deliveries.c.state == state)
     async with asyncio.timeout(20):
         while True:
@@ -105,12 +95,12 @@ async def until_in_state(engine: AsyncEngine, state: str, count: int) -> None:
 
 
 class TestTheJourney:
-    async def test_a_sign_up_is_told_once_however_often_it_is_delivered(
+    async def test_a_sign_up_that_is_delivered_twice_is_sent_once(
         self, engine: AsyncEngine, slack: StandIn, chat: SlackChat
     ) -> None:
         record = signed_up(0)
 
-        async with at_work(worker(engine, chat)):
+        async with working(worker(engine, chat)):
             await consume(engine, record)
             await consume(engine, record)
             await until_in_state(engine, "sent", 1)
@@ -124,7 +114,7 @@ class TestTheJourney:
     ) -> None:
         records = [signed_up(number, f"user-{number}") for number in range(60)]
 
-        async with at_work(*(worker(engine, chat) for _ in range(4))):
+        async with working(*(worker(engine, chat) for _ in range(4))):
             await consume(engine, *records)
             await until_in_state(engine, "sent", 60)
 
@@ -132,14 +122,14 @@ class TestTheJourney:
             f"user-{number} signed up" for number in range(60)
         )
 
-    async def test_slack_out_of_order_costs_time_and_no_message(
+    async def test_faults_of_slack_lose_and_repeat_no_message(
         self, engine: AsyncEngine, slack: StandIn, chat: SlackChat
     ) -> None:
         await slack.fail("rate_limited", retry_after_s=0, method="chat.postMessage")
         await slack.fail("timeout_after_post", count=2)
         await slack.fail("server_error", count=3)
 
-        async with at_work(worker(engine, chat), worker(engine, chat)):
+        async with working(worker(engine, chat), worker(engine, chat)):
             await consume(engine, *(signed_up(number, f"user-{number}") for number in range(8)))
             await until_in_state(engine, "sent", 8)
 
@@ -150,7 +140,7 @@ class TestTheJourney:
     ) -> None:
         await slack.fail("channel_not_found")
 
-        async with at_work(worker(engine, chat)):
+        async with working(worker(engine, chat)):
             await consume(engine, signed_up(0))
             await until_in_state(engine, "failed", 1)
 
@@ -160,17 +150,17 @@ class TestTheJourney:
     async def test_it_is_one_trace(
         self, engine: AsyncEngine, slack: StandIn, chat: SlackChat, spans: InMemorySpanExporter
     ) -> None:
-        async with at_work(worker(engine, chat)):
+        async with working(worker(engine, chat)):
             await consume(engine, signed_up(0))
             await until_in_state(engine, "sent", 1)
 
-        ours = {
+        by_name = {
             each.name: each
             for each in spans.get_finished_spans()
             if each.context is not None and f"{each.context.trace_id:032x}" == TRACE_ID
         }
-        planned = ours["notification.plan-deliveries users.user-signed-up.v1"]
-        sent = ours["deliver slack-growth-user-signed-up"]
+        planned = by_name["notification.plan-deliveries users.user-signed-up.v1"]
+        sent = by_name["deliver slack-growth-user-signed-up"]
         assert planned.context is not None
         assert sent.parent is not None
         assert sent.parent.span_id == planned.context.span_id

@@ -16,7 +16,7 @@ async def _tables(url: str) -> set[str]:
 
 
 class TestMigrations:
-    def test_they_go_up_down_and_up_again_and_say_what_the_tables_say(self, database: str) -> None:
+    def test_the_schema_can_be_migrated_up_down_and_up_again(self, database: str) -> None:
         config = config_of("notification_service", database)
 
         command.upgrade(config, "heads")

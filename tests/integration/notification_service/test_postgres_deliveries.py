@@ -1,4 +1,4 @@
-"""The queue in PostgreSQL: what the fake promises, and what only two connections can show."""
+"""The queue in PostgreSQL: the promises of the fake, and some that need two connections."""
 
 import asyncio
 from uuid import UUID
@@ -50,7 +50,9 @@ def bench(engine: AsyncEngine) -> PostgresBench:
 
 
 class TestPostgresDeliveries(DeliveryQueueSuite):
-    async def test_workers_at_once_never_share_a_claim(self, bench: PostgresBench) -> None:
+    async def test_concurrent_workers_claim_different_deliveries(
+        self, bench: PostgresBench
+    ) -> None:
         await bench.plan(*(planned() for _ in range(60)))
 
         claims = await asyncio.gather(*(claim(bench, limit=10) for _ in range(8)))
@@ -58,9 +60,7 @@ class TestPostgresDeliveries(DeliveryQueueSuite):
         ids = [each.id for claimed in claims for each in claimed]
         assert len(ids) == len(set(ids)) == 60
 
-    async def test_a_claim_passes_over_what_another_is_about_to_take(
-        self, bench: PostgresBench
-    ) -> None:
+    async def test_a_claim_skips_rows_that_another_has_locked(self, bench: PostgresBench) -> None:
         held, free = planned(), planned()
         await bench.plan(held, free)
 
@@ -71,14 +71,12 @@ class TestPostgresDeliveries(DeliveryQueueSuite):
 
         assert [each.id for each in claimed] == [free.id]
 
-    async def test_another_mediums_deliveries_are_left_to_its_own_workers(
-        self, bench: PostgresBench
-    ) -> None:
+    async def test_deliveries_of_another_medium_are_not_claimed(self, bench: PostgresBench) -> None:
         await bench.plan(planned(medium="e-mail"))
 
         assert await claim(bench) == []
 
-    async def test_a_long_error_is_kept_in_part(self, bench: PostgresBench) -> None:
+    async def test_a_long_error_is_shortened(self, bench: PostgresBench) -> None:
         await bench.plan(planned())
         (claimed,) = await claim(bench)
 

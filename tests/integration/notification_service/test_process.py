@@ -1,4 +1,4 @@
-"""The service and the stand-in as processes of their own, killed at the worst moments."""
+"""The service and the stand-in as processes, which are killed."""
 
 import asyncio
 import os
@@ -18,12 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.kafka.client import admin_client
 from chassis.kafka.topics import create_topics
+from chassis.testing import FakeRecord
 from contracts.topics import USERS_USER
 from local_cluster.ports import free_port
 from notification_service.tables import deliveries
 
 from .stand_in import StandIn
-from .test_journey import Recorded, signed_up, until_in_state
+from .test_journey import signed_up, until_in_state
 
 
 @asynccontextmanager
@@ -49,7 +50,7 @@ async def kill(process: Process) -> None:
     await process.wait()
 
 
-async def publish(kafka: str, *records: Recorded) -> None:
+async def publish(kafka: str, *records: FakeRecord) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=kafka)
     await producer.start()
     try:
@@ -73,7 +74,7 @@ async def until_ready(url: str) -> None:
 
 
 class TestTheServiceKilled:
-    async def test_between_the_post_and_its_mark_posts_no_second_time(
+    async def test_between_post_and_mark_does_not_post_again(
         self, engine: AsyncEngine, notification_database: str, kafka: str, slack: StandIn
     ) -> None:
         async with admin_client(kafka) as admin:
@@ -96,10 +97,10 @@ class TestTheServiceKilled:
 
         async with process_of("notification_service", **settings) as service:
             await publish(kafka, signed_up(0, name))
-            await until_told(slack, name)
+            await until_posted(slack, name)
             await slack.fail("timeout_after_post", text=f"{killed_name} signed up")
             await publish(kafka, signed_up(1, killed_name))
-            await until_told(slack, killed_name)
+            await until_posted(slack, killed_name)
             await kill(service)
         left = await states(engine, killed_name)
         async with process_of("notification_service", **settings):
@@ -107,12 +108,12 @@ class TestTheServiceKilled:
 
         assert left == [("sending", False)]
         assert await states(engine, killed_name) == [("sent", False)]
-        told = await slack.texts()
-        assert told.count(f"{name} signed up") == 1
-        assert told.count(f"{killed_name} signed up") == 1
+        texts = await slack.texts()
+        assert texts.count(f"{name} signed up") == 1
+        assert texts.count(f"{killed_name} signed up") == 1
 
 
-async def until_told(slack: StandIn, username: str) -> None:
+async def until_posted(slack: StandIn, username: str) -> None:
     async with asyncio.timeout(40):
         while f"{username} signed up" not in await slack.texts():  # noqa: ASYNC110 - of another process
             await asyncio.sleep(0.02)
@@ -127,7 +128,7 @@ async def states(engine: AsyncEngine, username: str) -> list[Any]:
 
 
 class TestTheStandInKilled:
-    async def test_it_has_every_message_it_answered_for(self, tmp_path: Path) -> None:
+    async def test_it_has_every_message_whose_post_it_answered(self, tmp_path: Path) -> None:
         port = free_port()
         settings = {
             "SLACK_STAND_IN_HTTP_PORT": str(port),
@@ -148,6 +149,6 @@ class TestTheStandInKilled:
             await kill(stand_in)
         async with process_of(module, **settings), httpx.AsyncClient() as client:
             await until_ready(url)
-            kept = (await client.get(f"{url}/messages")).json()["messages"]
+            messages = (await client.get(f"{url}/messages")).json()["messages"]
 
-        assert [each["ts"] for each in kept] == [each.json()["ts"] for each in answers]
+        assert [each["ts"] for each in messages] == [each.json()["ts"] for each in answers]

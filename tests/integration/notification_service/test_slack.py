@@ -1,4 +1,4 @@
-"""slack_sdk against the stand-in: the same promises as the fake, and what only a wire can show."""
+"""slack_sdk against the stand-in: the promises of the fake, and some that need a connection."""
 
 import socket
 import threading
@@ -34,7 +34,7 @@ class SlackBench:
 def chat_at(
     base_url: str,
     *,
-    token: str = "xoxb-test",  # noqa: S107 - the stand-in takes any of this form
+    token: str = "xoxb-test",  # noqa: S107 - the stand-in accepts any token of this form
     timeout_s: float = 1,
 ) -> AbstractAsyncContextManager[SlackChat]:
     return aclosing(SlackChat(token, base_url, timeout_s=timeout_s))
@@ -47,30 +47,32 @@ async def bench(slack: StandIn) -> AsyncIterator[SlackBench]:
 
 
 class TestSlackChat(ChatSuite):
-    async def test_it_looks_through_every_page(self, bench: SlackBench) -> None:
+    async def test_a_search_reads_every_page(self, bench: SlackBench) -> None:
         first = message()
         await bench.chat.post(first)
         for _ in range(201):
             await bench.slack.client.post(
                 "/api/chat.postMessage",
-                json={"token": "xoxb-other", "channel": "growth", "text": "from somebody else"},
+                json={"token": "xoxb-other", "channel": "growth", "text": "another message"},
             )
 
         assert await find(bench, first.delivery_id) is not None
 
-    async def test_every_character_is_shown_as_it_is(self, bench: SlackBench) -> None:
+    async def test_special_characters_are_escaped(self, bench: SlackBench) -> None:
         await bench.chat.post(message(text="<!channel> & <https://example.org|click>"))
 
         (text,) = await bench.slack.texts()
         assert text == "&lt;!channel&gt; &amp; &lt;https://example.org|click&gt;"
 
-    async def test_a_message_carries_its_delivery_and_its_trail(self, bench: SlackBench) -> None:
+    async def test_a_message_has_delivery_and_correlation_in_its_metadata(
+        self, bench: SlackBench
+    ) -> None:
         posted = message(correlation_id="c-9")
 
         await bench.chat.post(posted)
 
-        (kept,) = await bench.slack.messages()
-        assert kept["metadata"] == {
+        (posted_message,) = await bench.slack.messages()
+        assert posted_message["metadata"] == {
             "event_type": "notification_delivery",
             "event_payload": {"delivery_id": str(posted.delivery_id), "correlation_id": "c-9"},
         }
@@ -83,7 +85,7 @@ class TestSlackChat(ChatSuite):
         assert await find(bench, posted.delivery_id) is not None
         assert [each["channel"] for each in await bench.slack.messages()] == ["growth"]
 
-    async def test_a_connection_cut_after_the_call_is_not_tried_again_by_itself(self) -> None:
+    async def test_a_call_is_not_repeated_if_its_connection_is_cut(self) -> None:
         with cut_after_the_request() as (base_url, requests):
             async with chat_at(base_url, timeout_s=2) as chat:
                 with pytest.raises(OutcomeUnknown):
@@ -91,7 +93,7 @@ class TestSlackChat(ChatSuite):
 
         assert len(requests) == 1
 
-    async def test_where_nobody_listens_nothing_can_have_been_posted(self) -> None:
+    async def test_without_a_listener_it_is_unreachable(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
 
@@ -99,7 +101,7 @@ class TestSlackChat(ChatSuite):
             with pytest.raises(Unreachable):
                 await chat.post(message())
 
-    async def test_a_proxy_to_the_internet_is_not_asked_for_what_is_near(
+    async def test_a_proxy_is_not_used_for_a_local_address(
         self, bench: SlackBench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
@@ -125,10 +127,10 @@ class TestSlackChat(ChatSuite):
 
 @contextmanager
 def answering() -> Iterator[tuple[str, set[tuple[str, int]]]]:
-    """Listen at a port where every call is consented to, and note each connection's other end."""
+    """Serve a port where every call succeeds; collect the clients' addresses."""
     connections: set[tuple[str, int]] = set()
 
-    class Consent(BaseHTTPRequestHandler):
+    class Accepting(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
@@ -143,7 +145,7 @@ def answering() -> Iterator[tuple[str, set[tuple[str, int]]]]:
 
         def log_message(self, *_: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Consent) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Accepting) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/api/", connections
@@ -153,7 +155,7 @@ def answering() -> Iterator[tuple[str, set[tuple[str, int]]]]:
 
 @contextmanager
 def cut_after_the_request() -> Iterator[tuple[str, list[bytes]]]:
-    """Listen at a port where every call is read and then cut off."""
+    """Serve a port where every connection is cut after the request was read."""
     requests: list[bytes] = []
 
     def cut(listener: socket.socket) -> None:

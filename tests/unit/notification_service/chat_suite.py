@@ -1,4 +1,4 @@
-"""What every chat does, in memory or through slack_sdk."""
+"""The promises of a chat; the suite runs on the fake and on slack_sdk."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ class Fault(StrEnum):
 
 
 class ChatBench(Protocol):
-    """A chat with the channels growth and other, what is in it, and a way to make it fail."""
+    """A chat with the channels growth and other, whose next post can be made to fail."""
 
     @property
     def chat(self) -> Chat: ...
@@ -44,7 +44,7 @@ async def find(bench: ChatBench, delivery_id: UUID, *, ago: timedelta = AN_HOUR)
 
 
 class ChatSuite:
-    async def test_a_message_posted_is_found_by_its_delivery(self, bench: ChatBench) -> None:
+    async def test_a_posted_message_is_found_by_its_delivery(self, bench: ChatBench) -> None:
         one, two = message(), message(text="bob signed up")
 
         first = await bench.chat.post(one)
@@ -55,12 +55,12 @@ class ChatSuite:
         assert await find(bench, one.delivery_id) == first
         assert await find(bench, two.delivery_id) == second
 
-    async def test_a_message_never_posted_is_not_found(self, bench: ChatBench) -> None:
+    async def test_a_message_that_was_not_posted_is_not_found(self, bench: ChatBench) -> None:
         await bench.chat.post(message())
 
         assert await find(bench, uuid4()) is None
 
-    async def test_it_looks_no_further_back_than_asked(self, bench: ChatBench) -> None:
+    async def test_an_older_message_is_not_found(self, bench: ChatBench) -> None:
         posted = message()
         await bench.chat.post(posted)
 
@@ -68,11 +68,11 @@ class ChatSuite:
 
     async def test_an_unknown_channel_is_refused(self, bench: ChatBench) -> None:
         with pytest.raises(Refused, match="channel_not_found"):
-            await bench.chat.post(message(channel="nowhere"))
+            await bench.chat.post(message(channel="missing"))
         with pytest.raises(Refused, match="channel_not_found"):
-            await bench.chat.find("nowhere", uuid4(), since=datetime.now(UTC))
+            await bench.chat.find("missing", uuid4(), since=datetime.now(UTC))
 
-    async def test_a_limit_says_when_to_come_again(self, bench: ChatBench) -> None:
+    async def test_a_rate_limit_has_the_time_to_wait(self, bench: ChatBench) -> None:
         await bench.fail_next_post(Fault.RATE_LIMITED)
 
         with pytest.raises(RateLimited) as refused:
@@ -81,7 +81,7 @@ class ChatSuite:
         assert refused.value.retry_after_s == 7
         assert await bench.texts() == []
 
-    async def test_a_refusal_carries_the_other_sides_code(self, bench: ChatBench) -> None:
+    async def test_a_refusal_has_the_chats_own_code(self, bench: ChatBench) -> None:
         await bench.fail_next_post(Fault.TOKEN_REVOKED)
 
         with pytest.raises(Refused, match="token_revoked"):
@@ -95,7 +95,9 @@ class ChatSuite:
         with pytest.raises(OutcomeUnknown, match="http_500"):
             await bench.chat.post(message())
 
-    async def test_a_message_posted_without_an_answer_is_found(self, bench: ChatBench) -> None:
+    async def test_a_message_that_was_posted_without_an_answer_is_found(
+        self, bench: ChatBench
+    ) -> None:
         await bench.fail_next_post(Fault.TIMEOUT_AFTER_POST)
         posted = message()
 

@@ -1,4 +1,4 @@
-"""What every queue of deliveries does, in memory or in PostgreSQL."""
+"""The promises of a queue of deliveries; the suite runs on the fake and on PostgreSQL."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from .making import NOW, after, planned
 
 @dataclass(frozen=True)
 class Seen:
-    """What is kept of a delivery."""
+    """The stored state of a delivery."""
 
     state: State
     attempts: int
@@ -34,7 +34,7 @@ class Seen:
 
 
 class Bench(Protocol):
-    """A queue, with a way in and a look at what is kept."""
+    """A queue; deliveries can be planned, and their stored state read."""
 
     @property
     def queue(self) -> DeliveryQueue: ...
@@ -46,8 +46,8 @@ async def claim(
     bench: Bench, at: datetime = NOW, *, limit: int = 10, lease_s: float = 15, settle_s: float = 3
 ) -> Sequence[ClaimedDelivery]:
     lease_until = at + timedelta(seconds=lease_s)
-    take_up_at = lease_until + timedelta(seconds=settle_s)
-    return await bench.queue.claim(at, lease_until=lease_until, take_up_at=take_up_at, limit=limit)
+    reclaim_at = lease_until + timedelta(seconds=settle_s)
+    return await bench.queue.claim(at, lease_until=lease_until, reclaim_at=reclaim_at, limit=limit)
 
 
 async def claim_one(bench: Bench, at: datetime = NOW) -> ClaimedDelivery:
@@ -56,7 +56,7 @@ async def claim_one(bench: Bench, at: datetime = NOW) -> ClaimedDelivery:
 
 
 class DeliveryQueueSuite:
-    async def test_what_was_planned_is_claimed_once(self, bench: Bench) -> None:
+    async def test_a_planned_delivery_is_claimed_once(self, bench: Bench) -> None:
         delivery = planned(traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
         await bench.plan(delivery)
 
@@ -78,7 +78,7 @@ class DeliveryQueueSuite:
             unsure_since=None,
         )
 
-    async def test_one_event_and_rule_is_one_delivery(self, bench: Bench) -> None:
+    async def test_there_is_one_delivery_for_each_event_and_rule(self, bench: Bench) -> None:
         event_id = new_id()
         await bench.plan(planned(event_id=event_id), planned(event_id=event_id, rule="another"))
         await bench.plan(planned(event_id=event_id))
@@ -87,9 +87,7 @@ class DeliveryQueueSuite:
 
         assert sorted(each.rule for each in claimed) == ["another", "slack-growth-user-signed-up"]
 
-    async def test_the_longest_due_come_first_and_no_more_than_asked_for(
-        self, bench: Bench
-    ) -> None:
+    async def test_the_longest_due_are_claimed_first_up_to_the_limit(self, bench: Bench) -> None:
         late, early, later = planned(created_at=after(-1)), planned(created_at=after(-2)), planned()
         await bench.plan(late, early, later)
 
@@ -97,27 +95,27 @@ class DeliveryQueueSuite:
 
         assert {each.id for each in claimed} == {early.id, late.id}
 
-    async def test_what_is_not_due_yet_waits(self, bench: Bench) -> None:
+    async def test_a_delivery_that_is_not_due_is_not_claimed(self, bench: Bench) -> None:
         await bench.plan(planned(created_at=after(1)))
 
         assert await claim(bench, NOW) == []
         assert len(await claim(bench, after(1))) == 1
 
-    async def test_a_claim_of_which_nothing_is_heard_is_taken_up_as_unsure(
+    async def test_a_claimed_delivery_that_is_not_marked_is_claimed_again_as_unsure(
         self, bench: Bench
     ) -> None:
         await bench.plan(planned())
         await claim_one(bench)
 
         too_early = await claim(bench, after(17.9))
-        taken_up = await claim_one(bench, after(18))
-        taken_up_again = await claim_one(bench, after(60))
+        second = await claim_one(bench, after(18))
+        third = await claim_one(bench, after(60))
 
         assert too_early == []
-        assert (taken_up.attempt, taken_up.unsure_since) == (2, NOW)
-        assert (taken_up_again.attempt, taken_up_again.unsure_since) == (3, NOW)
+        assert (second.attempt, second.unsure_since) == (2, NOW)
+        assert (third.attempt, third.unsure_since) == (3, NOW)
 
-    async def test_what_was_sent_is_done(self, bench: Bench) -> None:
+    async def test_a_sent_delivery_is_not_claimed_again(self, bench: Bench) -> None:
         await bench.plan(planned())
         claimed = await claim_one(bench)
 
@@ -129,7 +127,9 @@ class DeliveryQueueSuite:
         )
         assert await claim(bench, after(100)) == []
 
-    async def test_what_failed_keeps_its_error_and_is_not_tried_again(self, bench: Bench) -> None:
+    async def test_a_failed_delivery_keeps_its_error_and_is_not_claimed_again(
+        self, bench: Bench
+    ) -> None:
         await bench.plan(planned())
         claimed = await claim_one(bench)
 
@@ -141,7 +141,7 @@ class DeliveryQueueSuite:
         )
         assert await claim(bench, after(100)) == []
 
-    async def test_what_surely_did_not_arrive_is_tried_again_without_doubt(
+    async def test_a_delivery_that_did_not_arrive_is_claimed_again_as_sure(
         self, bench: Bench
     ) -> None:
         await bench.plan(planned())
@@ -156,7 +156,7 @@ class DeliveryQueueSuite:
         assert (seen.state, seen.last_error) == (State.PENDING, "unreachable")
         assert (again.attempt, again.unsure_since) == (2, None)
 
-    async def test_doubt_goes_back_to_the_first_try_that_may_have_arrived(
+    async def test_unsure_since_is_the_first_attempt_that_may_have_arrived(
         self, bench: Bench
     ) -> None:
         await bench.plan(planned())
@@ -175,11 +175,13 @@ class DeliveryQueueSuite:
             NOW,
         ]
 
-    async def test_what_may_arrive_twice_is_marked_and_held_for_longer(self, bench: Bench) -> None:
+    async def test_a_delivery_that_may_arrive_twice_is_marked_and_its_claim_extended(
+        self, bench: Bench
+    ) -> None:
         await bench.plan(planned())
         claimed = await claim_one(bench)
 
-        held = await bench.queue.will_repeat(claimed, after(1), take_up_at=after(40))
+        held = await bench.queue.will_repeat(claimed, after(1), reclaim_at=after(40))
 
         assert held
         assert (await bench.see(claimed.id)).maybe_repeated
@@ -187,7 +189,9 @@ class DeliveryQueueSuite:
         assert len(await claim(bench, after(40))) == 1
 
     @pytest.mark.parametrize("mark", ["sent", "failed", "put_back", "will_repeat"])
-    async def test_who_lost_the_claim_changes_nothing(self, bench: Bench, mark: str) -> None:
+    async def test_a_worker_that_lost_its_claim_changes_nothing(
+        self, bench: Bench, mark: str
+    ) -> None:
         await bench.plan(planned())
         lost = await claim_one(bench)
         await claim_one(bench, after(30))
@@ -202,12 +206,12 @@ class DeliveryQueueSuite:
             case "put_back":
                 held = await queue.put_back(lost, "x", after(31), at=after(31), unsure=False)
             case _:
-                held = await queue.will_repeat(lost, after(31), take_up_at=after(31))
+                held = await queue.will_repeat(lost, after(31), reclaim_at=after(31))
 
         assert not held
         assert await bench.see(lost.id) == before
 
-    async def test_who_sent_it_already_cannot_fail_it(self, bench: Bench) -> None:
+    async def test_a_sent_delivery_cannot_be_marked_as_failed(self, bench: Bench) -> None:
         await bench.plan(planned())
         claimed = await claim_one(bench)
         await bench.queue.sent(claimed, "1.0", after(1))
@@ -226,7 +230,7 @@ class DeliveryQueueSuite:
         assert [each.id for each in await claim(bench, after(1))] == [other.id]
         assert [each.id for each in await claim(bench, after(30))][:1] == [growth.id]
 
-    async def test_of_two_pauses_the_longer_counts(self, bench: Bench) -> None:
+    async def test_the_longer_of_two_pauses_counts(self, bench: Bench) -> None:
         await bench.plan(planned())
 
         await bench.queue.pause("growth", NOW, until=after(30))
@@ -235,14 +239,14 @@ class DeliveryQueueSuite:
         assert await claim(bench, after(29)) == []
         assert len(await claim(bench, after(30))) == 1
 
-    async def test_a_pause_begun_before_the_clock_was_set_back_is_over(self, bench: Bench) -> None:
+    async def test_a_pause_ends_when_the_clock_is_set_back(self, bench: Bench) -> None:
         await bench.plan(planned(created_at=after(-7200)))
 
         await bench.queue.pause("growth", NOW, until=after(30))
 
         assert len(await claim(bench, after(-3600))) == 1
 
-    async def test_waits_begin_anew_when_the_clock_was_set_back(self, bench: Bench) -> None:
+    async def test_waits_are_restarted_after_the_clock_was_set_back(self, bench: Bench) -> None:
         pending, held = planned(), planned()
         await bench.plan(held)
         await claim_one(bench)
@@ -260,7 +264,7 @@ class DeliveryQueueSuite:
         assert early == []
         assert {each.id for each in after_the_lease} == {held.id, pending.id}
 
-    async def test_waits_that_began_before_now_are_left_alone(self, bench: Bench) -> None:
+    async def test_waits_that_began_before_now_are_not_restarted(self, bench: Bench) -> None:
         await bench.plan(planned())
         await claim_one(bench)
 

@@ -1,4 +1,4 @@
-"""What the tests of the notification service make things with."""
+"""Deliveries and events for the tests of the notification service."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,19 +11,6 @@ from contracts.users import UserSignedUpV1
 from notification_service.deliveries import PlannedDelivery
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-class Clock:
-    """A clock that stands still until it is set."""
-
-    def __init__(self, at: datetime = NOW) -> None:
-        self.at = at
-
-    def __call__(self) -> datetime:
-        return self.at
-
-    def advance(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
 
 
 def after(seconds: float) -> datetime:

@@ -25,7 +25,7 @@ class InMemoryBench:
             self.queue.plan(each)
 
     async def see(self, id_: UUID) -> Seen:
-        it = self.queue.kept[id_]
+        it = self.queue.stored[id_]
         return Seen(
             it.state,
             it.attempts,

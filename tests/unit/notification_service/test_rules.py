@@ -4,6 +4,7 @@ from uuid import uuid4
 from opentelemetry.sdk.trace import TracerProvider
 
 from chassis.correlation import new_id
+from chassis.testing import Clock
 from contracts.accounts import AccountOpenedV1
 from contracts.events import IntegrationEvent
 from contracts.topics import USERS_USER
@@ -12,7 +13,7 @@ from notification_service.agents import subscribers
 from notification_service.in_memory import InMemoryDeliveries
 from notification_service.rules import SLACK, PlanDeliveries, Rule, rules
 
-from .making import NOW, Clock, signed_up
+from .making import NOW, signed_up
 
 
 class FakeWork:
@@ -24,7 +25,7 @@ class FakeWork:
 
 
 def planning(*extra: Rule[Any]) -> PlanDeliveries:
-    return PlanDeliveries([*rules(slack_channel="growth"), *extra], new_id, Clock())
+    return PlanDeliveries([*rules(slack_channel="growth"), *extra], new_id, Clock(NOW))
 
 
 def rule_for(name: str, event: type[IntegrationEvent]) -> Rule[Any]:
@@ -32,14 +33,14 @@ def rule_for(name: str, event: type[IntegrationEvent]) -> Rule[Any]:
 
 
 class TestPlanDeliveries:
-    async def test_a_sign_up_is_told_to_the_growth_channel(self) -> None:
+    async def test_a_sign_up_is_sent_to_the_growth_channel(self) -> None:
         work = FakeWork()
         event, envelope = signed_up("ada")
 
         await planning()(work, event, envelope)
 
-        (kept,) = work.deliveries.kept.values()
-        delivery = kept.planned
+        (stored,) = work.deliveries.stored.values()
+        delivery = stored.planned
         assert (delivery.rule, delivery.medium, delivery.address, delivery.text) == (
             "slack-growth-user-signed-up",
             "slack",
@@ -49,7 +50,7 @@ class TestPlanDeliveries:
         assert (delivery.event_id, delivery.correlation_id) == (envelope.id, "c-1")
         assert delivery.created_at == NOW
 
-    async def test_each_rule_of_an_event_is_a_delivery_of_its_own(self) -> None:
+    async def test_each_rule_of_an_event_makes_one_delivery(self) -> None:
         work = FakeWork()
         event, envelope = signed_up()
 
@@ -57,32 +58,32 @@ class TestPlanDeliveries:
             work, event, envelope
         )
 
-        assert sorted(each.planned.rule for each in work.deliveries.kept.values()) == [
+        assert sorted(each.planned.rule for each in work.deliveries.stored.values()) == [
             "second",
             "slack-growth-user-signed-up",
         ]
 
-    async def test_a_delivery_goes_on_with_the_trace_it_was_planned_in(self) -> None:
+    async def test_a_delivery_has_the_trace_in_which_it_was_planned(self) -> None:
         work = FakeWork()
         event, envelope = signed_up()
 
         with TracerProvider().get_tracer("test").start_as_current_span("consume") as span:
             await planning()(work, event, envelope)
 
-        (kept,) = work.deliveries.kept.values()
-        assert kept.planned.traceparent is not None
-        assert f"{span.get_span_context().trace_id:032x}" in kept.planned.traceparent
+        (stored,) = work.deliveries.stored.values()
+        assert stored.planned.traceparent is not None
+        assert f"{span.get_span_context().trace_id:032x}" in stored.planned.traceparent
 
 
 class TestSubscribers:
-    def test_it_listens_to_sign_ups(self) -> None:
+    def test_one_consumes_sign_ups(self) -> None:
         (subscriber,) = subscribers(planning())
 
         assert subscriber.name == "notification.plan-deliveries"
         assert subscriber.topic is USERS_USER
         assert set(subscriber.handlers) == {UserSignedUpV1}
 
-    def test_a_rule_about_another_topics_event_is_listened_for_there(self) -> None:
+    def test_a_rule_for_an_event_of_another_topic_adds_a_subscriber(self) -> None:
         two = subscribers(planning(rule_for("second", AccountOpenedV1)))
 
         assert [(each.topic.name, set(each.handlers)) for each in two] == [
@@ -92,7 +93,7 @@ class TestSubscribers:
 
 
 class TestNames:
-    def test_every_rule_has_a_name_of_its_own(self) -> None:
+    def test_every_rule_has_a_unique_name(self) -> None:
         names = [each.name for each in rules(slack_channel=str(uuid4()))]
 
         assert len(names) == len(set(names))

@@ -5,7 +5,7 @@ from chassis.settings import BAD_SETTINGS_EXIT_CODE, read_settings
 from notification_service.settings import NotificationSettings
 
 ENVIRONMENT = {
-    "NOTIFICATION_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
+    "NOTIFICATION_DATABASE_URL": "postgresql://notification@127.0.0.1:1/notification",
     "NOTIFICATION_JWKS_URL": "http://127.0.0.1:1/jwks.json",
     "NOTIFICATION_IDEMPOTENCY_SECRET": "s" * 32,
 }
@@ -17,7 +17,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-class TestWhereSlackIs:
+class TestSlack:
     def test_in_production_a_token_is_needed(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as stopped:
             read_settings(NotificationSettings)
@@ -26,7 +26,7 @@ class TestWhereSlackIs:
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("NOTIFICATION_SLACK_TOKEN: ")
 
-    def test_in_production_an_address_alone_is_not_enough(
+    def test_in_production_an_address_without_a_token_is_refused(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("NOTIFICATION_SLACK_BASE_URL", "http://127.0.0.1:28105/api/")
@@ -34,7 +34,7 @@ class TestWhereSlackIs:
         with pytest.raises(SystemExit):
             read_settings(NotificationSettings)
 
-    def test_a_token_alone_is_for_slack_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_token_without_an_address_is_for_slack(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NOTIFICATION_SLACK_TOKEN", "xoxb-secret")
 
         settings = read_settings(NotificationSettings)
@@ -42,7 +42,7 @@ class TestWhereSlackIs:
         assert settings.slack == ("xoxb-secret", "https://slack.com/api/")
         assert "xoxb-secret" not in repr(settings)
 
-    def test_in_development_the_stand_in_takes_its_place(
+    def test_in_development_the_stand_in_is_the_default(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("NOTIFICATION_ENVIRONMENT", "development")
@@ -52,7 +52,7 @@ class TestWhereSlackIs:
             "http://127.0.0.1:28105/api/",
         )
 
-    def test_an_address_is_used_with_or_without_a_token(
+    def test_a_set_address_is_used_with_and_without_a_token(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("NOTIFICATION_ENVIRONMENT", "development")
@@ -65,8 +65,8 @@ class TestWhereSlackIs:
         assert with_one.slack == ("xoxb-secret", "http://127.0.0.1:1/api/")
 
 
-class TestPatience:
-    def test_a_lease_outlasts_a_call(self) -> None:
+class TestTimeouts:
+    def test_a_lease_must_be_longer_than_a_call(self) -> None:
         with pytest.raises(ValidationError, match="greater than the time-out"):
             NotificationSettings(
                 slack_token=SecretStr("xoxb-1"), delivery_timeout_s=10, delivery_lease_s=10

@@ -7,12 +7,13 @@ from typing import Any
 import httpx
 import pytest
 
+from chassis.testing import Clock
 from chassis.web.health import Health
 from notification_service.slack_stand_in.bootstrap import build
 from notification_service.slack_stand_in.messages import Messages
 from notification_service.slack_stand_in.settings import StandInSettings
 
-from .making import NOW, Clock
+from .making import NOW
 
 TOKEN = {"Authorization": "Bearer xoxb-1"}
 METADATA = {"event_type": "delivery", "event_payload": {"delivery_id": "d-1"}}
@@ -57,16 +58,20 @@ async def texts(slack: httpx.AsyncClient) -> list[str]:
 
 class TestPostMessage:
     @pytest.mark.parametrize("form", ["json", "data"])
-    async def test_it_takes_json_and_forms(self, slack: httpx.AsyncClient, form: str) -> None:
+    async def test_it_accepts_json_and_forms(self, slack: httpx.AsyncClient, form: str) -> None:
         metadata: Any = METADATA if form == "json" else json.dumps(METADATA)
         body: Any = {"channel": "#growth", "text": "hello", "metadata": metadata}
 
         answer = await slack.post("/api/chat.postMessage", **{form: body})
 
         assert answer.json()["ok"] is True
-        (kept,) = (await slack.get("/messages")).json()["messages"]
-        assert (kept["channel"], kept["text"], kept["metadata"]) == ("growth", "hello", METADATA)
-        assert kept["ts"] == answer.json()["ts"]
+        (posted,) = (await slack.get("/messages")).json()["messages"]
+        assert (posted["channel"], posted["text"], posted["metadata"]) == (
+            "growth",
+            "hello",
+            METADATA,
+        )
+        assert posted["ts"] == answer.json()["ts"]
 
     async def test_each_message_has_a_greater_ts(self, slack: httpx.AsyncClient) -> None:
         stamps = [(await post(slack, str(number)))["ts"] for number in range(20)]
@@ -76,7 +81,7 @@ class TestPostMessage:
     @pytest.mark.parametrize(
         ("arguments", "error"),
         [
-            ({"channel": "nowhere", "text": "x"}, "channel_not_found"),
+            ({"channel": "missing", "text": "x"}, "channel_not_found"),
             ({"text": "x"}, "channel_not_found"),
             ({"channel": "growth"}, "no_text"),
             ({"channel": "growth", "text": "x" * 40_001}, "msg_too_long"),
@@ -84,7 +89,7 @@ class TestPostMessage:
             ({"channel": "growth", "text": "x", "metadata": {}}, "invalid_metadata_schema"),
         ],
     )
-    async def test_what_slack_refuses_is_refused(
+    async def test_a_call_that_slack_refuses_is_refused(
         self, slack: httpx.AsyncClient, arguments: dict[str, Any], error: str
     ) -> None:
         answer = await call(slack, "chat.postMessage", **arguments)
@@ -104,18 +109,18 @@ class TestEveryMethod:
 
         assert answer.json() == {"ok": False, "error": error}
 
-    async def test_a_token_in_the_form_will_do(self, slack: httpx.AsyncClient) -> None:
+    async def test_a_token_in_the_form_is_accepted(self, slack: httpx.AsyncClient) -> None:
         answer = await slack.post(
             "/api/auth.test", data={"token": "xoxb-2"}, headers={"Authorization": ""}
         )
 
         assert answer.json()["ok"] is True
 
-    async def test_an_unknown_method_is_told(self, slack: httpx.AsyncClient) -> None:
+    async def test_an_unknown_method_is_refused(self, slack: httpx.AsyncClient) -> None:
         assert (await call(slack, "chat.shout"))["error"] == "unknown_method"
 
     @pytest.mark.parametrize(("body", "error"), [("{", "invalid_json"), ("[]", "json_not_object")])
-    async def test_a_body_that_is_no_call_is_told(
+    async def test_an_invalid_body_is_refused(
         self, slack: httpx.AsyncClient, body: str, error: str
     ) -> None:
         answer = await slack.post(
@@ -126,12 +131,14 @@ class TestEveryMethod:
 
 
 class TestHistory:
-    async def test_it_wants_the_channels_id(self, slack: httpx.AsyncClient) -> None:
+    async def test_it_needs_the_channels_id(self, slack: httpx.AsyncClient) -> None:
         answer = await call(slack, "conversations.history", channel="growth")
 
         assert answer["error"] == "channel_not_found"
 
-    async def test_pages_hold_one_channel_newest_first(self, slack: httpx.AsyncClient) -> None:
+    async def test_it_lists_one_channel_newest_first_in_pages(
+        self, slack: httpx.AsyncClient
+    ) -> None:
         for number in range(5):
             await post(slack, str(number))
             await post(slack, "elsewhere", channel="other")
@@ -153,9 +160,7 @@ class TestHistory:
         assert seen == ["4", "3", "2", "1", "0"]
         assert sizes == [2, 2, 1]
 
-    async def test_oldest_and_latest_bound_it_and_are_left_out(
-        self, slack: httpx.AsyncClient
-    ) -> None:
+    async def test_oldest_and_latest_are_exclusive_bounds(self, slack: httpx.AsyncClient) -> None:
         stamps = [(await post(slack, str(number)))["ts"] for number in range(4)]
         asked = {"channel": await channel_id(slack), "oldest": stamps[0], "latest": stamps[3]}
 
@@ -165,7 +170,7 @@ class TestHistory:
         assert [each["text"] for each in without["messages"]] == ["2", "1"]
         assert [each["text"] for each in with_them["messages"]] == ["3", "2", "1", "0"]
 
-    async def test_metadata_comes_when_asked_for(self, slack: httpx.AsyncClient) -> None:
+    async def test_it_has_metadata_if_asked_for(self, slack: httpx.AsyncClient) -> None:
         await post(slack, "hello")
         channel = await channel_id(slack)
 
@@ -187,7 +192,7 @@ class TestHistory:
             ("cursor", "?", "invalid_cursor"),
         ],
     )
-    async def test_arguments_that_make_no_sense_are_told(
+    async def test_invalid_arguments_are_refused(
         self, slack: httpx.AsyncClient, argument: str, value: str, error: str
     ) -> None:
         channel = await channel_id(slack)
@@ -198,7 +203,7 @@ class TestHistory:
 
 
 class TestFaults:
-    async def test_a_limit_comes_with_retry_after(self, slack: httpx.AsyncClient) -> None:
+    async def test_a_rate_limit_has_retry_after(self, slack: httpx.AsyncClient) -> None:
         await slack.post("/control/faults", json={"kind": "rate_limited", "retry_after_s": 9})
 
         limited = await slack.post("/api/chat.postMessage", json={"channel": "growth", "text": "x"})
@@ -207,7 +212,7 @@ class TestFaults:
         assert limited.json() == {"ok": False, "error": "ratelimited"}
         assert (await post(slack, "y"))["ok"] is True
 
-    async def test_they_come_as_often_as_asked_and_in_order(self, slack: httpx.AsyncClient) -> None:
+    async def test_they_occur_in_order_and_as_often_as_set(self, slack: httpx.AsyncClient) -> None:
         await slack.post("/control/faults", json={"kind": "token_revoked", "count": 2})
         await slack.post("/control/faults", json={"kind": "channel_not_found"})
 
@@ -216,7 +221,7 @@ class TestFaults:
         assert errors == ["token_revoked", "token_revoked", "channel_not_found", None]
         assert await texts(slack) == ["x"]
 
-    async def test_one_for_a_method_leaves_the_others_alone(self, slack: httpx.AsyncClient) -> None:
+    async def test_one_for_a_method_affects_no_other_method(self, slack: httpx.AsyncClient) -> None:
         await slack.post(
             "/control/faults", json={"kind": "server_error", "method": "conversations.history"}
         )
@@ -227,14 +232,14 @@ class TestFaults:
         assert posted["ok"] is True
         assert failed.status_code == 500
 
-    async def test_one_for_a_text_leaves_the_others_alone(self, slack: httpx.AsyncClient) -> None:
+    async def test_one_for_a_text_affects_no_other_text(self, slack: httpx.AsyncClient) -> None:
         await slack.post("/control/faults", json={"kind": "token_revoked", "text": "x"})
 
         errors = [(await post(slack, text)).get("error") for text in ("y", "x", "x")]
 
         assert errors == [None, "token_revoked", None]
 
-    async def test_they_can_be_taken_back(self, slack: httpx.AsyncClient) -> None:
+    async def test_they_can_be_cleared(self, slack: httpx.AsyncClient) -> None:
         await slack.post("/control/faults", json={"kind": "server_error", "count": 100})
 
         await slack.delete("/control/faults")
@@ -248,7 +253,7 @@ class TestFaults:
 
 
 class TestThePage:
-    async def test_it_shows_the_newest_first_and_escapes_them(
+    async def test_it_shows_messages_newest_first_and_escaped(
         self, slack: httpx.AsyncClient
     ) -> None:
         await post(slack, "first")
@@ -261,12 +266,12 @@ class TestThePage:
         assert "<script" not in page.text
         assert page.text.index("bold") < page.text.index("first")
 
-    async def test_it_is_there_before_anyone_spoke(self, slack: httpx.AsyncClient) -> None:
+    async def test_it_is_shown_without_messages(self, slack: httpx.AsyncClient) -> None:
         assert "No messages yet" in (await slack.get("/")).text
 
 
 class TestMessagesInAFile:
-    async def test_they_are_there_after_a_restart(self, tmp_path: Path) -> None:
+    async def test_they_are_kept_over_a_restart(self, tmp_path: Path) -> None:
         async with stand_in(directory=tmp_path / "slack") as slack:
             before = (await post(slack, "one"))["ts"]
 
@@ -276,25 +281,25 @@ class TestMessagesInAFile:
 
         assert before < after
 
-    def test_a_line_cut_off_by_a_crash_is_no_message(self, tmp_path: Path) -> None:
+    def test_an_incomplete_line_is_dropped(self, tmp_path: Path) -> None:
         file = tmp_path / "messages.jsonl"
-        messages = Messages(file, Clock())
+        messages = Messages(file, Clock(NOW))
         messages.add("growth", "whole", None)
         messages.close()
         with file.open("a") as lines:
             lines.write('{"ts": "1')
 
-        reopened = Messages(file, Clock())
+        reopened = Messages(file, Clock(NOW))
         reopened.add("growth", "next", None)
         reopened.close()
 
-        assert [each.text for each in Messages(file, Clock())] == ["whole", "next"]
+        assert [each.text for each in Messages(file, Clock(NOW))] == ["whole", "next"]
 
-    def test_ts_increases_though_the_clock_stands_still(self, tmp_path: Path) -> None:
+    def test_ts_increases_if_the_clock_stands_still(self, tmp_path: Path) -> None:
         file = tmp_path / "messages.jsonl"
         stamps = []
         for _ in range(3):
-            messages = Messages(file, Clock())
+            messages = Messages(file, Clock(NOW))
             stamps.append(messages.add("growth", "x", None).ts)
             messages.close()
 

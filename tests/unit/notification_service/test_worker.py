@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,14 +9,15 @@ import structlog
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from chassis.correlation import current_correlation
+from chassis.testing import Clock
 from notification_service.chat import Message, OutcomeUnknown, RateLimited, Refused, Unreachable
 from notification_service.deliveries import ClaimedDelivery, PlannedDelivery, State
-from notification_service.in_memory import InMemoryChat, InMemoryDeliveries, Kept
-from notification_service.worker import DeliveryWorker, Patience
+from notification_service.in_memory import InMemoryChat, InMemoryDeliveries, StoredDelivery
+from notification_service.worker import DeliveryWorker, Timeouts
 
-from .making import NOW, Clock, after, planned
+from .making import after, planned
 
-PATIENCE = Patience(call=10, lease=15, settle=3, longest_retry=60)
+TIMEOUTS = Timeouts(call_s=10, lease_s=15, settle_s=3, longest_retry_s=60)
 Logged = Sequence[MutableMapping[str, Any]]
 
 
@@ -32,8 +33,8 @@ async def eventually(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
-class Desk:
-    """A worker at its desk: a queue, a chat, a clock, all of them fakes."""
+class Bench:
+    """A worker with fakes: a queue, a chat, a clock."""
 
     def __init__(
         self,
@@ -42,14 +43,13 @@ class Desk:
         *,
         concurrency: int = 4,
     ) -> None:
-        self.clock = Clock()
+        # The fake chat uses the real time, so the deliveries' clock starts with it.
+        self.began = datetime.now(UTC)
+        self.clock = Clock(self.began)
         self.chat = chat or InMemoryChat()
-        # The fake chat tells the real time, and this clock the one of the deliveries.
-        self.clock.at = datetime.now(NOW.tzinfo)
-        self.began = self.clock.at
         self.queue = queue or InMemoryDeliveries()
         self.worker = DeliveryWorker(
-            self.queue, self.chat, self.clock, PATIENCE, concurrency=concurrency
+            self.queue, self.chat, self.clock, TIMEOUTS, concurrency=concurrency
         )
 
     def plan(self, **changes: Any) -> PlannedDelivery:
@@ -59,21 +59,23 @@ class Desk:
         return delivery
 
     def advance(self, seconds: float) -> None:
-        self.clock.advance(seconds)
+        self.clock.advance(timedelta(seconds=seconds))
         self.worker.wake()
 
-    def kept(self, delivery: PlannedDelivery) -> Kept:
-        return self.queue.kept[delivery.id]
+    def stored(self, delivery: PlannedDelivery) -> StoredDelivery:
+        return self.queue.stored[delivery.id]
 
-    async def until(self, delivery: PlannedDelivery, state: State, attempts: int = 1) -> Kept:
-        it = self.kept(delivery)
+    async def until(
+        self, delivery: PlannedDelivery, state: State, attempts: int = 1
+    ) -> StoredDelivery:
+        it = self.stored(delivery)
         await eventually(lambda: (it.state, it.attempts) == (state, attempts))
         return it
 
     async def abandoned(self) -> PlannedDelivery:
-        """Plan a delivery that a worker claimed, and say no more of it."""
+        """Plan and claim a delivery, and never mark it."""
         delivery = self.plan()
-        await self.queue.claim(self.clock(), lease_until=after(0), take_up_at=self.clock(), limit=1)
+        await self.queue.claim(self.clock(), lease_until=after(0), reclaim_at=self.clock(), limit=1)
         return delivery
 
     @property
@@ -82,59 +84,59 @@ class Desk:
 
 
 @asynccontextmanager
-async def at_work(desk: Desk) -> AsyncIterator[Desk]:
-    running = asyncio.create_task(desk.worker.run())
+async def working(bench: Bench) -> AsyncIterator[Bench]:
+    running = asyncio.create_task(bench.worker.run())
     try:
-        yield desk
+        yield bench
     finally:
-        await desk.worker.stop()
+        await bench.worker.stop()
         async with asyncio.timeout(5):
             await running
 
 
 class TestSending:
-    async def test_what_is_due_is_sent_and_marked(self) -> None:
-        async with at_work(Desk()) as desk:
-            delivery = desk.plan()
-            kept = await desk.until(delivery, State.SENT)
+    async def test_a_due_delivery_is_sent_and_marked(self) -> None:
+        async with working(Bench()) as bench:
+            delivery = bench.plan()
+            stored = await bench.until(delivery, State.SENT)
 
-        ((message_id, message),) = desk.chat.messages
+        ((message_id, message),) = bench.chat.messages
         assert message == Message("growth", "ada signed up", delivery.id, "c-1")
-        assert (kept.message_id, kept.sent_at) == (message_id, desk.began)
-        assert not kept.maybe_repeated
+        assert (stored.message_id, stored.sent_at) == (message_id, bench.began)
+        assert not stored.maybe_repeated
 
-    async def test_no_more_at_once_than_allowed(self) -> None:
+    async def test_no_more_are_sent_at_once_than_allowed(self) -> None:
         chat = SlowChat()
-        async with at_work(Desk(chat, concurrency=2)) as desk:
-            deliveries = [desk.plan() for _ in range(5)]
+        async with working(Bench(chat, concurrency=2)) as bench:
+            deliveries = [bench.plan() for _ in range(5)]
             await eventually(lambda: chat.waiting == 2)
-            claimed = [each for each in deliveries if desk.kept(each).state is State.SENDING]
+            claimed = [each for each in deliveries if bench.stored(each).state is State.SENDING]
             chat.answer.set()
             for each in deliveries:
-                await desk.until(each, State.SENT)
+                await bench.until(each, State.SENT)
 
         assert len(claimed) == 2
         assert chat.most_waiting == 2
 
-    async def test_a_stop_waits_for_what_was_begun_and_begins_no_more(self) -> None:
-        desk = Desk(chat := SlowChat(), concurrency=1)
-        begun, waiting = desk.plan(created_at=after(-9)), desk.plan()
-        running = asyncio.create_task(desk.worker.run())
+    async def test_a_stop_waits_for_started_deliveries_and_starts_no_more(self) -> None:
+        bench = Bench(chat := SlowChat(), concurrency=1)
+        started, waiting = bench.plan(created_at=after(-9)), bench.plan()
+        running = asyncio.create_task(bench.worker.run())
         await eventually(lambda: chat.waiting == 1)
 
-        await desk.worker.stop()
+        await bench.worker.stop()
         done, _ = await asyncio.wait({running}, timeout=0.2)
         chat.answer.set()
         async with asyncio.timeout(5):
             await running
 
         assert not done
-        assert desk.kept(begun).state is State.SENT
-        assert desk.kept(waiting).state is State.PENDING
+        assert bench.stored(started).state is State.SENT
+        assert bench.stored(waiting).state is State.PENDING
 
 
 class SlowChat(InMemoryChat):
-    """Answers when it is told to."""
+    """Answers when ``answer`` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,186 +152,188 @@ class SlowChat(InMemoryChat):
         return await super().post(message)
 
 
-class TestLeftBehind:
-    async def test_one_that_arrived_is_found_and_not_sent_again(self) -> None:
-        desk = Desk()
-        delivery = await desk.abandoned()
-        message_id = await desk.chat.post(Message("growth", "ada signed up", delivery.id, "c-1"))
+class TestAnUnfinishedDelivery:
+    async def test_that_arrived_is_found_and_not_sent_again(self) -> None:
+        bench = Bench()
+        delivery = await bench.abandoned()
+        message_id = await bench.chat.post(Message("growth", "ada signed up", delivery.id, "c-1"))
 
-        async with at_work(desk):
-            kept = await desk.until(delivery, State.SENT, attempts=2)
+        async with working(bench):
+            stored = await bench.until(delivery, State.SENT, attempts=2)
 
-        assert desk.texts == ["ada signed up"]
-        assert (kept.message_id, kept.maybe_repeated) == (message_id, False)
+        assert bench.texts == ["ada signed up"]
+        assert (stored.message_id, stored.maybe_repeated) == (message_id, False)
 
-    async def test_one_that_is_not_found_is_sent_again_and_marked_before(self) -> None:
-        desk = Desk(chat := MarkedFirst())
-        delivery = await desk.abandoned()
-        chat.kept = desk.kept(delivery)
+    async def test_that_is_not_found_is_marked_and_then_sent_again(self) -> None:
+        bench = Bench(chat := MarkedFirst())
+        delivery = await bench.abandoned()
+        chat.delivery = bench.stored(delivery)
 
-        async with at_work(desk):
-            kept = await desk.until(delivery, State.SENT, attempts=2)
+        async with working(bench):
+            stored = await bench.until(delivery, State.SENT, attempts=2)
 
-        assert desk.texts == ["ada signed up"]
-        assert kept.maybe_repeated
+        assert bench.texts == ["ada signed up"]
+        assert stored.maybe_repeated
         assert chat.was_marked == [True]
 
-    async def test_where_nobody_can_look_nothing_is_sent(self) -> None:
-        desk = Desk()
-        delivery = await desk.abandoned()
-        desk.chat.fail_next_look(OutcomeUnknown("http_500"))
+    async def test_is_not_sent_if_the_search_fails(self) -> None:
+        bench = Bench()
+        delivery = await bench.abandoned()
+        bench.chat.fail_next_search(OutcomeUnknown("http_500"))
 
-        async with at_work(desk):
-            kept = await desk.until(delivery, State.PENDING, attempts=2)
+        async with working(bench):
+            stored = await bench.until(delivery, State.PENDING, attempts=2)
 
-        assert desk.texts == []
-        assert (kept.last_error, kept.unsure_since) == ("http_500", desk.began)
+        assert bench.texts == []
+        assert (stored.last_error, stored.unsure_since) == ("http_500", bench.began)
 
 
 class MarkedFirst(InMemoryChat):
-    """Notes at each post whether the delivery was marked by then."""
+    """Records at each post whether the delivery was marked before."""
 
-    kept: Kept
+    delivery: StoredDelivery
 
     def __init__(self) -> None:
         super().__init__()
         self.was_marked: list[bool] = []
 
     async def post(self, message: Message) -> str:
-        self.was_marked.append(self.kept.maybe_repeated)
+        self.was_marked.append(self.delivery.maybe_repeated)
         return await super().post(message)
 
 
 class TestWhenTheChatFails:
-    async def test_a_time_out_after_the_post_is_looked_up_and_not_repeated(self) -> None:
-        desk = Desk()
-        desk.chat.fail_next_post(OutcomeUnknown("timeout"), posted=True)
+    async def test_a_message_that_timed_out_after_the_post_is_found_and_not_sent_again(
+        self,
+    ) -> None:
+        bench = Bench()
+        bench.chat.fail_next_post(OutcomeUnknown("timeout"), posted=True)
 
-        async with at_work(desk):
-            delivery = desk.plan()
-            kept = await desk.until(delivery, State.PENDING)
-            settled_at = kept.next_attempt_at
-            desk.advance(60)
-            await desk.until(delivery, State.SENT, attempts=2)
+        async with working(bench):
+            delivery = bench.plan()
+            stored = await bench.until(delivery, State.PENDING)
+            settled_at = stored.next_attempt_at
+            bench.advance(60)
+            await bench.until(delivery, State.SENT, attempts=2)
 
         assert settled_at is not None
-        assert (settled_at - desk.began).total_seconds() >= PATIENCE.settle
-        assert desk.texts == ["ada signed up"]
-        assert not kept.maybe_repeated
+        assert (settled_at - bench.began).total_seconds() >= TIMEOUTS.settle_s
+        assert bench.texts == ["ada signed up"]
+        assert not stored.maybe_repeated
 
-    async def test_a_server_error_is_looked_up_and_then_repeated(self) -> None:
-        desk = Desk()
-        desk.chat.fail_next_post(OutcomeUnknown("http_500"))
+    async def test_a_message_with_a_server_error_is_not_found_and_sent_again(self) -> None:
+        bench = Bench()
+        bench.chat.fail_next_post(OutcomeUnknown("http_500"))
 
-        async with at_work(desk):
-            delivery = desk.plan()
-            await desk.until(delivery, State.PENDING)
-            desk.advance(60)
-            kept = await desk.until(delivery, State.SENT, attempts=2)
+        async with working(bench):
+            delivery = bench.plan()
+            await bench.until(delivery, State.PENDING)
+            bench.advance(60)
+            stored = await bench.until(delivery, State.SENT, attempts=2)
 
-        assert desk.texts == ["ada signed up"]
-        assert kept.maybe_repeated
+        assert bench.texts == ["ada signed up"]
+        assert stored.maybe_repeated
 
-    async def test_a_limit_is_kept_for_the_whole_address(self) -> None:
-        desk = Desk()
-        desk.chat.fail_next_post(RateLimited(30))
+    async def test_a_rate_limit_holds_for_the_whole_address(self) -> None:
+        bench = Bench()
+        bench.chat.fail_next_post(RateLimited(30))
 
-        async with at_work(desk):
-            first = desk.plan()
-            kept = await desk.until(first, State.PENDING)
-            second = desk.plan(text="bob signed up")
-            elsewhere = desk.plan(address="nowhere")
-            await desk.until(elsewhere, State.FAILED)
-            desk.advance(29)
-            third = desk.plan(address="nowhere")
-            await desk.until(third, State.FAILED)
-            while_paused = (desk.texts, desk.kept(second).attempts, kept.attempts)
-            desk.advance(1)
-            await desk.until(first, State.SENT, attempts=2)
-            await desk.until(second, State.SENT, attempts=1)
+        async with working(bench):
+            first = bench.plan()
+            stored = await bench.until(first, State.PENDING)
+            second = bench.plan(text="bob signed up")
+            elsewhere = bench.plan(address="missing")
+            await bench.until(elsewhere, State.FAILED)
+            bench.advance(29)
+            third = bench.plan(address="missing")
+            await bench.until(third, State.FAILED)
+            while_paused = (bench.texts, bench.stored(second).attempts, stored.attempts)
+            bench.advance(1)
+            await bench.until(first, State.SENT, attempts=2)
+            await bench.until(second, State.SENT, attempts=1)
 
         assert while_paused == ([], 0, 1)
-        assert sorted(desk.texts) == ["ada signed up", "bob signed up"]
+        assert sorted(bench.texts) == ["ada signed up", "bob signed up"]
 
     @pytest.mark.parametrize("error", [RateLimited(1), Unreachable("unreachable")])
-    async def test_what_surely_did_not_arrive_is_not_looked_for(
+    async def test_a_message_that_did_not_arrive_is_not_searched_for(
         self, error: RateLimited | Unreachable
     ) -> None:
-        desk = Desk()
-        desk.chat.fail_next_post(error)
-        desk.chat.fail_next_look(Refused("nobody should look"))
+        bench = Bench()
+        bench.chat.fail_next_post(error)
+        bench.chat.fail_next_search(Refused("no search is expected"))
 
-        async with at_work(desk):
-            delivery = desk.plan()
-            await desk.until(delivery, State.PENDING)
-            desk.advance(60)
-            kept = await desk.until(delivery, State.SENT, attempts=2)
+        async with working(bench):
+            delivery = bench.plan()
+            await bench.until(delivery, State.PENDING)
+            bench.advance(60)
+            stored = await bench.until(delivery, State.SENT, attempts=2)
 
-        assert not kept.maybe_repeated
+        assert not stored.maybe_repeated
 
-    async def test_a_refusal_is_final_and_told(self) -> None:
-        desk = Desk()
-        desk.chat.fail_next_post(Refused("token_revoked"))
+    async def test_a_refusal_is_final_and_reported(self) -> None:
+        bench = Bench()
+        bench.chat.fail_next_post(Refused("token_revoked"))
 
-        async with at_work(desk):
-            delivery = desk.plan()
-            kept = await desk.until(delivery, State.FAILED)
-            trouble = desk.worker.trouble()
-            desk.advance(3600)
-            other = desk.plan()
-            await desk.until(other, State.SENT)
+        async with working(bench):
+            delivery = bench.plan()
+            stored = await bench.until(delivery, State.FAILED)
+            trouble = bench.worker.trouble()
+            bench.advance(3600)
+            other = bench.plan()
+            await bench.until(other, State.SENT)
 
-        assert (kept.last_error, kept.attempts) == ("token_revoked", 1)
+        assert (stored.last_error, stored.attempts) == ("token_revoked", 1)
         assert trouble == "the chat: token_revoked"
-        assert desk.worker.trouble() is None
+        assert bench.worker.trouble() is None
 
-    async def test_the_wait_between_tries_has_a_bound(self) -> None:
-        desk = Desk()
+    async def test_the_wait_between_attempts_is_bounded(self) -> None:
+        bench = Bench()
         waits = []
 
-        async with at_work(desk):
+        async with working(bench):
             for _ in range(40):
-                desk.chat.fail_next_post(Unreachable("unreachable"))
-            delivery = desk.plan()
+                bench.chat.fail_next_post(Unreachable("unreachable"))
+            delivery = bench.plan()
             for attempt in range(1, 41):
-                kept = await desk.until(delivery, State.PENDING, attempts=attempt)
-                assert kept.next_attempt_at is not None
-                waits.append((kept.next_attempt_at - desk.clock()).total_seconds())
-                desk.advance(PATIENCE.longest_retry)
+                stored = await bench.until(delivery, State.PENDING, attempts=attempt)
+                assert stored.next_attempt_at is not None
+                waits.append((stored.next_attempt_at - bench.clock()).total_seconds())
+                bench.advance(TIMEOUTS.longest_retry_s)
 
-        assert max(waits) <= PATIENCE.longest_retry
+        assert max(waits) <= TIMEOUTS.longest_retry_s
         assert max(waits[-20:]) > max(waits[:3])
 
 
 class TestTheLease:
     async def test_a_worker_frozen_past_its_lease_sends_nothing(self) -> None:
-        desk = Desk(queue=(queue := FreezingQueue()))
-        queue.clock = desk.clock
+        bench = Bench(queue=(queue := SlowQueue()))
+        queue.clock = bench.clock
 
-        async with at_work(desk):
-            delivery = desk.plan()
-            kept = await desk.until(delivery, State.PENDING)
-            while_unsure = desk.texts
-            desk.advance(60)
-            await desk.until(delivery, State.SENT, attempts=2)
+        async with working(bench):
+            delivery = bench.plan()
+            stored = await bench.until(delivery, State.PENDING)
+            while_unsure = bench.texts
+            bench.advance(60)
+            await bench.until(delivery, State.SENT, attempts=2)
 
         assert while_unsure == []
-        assert desk.texts == ["ada signed up"]
-        assert not kept.maybe_repeated
+        assert bench.texts == ["ada signed up"]
+        assert not stored.maybe_repeated
 
-    async def test_who_lost_the_claim_sends_nothing(self) -> None:
-        desk = Desk(queue=(queue := StolenQueue()))
-        delivery = await desk.abandoned()
+    async def test_a_worker_that_lost_its_claim_sends_nothing(self) -> None:
+        bench = Bench(queue=(queue := StolenQueue()))
+        delivery = await bench.abandoned()
 
-        async with at_work(desk):
+        async with working(bench):
             await eventually(lambda: queue.stolen)
 
-        assert desk.texts == []
-        assert desk.kept(delivery).state is State.SENDING
+        assert bench.texts == []
+        assert bench.stored(delivery).state is State.SENDING
 
 
-class FreezingQueue(InMemoryDeliveries):
-    """Freezes who claims for the first time, for as long as the lease lasts."""
+class SlowQueue(InMemoryDeliveries):
+    """Lets the whole lease pass during the first claim."""
 
     clock: Clock
 
@@ -338,104 +342,106 @@ class FreezingQueue(InMemoryDeliveries):
         self.frozen = False
 
     async def claim(
-        self, now: datetime, *, lease_until: datetime, take_up_at: datetime, limit: int
+        self, now: datetime, *, lease_until: datetime, reclaim_at: datetime, limit: int
     ) -> Sequence[ClaimedDelivery]:
         claimed = await super().claim(
-            now, lease_until=lease_until, take_up_at=take_up_at, limit=limit
+            now, lease_until=lease_until, reclaim_at=reclaim_at, limit=limit
         )
         if claimed and not self.frozen:
             self.frozen = True
-            self.clock.advance(PATIENCE.lease)
+            self.clock.advance(timedelta(seconds=TIMEOUTS.lease_s))
         return claimed
 
 
 class StolenQueue(InMemoryDeliveries):
-    """Gives what was claimed to somebody else as soon as it was looked for."""
+    """Lets another worker claim the delivery after the search."""
 
     stolen = False
 
     async def will_repeat(
-        self, claimed: ClaimedDelivery, now: datetime, *, take_up_at: datetime
+        self, claimed: ClaimedDelivery, now: datetime, *, reclaim_at: datetime
     ) -> bool:
-        self.kept[claimed.id].attempts += 1
+        self.stored[claimed.id].attempts += 1
         self.stolen = True
-        return await super().will_repeat(claimed, now, take_up_at=take_up_at)
+        return await super().will_repeat(claimed, now, reclaim_at=reclaim_at)
 
 
 class TestWhenTheClockIsSetBack:
-    async def test_nothing_waits_for_the_hour_to_come_again(self) -> None:
-        desk = Desk()
-        desk.chat.fail_next_post(Unreachable("unreachable"))
-        delivery = desk.plan()
-        desk.clock.advance(-3600)
+    async def test_a_wait_does_not_get_longer(self) -> None:
+        bench = Bench()
+        bench.chat.fail_next_post(Unreachable("unreachable"))
+        delivery = bench.plan()
+        bench.clock.advance(timedelta(seconds=-3600))
 
-        async with at_work(desk):
-            await desk.until(delivery, State.PENDING)
-            desk.advance(-3600)
-            await eventually(lambda: desk.kept(delivery).updated_at == desk.clock())
-            desk.advance(60)
-            await desk.until(delivery, State.SENT, attempts=2)
+        async with working(bench):
+            await bench.until(delivery, State.PENDING)
+            bench.advance(-3600)
+            await eventually(lambda: bench.stored(delivery).updated_at == bench.clock())
+            bench.advance(60)
+            await bench.until(delivery, State.SENT, attempts=2)
 
-        assert desk.texts == ["ada signed up"]
+        assert bench.texts == ["ada signed up"]
 
 
-class TestWhenTheDatabaseIsAway:
-    async def test_it_says_so_and_goes_on_when_it_is_back(self) -> None:
-        desk = Desk(queue=(queue := AwayQueue()))
+class TestWhenTheDatabaseIsUnreachable:
+    async def test_the_worker_reports_it_and_continues_afterwards(self) -> None:
+        bench = Bench(queue=(queue := UnreachableQueue()))
 
-        async with at_work(desk):
-            await eventually(lambda: desk.worker.trouble() is not None)
-            trouble = desk.worker.trouble()
-            queue.away = False
-            delivery = desk.plan()
-            await desk.until(delivery, State.SENT)
+        async with working(bench):
+            await eventually(lambda: bench.worker.trouble() is not None)
+            trouble = bench.worker.trouble()
+            queue.unreachable = False
+            delivery = bench.plan()
+            await bench.until(delivery, State.SENT)
 
         assert trouble == "the database: ConnectionError"
-        assert desk.worker.trouble() is None
+        assert bench.worker.trouble() is None
 
     async def test_a_message_that_could_not_be_marked_is_found_later(self) -> None:
-        desk = Desk(queue=(queue := ForgetfulQueue()))
+        bench = Bench(queue=(queue := FailingMarkQueue()))
 
-        async with at_work(desk):
-            delivery = desk.plan()
-            await eventually(lambda: queue.forgot)
-            desk.advance(PATIENCE.lease + PATIENCE.settle)
-            kept = await desk.until(delivery, State.SENT, attempts=2)
+        async with working(bench):
+            delivery = bench.plan()
+            await eventually(lambda: queue.failed_once)
+            bench.advance(TIMEOUTS.lease_s + TIMEOUTS.settle_s)
+            stored = await bench.until(delivery, State.SENT, attempts=2)
 
-        assert desk.texts == ["ada signed up"]
-        assert not kept.maybe_repeated
+        assert bench.texts == ["ada signed up"]
+        assert not stored.maybe_repeated
 
 
-class AwayQueue(InMemoryDeliveries):
-    away = True
+class UnreachableQueue(InMemoryDeliveries):
+    unreachable = True
 
     async def claim(
-        self, now: datetime, *, lease_until: datetime, take_up_at: datetime, limit: int
+        self, now: datetime, *, lease_until: datetime, reclaim_at: datetime, limit: int
     ) -> Sequence[ClaimedDelivery]:
-        if self.away:
+        if self.unreachable:
             raise ConnectionError
-        return await super().claim(now, lease_until=lease_until, take_up_at=take_up_at, limit=limit)
+        return await super().claim(now, lease_until=lease_until, reclaim_at=reclaim_at, limit=limit)
 
 
-class ForgetfulQueue(InMemoryDeliveries):
-    """Is away when the first message is to be marked as sent."""
+class FailingMarkQueue(InMemoryDeliveries):
+    """Fails when the first message is to be marked as sent."""
 
-    forgot = False
+    failed_once = False
 
     async def sent(self, claimed: ClaimedDelivery, message_id: str, now: datetime) -> bool:
-        if not self.forgot:
-            self.forgot = True
+        if not self.failed_once:
+            self.failed_once = True
             raise ConnectionError
         return await super().sent(claimed, message_id, now)
 
 
-class TestTheTrail:
-    async def test_sending_goes_on_in_the_journeys_trace(self, spans: InMemorySpanExporter) -> None:
+class TestTheCorrelation:
+    async def test_the_span_belongs_to_the_trace_of_the_event(
+        self, spans: InMemorySpanExporter
+    ) -> None:
         trace_id, parent_id = "a" * 32, "b" * 16
 
-        async with at_work(Desk()) as desk:
-            delivery = desk.plan(traceparent=f"00-{trace_id}-{parent_id}-01")
-            await desk.until(delivery, State.SENT)
+        async with working(Bench()) as bench:
+            delivery = bench.plan(traceparent=f"00-{trace_id}-{parent_id}-01")
+            await bench.until(delivery, State.SENT)
 
         (sent,) = [
             each
@@ -447,25 +453,27 @@ class TestTheTrail:
         assert sent.parent is not None
         assert f"{sent.parent.span_id:016x}" == parent_id
 
-    async def test_it_is_on_the_journeys_trail_and_logs_nobodys_name(self, logged: Logged) -> None:
-        desk = Desk(chat := TrailChat())
+    async def test_the_logs_have_the_correlation_of_the_event_and_no_name(
+        self, logged: Logged
+    ) -> None:
+        bench = Bench(chat := CorrelationChat())
 
-        async with at_work(desk):
-            delivery = desk.plan()
-            await desk.until(delivery, State.SENT)
+        async with working(bench):
+            delivery = bench.plan()
+            await bench.until(delivery, State.SENT)
 
-        assert chat.trails == [("c-1", str(delivery.event_id))]
+        assert chat.correlations == [("c-1", str(delivery.event_id))]
         assert "ada" not in str(logged)
         assert any(line.get("delivery_id") == str(delivery.id) for line in logged)
 
 
-class TrailChat(InMemoryChat):
+class CorrelationChat(InMemoryChat):
     def __init__(self) -> None:
         super().__init__()
-        self.trails: list[tuple[str, str | None]] = []
+        self.correlations: list[tuple[str, str | None]] = []
 
     async def post(self, message: Message) -> str:
-        self.trails.append(
+        self.correlations.append(
             (current_correlation().correlation_id, current_correlation().causation_id)
         )
         return await super().post(message)
