@@ -20,6 +20,7 @@ from audit_service import tables
 from chassis import telemetry
 from chassis.consuming.inbox import Inbox, Verdict
 from chassis.consuming.records import Record, identity_in, identity_of, open_record
+from chassis.persistence.bulk import copy_rows
 from contracts.envelope import Envelope, InvalidEnvelope
 
 SUBSCRIBER: Final = "audit.keep"
@@ -167,12 +168,7 @@ async def _add(connection: AsyncConnection, new: Sequence[ReceivedRecord], now: 
     # COPY takes two thirds of the time of any INSERT here. It cannot skip repeats, but they are
     # left out already. A repeat that another topic delivers at the same moment breaks the unique
     # constraint; the chunk is then handled again, and the repeat is found.
-    if new:
-        raw = await connection.get_raw_connection()
-        driver: Any = raw.driver_connection
-        await driver.copy_records_to_table(
-            tables.records.name, columns=_COLUMNS, records=[_row(each, now) for each in new]
-        )
+    await copy_rows(connection, tables.records, _COLUMNS, [_row(each, now) for each in new])
 
 
 def _row(received: ReceivedRecord, now: datetime) -> tuple[Any, ...]:
