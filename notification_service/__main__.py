@@ -1,12 +1,20 @@
 """``python -m notification_service`` serves; its commands are for those who run it."""
 
 from chassis.operations.commands.context import CommandContext
+from chassis.operations.commands.derived import group_of
 from chassis.process.service import service_command_line
 from notification_service.bootstrap import SERVICE, build
-from notification_service.commands import deliveries_commands
+from notification_service.operations import OPERATIONS
 
 cli = service_command_line(SERVICE, build)
-cli.add_command(deliveries_commands(CommandContext(SERVICE)))
+cli.add_command(
+    group_of(
+        "deliveries",
+        "Which messages were planned, and how far each has come.",
+        OPERATIONS,
+        CommandContext(SERVICE),
+    )
+)
 
 if __name__ == "__main__":
     cli()

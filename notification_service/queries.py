@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chassis.operations.context import AnyRuntime
 from chassis.web.paging import PageLimit, Search, matching, page_of
 from contracts.events import ShortText, Text
 from notification_service.deliveries import State
@@ -67,19 +67,15 @@ class DeliverySearch(Search):
     limit: PageLimit = 50
 
 
-class ListDeliveries:
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-
-    async def __call__(self, search: DeliverySearch) -> DeliveryPage:
-        """Return a page of the deliveries that match, newest first."""
-        query = select(deliveries).where(*matching(search, _FILTERS))
-        query = query.order_by(deliveries.c.id.desc()).limit(search.limit + 1)
-        if search.after is not None:
-            query = query.where(deliveries.c.id < search.after)
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(query)).all()
-        page = page_of(rows, search.limit, key=lambda row: row.id)
-        return DeliveryPage(
-            deliveries=[DeliveryView.model_validate(row) for row in page.items], next=page.next
-        )
+async def list_deliveries(runtime: AnyRuntime, search: DeliverySearch) -> DeliveryPage:
+    """Return a page of the deliveries that match, newest first."""
+    query = select(deliveries).where(*matching(search, _FILTERS))
+    query = query.order_by(deliveries.c.id.desc()).limit(search.limit + 1)
+    if search.after is not None:
+        query = query.where(deliveries.c.id < search.after)
+    async with runtime.engine.connect() as connection:
+        rows = (await connection.execute(query)).all()
+    page = page_of(rows, search.limit, key=lambda row: row.id)
+    return DeliveryPage(
+        deliveries=[DeliveryView.model_validate(row) for row in page.items], next=page.next
+    )

@@ -1,13 +1,13 @@
-"""A delivery that the other side refused is sent again, because an operator says so."""
+"""An operator has a delivery sent again that the other side refused."""
 
-from typing import Any
 from uuid import UUID
 
+from pydantic import BaseModel
 from sqlalchemy import select, update
 
 from chassis.domain import DomainError, Kind
-from chassis.operations.acts import Operator
-from chassis.operations.context import ServiceRuntime
+from chassis.operations.context import AnyRuntime
+from chassis.operations.operator_log import Operator
 from contracts.operations import DeliveryRetriedV1
 from notification_service.deliveries import State
 from notification_service.tables import deliveries
@@ -21,36 +21,36 @@ class NotFailed(DomainError):
     kind, code = Kind.CONFLICT, "not-failed"
 
 
-class RetryDelivery:
-    """Has failed deliveries sent again; each act is told, with who and why."""
+class OneDelivery(BaseModel):
+    """A delivery, by its id."""
 
-    def __init__(self, operations: ServiceRuntime[Any, Any]) -> None:
-        self._operations = operations
+    delivery_id: UUID
 
-    async def __call__(self, id_: UUID, operator: Operator) -> None:
-        """Let a worker take it up at once; where it may have arrived, it is looked for first.
 
-        :raises NoSuchDelivery: there is none
-        :raises NotFailed: it is on its way, or has arrived
-        """
-        now = self._operations.now()
-        async with self._operations.act() as connection:
-            found = await connection.execute(
-                select(deliveries.c.state, deliveries.c.rule)
-                .where(deliveries.c.id == id_)
-                .with_for_update()
-            )
-            delivery = found.one_or_none()
-            if delivery is None:
-                raise NoSuchDelivery(f"there is no delivery {id_}")
-            if delivery.state != State.FAILED:
-                raise NotFailed(f"the delivery is {delivery.state}, and has not failed")
-            await connection.execute(
-                update(deliveries)
-                .where(deliveries.c.id == id_)
-                .values(state=State.PENDING, next_attempt_at=now, updated_at=now)
-            )
-            act = DeliveryRetriedV1(
-                by=operator.by, why=operator.why, delivery_id=id_, rule=delivery.rule
-            )
-            await self._operations.operator_log.record(connection, {id_: act})
+async def retry(runtime: AnyRuntime, one: OneDelivery, operator: Operator) -> None:
+    """Let a worker claim it at once; if it may have arrived, the worker looks for it first.
+
+    :raises NoSuchDelivery: there is none
+    :raises NotFailed: it is pending, being sent, or sent
+    """
+    now, id_ = runtime.now(), one.delivery_id
+    async with runtime.act() as connection:
+        found = await connection.execute(
+            select(deliveries.c.state, deliveries.c.rule)
+            .where(deliveries.c.id == id_)
+            .with_for_update()
+        )
+        delivery = found.one_or_none()
+        if delivery is None:
+            raise NoSuchDelivery(f"there is no delivery {id_}")
+        if delivery.state != State.FAILED:
+            raise NotFailed(f"the delivery is {delivery.state}, and has not failed")
+        await connection.execute(
+            update(deliveries)
+            .where(deliveries.c.id == id_)
+            .values(state=State.PENDING, next_attempt_at=now, updated_at=now)
+        )
+        act = DeliveryRetriedV1(
+            by=operator.by, why=operator.why, delivery_id=id_, rule=delivery.rule
+        )
+        await runtime.operator_log.record(connection, {id_: act})

@@ -1,76 +1,97 @@
-"""Who did what by hand, and why: an integration event in the transaction of the act."""
+"""An operator's act as data: its input, the coroutine that does it, its route and its command.
 
-from collections.abc import Callable, Mapping
+``routes`` and ``commands`` make HTTP and the command line from it.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Final
-from uuid import UUID, uuid5
+from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ARRAY, Uuid, bindparam, func, literal, select
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis.persistence.outbox import Outbox
-from chassis.persistence.tables import operated
+from chassis.operations.context import AnyRuntime
+from chassis.operations.operator_log import Operator
+from chassis.operations.terminal import Shown
 from contracts.events import PRINTABLE
-from contracts.operations import OperatorAct
-from contracts.topics import Topic
 
-#: Names the subscribers' subjects (RFC 9562, section 5.5).
-_SUBSCRIBERS: Final = UUID("6f1d9c1e-2a4b-5c3d-8e7f-9a0b1c2d3e4f")
+Input = TypeVar("Input", bound=BaseModel)
+Output = TypeVar("Output", bound=BaseModel | None)
 
-_subjects = bindparam("subjects", type_=ARRAY(Uuid))
-_FIRST: Final = insert(operated).from_select(
-    ["subject", "last_sequence"], select(func.unnest(_subjects), literal(1))
-)
-_COUNT: Final = _FIRST.on_conflict_do_update(
-    index_elements=[operated.c.subject], set_={"last_sequence": operated.c.last_sequence + 1}
-).returning(operated.c.subject, operated.c.last_sequence)
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where HTTP offers an operation.
+
+    :param path: below the router's prefix; in braces it has fields of the input
+    :param name: the first part of the operation's id in the OpenAPI document
+    """
+
+    method: Literal["GET", "POST", "PUT"]
+    path: str
+    name: str
+
+    @property
+    def fields(self) -> list[str]:
+        """Return the fields of the input that are part of the path."""
+        return re.findall(r"{(\w+)}", self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command(Generic[Output]):
+    """What the command line calls an operation, and how it shows the result.
+
+    :param arguments: fields of the input that are arguments and no options, beside the path's
+    :param payload_of: what ``--payload`` prints in place of the result, to edit it
+    """
+
+    name: str
+    show: Callable[[Output], Shown]
+    arguments: tuple[str, ...] = ()
+    payload_of: Callable[[Output], str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation(Generic[Input, Output]):
+    """Something that operators may ask of a service.
+
+    :param summary: one phrase; with ``description`` it documents the route and the command
+    :param output: None: a success has no content
+    :param command: None: a command is written by hand
+    """
+
+    summary: str
+    description: str | None = None
+    input: type[Input]
+    output: type[Output] | None = None
+    route: Route
+    command: Command[Output] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query(Operation[Input, Output]):
+    """An operation that changes nothing."""
+
+    run: Callable[[AnyRuntime, Input], Awaitable[Output]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Act(Operation[Input, Output]):
+    """An operation that changes something. It needs a reason, and is recorded with who did it."""
+
+    run: Callable[[AnyRuntime, Input, Operator], Awaitable[Output]]
+
+
+AnyOperation: TypeAlias = Query[Any, Any] | Act[Any, Any]
+
+
+class NoInput(BaseModel):
+    """The input of an operation that needs none."""
 
 
 class ActReason(BaseModel):
-    """Why an operator does something: it is kept with the act, for ever."""
+    """Why an operator does something. It is kept with the act for ever."""
 
     model_config = ConfigDict(extra="forbid")
 
     why: Annotated[str, Field(min_length=1, max_length=1_000, pattern=PRINTABLE)]
-
-
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """Who acts, and why."""
-
-    by: str
-    why: str
-
-
-class OperatorLog:
-    """Publishes what operators did in one service, through its outbox."""
-
-    def __init__(self, service: str, topic: Topic, now: Callable[[], datetime]) -> None:
-        self._source = f"/{service}"
-        self._topic = topic
-        self._now = now
-
-    async def record(self, connection: AsyncConnection, acts: Mapping[UUID, OperatorAct]) -> None:
-        """Write one act on each of these subjects to the outbox, in the open transaction."""
-        if not acts:
-            return
-        # In one order everywhere, so that two operators never wait for each other.
-        counted = await connection.execute(_COUNT, {"subjects": sorted(acts)})
-        outbox = Outbox(self._source, self._now)
-        for subject, sequence in counted:
-            outbox.append(
-                acts[subject],
-                topic=self._topic,
-                subject=subject,
-                sequence=sequence,
-                occurred_at=self._now(),
-            )
-        await outbox.flush(connection)
-
-
-def subject_of_subscriber(subscriber: str, topic: str) -> UUID:
-    """Return what acts on a subscriber have as their subject."""
-    return uuid5(_SUBSCRIBERS, f"{subscriber}/{topic}")

@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.consuming.subscribers import Subscriber
 from chassis.failpoints import failpoint
-from chassis.operations.acts import OperatorLog
+from chassis.operations.operator_log import OperatorLog
 from chassis.persistence.aggregate_table import AggregateTable
 from chassis.persistence.transactor import Work
 from chassis.settings import ServiceSettings
@@ -22,12 +22,12 @@ W = TypeVar("W", bound=Work)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service(Generic[S, W]):
-    """What a service is called, what it publishes, and what it consumes.
+    """A service's name, what it publishes, and what it consumes.
 
     :param package: has the service's ``migrations``
     :param operations_topic: where operators' acts are published, ``<name>.operations``
-    :param aggregates: whose events it publishes
-    :param subscribers: makes those that consume others' events
+    :param aggregates: those that publish their events
+    :param subscribers: makes those that consume other services' events
     :param open_work: makes the unit of work of a command or of a chunk of events
     """
 
@@ -42,7 +42,7 @@ class Service(Generic[S, W]):
 
     @property
     def topics(self) -> Sequence[Topic]:
-        """Return what it publishes to."""
+        """Return the topics that it publishes to."""
         return [*(each.topic for each in self.aggregates), self.operations_topic]
 
 
@@ -65,19 +65,23 @@ class ServiceRuntime(Generic[S, W]):
         self._commit_listeners: list[Callable[[], None]] = []
 
     def on_commit(self, listener: Callable[[], None]) -> None:
-        """Have it called after each commit, as the relay is to wake the moment there is work."""
+        """Call a function after each commit, for example to wake the relay."""
         self._commit_listeners.append(listener)
 
     def committed(self) -> None:
-        """Call whoever waits for commits."""
+        """Call the listeners, after a commit."""
         for listener in self._commit_listeners:
             listener()
 
     @asynccontextmanager
     async def act(self) -> AsyncIterator[AsyncConnection]:
-        """Open the transaction of what an operator does; at its end commit it, whole."""
+        """Open the transaction of an operator's act, and commit it at the end of the block."""
         async with self.engine.begin() as connection:
             yield connection
             await failpoint("operations.before-commit")
         await failpoint("operations.after-commit")
         self.committed()
+
+
+AnyRuntime: TypeAlias = ServiceRuntime[Any, Any]
+"""The runtime of a service of any kind."""

@@ -1,8 +1,9 @@
-"""The rows of parked events: locked one way everywhere, and in the order of their subject."""
+"""The rows of parked events: how they are locked, and the order of those of one subject."""
 
 from typing import Any
 from uuid import UUID
 
+from pydantic import BaseModel
 from sqlalchemy import ColumnElement, Row, Select, and_, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -10,7 +11,8 @@ from chassis.consuming.dead_letters import ParkReason
 from chassis.consuming.inbox import lock_subject
 from chassis.consuming.subscribers import Subscriber
 from chassis.domain import DomainError, Kind
-from chassis.operations.context import ServiceRuntime
+from chassis.operations.context import AnyRuntime
+from chassis.operations.operator_log import Operator
 from chassis.persistence.tables import parked
 
 
@@ -28,33 +30,39 @@ class NoSuchSubscriber(DomainError):
         super().__init__(f"this service has no subscriber {name} to {topic}")
 
 
-def subscriber_of(operations: ServiceRuntime[Any, Any], name: str, topic: str) -> Subscriber[Any]:
+class OneParkedEvent(BaseModel):
+    """A parked event, by its id."""
+
+    parked_id: UUID
+
+
+def subscriber_of(runtime: AnyRuntime, name: str, topic: str) -> Subscriber[Any]:
     """Return the subscriber that parked something.
 
-    :raises NoSuchSubscriber: the service has it no longer, or never had
+    :raises NoSuchSubscriber: the service has it no longer, or never had it
     """
-    for each in operations.subscribers:
+    for each in runtime.subscribers:
         if (each.name, each.topic.name) == (name, topic):
             return each
     raise NoSuchSubscriber(name, topic)
 
 
 async def locked(
-    connection: AsyncConnection, id_: UUID, operations: ServiceRuntime[Any, Any]
+    connection: AsyncConnection, id_: UUID, runtime: AnyRuntime
 ) -> tuple[Row[Any], Subscriber[Any]]:
-    """Lock a parked event and what its subscriber knows of its subject; return both.
+    """Lock a parked event and the inbox of its subject; return the event and its subscriber.
 
     :raises NoSuchParkedEvent: there is none under this id
     :raises NoSuchSubscriber: the service has it no longer
     """
     row = await locked_row(connection, id_)
-    return row, subscriber_of(operations, row.subscriber, row.topic)
+    return row, subscriber_of(runtime, row.subscriber, row.topic)
 
 
 async def locked_row(connection: AsyncConnection, id_: UUID) -> Row[Any]:
-    """Lock a parked event, after all that is known of its subject; return it.
+    """Lock the inbox of a parked event's subject, and then the event; return it.
 
-    So live events of the subject, and other operators, wait until we are done.
+    So live events of the subject, and other operators, wait until the transaction ends.
 
     :raises NoSuchParkedEvent: there is none under this id
     """
@@ -68,17 +76,25 @@ async def locked_row(connection: AsyncConnection, id_: UUID) -> Row[Any]:
     return row
 
 
+async def locked_or_gone(connection: AsyncConnection, id_: UUID) -> Row[Any] | None:
+    """Do as ``locked_row``, and return None if the event is parked no longer."""
+    try:
+        return await locked_row(connection, id_)
+    except NoSuchParkedEvent:
+        return None  # another operator was faster
+
+
 def of_subject(subscriber: str, topic: str, subject: str) -> ColumnElement[bool]:
-    """Return what holds for all that is parked of a subject."""
+    """Return the condition for all parked events of a subject."""
     table = parked.c
     return and_(table.subscriber == subscriber, table.topic == topic, table.subject == subject)
 
 
-def in_turn(subscriber: str, topic: str, subject: str) -> Select[*tuple[Any, ...]]:
-    """Select what may be handled of a subject without anybody's decision, in its order.
+def releasable(subscriber: str, topic: str, subject: str) -> Select[*tuple[Any, ...]]:
+    """Select the events of a subject that a release may handle, in their order.
 
-    That is by number, as far as no fork came before: what came after one was written by a
-    publisher with another history, and waits until an operator has decided about it.
+    The order is that of their sequences. It ends where a fork was parked: later events come from
+    a publisher with another history, and wait until an operator has decided about the fork.
     """
     forked = parked.alias("forked")
     fork_before = exists().where(
@@ -86,7 +102,7 @@ def in_turn(subscriber: str, topic: str, subject: str) -> Select[*tuple[Any, ...
         forked.c.topic == topic,
         forked.c.subject == subject,
         forked.c.reason == ParkReason.FORKED,
-        # Offsets of two partitions tell nothing of what was first.
+        # Offsets of two partitions do not show which event was first.
         or_(forked.c.partition != parked.c.partition, forked.c.offset < parked.c.offset),
     )
     return (
@@ -101,9 +117,24 @@ def in_turn(subscriber: str, topic: str, subject: str) -> Select[*tuple[Any, ...
 
 
 def forks(subscriber: str, topic: str, subject: str) -> Select[*tuple[Any, ...]]:
-    """Select the forked events of a subject, as they came."""
+    """Select the forked events of a subject, in the order of their offsets."""
     return (
         select(parked)
         .where(of_subject(subscriber, topic, subject), parked.c.reason == ParkReason.FORKED)
         .order_by(parked.c.partition, parked.c.offset)
     )
+
+
+def details_of(row: Row[Any], operator: Operator) -> dict[str, Any]:
+    """Return the fields that every act on a parked event has."""
+    return {
+        "by": operator.by,
+        "why": operator.why,
+        "subscriber": row.subscriber,
+        "topic": row.topic,
+        "partition": row.partition,
+        "offset": row.offset,
+        "parked_subject": row.subject,
+        "parked_event_id": row.event_id,
+        "parked_type": row.type,
+    }

@@ -1,9 +1,9 @@
-"""How far the subscribers are, and their being paused, resumed and begun anew."""
+"""How far the subscribers are, and how an operator pauses, resumes and restarts them."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
@@ -14,10 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chassis.consuming.subscribers import EventSubscriber, Subscriber
 from chassis.domain import DomainError, Kind
 from chassis.kafka.partitions import partition_bounds
-from chassis.operations.acts import Operator, subject_of_subscriber
-from chassis.operations.context import ServiceRuntime
+from chassis.operations import terminal
+from chassis.operations.acts import Act, Command, NoInput, Query, Route
+from chassis.operations.context import AnyRuntime
 from chassis.operations.dead_letter_rows import subscriber_of
+from chassis.operations.operator_log import Operator, subject_of_subscriber
+from chassis.operations.terminal import Shown
 from chassis.persistence import tables
+from contracts.events import Text
 from contracts.operations import (
     SubscriberAct,
     SubscriberPausedV1,
@@ -26,9 +30,6 @@ from contracts.operations import (
 )
 
 _progress: Final = tables.progress
-
-SubscriberKey = tuple[str, str]
-"""A subscriber and its topic: one name may stand at several."""
 
 
 class NotBegun(DomainError):
@@ -41,6 +42,24 @@ class NotRestartable(DomainError):
 
 class KafkaIsAway(DomainError):
     kind, code = Kind.UNAVAILABLE, "kafka-is-away"
+
+
+class SubscriberKey(NamedTuple):
+    """A subscriber and its topic: subscribers to several topics may have one name."""
+
+    subscriber: str
+    topic: str
+
+
+class OfSubscriber(BaseModel):
+    """A subscriber, and the topic that it reads."""
+
+    subscriber: Text
+    topic: Text
+
+    @property
+    def key(self) -> SubscriberKey:
+        return SubscriberKey(self.subscriber, self.topic)
 
 
 class PartitionBody(BaseModel):
@@ -72,138 +91,134 @@ class ProgressBody(BaseModel):
     subscribers: list[SubscriberBody]
 
 
-class Progress:
-    """The progress of one service's subscribers; each act is told, with who and why."""
+async def show(runtime: AnyRuntime, _: NoInput) -> ProgressBody:
+    """Return how far each subscriber is, and its lag unless Kafka is unreachable."""
+    subscribers = {SubscriberKey(each.name, each.topic.name): each for each in runtime.subscribers}
+    rows: dict[SubscriberKey, list[Row[Any]]] = defaultdict(list)
+    async with runtime.engine.connect() as connection:
+        for row in await connection.execute(select(_progress).order_by(_progress.c.partition)):
+            rows[SubscriberKey(row.subscriber, row.topic)].append(row)
+        parked = await _parked(connection)
+    partitions = [_partition_of(row) for key in subscribers for row in rows[key]]
+    error_text, ends = None, dict[TopicPartition, int]()
+    try:
+        bounds = await partition_bounds(runtime.settings, partitions)
+        ends = {tp: end for tp, (_, end) in bounds.items()}
+    except (KafkaError, OSError) as error:
+        error_text = f"Kafka does not answer: {type(error).__name__}"
+    return ProgressBody(
+        kafka=error_text,
+        subscribers=[
+            _body(each, rows[key], ends, parked.get(key, 0)) for key, each in subscribers.items()
+        ],
+    )
 
-    def __init__(self, operations: ServiceRuntime[Any, Any]) -> None:
-        self._operations = operations
-        self._known: Mapping[SubscriberKey, Subscriber[Any]] = {
-            (each.name, each.topic.name): each for each in operations.subscribers
-        }
 
-    async def all(self) -> ProgressBody:
-        """Return how far everyone is; where Kafka is away, without how far there is to go."""
-        rows: dict[SubscriberKey, list[Row[Any]]] = defaultdict(list)
-        async with self._operations.engine.connect() as connection:
-            for row in await connection.execute(select(_progress).order_by(_progress.c.partition)):
-                rows[row.subscriber, row.topic].append(row)
-            parked = await _parked(connection)
-        places = [_place_of(row) for name in self._known for row in rows[name]]
-        trouble, ends = None, dict[TopicPartition, int]()
-        try:
-            bounds = await partition_bounds(self._operations.settings, places)
-            ends = {tp: end for tp, (_, end) in bounds.items()}
-        except (KafkaError, OSError) as error:
-            trouble = f"Kafka does not answer: {type(error).__name__}"
-        return ProgressBody(
-            kafka=trouble,
-            subscribers=[
-                _body(each, rows[name], ends, parked.get(name, 0))
-                for name, each in self._known.items()
-            ],
+async def pause(runtime: AnyRuntime, of: OfSubscriber, operator: Operator) -> None:
+    """Give a subscriber no more events until it is resumed; chunks in progress are finished first.
+
+    :raises NoSuchSubscriber: there is none
+    :raises NotBegun: it was never run
+    """
+    await _set_paused(runtime, of.key, SubscriberPausedV1, operator)
+
+
+async def resume(runtime: AnyRuntime, of: OfSubscriber, operator: Operator) -> None:
+    """Have a subscriber continue where it was paused.
+
+    :raises NoSuchSubscriber: there is none
+    :raises NotBegun: it was never run
+    """
+    await _set_paused(runtime, of.key, SubscriberResumedV1, operator)
+
+
+async def restart(runtime: AnyRuntime, of: OfSubscriber, operator: Operator) -> None:
+    """Empty a subscriber's state, and have it start again at the beginning of its topic.
+
+    Chunks in progress are finished first. Those that were fetched before are refused, because
+    every chunk's transaction begins with a lock of the progress that it expects.
+
+    :raises NoSuchSubscriber: there is none
+    :raises NotRestartable: its code does not define how its state is emptied
+    :raises NotBegun: it was never run
+    :raises KafkaIsAway: it is not known where the topic begins
+    """
+    subscriber = subscriber_of(runtime, *of.key)
+    if not isinstance(subscriber, EventSubscriber) or subscriber.empty_state is None:
+        raise NotRestartable(
+            f"{subscriber.name} can't be restarted: its code does not define how to undo what it"
+            " did"
         )
-
-    async def pause(self, name: SubscriberKey, operator: Operator) -> None:
-        """Give it no more events until it is resumed; those in hand are finished first.
-
-        :raises NoSuchSubscriber: there is none
-        :raises NotBegun: it was never run
-        """
-        await self._set_paused(name, SubscriberPausedV1, operator)
-
-    async def resume(self, name: SubscriberKey, operator: Operator) -> None:
-        """Have it go on where it was paused.
-
-        :raises NoSuchSubscriber: there is none
-        :raises NotBegun: it was never run
-        """
-        await self._set_paused(name, SubscriberResumedV1, operator)
-
-    async def restart(self, name: SubscriberKey, operator: Operator) -> None:
-        """Empty its state, and have it begin at the beginning of its topic.
-
-        Chunks in hand are finished first, and what comes after is refused and read again from
-        there: every chunk's transaction begins with a lock of its progress.
-
-        :raises NoSuchSubscriber: there is none
-        :raises NotRestartable: it does not say how its state is emptied
-        :raises NotBegun: it was never run
-        :raises KafkaIsAway: it does not say where the topic begins
-        """
-        subscriber = subscriber_of(self._operations, *name)
-        if not isinstance(subscriber, EventSubscriber) or subscriber.empty_state is None:
-            raise NotRestartable(
-                f"{subscriber.name} can't begin anew: what it did stays done, and nothing says how"
-                " to undo it"
-            )
-        first = await self._beginnings(name)
-        async with self._operations.act() as connection:
-            rows = await _lock(connection, name)
-            # The inbox first, as whoever releases what is parked does.
-            for table in (tables.inbox, tables.inbox_missing, tables.parked, tables.tries):
-                await connection.execute(delete(table).where(*_of(table, name)))
-            await subscriber.empty_state(connection)
-            for row in rows:
-                await connection.execute(
-                    update(_progress)
-                    .where(*_of(_progress, name), _progress.c.partition == row.partition)
-                    .values(next_offset=first[_place_of(row)], updated_at=self._operations.now())
-                )
-            await self._tell(connection, name, SubscriberRestartedV1, operator)
-
-    async def _set_paused(
-        self, name: SubscriberKey, act: type[SubscriberAct], operator: Operator
-    ) -> None:
-        subscriber_of(self._operations, *name)
-        pauses = act is SubscriberPausedV1
-        async with self._operations.act() as connection:
-            rows = await _lock(connection, name)
-            if all((row.paused_at is not None) is pauses for row in rows):
-                return  # asking twice is not a second fact
-            now = self._operations.now() if pauses else None
+    first = await _beginnings(runtime, of.key)
+    async with runtime.act() as connection:
+        rows = await _lock(connection, of.key)
+        # The inbox first, as a release does.
+        for table in (tables.inbox, tables.inbox_missing, tables.parked, tables.tries):
+            await connection.execute(delete(table).where(*_of(table, of.key)))
+        await subscriber.empty_state(connection)
+        for row in rows:
             await connection.execute(
-                update(_progress).where(*_of(_progress, name)).values(paused_at=now)
+                update(_progress)
+                .where(*_of(_progress, of.key), _progress.c.partition == row.partition)
+                .values(next_offset=first[_partition_of(row)], updated_at=runtime.now())
             )
-            await self._tell(connection, name, act, operator)
-
-    async def _beginnings(self, name: SubscriberKey) -> Mapping[TopicPartition, int]:
-        async with self._operations.engine.connect() as connection:
-            found = await connection.execute(select(_progress).where(*_of(_progress, name)))
-            places = [_place_of(row) for row in found]
-        try:
-            bounds = await partition_bounds(self._operations.settings, places)
-        except (KafkaError, OSError) as error:
-            raise KafkaIsAway(
-                f"where {name[1]} begins is not known: {type(error).__name__}"
-            ) from error
-        return {tp: first for tp, (first, _) in bounds.items()}
-
-    async def _tell(
-        self,
-        connection: AsyncConnection,
-        name: SubscriberKey,
-        act: type[SubscriberAct],
-        operator: Operator,
-    ) -> None:
-        subscriber, topic = name
-        told = act(by=operator.by, why=operator.why, subscriber=subscriber, topic=topic)
-        await self._operations.operator_log.record(connection, {subject_of_subscriber(*name): told})
+        await _record(runtime, connection, of.key, SubscriberRestartedV1, operator)
 
 
-async def _lock(connection: AsyncConnection, name: SubscriberKey) -> Sequence[Row[Any]]:
-    """Lock all its progress, so that no chunk of it is in the middle.
+async def _set_paused(
+    runtime: AnyRuntime, key: SubscriberKey, act: type[SubscriberAct], operator: Operator
+) -> None:
+    subscriber_of(runtime, *key)
+    pauses = act is SubscriberPausedV1
+    async with runtime.act() as connection:
+        rows = await _lock(connection, key)
+        if all((row.paused_at is not None) is pauses for row in rows):
+            return  # asking twice is not a second fact
+        now = runtime.now() if pauses else None
+        await connection.execute(
+            update(_progress).where(*_of(_progress, key)).values(paused_at=now)
+        )
+        await _record(runtime, connection, key, act, operator)
+
+
+async def _beginnings(runtime: AnyRuntime, key: SubscriberKey) -> Mapping[TopicPartition, int]:
+    async with runtime.engine.connect() as connection:
+        found = await connection.execute(select(_progress).where(*_of(_progress, key)))
+        partitions = [_partition_of(row) for row in found]
+    try:
+        bounds = await partition_bounds(runtime.settings, partitions)
+    except (KafkaError, OSError) as error:
+        raise KafkaIsAway(
+            f"it is not known where {key.topic} begins: {type(error).__name__}"
+        ) from error
+    return {tp: first for tp, (first, _) in bounds.items()}
+
+
+async def _record(
+    runtime: AnyRuntime,
+    connection: AsyncConnection,
+    key: SubscriberKey,
+    act: type[SubscriberAct],
+    operator: Operator,
+) -> None:
+    event = act(by=operator.by, why=operator.why, subscriber=key.subscriber, topic=key.topic)
+    await runtime.operator_log.record(connection, {subject_of_subscriber(*key): event})
+
+
+async def _lock(connection: AsyncConnection, key: SubscriberKey) -> Sequence[Row[Any]]:
+    """Lock all progress of a subscriber, so that none of its chunks is in progress.
 
     :raises NotBegun: there is none
     """
     found = await connection.execute(
         select(_progress)
-        .where(*_of(_progress, name))
+        .where(*_of(_progress, key))
         .order_by(_progress.c.partition)
         .with_for_update()
     )
     rows = found.all()
     if not rows:
-        raise NotBegun(f"{name[0]} has never run: it has no progress in {name[1]} yet")
+        raise NotBegun(f"{key.subscriber} has never run: it has no progress in {key.topic} yet")
     return rows
 
 
@@ -213,14 +228,14 @@ async def _parked(connection: AsyncConnection) -> Mapping[SubscriberKey, int]:
             tables.parked.c.subscriber, tables.parked.c.topic
         )
     )
-    return {(subscriber, topic): count for subscriber, topic, count in found}
+    return {SubscriberKey(subscriber, topic): count for subscriber, topic, count in found}
 
 
-def _of(table: Any, name: SubscriberKey) -> Sequence[Any]:
-    return table.c.subscriber == name[0], table.c.topic == name[1]
+def _of(table: Any, key: SubscriberKey) -> Sequence[Any]:
+    return table.c.subscriber == key.subscriber, table.c.topic == key.topic
 
 
-def _place_of(row: Row[Any]) -> TopicPartition:
+def _partition_of(row: Row[Any]) -> TopicPartition:
     return TopicPartition(row.topic, row.partition)
 
 
@@ -230,7 +245,7 @@ def _body(
     ends: Mapping[TopicPartition, int],
     parked: int,
 ) -> SubscriberBody:
-    partitions = [_partition_body(row, ends.get(_place_of(row))) for row in rows]
+    partitions = [_partition_body(row, ends.get(_partition_of(row))) for row in rows]
     lags = [each.lag for each in partitions if each.lag is not None]
     return SubscriberBody(
         subscriber=subscriber.name,
@@ -251,3 +266,47 @@ def _partition_body(row: Row[Any], end: int | None) -> PartitionBody:
         lag=None if end is None else max(0, end - row.next_offset),
         updated_at=row.updated_at,
     )
+
+
+_COLUMNS: Final = ("subscriber", "topic", "lag", "parked", "paused_since", "restartable")
+_ARGUMENTS: Final = ("subscriber", "topic")
+
+
+def _shown(found: ProgressBody) -> Shown:
+    return Shown(terminal.table(found.subscribers, _COLUMNS), warning=found.kafka)
+
+
+OPERATIONS: Final = (
+    Query(
+        summary="How far each subscriber is",
+        input=NoInput,
+        output=ProgressBody,
+        run=show,
+        route=Route("GET", "/progress", "get_progress"),
+        command=Command(name="show", show=_shown),
+    ),
+    Act(
+        summary="Give a subscriber no more events",
+        description="Pause it in all partitions. Chunks in progress are finished first.",
+        input=OfSubscriber,
+        run=pause,
+        route=Route("POST", "/progress/pause", "post_pause"),
+        command=Command(name="pause", show=terminal.done("paused"), arguments=_ARGUMENTS),
+    ),
+    Act(
+        summary="Have a subscriber continue where it was paused",
+        input=OfSubscriber,
+        run=resume,
+        route=Route("POST", "/progress/resume", "post_resume"),
+        command=Command(name="resume", show=terminal.done("resumed"), arguments=_ARGUMENTS),
+    ),
+    Act(
+        summary="Have a subscriber start again at the beginning of its topic",
+        description="Empty its state, and delete what it parked."
+        "\n\nOnly for a subscriber that defines in code how its state is emptied.",
+        input=OfSubscriber,
+        run=restart,
+        route=Route("POST", "/progress/restart", "post_restart"),
+        command=Command(name="restart", show=terminal.done("restarted"), arguments=_ARGUMENTS),
+    ),
+)

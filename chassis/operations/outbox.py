@@ -1,7 +1,7 @@
-"""The rows that Kafka refused: an operator looks, edits, and releases or discards each.
+"""The outbox rows that Kafka refused: an operator reads, edits, releases and discards them.
 
-Whatever comes of a row takes its place in the outbox, and the aggregate's later rows go out
-behind it, in their order.
+What replaces a row has its position in the outbox, and the aggregate's later rows are published
+after it, in their order.
 """
 
 import hashlib
@@ -16,14 +16,17 @@ from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.domain import DomainError, Kind
-from chassis.operations.acts import Operator
-from chassis.operations.context import ServiceRuntime
-from chassis.operations.payloads import broken_payload, check_same
+from chassis.operations import terminal
+from chassis.operations.acts import Act, Command, Query, Route
+from chassis.operations.context import AnyRuntime
+from chassis.operations.operator_log import Operator
+from chassis.operations.payloads import Payload, encoded_for_outbox
+from chassis.operations.terminal import Shown
 from chassis.persistence.bulk import insert_rows
-from chassis.persistence.outbox import Outbox, columns_of
+from chassis.persistence.outbox import Outbox
 from chassis.persistence.tables import outbox, outbox_set_aside
-from contracts.envelope import EncodedEvent, InvalidEnvelope, decode, encode, event_in
-from contracts.events import EventWithheld, IntegrationEvent, Text
+from chassis.web.paging import PageLimit, Search, matching, page_of
+from contracts.events import EventWithheld, Text
 from contracts.operations import OutboxRowDiscardedV1, OutboxRowEditedV1, OutboxRowReleasedV1
 from contracts.topics import Topic
 
@@ -44,9 +47,30 @@ class NotInCatalogue(DomainError):
     kind, code = Kind.CONFLICT, "not-in-catalogue"
 
     def __init__(self, topic: str) -> None:
-        super().__init__(
-            f"this service publishes no topic {topic}: nobody knows what belongs there"
-        )
+        super().__init__(f"this service publishes no topic {topic}, and does not know its events")
+
+
+class OutboxSearch(Search):
+    """Which rows to find, and which page of them."""
+
+    topic: Text | None = None
+    subject: Text | None = None
+    after: Annotated[
+        int, Field(ge=0, le=_LARGEST_POSITION, description="`next` of the page before.")
+    ] = 0
+    limit: PageLimit = 50
+
+
+class OneRow(BaseModel):
+    """A row that was set aside, by its event's id."""
+
+    event_id: UUID
+
+
+class PayloadEdit(OneRow):
+    """The event as it is to be published, whole."""
+
+    payload: Payload
 
 
 class RowBody(BaseModel):
@@ -68,7 +92,7 @@ class RowBody(BaseModel):
 
 
 class WholeRowBody(RowBody):
-    """A row with all that would be published."""
+    """A row with everything that would be published."""
 
     headers: Mapping[str, str]
     payload: dict[str, Any]
@@ -78,7 +102,7 @@ class WholeRowBody(RowBody):
 
 
 class OutboxBody(BaseModel):
-    """How the outbox stands, and the rows that were set aside, in the order they were written."""
+    """How much waits in the outbox, and the rows that were set aside, in their order."""
 
     waiting: Annotated[int, Field(description="Rows not published yet; 100,000: or more.")]
     oldest_waiting_since: datetime | None
@@ -86,135 +110,109 @@ class OutboxBody(BaseModel):
     next: Annotated[int | None, Field(description="`after` of the next page; null on the last.")]
 
 
-class OutboxSearch(BaseModel):
-    """What to look for: a row is found where all that is given holds."""
+async def page(runtime: AnyRuntime, search: OutboxSearch) -> OutboxBody:
+    """Return the rows that match, without their payloads, and how many rows wait."""
+    query = (
+        select(*_IN_LISTS)
+        .where(_set_aside.position > search.after, *matching(search, _FILTERS))
+        .order_by(_set_aside.position)
+        .limit(search.limit + 1)
+    )
+    some = select(outbox.c.position).limit(_COUNT_AT_MOST).subquery()
+    oldest = select(outbox.c.created_at).order_by(outbox.c.position).limit(1)
+    async with runtime.engine.connect() as connection:
+        rows = (await connection.execute(query)).all()
+        waiting = await connection.scalar(select(func.count()).select_from(some))
+        since = await connection.scalar(oldest)
+    found = page_of(rows, search.limit, key=lambda row: row.position)
+    return OutboxBody(
+        waiting=waiting or 0,
+        oldest_waiting_since=since,
+        set_aside=[RowBody.model_validate(row) for row in found.items],
+        next=found.next,
+    )
 
-    # A filter that is misspelt must not find everything.
-    model_config = ConfigDict(extra="forbid")
 
-    topic: Text | None = None
-    subject: Text | None = None
-    after: Annotated[int, Field(ge=0, le=_LARGEST_POSITION)] = 0
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
+async def show(runtime: AnyRuntime, one: OneRow) -> WholeRowBody:
+    """Return a row with its payload.
+
+    :raises NotSetAside: there is none of this event
+    """
+    query = select(
+        *_IN_LISTS, _set_aside.headers, _set_aside.payload, _set_aside.original_payload
+    ).where(_set_aside.id == one.event_id)
+    async with runtime.engine.connect() as connection:
+        row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise NotSetAside(one.event_id)
+    original = row.original_payload
+    return WholeRowBody(
+        **RowBody.model_validate(row).model_dump(),
+        headers=row.headers,
+        payload=orjson.loads(row.payload),
+        original_payload=None if original is None else orjson.loads(original),
+    )
 
 
-class SetAside:
-    """The rows of one service's outbox that were set aside; each act is told, with who and why."""
+async def edit(runtime: AnyRuntime, one: PayloadEdit, operator: Operator) -> None:
+    """Have another payload published in the row's place; the original is kept beside it.
 
-    def __init__(self, operations: ServiceRuntime[Any, Any]) -> None:
-        self._operations = operations
-        self._topics = {topic.name: topic for topic in operations.service.topics}
-
-    async def page(self, search: OutboxSearch) -> OutboxBody:
-        """Return the rows that match, without their payloads, and what waits beside them."""
-        query = (
-            select(*_IN_LISTS)
-            .where(_set_aside.position > search.after)
-            .order_by(_set_aside.position)
-            .limit(search.limit + 1)
-        )
-        if search.topic is not None:
-            query = query.where(_set_aside.aggregatetype == search.topic)
-        if search.subject is not None:
-            query = query.where(_set_aside.aggregateid == search.subject)
-        some = select(outbox.c.position).limit(_COUNT_AT_MOST).subquery()
-        oldest = select(outbox.c.created_at).order_by(outbox.c.position).limit(1)
-        async with self._operations.engine.connect() as connection:
-            rows = (await connection.execute(query)).all()
-            waiting = await connection.scalar(select(func.count()).select_from(some))
-            since = await connection.scalar(oldest)
-        page = rows[: search.limit]
-        return OutboxBody(
-            waiting=waiting or 0,
-            oldest_waiting_since=since,
-            set_aside=[RowBody.model_validate(row) for row in page],
-            next=page[-1].position if len(rows) > len(page) else None,
-        )
-
-    async def whole(self, id_: UUID) -> WholeRowBody:
-        """Return a row with its payload.
-
-        :raises NotSetAside: there is none of this event
-        """
-        query = select(
-            *_IN_LISTS, _set_aside.headers, _set_aside.payload, _set_aside.original_payload
-        ).where(_set_aside.id == id_)
-        async with self._operations.engine.connect() as connection:
-            row = (await connection.execute(query)).one_or_none()
-        if row is None:
-            raise NotSetAside(id_)
-        said = RowBody.model_validate(row).model_dump()
-        original = row.original_payload
-        return WholeRowBody(
-            **said,
-            headers=row.headers,
-            payload=orjson.loads(row.payload),
-            original_payload=None if original is None else orjson.loads(original),
-        )
-
-    async def edit(self, id_: UUID, payload: Mapping[str, Any], operator: Operator) -> None:
-        """Have other bytes published in the row's place; the first are kept beside them.
-
-        :raises NotSetAside: there is none of this event
-        :raises InvalidFields: it is not the same event, not what its type says, or too large
-        """
-        async with self._operations.act() as connection:
-            row = await _lock(connection, id_)
-            encoded = _edited(row, payload, self._topic_of(row))
-            await connection.execute(
-                update(outbox_set_aside)
-                .where(_set_aside.position == row.position)
-                .values(
-                    payload=encoded.payload,
-                    headers={name: value.decode() for name, value in encoded.headers},
-                    original_payload=func.coalesce(_set_aside.original_payload, _set_aside.payload),
-                )
+    :raises NotSetAside: there is none of this event
+    :raises InvalidPayload: it is not the same event, breaks its type's contract, or is too large
+    """
+    async with runtime.act() as connection:
+        row = await _lock(connection, one.event_id)
+        encoded = encoded_for_outbox(one.payload, row, _topic_of(runtime, row))
+        await connection.execute(
+            update(outbox_set_aside)
+            .where(_set_aside.position == row.position)
+            .values(
+                payload=encoded.payload,
+                headers={name: value.decode() for name, value in encoded.headers},
+                original_payload=func.coalesce(_set_aside.original_payload, _set_aside.payload),
             )
-            sha256 = hashlib.sha256(encoded.payload).hexdigest()
-            act = OutboxRowEditedV1(**_told_of(row, operator), payload_sha256=sha256)
-            await self._operations.operator_log.record(connection, {id_: act})
+        )
+        sha256 = hashlib.sha256(encoded.payload).hexdigest()
+        act = OutboxRowEditedV1(**_details_of(row, operator), payload_sha256=sha256)
+        await runtime.operator_log.record(connection, {row.id: act})
 
-    async def release(self, id_: UUID, operator: Operator) -> None:
-        """Have it published again, in its place.
 
-        :raises NotSetAside: there is none of this event
-        """
-        async with self._operations.act() as connection:
-            row = await _lock(connection, id_)
-            await _replace(connection, row, {name: getattr(row, name) for name in _COLUMNS})
-            act = OutboxRowReleasedV1(**_told_of(row, operator))
-            await self._operations.operator_log.record(connection, {id_: act})
+async def release(runtime: AnyRuntime, one: OneRow, operator: Operator) -> None:
+    """Have a row published again, in its place.
 
-    async def discard(self, id_: UUID, operator: Operator) -> None:
-        """Have a small event published in its place that says so, so that consumers count on.
+    :raises NotSetAside: there is none of this event
+    """
+    async with runtime.act() as connection:
+        row = await _lock(connection, one.event_id)
+        await _replace(connection, row, {name: getattr(row, name) for name in _COLUMNS})
+        act = OutboxRowReleasedV1(**_details_of(row, operator))
+        await runtime.operator_log.record(connection, {row.id: act})
 
-        :raises NotSetAside: there is none of this event
-        """
-        operations = self._operations
-        async with operations.act() as connection:
-            row = await _lock(connection, id_)
-            topic = self._topic_of(row)
-            withheld = Outbox(f"/{operations.service.name}", operations.now)
-            withheld.append(
-                _withheld_type_of(topic)(withheld_id=row.id, withheld_type=row.type),
-                topic=topic,
-                subject=UUID(row.aggregateid),
-                sequence=row.sequence,
-                occurred_at=operations.now(),
-            )
-            (instead,) = withheld.take_rows()
-            await _replace(connection, row, columns_of(instead))
-            act = OutboxRowDiscardedV1(**_told_of(row, operator))
-            await operations.operator_log.record(connection, {id_: act})
 
-    def _topic_of(self, row: Row[Any]) -> Topic:
-        topic = self._topics.get(row.aggregatetype)
-        if topic is None:
-            raise NotInCatalogue(row.aggregatetype)
-        return topic
+async def discard(runtime: AnyRuntime, one: OneRow, operator: Operator) -> None:
+    """Have a withheld event published in the row's place, so that readers see no gap.
+
+    :raises NotSetAside: there is none of this event
+    """
+    async with runtime.act() as connection:
+        row = await _lock(connection, one.event_id)
+        topic = _topic_of(runtime, row)
+        withheld = Outbox(f"/{runtime.service.name}", runtime.now)
+        withheld.append(
+            _withheld_type_of(topic)(withheld_id=row.id, withheld_type=row.type),
+            topic=topic,
+            subject=UUID(row.aggregateid),
+            sequence=row.sequence,
+            occurred_at=runtime.now(),
+        )
+        (replacement,) = withheld.take_rows()
+        await _replace(connection, row, replacement)
+        act = OutboxRowDiscardedV1(**_details_of(row, operator))
+        await runtime.operator_log.record(connection, {row.id: act})
 
 
 _COLUMNS: Final = [column.name for column in outbox.columns if column.name != "position"]
+_FILTERS: Final = {"topic": _set_aside.aggregatetype, "subject": _set_aside.aggregateid}
 _IN_LISTS: Final = [
     _set_aside.position,
     _set_aside.id,
@@ -241,13 +239,21 @@ async def _lock(connection: AsyncConnection, id_: UUID) -> Row[Any]:
     return row
 
 
-async def _replace(connection: AsyncConnection, row: Row[Any], columns: dict[str, Any]) -> None:
-    """Put what has these columns where the row was, before all that came later."""
+async def _replace(connection: AsyncConnection, row: Row[Any], columns: Mapping[str, Any]) -> None:
+    """Put what has these columns at the row's position, before all later rows."""
     await connection.execute(delete(outbox_set_aside).where(_set_aside.position == row.position))
-    await insert_rows(connection, outbox, [columns | {"position": row.position}])
+    await insert_rows(connection, outbox, [{**columns, "position": row.position}])
 
 
-def _told_of(row: Row[Any], operator: Operator) -> dict[str, Any]:
+def _topic_of(runtime: AnyRuntime, row: Row[Any]) -> Topic:
+    for topic in runtime.service.topics:
+        if topic.name == row.aggregatetype:
+            return topic
+    raise NotInCatalogue(row.aggregatetype)
+
+
+def _details_of(row: Row[Any], operator: Operator) -> dict[str, Any]:
+    """Return the fields that every act on a row has."""
     return {
         "by": operator.by,
         "why": operator.why,
@@ -263,63 +269,71 @@ def _withheld_type_of(topic: Topic) -> type[EventWithheld]:
     return withheld
 
 
-def _edited(row: Row[Any], payload: Mapping[str, Any], topic: Topic) -> EncodedEvent:
-    """Return what would be published of the payload.
-
-    :raises InvalidFields: it is not the row's event, not what its type says, or too large
-    """
-    try:
-        envelope = decode(orjson.dumps(payload))
-    except (InvalidEnvelope, TypeError) as error:
-        raise broken_payload("not-an-event", str(error)) from None
-    first = orjson.loads(row.payload)
-    check_same(
-        {
-            "id": (envelope.id, row.id),
-            "source": (envelope.source, first["source"]),
-            "type": (envelope.type, row.type),
-            "subject": (envelope.subject, row.aggregateid),
-            "sequence": (envelope.sequence, row.sequence),
-        }
-    )
-    try:
-        event = event_in(envelope, _model_of(row.type, topic))
-    except InvalidEnvelope as error:
-        raise broken_payload("wrong-data", str(error)) from None
-    encoded = encode(
-        event,
-        id=envelope.id,
-        source=envelope.source,
-        subject=envelope.subject,
-        time=envelope.time,
-        sequence=envelope.sequence,
-        correlationid=envelope.correlationid,
-        causationid=envelope.causationid,
-        traceparent=envelope.traceparent,
-    )
-    size = largest_size_bytes(encoded)
-    if size > topic.max_message_bytes:
-        raise broken_payload(
-            "too-large", f"{size} bytes; {topic.name} takes {topic.max_message_bytes}"
-        )
-    return encoded
+_PAGE_COLUMNS: Final = (
+    "id",
+    "topic",
+    "subject",
+    "sequence",
+    "type",
+    "size_bytes",
+    "error_code",
+    "edited",
+)
 
 
-def _model_of(type_: str, topic: Topic) -> type[IntegrationEvent]:
-    for model in topic.events:
-        if model.event_type == type_:
-            return model
-    raise broken_payload("wrong-data", f"{topic.name} has no events of the type {type_}")
+def _page_shown(found: OutboxBody) -> Shown:
+    since = found.oldest_waiting_since
+    waiting = f"{found.waiting} wait" + (f", the oldest since {since}" if since else "")
+    if not found.set_aside:
+        return Shown(waiting)
+    rows = terminal.page(found.set_aside, _PAGE_COLUMNS, found.next)
+    return Shown(f"{waiting}\n{rows.text}")
 
 
-# Apache Kafka, "Record Batch" and "Record": a batch's header, and the lengths within a record.
-_BATCH_BYTES: Final = 61
-_RECORD_BYTES: Final = 21
-_HEADER_BYTES: Final = 10
+def _payload_of(row: WholeRowBody) -> str:
+    return orjson.dumps(row.payload, option=orjson.OPT_INDENT_2).decode()
 
 
-def largest_size_bytes(encoded: EncodedEvent) -> int:
-    """Return how large the event can be for Kafka, alone in its batch and uncompressed."""
-    headers = sum(len(name) + len(value) + _HEADER_BYTES for name, value in encoded.headers)
-    own = len(encoded.key) + len(encoded.payload)
-    return _BATCH_BYTES + _RECORD_BYTES + headers + own
+OPERATIONS: Final = (
+    Query(
+        summary="What waits to be published, and what Kafka refused",
+        input=OutboxSearch,
+        output=OutboxBody,
+        run=page,
+        route=Route("GET", "/outbox", "get_outbox"),
+        command=Command(name="list", show=_page_shown),
+    ),
+    Query(
+        summary="A row that Kafka refused, whole",
+        input=OneRow,
+        output=WholeRowBody,
+        run=show,
+        route=Route("GET", "/outbox/{event_id}", "get_outbox_row"),
+        command=Command(name="show", show=terminal.fields, payload_of=_payload_of),
+    ),
+    Act(
+        summary="Change what is published",
+        description="Change a row that was set aside. It stays the same event, of the same type."
+        "\n\nA payload that Kafka refuses as too large is larger than a request may be, but the"
+        " smaller one that replaces it is not.",
+        input=PayloadEdit,
+        run=edit,
+        route=Route("PUT", "/outbox/{event_id}/payload", "put_outbox_payload"),
+        command=Command(name="edit", show=terminal.done("edited")),
+    ),
+    Act(
+        summary="Publish it again, in its place",
+        input=OneRow,
+        run=release,
+        route=Route("POST", "/outbox/{event_id}/release", "post_outbox_release"),
+        command=Command(name="release", show=terminal.done("released")),
+    ),
+    Act(
+        summary="Never publish it",
+        description="Publish a withheld event in its place, under its sequence.",
+        input=OneRow,
+        run=discard,
+        route=Route("POST", "/outbox/{event_id}/discard", "post_outbox_discard"),
+        command=Command(name="discard", show=terminal.done("discarded")),
+    ),
+)

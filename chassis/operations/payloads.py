@@ -1,21 +1,117 @@
-"""What an operator puts in the place of an event's payload: still the same event."""
+"""The payload that an operator gives in place of an event's: it must still be the same event."""
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Final
 
+import orjson
+from pydantic import Field
+from sqlalchemy import Row
+
+from chassis.consuming.subscribers import EventSubscriber
 from chassis.domain import BrokenField, InvalidFields
+from contracts.envelope import EncodedEvent, InvalidEnvelope, decode, encode, event_in
+from contracts.events import IntegrationEvent
+from contracts.topics import Topic
+
+Payload = Annotated[dict[str, Any], Field(description="The whole event, as JSON.")]
 
 
-def broken_payload(code: str, message: str) -> InvalidFields:
-    """Return what is raised over a payload that can't be taken."""
-    return InvalidFields(BrokenField("payload", code, message))
+class InvalidPayload(InvalidFields):
+    """A payload that can't take the place of an event's."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(BrokenField("payload", code, message))
 
 
-def check_same(said_and_known: Mapping[str, tuple[Any, Any]]) -> None:
-    """Let a payload pass that says of each attribute what is known of the event.
+def bytes_for_subscriber(
+    payload: dict[str, Any], row: Row[Any], subscriber: EventSubscriber[Any]
+) -> bytes:
+    """Return what a subscriber handles in place of a row of ``parked``.
 
-    :raises InvalidFields: it is another event
+    :raises InvalidPayload: it is another event than the row's, or none that is handled
     """
-    for name, (said, known) in said_and_known.items():
-        if said != known:
-            raise broken_payload("another-event", f"{name}: must stay {known}")
+    try:
+        encoded = json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
+        identity = subscriber.identity_of_edited(encoded)
+    except InvalidEnvelope as error:
+        raise InvalidPayload("not-an-event", str(error)) from None
+    except ValueError:
+        raise InvalidPayload("not-an-event", "no JSON that other programs can read") from None
+    if row.subject is not None:
+        _check_same_event(
+            {
+                "id": (identity.event_id, row.event_id),
+                "subject": (identity.subject, row.subject),
+                "sequence": (identity.sequence, row.sequence),
+            }
+        )
+    return encoded
+
+
+def encoded_for_outbox(payload: dict[str, Any], row: Row[Any], topic: Topic) -> EncodedEvent:
+    """Return what is published in place of a row that was set aside.
+
+    :raises InvalidPayload: it is not the row's event, breaks its type's contract, or is too large
+    """
+    try:
+        envelope = decode(orjson.dumps(payload))
+    except (InvalidEnvelope, TypeError) as error:
+        raise InvalidPayload("not-an-event", str(error)) from None
+    first = orjson.loads(row.payload)
+    _check_same_event(
+        {
+            "id": (envelope.id, row.id),
+            "source": (envelope.source, first["source"]),
+            "type": (envelope.type, row.type),
+            "subject": (envelope.subject, row.aggregateid),
+            "sequence": (envelope.sequence, row.sequence),
+        }
+    )
+    try:
+        event = event_in(envelope, _model_of(row.type, topic))
+    except InvalidEnvelope as error:
+        raise InvalidPayload("wrong-data", str(error)) from None
+    encoded = encode(
+        event,
+        id=envelope.id,
+        source=envelope.source,
+        subject=envelope.subject,
+        time=envelope.time,
+        sequence=envelope.sequence,
+        correlationid=envelope.correlationid,
+        causationid=envelope.causationid,
+        traceparent=envelope.traceparent,
+    )
+    size = largest_size_bytes(encoded)
+    if size > topic.max_message_bytes:
+        raise InvalidPayload(
+            "too-large", f"{size} bytes; {topic.name} takes {topic.max_message_bytes}"
+        )
+    return encoded
+
+
+def _model_of(type_: str, topic: Topic) -> type[IntegrationEvent]:
+    for model in topic.events:
+        if model.event_type == type_:
+            return model
+    raise InvalidPayload("wrong-data", f"{topic.name} has no events of the type {type_}")
+
+
+# Apache Kafka, "Record Batch" and "Record": a batch's header, and the lengths within a record.
+_BATCH_BYTES: Final = 61
+_RECORD_BYTES: Final = 21
+_HEADER_BYTES: Final = 10
+
+
+def largest_size_bytes(encoded: EncodedEvent) -> int:
+    """Return how large the event can be for Kafka, alone in its batch and uncompressed."""
+    headers = sum(len(name) + len(value) + _HEADER_BYTES for name, value in encoded.headers)
+    own = len(encoded.key) + len(encoded.payload)
+    return _BATCH_BYTES + _RECORD_BYTES + headers + own
+
+
+def _check_same_event(given_and_known: Mapping[str, tuple[Any, Any]]) -> None:
+    for name, (given, known) in given_and_known.items():
+        if given != known:
+            raise InvalidPayload("another-event", f"{name}: must stay {known}")

@@ -5,20 +5,31 @@ from typing import Any
 
 import click
 
+from chassis.operations import dead_letters, dry_run, offsets, outbox, release, sequences
 from chassis.operations.commands.context import CommandContext
-from chassis.operations.commands.dead_letters import parked_commands
-from chassis.operations.commands.offsets import progress_commands
-from chassis.operations.commands.outbox import outbox_commands
-from chassis.operations.commands.sequences import sequences_command
+from chassis.operations.commands.derived import command_of, group_of
+from chassis.operations.commands.release import release_command
 from chassis.operations.context import Service
 
 
 def operations_commands(service: Service[Any, Any]) -> Sequence[click.Command]:
     """Make the commands that a service's command line gets."""
     context = CommandContext(service)
+    parked = group_of(
+        "parked",
+        "What subscribers could not handle.",
+        (*dead_letters.OPERATIONS, dry_run.DRY_RUN, release.APPLY),
+        context,
+    )
+    parked.add_command(release_command(context))
     return (
-        outbox_commands(context),
-        parked_commands(context),
-        progress_commands(context),
-        sequences_command(context),
+        group_of(
+            "outbox",
+            "What waits to be published, and what Kafka refused.",
+            outbox.OPERATIONS,
+            context,
+        ),
+        parked,
+        group_of("progress", "How far each subscriber is.", offsets.OPERATIONS, context),
+        command_of(sequences.SEQUENCES, context),
     )

@@ -170,7 +170,7 @@ class TestTheCommands:
 
         assert fails.stdout.startswith("stays parked: not-understood\n")
         assert "accounts: 1 inserted, 0 updated, 0 deleted\n" in works.stdout
-        assert "tells accounts.account: {" in works.stdout
+        assert "publishes accounts.account: {" in works.stdout
         assert await desk.accounts() == 0
         assert await desk.told() == []
 

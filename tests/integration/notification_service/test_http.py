@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.operations.context import ServiceRuntime
+from chassis.operations.routes import routes_of
 from chassis.persistence.tables import outbox
 from chassis.testing import eventually
 from chassis.web.app import create_app
@@ -20,15 +21,14 @@ from chassis.web.auth import OPERATOR, NotAuthenticated, OperatorsOnly, Principa
 from chassis.web.health import Health
 from contracts.envelope import decode, event_in
 from contracts.operations import DeliveryRetriedV1
-from notification_service.bootstrap import SERVICE, PostgresWork
+from notification_service.bootstrap import SERVICE
 from notification_service.chat import Message
 from notification_service.deliveries import State
-from notification_service.http import routes
 from notification_service.in_memory import InMemoryChat
-from notification_service.queries import ListDeliveries
-from notification_service.retry import RetryDelivery
+from notification_service.operations import OPERATIONS
+from notification_service.postgres_deliveries import PostgresNotificationWork
 from notification_service.settings import NotificationSettings
-from notification_service.worker import DeliveryWorker, Patience
+from notification_service.worker import DeliveryWorker, Timeouts
 from tests.unit.notification_service.delivery_queue_suite import claim
 from tests.unit.notification_service.making import after, planned
 
@@ -47,7 +47,9 @@ SETTINGS = NotificationSettings(
 )
 
 
-def operations_of(engine: AsyncEngine) -> ServiceRuntime[NotificationSettings, PostgresWork]:
+def runtime_of(
+    engine: AsyncEngine,
+) -> ServiceRuntime[NotificationSettings, PostgresNotificationWork]:
     return ServiceRuntime(SERVICE, SETTINGS, engine, lambda: after(60))
 
 
@@ -57,7 +59,7 @@ def app(engine: AsyncEngine, an_operator: Any = somebody_who_may) -> FastAPI:
         description="For tests.",
         version="1",
         settings=SETTINGS,
-        routers=[routes(ListDeliveries(engine), RetryDelivery(operations_of(engine)), an_operator)],
+        routers=[routes_of(OPERATIONS, runtime_of(engine), an_operator)],
         health=Health(),
     )
 
@@ -239,8 +241,8 @@ class TestARetry:
 
         await client.post(f"/notifications/deliveries/{delivery.id}/retry", json={"why": "x"})
 
-        patience = Patience(call=10, lease=15, settle=3, longest_retry=60)
-        worker = DeliveryWorker(bench.queue, chat, lambda: after(60), patience, concurrency=1)
+        timeouts = Timeouts(call_s=10, lease_s=15, settle_s=3, longest_retry_s=60)
+        worker = DeliveryWorker(bench.queue, chat, lambda: after(60), timeouts, concurrency=1)
         working = asyncio.create_task(worker.run())
 
         async def is_sent() -> bool:

@@ -13,15 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming.subscribers import Subscriber
 from chassis.domain import Aggregate
-from chassis.operations.acts import Operator
 from chassis.operations.context import Service, ServiceRuntime
+from chassis.operations.operator_log import Operator
 from chassis.operations.routes import operations_routes
 from chassis.persistence.aggregate_table import AggregateTable
 from chassis.settings import ServiceSettings
 from chassis.web.app import create_app
 from chassis.web.auth import OPERATOR, NotAuthenticated, OperatorsOnly, Principal
 from chassis.web.health import Health
-from contracts.events import IntegrationEvent
 from contracts.operations import ACTS
 from contracts.topics import Topic
 from contracts.users import UsersEventWithheldV1, UserSignedUpV1

@@ -9,9 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming.processor import ChunkProcessor
 from chassis.consuming.subscribers import EventSubscriber, Subscriber
+from chassis.operations import dead_letters, release
 from chassis.operations.context import ServiceRuntime
-from chassis.operations.dead_letters import DeadLetters
-from chassis.operations.release import Release
+from chassis.operations.dead_letter_rows import OneParkedEvent
+from chassis.operations.dead_letters import ParkedEdit
+from chassis.operations.release import SubjectRelease
+from chassis.operations.slices import ReleaseBody
 from chassis.settings import ServiceSettings
 from chassis.testing import FakeRecord
 from contracts.envelope import EncodedEvent, Envelope
@@ -47,13 +50,12 @@ class Shop:
         self.faults = Faults()
         self.subscribers: Sequence[Subscriber[PathWork]] = [self._handler(), *also]
         self.woken = 0
-        self.operations: ServiceRuntime[ServiceSettings, PathWork] = runtime_of(
+        self.runtime: ServiceRuntime[ServiceSettings, PathWork] = runtime_of(
             service_of(TOPIC, self.subscribers),
             settings_for(database, "127.0.0.1:1"),
             engine,
             self._wake,
         )
-        self.events = DeadLetters(self.operations)
         self._consumer: ChunkProcessor[PathWork] | None = None
         self._next_offset = 0
 
@@ -84,8 +86,22 @@ class Shop:
         await self.comes(*(signed_up(subject, each) for each in sequences))
         self.faults.mend()
 
-    def release(self) -> Release[PathWork]:
-        return Release(self.operations, BY_ADA)
+    async def edit(self, id_: UUID, payload: dict[str, Any]) -> None:
+        edit = ParkedEdit(parked_id=id_, payload=payload)
+        await dead_letters.edit(self.runtime, edit, BY_ADA)
+
+    async def discard(self, id_: UUID) -> None:
+        await dead_letters.discard(self.runtime, OneParkedEvent(parked_id=id_), BY_ADA)
+
+    async def release_one(self, id_: UUID) -> ReleaseBody:
+        return await release.release_one(self.runtime, OneParkedEvent(parked_id=id_), BY_ADA)
+
+    async def release_subject(self, subject: UUID, subscriber: str = NAME) -> ReleaseBody:
+        all_of = SubjectRelease(subscriber=subscriber, topic=TOPIC.name, subject=str(subject))
+        return await release.release_subject(self.runtime, all_of, BY_ADA)
+
+    async def apply(self, id_: UUID) -> ReleaseBody:
+        return await release.apply(self.runtime, OneParkedEvent(parked_id=id_), BY_ADA)
 
     async def ids(self) -> dict[int, UUID]:
         """Return what is parked, by offset."""

@@ -14,6 +14,7 @@ import pytest
 from chassis.consuming.dead_letters import ParkReason, waiting
 from chassis.consuming.subscribers import RecordSubscriber
 from chassis.domain import InvalidFields
+from chassis.operations import dead_letters
 from chassis.operations.dead_letter_rows import NoSuchParkedEvent
 from chassis.operations.dead_letters import NotEditable, ParkedFilter, ParkedSearch
 from chassis.testing import FakeRecord
@@ -39,7 +40,7 @@ async def shop(database: str) -> AsyncIterator[Shop]:
 
 @pytest.fixture
 async def client(shop: Shop) -> AsyncIterator[httpx.AsyncClient]:
-    async with asking(shop.operations) as client:
+    async with asking(shop.runtime) as client:
         yield client
 
 
@@ -71,7 +72,7 @@ class TestLooking:
         await shop.comes(with_an_odd_name(bob, 1))
 
         async def offsets(**wanted: Any) -> list[int]:
-            page = await shop.events.page(ParkedSearch(**wanted))
+            page = await dead_letters.page(shop.runtime, ParkedSearch(**wanted))
             return [each.offset for each in page.parked]
 
         assert await offsets() == [0, 1, 2]
@@ -89,7 +90,7 @@ class TestLooking:
         seen: list[int] = []
         after: UUID | None = None
         for expected in (2, 2, 1):
-            page = await shop.events.page(ParkedSearch(after=after, limit=2))
+            page = await dead_letters.page(shop.runtime, ParkedSearch(after=after, limit=2))
             assert len(page.parked) == expected
             seen += [each.offset for each in page.parked]
             after = page.next
@@ -102,7 +103,7 @@ class TestLooking:
         await shop.parks(uuid4(), 1, 2)
         await shop.comes(without_label(uuid4(), 1))
 
-        counted = await shop.events.count(ParkedFilter(subscriber=NAME))
+        counted = await dead_letters.count(shop.runtime, ParkedFilter(subscriber=NAME))
 
         assert [(each.reason, each.error_code, each.events, each.subjects)
                 for each in counted.counts] == [
@@ -114,7 +115,7 @@ class TestLooking:
     async def test_counts_for_each_subscriber_what_waits(self, shop: Shop) -> None:
         await shop.parks(uuid4(), 1, 2, 3)
 
-        async with shop.operations.engine.connect() as connection:
+        async with shop.runtime.engine.connect() as connection:
             assert await waiting(connection, {NAME, "test.two"}) == {NAME: 3, "test.two": 0}
 
     async def test_shows_an_event_with_all_that_came(
@@ -174,7 +175,7 @@ class TestEditing:
         await shop.comes(came, signed_up(ada, 2))
         ids = await shop.ids()
 
-        await shop.events.edit(ids[0], json_of(came, data={"username": "ada"}), BY_ADA)
+        await shop.edit(ids[0], json_of(came, data={"username": "ada"}))
 
         row = await shop.row(ids[0])
         assert row["payload"] == came.value
@@ -193,7 +194,7 @@ class TestEditing:
             parked_type=UserSignedUpV1.event_type,
             payload_sha256=sha256,
         )
-        done = await shop.release().subject(NAME, TOPIC.name, str(ada))
+        done = await shop.release_subject(ada)
         assert (done.released, await shop.handled()) == (2, [1, 2])
 
     async def test_may_turn_an_unknown_version_into_one_that_is_handled(self, shop: Shop) -> None:
@@ -208,9 +209,9 @@ class TestEditing:
         (id_,) = (await shop.ids()).values()
         assert (await shop.row(id_))["type"] == newer
 
-        await shop.events.edit(id_, json_of(known), BY_ADA)
+        await shop.edit(id_, json_of(known))
 
-        assert (await shop.release().one(id_)).released == 1
+        assert (await shop.release_one(id_)).released == 1
 
     @pytest.mark.parametrize(
         "changes",
@@ -227,7 +228,7 @@ class TestEditing:
         (id_,) = (await shop.ids()).values()
 
         with pytest.raises(InvalidFields, match=f"{next(iter(changes))}: must stay"):
-            await shop.events.edit(id_, json_of(came, data={"username": "ada"}, **changes), BY_ADA)
+            await shop.edit(id_, json_of(came, data={"username": "ada"}, **changes))
 
         assert (await shop.row(id_))["edited_payload"] is None
         assert await told(shop.service.database) == []
@@ -248,7 +249,7 @@ class TestEditing:
 
         for payload, why in unhandled:
             with pytest.raises(InvalidFields, match=why):
-                await shop.events.edit(id_, payload, BY_ADA)
+                await shop.edit(id_, payload)
 
     async def test_what_is_kept_as_it_came_is_refused(self, database: str) -> None:
         async def keep(_work: PathWork, _records: object) -> None:
@@ -261,7 +262,7 @@ class TestEditing:
             (id_,) = (await shop.ids()).values()
 
             with pytest.raises(NotEditable):
-                await shop.events.edit(id_, json.loads(event.payload), BY_ADA)
+                await shop.edit(id_, json.loads(event.payload))
 
 
 class TestDiscarding:
@@ -270,7 +271,7 @@ class TestDiscarding:
         await shop.parks(ada, 1)
         (id_,) = (await shop.ids()).values()
 
-        await shop.events.discard(id_, BY_ADA)
+        await shop.discard(id_)
         await shop.comes(signed_up(ada, 2))
 
         assert await shop.ids() == {}
@@ -281,10 +282,10 @@ class TestDiscarding:
     async def test_twice_is_refused_the_second_time(self, shop: Shop) -> None:
         await shop.parks(uuid4(), 1)
         (id_,) = (await shop.ids()).values()
-        await shop.events.discard(id_, BY_ADA)
+        await shop.discard(id_)
 
         with pytest.raises(NoSuchParkedEvent):
-            await shop.events.discard(id_, BY_ADA)
+            await shop.discard(id_)
 
         assert await told(shop.service.database) == [(DISCARDED, str(id_), 1)]
 
@@ -293,7 +294,7 @@ class TestDiscarding:
         await rows(shop.service.database, "UPDATE parked SET subscriber = 'test.gone'")
         (id_,) = (await shop.ids()).values()
 
-        await shop.events.discard(id_, BY_ADA)
+        await shop.discard(id_)
 
         assert await shop.ids() == {}
 

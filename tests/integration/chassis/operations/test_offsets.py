@@ -17,8 +17,10 @@ from chassis.consuming.faust_app import consumer_of
 from chassis.consuming.offsets import begin
 from chassis.consuming.subscribers import EventSubscriber
 from chassis.operations import context as context_module
-from chassis.operations.acts import subject_of_subscriber
-from chassis.operations.offsets import Progress, SubscriberBody
+from chassis.operations import offsets
+from chassis.operations.acts import NoInput
+from chassis.operations.offsets import OfSubscriber, ProgressBody, SubscriberBody
+from chassis.operations.operator_log import subject_of_subscriber
 from chassis.testing import eventually
 from contracts.envelope import Envelope
 from contracts.events import IntegrationEvent
@@ -97,8 +99,7 @@ class Office:
         self.topic = topic
         self.subscribers = subscribers
         self.settings = settings_for(database, kafka)
-        self.operations = runtime_of(service_of(topic, subscribers), self.settings, engine)
-        self.progress = Progress(self.operations)
+        self.runtime = runtime_of(service_of(topic, subscribers), self.settings, engine)
         self._database = database
         self._engine = engine
 
@@ -110,18 +111,22 @@ class Office:
         await publish(self.settings.kafka_bootstrap, self.topic, events)
 
     async def pause(self, name: str) -> None:
-        await self.progress.pause((name, self.topic.name), BY_ADA)
+        await offsets.pause(self.runtime, self._subscriber(name), BY_ADA)
 
     async def resume(self, name: str) -> None:
-        await self.progress.resume((name, self.topic.name), BY_ADA)
+        await offsets.resume(self.runtime, self._subscriber(name), BY_ADA)
 
     async def restart(self, name: str) -> None:
-        await self.progress.restart((name, self.topic.name), BY_ADA)
+        await offsets.restart(self.runtime, self._subscriber(name), BY_ADA)
+
+    def _subscriber(self, name: str) -> OfSubscriber:
+        return OfSubscriber(subscriber=name, topic=self.topic.name)
+
+    async def progress(self) -> ProgressBody:
+        return await offsets.show(self.runtime, NoInput())
 
     async def look(self, name: str) -> SubscriberBody:
-        [found] = [
-            each for each in (await self.progress.all()).subscribers if each.subscriber == name
-        ]
+        [found] = [each for each in (await self.progress()).subscribers if each.subscriber == name]
         return found
 
     async def order(self, name: str) -> dict[str, list[int]]:
@@ -195,7 +200,7 @@ class TestLooking:
             await begin(connection, [one], topic.name, {0: (0, 9), 1: (4, 9)}, utc_now)
         office = Office(database, "127.0.0.1:1", engine, topic, one)
 
-        body = await office.progress.all()
+        body = await office.progress()
 
         assert (body.kafka or "").startswith("Kafka does not answer: ")
         [found] = body.subscribers
@@ -369,15 +374,15 @@ class TestPausedBetweenTwoEvents:
         one, two = subscriber(ONE, TOPIC, before=failing), subscriber(TWO, TOPIC)
         office = Office(database, "127.0.0.1:1", engine, TOPIC, one, two)
         consumer = await service.consumer(one, two)
-        begin_trial = consumer._begin_attempt
+        begin_attempt = consumer._attempts.begin
 
         async def pause_before_the_third(*arguments: Any) -> Any:
-            trial = await begin_trial(*arguments)
-            if (trial.subscriber, trial.offset) == (ONE, 2):
+            attempt = await begin_attempt(*arguments)
+            if (attempt.subscriber, attempt.offset) == (ONE, 2):
                 await office.pause(ONE)
-            return trial
+            return attempt
 
-        monkeypatch.setattr(consumer, "_begin_attempt", pause_before_the_third)
+        monkeypatch.setattr(consumer._attempts, "begin", pause_before_the_third)
         await service.handle(consumer, records)
 
         assert len(await service.handled(ONE)) == 2
@@ -560,7 +565,7 @@ class TestOverHttp:
         office = Office(database, kafka, engine, topic, one)
         body = {"why": "a bad deploy", "subscriber": ONE, "topic": topic.name}
 
-        async with asking(office.operations) as client:
+        async with asking(office.runtime) as client:
             done = [
                 (await client.post(f"/ops/progress/{act}", json=body)).status_code
                 for act in ("pause", "restart", "resume")
@@ -606,7 +611,7 @@ class TestOverHttp:
         office = Office(database, "127.0.0.1:1", engine, topic, one, subscriber(TWO, topic))
         body = {"why": "x", "subscriber": ONE, "topic": topic.name} | changes
 
-        async with asking(office.operations) as client:
+        async with asking(office.runtime) as client:
             answer = await client.post(f"/ops/progress/{act}", json=body)
 
         assert (answer.status_code, answer.json()["code"]) == (status, code)
@@ -622,7 +627,7 @@ class TestOverHttp:
         office = Office(database, "127.0.0.1:1", engine, topic_of_its_own())
         body = {"why": "x", "subscriber": ONE, "topic": "t"} if method == "POST" else None
 
-        async with asking(office.operations) as client:
+        async with asking(office.runtime) as client:
             by_user = await client.request(
                 method, f"/ops/progress{path}", json=body, headers={"role": "user"}
             )

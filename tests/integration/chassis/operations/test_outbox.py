@@ -14,8 +14,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis.correlation import new_id
 from chassis.domain import InvalidFields
 from chassis.operations import context as context_module
+from chassis.operations import outbox as rows_set_aside
 from chassis.operations.context import ServiceRuntime
-from chassis.operations.outbox import NotSetAside, OutboxSearch, SetAside
+from chassis.operations.outbox import (
+    NotSetAside,
+    OneRow,
+    OutboxBody,
+    OutboxSearch,
+    PayloadEdit,
+    WholeRowBody,
+)
 from chassis.persistence.outbox import Outbox
 from chassis.settings import ServiceSettings
 from chassis.testing import eventually
@@ -46,6 +54,29 @@ from .operating import BY_ADA, asking, runtime_of, service_of, told, topic_with_
 TOO_LARGE = "x" * 30_000
 
 
+class SetAside:
+    """What an operator does with the rows that were set aside."""
+
+    def __init__(self, runtime: ServiceRuntime[ServiceSettings, PathWork]) -> None:
+        self._runtime = runtime
+
+    async def page(self, **search: Any) -> OutboxBody:
+        return await rows_set_aside.page(self._runtime, OutboxSearch(**search))
+
+    async def show(self, id_: UUID) -> WholeRowBody:
+        return await rows_set_aside.show(self._runtime, OneRow(event_id=id_))
+
+    async def edit(self, id_: UUID, payload: dict[str, Any]) -> None:
+        edit = PayloadEdit(event_id=id_, payload=payload)
+        await rows_set_aside.edit(self._runtime, edit, BY_ADA)
+
+    async def release(self, id_: UUID) -> None:
+        await rows_set_aside.release(self._runtime, OneRow(event_id=id_), BY_ADA)
+
+    async def discard(self, id_: UUID) -> None:
+        await rows_set_aside.discard(self._runtime, OneRow(event_id=id_), BY_ADA)
+
+
 @pytest.fixture
 async def engine(database: str) -> AsyncIterator[AsyncEngine]:
     async with schema(database) as engine:
@@ -58,7 +89,7 @@ def topic() -> Topic:
 
 
 @pytest.fixture
-def operations(
+def runtime(
     database: str, engine: AsyncEngine, topic: Topic
 ) -> ServiceRuntime[ServiceSettings, PathWork]:
     """A service whose database is there, and Kafka not."""
@@ -66,8 +97,8 @@ def operations(
 
 
 @pytest.fixture
-def set_aside(operations: ServiceRuntime[ServiceSettings, PathWork]) -> SetAside:
-    return SetAside(operations)
+def set_aside(runtime: ServiceRuntime[ServiceSettings, PathWork]) -> SetAside:
+    return SetAside(runtime)
 
 
 async def refuse(
@@ -91,7 +122,7 @@ async def refuse(
 
 async def payload_of(set_aside: SetAside, id_: UUID, **data: Any) -> dict[str, Any]:
     """Return what is set aside, with other data."""
-    payload = (await set_aside.whole(id_)).payload
+    payload = (await set_aside.show(id_)).payload
     return payload | {"data": payload["data"] | data}
 
 
@@ -113,8 +144,8 @@ class TestLooking:
         async with engine.begin() as connection:
             await write_events(connection, topic, (ada, 2), (ada, 3))
 
-        first = await set_aside.page(OutboxSearch(limit=2))
-        second = await set_aside.page(OutboxSearch(limit=2, after=first.next or 0))
+        first = await set_aside.page(limit=2)
+        second = await set_aside.page(limit=2, after=first.next or 0)
 
         assert (first.waiting, second.next) == (2, None)
         assert first.oldest_waiting_since is not None
@@ -127,14 +158,14 @@ class TestLooking:
         ada = uuid4()
         of_ada, *_ = await refuse(engine, topic, (ada, 1), (uuid4(), 1))
 
-        by_subject = await set_aside.page(OutboxSearch(topic=topic.name, subject=str(ada)))
-        by_another_topic = await set_aside.page(OutboxSearch(topic="another"))
+        by_subject = await set_aside.page(topic=topic.name, subject=str(ada))
+        by_another_topic = await set_aside.page(topic="another")
 
         assert [each.id for each in by_subject.set_aside] == [of_ada]
         assert by_another_topic.set_aside == []
 
     async def test_of_an_empty_outbox_finds_nothing(self, set_aside: SetAside) -> None:
-        page = await set_aside.page(OutboxSearch())
+        page = await set_aside.page()
 
         assert (page.waiting, page.oldest_waiting_since, page.set_aside) == (0, None, [])
 
@@ -146,9 +177,9 @@ class TestEditing:
         [id_] = await refuse(engine, topic, (uuid4(), 1), name=TOO_LARGE)
 
         for name in ("bea", "cleo"):
-            await set_aside.edit(id_, await payload_of(set_aside, id_, username=name), BY_ADA)
+            await set_aside.edit(id_, await payload_of(set_aside, id_, username=name))
 
-        row = await set_aside.whole(id_)
+        row = await set_aside.show(id_)
         assert (row.edited, row.payload["data"]["username"]) == (True, "cleo")
         assert row.original_payload is not None
         assert row.original_payload["data"]["username"] == TOO_LARGE
@@ -177,13 +208,13 @@ class TestEditing:
         code: str,
     ) -> None:
         [id_] = await refuse(engine, topic, (uuid4(), 1))
-        before = await set_aside.whole(id_)
+        before = await set_aside.show(id_)
 
         with pytest.raises(InvalidFields) as refused:
-            await set_aside.edit(id_, {**before.payload, **changes}, BY_ADA)
+            await set_aside.edit(id_, {**before.payload, **changes})
 
         assert [each.code for each in refused.value.broken] == [code]
-        assert await set_aside.whole(id_) == before
+        assert await set_aside.show(id_) == before
         assert await told(database) == []
 
     async def test_to_what_kafka_would_refuse_again_is_refused(
@@ -196,7 +227,7 @@ class TestEditing:
         [id_] = await refuse(engine, small, (uuid4(), 1))
 
         with pytest.raises(InvalidFields) as refused:
-            await set_aside.edit(id_, await payload_of(set_aside, id_, username="b" * 50), BY_ADA)
+            await set_aside.edit(id_, await payload_of(set_aside, id_, username="b" * 50))
 
         assert [each.code for each in refused.value.broken] == ["too-large"]
 
@@ -221,8 +252,8 @@ class TestReleasing:
             async with engine.begin() as connection:
                 await write_events(connection, topic, (ada, 4))
 
-            await set_aside.edit(id_, await payload_of(set_aside, id_, username="bea"), BY_ADA)
-            await set_aside.release(id_, BY_ADA)
+            await set_aside.edit(id_, await payload_of(set_aside, id_, username="bea"))
+            await set_aside.release(id_)
 
             await until_empty(database)
 
@@ -251,7 +282,7 @@ class TestReleasing:
         [id_] = await refuse(engine, topic, (uuid4(), 1))
 
         done = await asyncio.gather(
-            *(set_aside.release(id_, BY_ADA) for _ in range(5)), return_exceptions=True
+            *(set_aside.release(id_) for _ in range(5)), return_exceptions=True
         )
 
         assert [each for each in done if not isinstance(each, NotSetAside)] == [None]
@@ -274,10 +305,10 @@ class TestReleasing:
 
         monkeypatch.setattr(context_module, "failpoint", fail)
         with pytest.raises(LookupError):
-            await set_aside.release(id_, BY_ADA)
+            await set_aside.release(id_)
 
         assert await count(database, "outbox") == 0
-        assert (await set_aside.whole(id_)).id == id_
+        assert (await set_aside.show(id_)).id == id_
 
 
 class TestDiscarding:
@@ -298,7 +329,7 @@ class TestDiscarding:
             id_ = await until_set_aside(database)
             set_aside = SetAside(runtime_of(service, settings, engine, relay.wake))
 
-            await set_aside.discard(id_, BY_ADA)
+            await set_aside.discard(id_)
 
             await until_empty(database)
 
@@ -320,12 +351,12 @@ class TestOverHttp:
         database: str,
         engine: AsyncEngine,
         topic: Topic,
-        operations: ServiceRuntime[ServiceSettings, PathWork],
+        runtime: ServiceRuntime[ServiceSettings, PathWork],
         set_aside: SetAside,
     ) -> None:
         [id_] = await refuse(engine, topic, (uuid4(), 1), name=TOO_LARGE)
         payload = await payload_of(set_aside, id_, username="bea")
-        async with asking(operations) as client:
+        async with asking(runtime) as client:
             listed = await client.get("/ops/outbox")
             edited = await client.put(
                 f"/ops/outbox/{id_}/payload", json={"why": "too large", "payload": payload}
@@ -345,11 +376,11 @@ class TestOverHttp:
         database: str,
         engine: AsyncEngine,
         topic: Topic,
-        operations: ServiceRuntime[ServiceSettings, PathWork],
+        runtime: ServiceRuntime[ServiceSettings, PathWork],
     ) -> None:
         [id_] = await refuse(engine, topic, (uuid4(), 1))
 
-        async with asking(operations) as client:
+        async with asking(runtime) as client:
             done = await client.post(f"/ops/outbox/{id_}/discard", json={"why": "not wanted"})
             again = await client.post(f"/ops/outbox/{id_}/discard", json={"why": "not wanted"})
 
@@ -369,12 +400,12 @@ class TestOverHttp:
     )
     async def test_nobody_but_an_operator_may(
         self,
-        operations: ServiceRuntime[ServiceSettings, PathWork],
+        runtime: ServiceRuntime[ServiceSettings, PathWork],
         method: str,
         path: str,
         body: Any,
     ) -> None:
-        async with asking(operations) as client:
+        async with asking(runtime) as client:
             by_user = await client.request(method, path, json=body, headers={"role": "user"})
             by_nobody = await client.request(method, path, json=body, headers={"role": "none"})
 
@@ -391,19 +422,19 @@ class TestOverHttp:
         ],
     )
     async def test_an_act_without_a_reason_is_refused(
-        self, operations: ServiceRuntime[ServiceSettings, PathWork], path: str, body: Any
+        self, runtime: ServiceRuntime[ServiceSettings, PathWork], path: str, body: Any
     ) -> None:
-        async with asking(operations) as client:
+        async with asking(runtime) as client:
             answer = await client.post(f"/ops/outbox/{UUID(int=1)}/{path}", json=body)
 
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid-fields")
 
     async def test_a_row_of_a_topic_nobody_knows_can_only_be_released(
-        self, engine: AsyncEngine, operations: ServiceRuntime[ServiceSettings, PathWork]
+        self, engine: AsyncEngine, runtime: ServiceRuntime[ServiceSettings, PathWork]
     ) -> None:
         [id_] = await refuse(engine, topic_with_withheld(), (uuid4(), 1))
 
-        async with asking(operations) as client:
+        async with asking(runtime) as client:
             discarded = await client.post(f"/ops/outbox/{id_}/discard", json={"why": "x"})
             released = await client.post(f"/ops/outbox/{id_}/release", json={"why": "x"})
 

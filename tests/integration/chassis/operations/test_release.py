@@ -13,9 +13,10 @@ from chassis.consuming import retry_policy
 from chassis.consuming.dead_letters import ParkReason, SeenAlready
 from chassis.consuming.subscribers import RecordSubscriber
 from chassis.operations import context as context_module
-from chassis.operations import release as release_module
+from chassis.operations import slices as slices_module
 from chassis.operations.dead_letter_rows import NoSuchParkedEvent, NoSuchSubscriber
-from chassis.operations.release import Forked, NotFirst, ReleaseBody
+from chassis.operations.release import Forked, NotFirst
+from chassis.operations.slices import ReleaseBody
 from chassis.persistence.transactor import StaleAggregate
 from chassis.testing import eventually
 from chassis.web.problems import TemporarilyUnavailable
@@ -30,7 +31,7 @@ from tests.integration.chassis.path import (
 )
 from tests.integration.chassis.service import TOPIC, NameIsTaken, records_of
 
-from .operating import BY_ADA, told
+from .operating import told
 from .parking import NAME, Faults, Shop, without_label
 
 RELEASED = "operations.parked-event-released.v1"
@@ -52,7 +53,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 async def mend(shop: Shop, id_: UUID, subject: UUID, sequence: int) -> None:
     """Write in its place what it should have been."""
     payload = decode(signed_up(subject, sequence).payload)
-    await shop.events.edit(id_, payload.model_dump(mode="json"), BY_ADA)
+    await shop.edit(id_, payload.model_dump(mode="json"))
 
 
 class TestAWholeSubject:
@@ -62,7 +63,7 @@ class TestAWholeSubject:
         await shop.parks(bob, 1)
         ids = await shop.ids()
 
-        done = await shop.release().subject(NAME, TOPIC.name, str(ada))
+        done = await shop.release_subject(ada)
 
         assert (done.released, done.left, done.stopped_at) == (3, 0, None)
         assert await shop.handled() == [1, 2, 3]
@@ -75,11 +76,11 @@ class TestAWholeSubject:
     async def test_in_slices_is_handled_in_order_too(
         self, shop: Shop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(release_module, "SLICE", 4)
+        monkeypatch.setattr(slices_module, "SLICE", 4)
         ada = uuid4()
         await shop.parks(ada, *range(1, 11))
 
-        done = await shop.release().subject(NAME, TOPIC.name, str(ada))
+        done = await shop.release_subject(ada)
 
         assert (done.released, done.left) == (10, 0)
         assert await shop.handled() == list(range(1, 11))
@@ -87,19 +88,19 @@ class TestAWholeSubject:
     async def test_that_takes_too_long_is_left_for_the_next_time(
         self, shop: Shop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(release_module, "SLICE", 1)
-        monkeypatch.setattr(release_module, "_GO_ON_FOR_S", 0.001)
+        monkeypatch.setattr(slices_module, "SLICE", 1)
+        monkeypatch.setattr(slices_module, "_RELEASE_FOR_S", 0.001)
         ada = uuid4()
         await shop.parks(ada, *range(1, 6))
 
-        done = await shop.release().subject(NAME, TOPIC.name, str(ada))
+        done = await shop.release_subject(ada)
 
         assert (done.released, done.left, done.stopped_at) == (1, 4, None)
 
     async def test_flows_again_afterwards(self, shop: Shop) -> None:
         ada = uuid4()
         await shop.parks(ada, 1, 2)
-        await shop.release().subject(NAME, TOPIC.name, str(ada))
+        await shop.release_subject(ada)
 
         await shop.comes(signed_up(ada, 3))
 
@@ -107,14 +108,14 @@ class TestAWholeSubject:
         assert await shop.ids() == {}
 
     async def test_of_which_nothing_is_parked_is_no_error(self, shop: Shop) -> None:
-        done = await shop.release().subject(NAME, TOPIC.name, str(uuid4()))
+        done = await shop.release_subject(uuid4())
 
         assert (done.released, done.left, done.stopped_at) == (0, 0, None)
         assert await count(shop.service.database, "inbox") == 0
 
     async def test_of_nobody_we_know_is_refused(self, shop: Shop) -> None:
         with pytest.raises(NoSuchSubscriber):
-            await shop.release().subject("test.gone", TOPIC.name, str(uuid4()))
+            await shop.release_subject(uuid4(), "test.gone")
 
 
 class TestOne:
@@ -123,7 +124,7 @@ class TestOne:
         await shop.parks(ada, 1, 2)
         ids = await shop.ids()
 
-        done = await shop.release().one(ids[0])
+        done = await shop.release_one(ids[0])
 
         assert (done.released, done.left, done.stopped_at) == (1, 1, None)
         assert await shop.handled() == [1]
@@ -134,7 +135,7 @@ class TestOne:
         ids = await shop.ids()
 
         with pytest.raises(NotFirst, match=str(ids[0])):
-            await shop.release().one(ids[1])
+            await shop.release_one(ids[1])
 
         assert await shop.ids() == ids
         assert await told(shop.service.database) == []
@@ -145,15 +146,15 @@ class TestOne:
         ids = await shop.ids()
 
         with pytest.raises(NotFirst, match=str(ids[2])):
-            await shop.release().one(ids[1])
-        done = await shop.release().subject(NAME, TOPIC.name, str(ada))
+            await shop.release_one(ids[1])
+        done = await shop.release_subject(ada)
 
         assert done.released == 2
         assert await shop.handled() == [1, 2, 3]
 
     async def test_that_is_not_there_is_not_found(self, shop: Shop) -> None:
         with pytest.raises(NoSuchParkedEvent):
-            await shop.release().one(uuid4())
+            await shop.release_one(uuid4())
 
     async def test_whose_subscriber_is_gone_is_refused(self, shop: Shop) -> None:
         await shop.parks(uuid4(), 1)
@@ -161,7 +162,7 @@ class TestOne:
         (id_,) = (await shop.ids()).values()
 
         with pytest.raises(NoSuchSubscriber):
-            await shop.release().one(id_)
+            await shop.release_one(id_)
 
 
 class TestOneThatFailsAgain:
@@ -172,7 +173,7 @@ class TestOneThatFailsAgain:
         before = await shop.row(ids[2])
         shop.faults.on, shop.faults.error = {3}, ValueError("odd")
 
-        done = await shop.release().subject(NAME, TOPIC.name, str(ada))
+        done = await shop.release_subject(ada)
 
         assert (done.released, done.left) == (2, 2)
         assert done.stopped_at is not None
@@ -195,7 +196,7 @@ class TestOneThatFailsAgain:
         shop.faults.on = {1}
 
         for _ in range(2):
-            done = await shop.release().one(id_)
+            done = await shop.release_one(id_)
             assert (done.released, done.left) == (0, 1)
 
         assert (await shop.row(id_))["tries"] == 3
@@ -211,7 +212,7 @@ class TestOneThatFailsAgain:
         shop.faults.on, shop.faults.error = {1}, StaleAggregate()
 
         with pytest.raises(TemporarilyUnavailable):
-            await shop.release().one(id_)
+            await shop.release_one(id_)
 
         assert await shop.row(id_) == before
         assert await told(shop.service.database) == []
@@ -219,7 +220,7 @@ class TestOneThatFailsAgain:
     async def test_because_it_hangs_is_parked_again(
         self, shop: Shop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(release_module, "_SLICE_TIMEOUT_S", 0.5)
+        monkeypatch.setattr(slices_module, "_SLICE_TIMEOUT_S", 0.5)
 
         async def hang(*_event: object) -> None:
             await asyncio.Event().wait()
@@ -228,7 +229,7 @@ class TestOneThatFailsAgain:
         (id_,) = (await shop.ids()).values()
         with monkeypatch.context() as patched:
             patched.setattr(Faults, "__call__", hang)
-            done = await shop.release().one(id_)
+            done = await shop.release_one(id_)
 
         assert done.stopped_at is not None
         assert (await shop.row(id_))["error_message"] == "TimeoutError"
@@ -244,7 +245,7 @@ class TestOneThatFailsAgain:
         await shop.comes(signed_up(ada, 1), odd, signed_up(ada, 3))
         shop.faults.mend()
 
-        done = await shop.release().subject(NAME, TOPIC.name, str(ada))
+        done = await shop.release_subject(ada)
 
         assert (done.released, done.left) == (1, 2)
         assert done.stopped_at is not None
@@ -257,9 +258,7 @@ async def released_by_three(shop: Shop, id_: UUID) -> int:
 
     One that looks when it is done already finds none to release.
     """
-    done = await asyncio.gather(
-        *(shop.release().one(id_) for _ in range(3)), return_exceptions=True
-    )
+    done = await asyncio.gather(*(shop.release_one(id_) for _ in range(3)), return_exceptions=True)
     late = [each for each in done if isinstance(each, NoSuchParkedEvent)]
     bodies = [each for each in done if isinstance(each, ReleaseBody)]
     assert len(late) + len(bodies) == len(done), done
@@ -271,9 +270,7 @@ class TestAtOnce:
         ada = uuid4()
         await shop.parks(ada, *range(1, 21))
 
-        done = await asyncio.gather(
-            *(shop.release().subject(NAME, TOPIC.name, str(ada)) for _ in range(3))
-        )
+        done = await asyncio.gather(*(shop.release_subject(ada) for _ in range(3)))
 
         assert sorted(each.released for each in done) == [0, 0, 20]
         assert await shop.handled() == list(range(1, 21))
@@ -318,7 +315,7 @@ class TestAtOnce:
 
         monkeypatch.setattr(Faults, "__call__", let_one_come)
 
-        await shop.release().subject(NAME, TOPIC.name, str(ada))
+        await shop.release_subject(ada)
         await asyncio.gather(*live)
 
         assert await shop.handled() == [1, 2, 3]
@@ -338,12 +335,12 @@ class TestAtOnce:
                 coming.append(asyncio.create_task(shop.comes(signed_up(ada, 2))))
                 await asyncio.wait(coming, timeout=0.3)
 
-        monkeypatch.setattr(release_module, "failpoint", let_one_come)
+        monkeypatch.setattr(slices_module, "failpoint", let_one_come)
         monkeypatch.setattr(context_module, "failpoint", let_one_come)
         if act == "released":
-            await shop.release().one(id_)
+            await shop.release_one(id_)
         else:
-            await shop.events.discard(id_, BY_ADA)
+            await shop.discard(id_)
         await asyncio.gather(*coming)
 
         assert await shop.ids() == {}
@@ -354,8 +351,8 @@ class TestAtOnce:
         self, shop: Shop, seed: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         chance = random.Random(seed)  # noqa: S311 - no secret
-        monkeypatch.setattr(release_module, "SLICE", chance.choice([1, 2, 5]))
-        monkeypatch.setattr(release_module, "_GO_ON_FOR_S", 60)
+        monkeypatch.setattr(slices_module, "SLICE", chance.choice([1, 2, 5]))
+        monkeypatch.setattr(slices_module, "_RELEASE_FOR_S", 60)
         ada = uuid4()
         await shop.parks(ada, 1, 2, 3)
 
@@ -369,7 +366,7 @@ class TestAtOnce:
 
         coming = asyncio.create_task(go_on_coming())
         await asyncio.sleep(chance.uniform(0, 0.05))
-        done = await shop.release().subject(NAME, TOPIC.name, str(ada))
+        done = await shop.release_subject(ada)
         await coming
 
         assert (done.left, done.stopped_at) == (0, None)
@@ -394,11 +391,11 @@ class TestACrash:
         ada = uuid4()
         await shop.parks(ada, 1, 2)
         with monkeypatch.context() as patched:
-            patched.setattr(release_module, "failpoint", die_there)
+            patched.setattr(slices_module, "failpoint", die_there)
             with pytest.raises(Killed):
-                await shop.release().subject(NAME, TOPIC.name, str(ada))
+                await shop.release_subject(ada)
 
-        done = await shop.release().subject(NAME, TOPIC.name, str(ada))
+        done = await shop.release_subject(ada)
 
         assert done.released == (2 if point == "release.before-commit" else 0)
         assert await shop.handled() == [1, 2]
@@ -417,9 +414,9 @@ class TestACrash:
 
         ada = uuid4()
         await shop.parks(ada, 1)
-        monkeypatch.setattr(release_module, "failpoint", cut_once)
+        monkeypatch.setattr(slices_module, "failpoint", cut_once)
 
-        done = await shop.release().subject(NAME, TOPIC.name, str(ada))
+        done = await shop.release_subject(ada)
 
         assert done.released == 1
         assert await shop.handled() == [1]
@@ -443,7 +440,7 @@ class TestAForkedHistory:
         ada = await self.forks(shop)
         ids = await shop.ids()
 
-        done = await shop.release().subject(NAME, TOPIC.name, str(ada))
+        done = await shop.release_subject(ada)
 
         assert (done.released, done.left) == (2, 2)
         assert done.stopped_at is not None
@@ -452,21 +449,21 @@ class TestAForkedHistory:
 
     async def test_is_not_released_and_what_came_after_it_neither(self, shop: Shop) -> None:
         ada = await self.forks(shop)
-        await shop.release().subject(NAME, TOPIC.name, str(ada))
+        await shop.release_subject(ada)
         ids = await shop.ids()
 
         with pytest.raises(Forked):
-            await shop.release().one(ids[3])
+            await shop.release_one(ids[3])
         with pytest.raises(NotFirst, match=str(ids[3])):
-            await shop.release().one(ids[4])
+            await shop.release_one(ids[4])
 
     async def test_is_applied_all_the_same_and_the_rest_flows(self, shop: Shop) -> None:
         ada = await self.forks(shop)
-        await shop.release().subject(NAME, TOPIC.name, str(ada))
+        await shop.release_subject(ada)
         ids = await shop.ids()
 
-        applied = await shop.release().apply(ids[3])
-        done = await shop.release().subject(NAME, TOPIC.name, str(ada))
+        applied = await shop.apply(ids[3])
+        done = await shop.release_subject(ada)
 
         assert (applied.released, done.left) == (1, 0)
         assert await shop.handled() == [1, 2, 3, 2, 4]
@@ -474,11 +471,11 @@ class TestAForkedHistory:
 
     async def test_that_fails_when_applied_stays_forked(self, shop: Shop) -> None:
         ada = await self.forks(shop)
-        await shop.release().subject(NAME, TOPIC.name, str(ada))
+        await shop.release_subject(ada)
         ids = await shop.ids()
         shop.faults.on = {2}
 
-        done = await shop.release().apply(ids[3])
+        done = await shop.apply(ids[3])
 
         assert done.stopped_at is not None
         assert (done.stopped_at.reason, done.stopped_at.error_code) == (
@@ -486,14 +483,14 @@ class TestAForkedHistory:
             "name-is-taken",
         )
         with pytest.raises(Forked):
-            await shop.release().one(ids[3])
+            await shop.release_one(ids[3])
 
     async def test_that_is_discarded_lets_the_rest_flow(self, shop: Shop) -> None:
         ada = await self.forks(shop)
         ids = await shop.ids()
 
-        await shop.events.discard(ids[3], BY_ADA)
-        done = await shop.release().subject(NAME, TOPIC.name, str(ada))
+        await shop.discard(ids[3])
+        done = await shop.release_subject(ada)
 
         assert (done.released, done.left) == (3, 0)
         assert await shop.handled() == [1, 2, 3, 4]
@@ -504,7 +501,7 @@ class TestApplying:
         await shop.parks(uuid4(), 1, 2)
         ids = await shop.ids()
 
-        done = await shop.release().apply(ids[1])
+        done = await shop.apply(ids[1])
 
         assert (done.released, done.left) == (1, 1)
         assert await shop.handled() == [2]
@@ -515,7 +512,7 @@ class TestBytesWithoutASubject:
         await shop.comes(without_label(uuid4(), 1))
         (id_,) = (await shop.ids()).values()
 
-        done = await shop.release().one(id_)
+        done = await shop.release_one(id_)
 
         assert (done.released, done.left) == (0, 1)
         assert (await shop.row(id_))["tries"] == 2
@@ -527,7 +524,7 @@ class TestBytesWithoutASubject:
         (id_,) = (await shop.ids()).values()
         await mend(shop, id_, ada, 1)
 
-        done = await shop.release().one(id_)
+        done = await shop.release_one(id_)
         await shop.comes(signed_up(ada, 2), signed_up(ada, 3))
 
         assert (done.released, done.left) == (1, 0)
@@ -542,7 +539,7 @@ class TestBytesWithoutASubject:
         await shop.comes(signed_up(ada, 1))
 
         with pytest.raises(SeenAlready):
-            await shop.release().one(id_)
+            await shop.release_one(id_)
 
         assert await shop.handled() == [1]
 
@@ -553,10 +550,10 @@ class TestBytesWithoutASubject:
         await mend(shop, id_, ada, 2)
         await shop.parks(ada, 1, 3)
 
-        done = await shop.release().one(id_)
+        done = await shop.release_one(id_)
         assert done.stopped_at is not None
         assert (done.released, done.stopped_at.reason) == (0, ParkReason.BEHIND)
-        all_of_it = await shop.release().subject(NAME, TOPIC.name, str(ada))
+        all_of_it = await shop.release_subject(ada)
 
         assert all_of_it.released == 3
         assert await shop.handled() == [1, 2, 3]
@@ -568,7 +565,7 @@ class TestBytesWithoutASubject:
         await shop.comes(signed_up(ada, 1))
         await mend(shop, id_, ada, 1)
 
-        done = await shop.release().one(id_)
+        done = await shop.release_one(id_)
 
         assert done.stopped_at is not None
         assert done.stopped_at.reason is ParkReason.FORKED
@@ -581,9 +578,9 @@ class TestBytesWithoutASubject:
         await mend(shop, id_, ada, 1)
         shop.faults.on = {1}
 
-        await shop.release().one(id_)
+        await shop.release_one(id_)
         shop.faults.mend()
-        done = await shop.release().one(id_)
+        done = await shop.release_one(id_)
 
         assert done.released == 1
         assert await shop.handled() == [1]
@@ -606,7 +603,7 @@ class TestASubscriberThatKeepsRecords:
             ids = await shop.ids()
 
             for id_ in reversed(ids.values()):
-                assert (await shop.release().one(id_)).released == 1
+                assert (await shop.release_one(id_)).released == 1
 
             assert len(await shop.service.handled("test.keep")) == 2
             assert await shop.ids() == {}

@@ -8,7 +8,7 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.operations.context import ServiceRuntime
-from chassis.operations.sequences import NotOurTopic, Sequences, SequencesSearch
+from chassis.operations.sequences import NotOurTopic, SequencesSearch, sequences
 from chassis.settings import ServiceSettings
 from contracts.operations import SubscriberPausedV1
 from contracts.topics import Topic
@@ -29,21 +29,21 @@ def topic() -> Topic:
 
 
 @pytest.fixture
-def operations(
+def runtime(
     database: str, engine: AsyncEngine, topic: Topic
 ) -> ServiceRuntime[ServiceSettings, PathWork]:
     return runtime_of(service_of(topic), settings_for(database, "127.0.0.1:1"), engine)
 
 
-async def keep(engine: AsyncEngine, *sequences: int) -> list[UUID]:
+async def keep(engine: AsyncEngine, *numbers: int) -> list[UUID]:
     """Have aggregates with these sequences; return their ids, in order."""
-    ids = sorted(uuid4() for _ in sequences)
+    ids = sorted(uuid4() for _ in numbers)
     async with engine.begin() as connection:
         await connection.execute(
             insert(things),
             [
                 {"id": id_, "version": 1, "sequence": sequence}
-                for id_, sequence in zip(ids, sequences, strict=True)
+                for id_, sequence in zip(ids, numbers, strict=True)
             ],
         )
     return ids
@@ -54,7 +54,7 @@ class TestSequences:
         self,
         engine: AsyncEngine,
         topic: Topic,
-        operations: ServiceRuntime[ServiceSettings, PathWork],
+        runtime: ServiceRuntime[ServiceSettings, PathWork],
     ) -> None:
         ids = await keep(engine, 3, 0, 7, 1, 2)
         found: list[tuple[UUID, int]] = []
@@ -62,9 +62,7 @@ class TestSequences:
         sizes: list[int] = []
 
         while not sizes or after is not None:
-            page = await Sequences(operations).page(
-                SequencesSearch(topic=topic.name, after=after, limit=2)
-            )
+            page = await sequences(runtime, SequencesSearch(topic=topic.name, after=after, limit=2))
             found += [(each.subject, each.last_sequence) for each in page.sequences]
             sizes.append(len(page.sequences))
             after = page.next
@@ -73,16 +71,16 @@ class TestSequences:
         assert sizes == [2, 2, 1]
 
     async def test_are_there_of_what_operators_did_too(
-        self, engine: AsyncEngine, operations: ServiceRuntime[ServiceSettings, PathWork]
+        self, engine: AsyncEngine, runtime: ServiceRuntime[ServiceSettings, PathWork]
     ) -> None:
         one, two = sorted((uuid4(), uuid4()))
         act = SubscriberPausedV1(by="ada", why="x", subscriber="test.one", topic="t")
         for acts in ({one: act}, {one: act, two: act}):
-            async with operations.act() as connection:
-                await operations.operator_log.record(connection, acts)
+            async with runtime.act() as connection:
+                await runtime.operator_log.record(connection, acts)
 
-        page = await Sequences(operations).page(
-            SequencesSearch(topic=operations.service.operations_topic.name)
+        page = await sequences(
+            runtime, SequencesSearch(topic=runtime.service.operations_topic.name)
         )
 
         assert [(each.subject, each.last_sequence) for each in page.sequences] == [
@@ -91,10 +89,10 @@ class TestSequences:
         ]
 
     async def test_of_a_topic_of_others_are_not_known(
-        self, operations: ServiceRuntime[ServiceSettings, PathWork]
+        self, runtime: ServiceRuntime[ServiceSettings, PathWork]
     ) -> None:
         with pytest.raises(NotOurTopic):
-            await Sequences(operations).page(SequencesSearch(topic="somebody.elses"))
+            await sequences(runtime, SequencesSearch(topic="somebody.elses"))
 
 
 class TestOverHttp:
@@ -102,11 +100,11 @@ class TestOverHttp:
         self,
         engine: AsyncEngine,
         topic: Topic,
-        operations: ServiceRuntime[ServiceSettings, PathWork],
+        runtime: ServiceRuntime[ServiceSettings, PathWork],
     ) -> None:
         [id_] = await keep(engine, 4)
         search = {"topic": topic.name}
-        async with asking(operations) as client:
+        async with asking(runtime) as client:
             answer = await client.get("/ops/sequences", params=search)
             by_user = await client.get("/ops/sequences", params=search, headers={"role": "user"})
             by_nobody = await client.get("/ops/sequences", params=search, headers={"role": "none"})
@@ -130,12 +128,12 @@ class TestOverHttp:
     )
     async def test_what_makes_no_sense_is_refused(
         self,
-        operations: ServiceRuntime[ServiceSettings, PathWork],
+        runtime: ServiceRuntime[ServiceSettings, PathWork],
         search: dict[str, str],
         status: int,
         code: str,
     ) -> None:
-        async with asking(operations) as client:
+        async with asking(runtime) as client:
             answer = await client.get("/ops/sequences", params=search)
 
         assert (answer.status_code, answer.json()["code"]) == (status, code)

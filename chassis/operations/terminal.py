@@ -1,0 +1,60 @@
+"""How results look on a terminal."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a command prints.
+
+    :param warning: goes to standard error
+    :param failed: the command ends with exit code 1
+    """
+
+    text: str
+    warning: str | None = None
+    failed: bool = False
+
+
+def done(text: str) -> Callable[[None], Shown]:
+    """Show this text for an act that returns nothing."""
+    return lambda _: Shown(text)
+
+
+def fields(body: BaseModel) -> Shown:
+    """Show all fields of one thing, one a line."""
+    values = body.model_dump(mode="json")
+    width = max(map(len, values))
+    return Shown(
+        "\n".join(
+            f"{name.replace('_', ' ').ljust(width)}  {_cell(value)}"
+            for name, value in values.items()
+        )
+    )
+
+
+def page(rows: Sequence[BaseModel], columns: Sequence[str], following: object | None) -> Shown:
+    """Show a page of a list, and the option that gets the following page."""
+    text = table(rows, columns)
+    return Shown(text if following is None else f"{text}\nmore: --after {following}")
+
+
+def table(rows: Iterable[BaseModel], columns: Sequence[str]) -> str:
+    """Return these fields of each row, one row a line."""
+    lines = [[name.replace("_", " ").upper() for name in columns]]
+    for row in rows:
+        values = row.model_dump(mode="json")
+        lines.append([_cell(values[name]) for name in columns])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else str(value)
