@@ -10,27 +10,27 @@ import pytest
 
 from local_cluster.testing import RunningInfrastructure, running_infrastructure
 
-#: Names a directory where several test runs share their servers.
+#: The variable with a directory in which several test runs share their servers.
 SHARED_BY_RUNS: Final = "TESTS_SHARED_DIRECTORY"
 
 
 @pytest.fixture(scope="session")
 def postgres_server(run_directory: Path) -> Iterator[RunningInfrastructure]:
-    """PostgreSQL alone: up in a second."""
+    """PostgreSQL without Kafka: starts in a second."""
     with running_infrastructure(run_directory / "postgres", kafka=False) as infrastructure:
         yield infrastructure
 
 
 @pytest.fixture(scope="session")
 def kafka_server(run_directory: Path) -> Iterator[RunningInfrastructure]:
-    """Kafka alone: up in a few seconds."""
+    """Kafka without PostgreSQL: starts in a few seconds."""
     with running_infrastructure(run_directory / "kafka", postgres=False) as infrastructure:
         yield infrastructure
 
 
 @pytest.fixture
 def database(postgres_server: RunningInfrastructure) -> Iterator[str]:
-    """The URL of a fresh, empty database of this test alone."""
+    """The URL of a new, empty database for this test only."""
     name = f"test_{uuid4().hex}"
     yield postgres_server.create_database(name)
     postgres_server.drop_database(name)
@@ -38,7 +38,7 @@ def database(postgres_server: RunningInfrastructure) -> Iterator[str]:
 
 @pytest.fixture
 def kafka(kafka_server: RunningInfrastructure) -> str:
-    """The bootstrap address of a broker that all tests share: give your topics their own names."""
+    """The bootstrap address of a broker that all tests share: use topics with unique names."""
     return kafka_server.kafka_bootstrap
 
 

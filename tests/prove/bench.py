@@ -1,4 +1,4 @@
-"""A copy of the tracked files in which guards are taken away, and what their tests make of it."""
+"""A copy of the tracked files in which guards are removed, and the results of their tests."""
 
 import os
 import re
@@ -21,15 +21,15 @@ from tests.prove.mutation import Drifted, Mutation
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _SOME_FAILED: Final = 1
-# All of them take a few minutes: this is for one that hangs beyond its own time.
+# All tests take a few minutes: this bound is for one that hangs beyond its own time-out.
 _RUN_WITHIN_S: Final = 900
-# How a test says that it saw something wrong, and not that the mutation is no working code.
+# How the message of a failed assertion begins, unlike that of code that the mutation broke.
 _NOTICED: Final = re.compile(
     r"assert\b|AssertionError|TimeoutError|Failed: (DID NOT RAISE|Timeout)"
 )
 
 Outcomes = Mapping[str, Sequence[str]]
-"""Each test that was run, as pytest's report names it, and what it said when it failed."""
+"""Each test that was run, by its name in pytest's report, and its failure messages."""
 
 
 class NotRun(Exception):
@@ -38,7 +38,7 @@ class NotRun(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What became of a guard's tests without it; ``unnoticed`` says what is wrong, if anything."""
+    """The result of a guard's tests without it; ``unnoticed`` names those that did not notice."""
 
     mutation: Mutation
     seconds: float
@@ -47,15 +47,15 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A copy of the tracked files, and where the servers are that its runs share."""
+    """A copy of the tracked files, and the directory of the servers that its runs share."""
 
     tree: Path
     servers: Path
 
     def run(self, tests: Iterable[str]) -> Outcomes:
-        """Run these tests as they are now.
+        """Run these tests in the copy.
 
-        :raises NotRun: pytest could not
+        :raises NotRun: pytest could not run them
         """
         report = self.servers / "report.xml"
         report.unlink(missing_ok=True)
@@ -65,7 +65,7 @@ class Bench:
             ended = subprocess.run(
                 [sys.executable, "-m", "pytest", *options, *tests],
                 cwd=self.tree,
-                # A cached module of the same second and size would pass for the mutated one.
+                # A cached module of the same second and size would be taken for the mutated one.
                 env=os.environ
                 | {SHARED_BY_RUNS: str(self.servers), "PYTHONDONTWRITEBYTECODE": "1"},
                 capture_output=True,
@@ -90,8 +90,8 @@ class Bench:
         except (Drifted, NotRun) as error:
             unnoticed = [str(error)]
         else:
-            verdicts = {test: unnoticed_by(test, outcomes) for test in mutation.proven_by}
-            unnoticed = [f"{test} {said}" for test, said in verdicts.items() if said is not None]
+            reasons = {test: unnoticed_by(test, outcomes) for test in mutation.proven_by}
+            unnoticed = [f"{test} {reason}" for test, reason in reasons.items() if reason]
         finally:
             file.write_text(source)
         return Proof(mutation, time.monotonic() - began, unnoticed)
@@ -99,35 +99,39 @@ class Bench:
 
 def _outcomes(report: Path) -> Outcomes:
     outcomes: defaultdict[str, list[str]] = defaultdict(list)
-    # A test that fails, and then breaks as it is taken down, is there twice.
+    # A test that fails, and then fails in its teardown, is there twice.
     for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - written by our pytest
-        said = outcomes[f"{case.get('classname')}.{case.get('name')}"]
-        said += [each.get("message", "") for each in case if each.tag in ("failure", "error")]
+        messages = outcomes[f"{case.get('classname')}.{case.get('name')}"]
+        messages += [each.get("message", "") for each in case if each.tag in ("failure", "error")]
     return outcomes
 
 
 def unnoticed_by(test: str, outcomes: Outcomes) -> str | None:
-    """Say why a test did not notice that the guard was gone; None: it did."""
+    """Return why a test did not notice that the guard is removed, or None if it did."""
     name = test.replace("/", ".").replace(".py::", ".").replace("::", ".")
     # Without its parameters, a name stands for the test with each of them.
-    ran = [said for each, said in outcomes.items() if each == name or each.startswith(f"{name}[")]
+    ran = [
+        messages
+        for each, messages in outcomes.items()
+        if each == name or each.startswith(f"{name}[")
+    ]
     if not ran:
         return "was not run"
     if not all(ran):
         return "stays green"
-    broken = [said for said in ran if not any(_NOTICED.match(each) for each in said)]
+    broken = [each for each in ran if not any(map(_NOTICED.match, each))]
     return f"breaks: {broken[0][0][:200]}" if broken else None
 
 
 @contextmanager
 def bench() -> Iterator[Bench]:
-    """Have a copy of the tracked files, and the servers, while the block runs."""
+    """Make a copy of the tracked files, and run the servers, while the block runs."""
     with tempfile.TemporaryDirectory(prefix="prove-") as directory:
         tree, servers = Path(directory, "tree"), Path(directory, "servers")
         servers.mkdir()
         _copy_tracked_files(tree)
         with (
-            # Every run joins these, where it would start its own.
+            # Every run uses these instead of starting its own.
             running_infrastructure(servers / "postgres", kafka=False),
             running_infrastructure(servers / "kafka", postgres=False),
         ):

@@ -1,21 +1,21 @@
-"""A mutation: a guard of the product, how to take it away, and the tests that must notice."""
+"""A mutation: a guard of the product, how to remove it, and the tests that must notice."""
 
 from dataclasses import dataclass
 
 
 class Drifted(Exception):
-    """The text that makes a guard is not where the mutation says, or no longer there once."""
+    """The text of a guard is not in its file, or more than once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
     """One guard.
 
-    :param name: how ``docs/guarantees.md`` and ``make prove --only`` know it
-    :param guard: what holds with it, in one sentence
-    :param before: the text of ``file`` that makes the guard; it is there exactly once
-    :param after: the text without the guard
-    :param proven_by: the tests, as pytest names them, each of which goes red without it
+    :param name: its name in ``docs/guarantees.md`` and for ``make prove``
+    :param guard: what holds because of it, in one sentence
+    :param before: the text of the guard; it is in ``file`` exactly once
+    :param after: the text that replaces it
+    :param proven_by: the tests, as pytest names them, each of which fails without it
     """
 
     name: str
@@ -28,7 +28,7 @@ class Mutation:
     def mutate(self, source: str) -> str:
         """Return the source without the guard.
 
-        :raises Drifted: the guard's text is not there exactly once
+        :raises Drifted: the guard's text is not in it exactly once
         """
         found = source.count(self.before)
         if found != 1:

@@ -1,4 +1,4 @@
-"""The repository as its house rules see it: tracked files, its configuration, its pages."""
+"""The repository as the tests of its rules read it: tracked files, configuration, pages."""
 
 import re
 import subprocess
@@ -15,9 +15,9 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 @cache
 def tracked_files() -> tuple[Path, ...]:
-    """Every tracked file that is there, relative to the repository."""
+    """Every tracked file that exists, relative to the repository."""
     listed = subprocess.run(
-        # Also where another user than ours owns the checkout.
+        # Also where another user owns the checkout.
         ["git", "-c", "safe.directory=*", "ls-files", "-z"],  # noqa: S607 - the git on the path
         cwd=ROOT,
         check=True,
@@ -37,7 +37,7 @@ def configuration() -> Any:
 
 
 def packages() -> set[str]:
-    """The packages that are ours and run: all but the tests' and the benchmarks'."""
+    """The packages of the product: all but the tests and the benchmarks."""
     found = {path.parts[0] for path in tracked_files() if path.parts[1:] == ("__init__.py",)}
     return found - {"tests", "benchmarks"}
 

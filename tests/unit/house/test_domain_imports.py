@@ -1,4 +1,4 @@
-"""A domain stands alone: it knows the standard library, ``chassis.domain`` and itself."""
+"""A domain imports only the standard library, ``chassis.domain`` and itself."""
 
 import ast
 import sys
@@ -30,7 +30,7 @@ def imported(source: str) -> Iterator[str]:
 
 
 def forbidden(source: str, domain: str) -> list[str]:
-    """What the source imports beside the standard library, ``chassis.domain`` and its domain."""
+    """The imports other than the standard library, ``chassis.domain`` and the domain itself."""
     return [
         name
         for name in imported(source)
@@ -41,7 +41,7 @@ def forbidden(source: str, domain: str) -> list[str]:
     ]
 
 
-def test_there_are_domains_to_look_at() -> None:
+def test_there_are_domains_to_check() -> None:
     assert {path.parts[0] for path in DOMAINS} >= {"users_service", "accounts_service"}
 
 
@@ -65,7 +65,7 @@ def test_a_domain_imports_nothing_from_outside(path: Path) -> None:
         "def late():\n    import orjson",
     ],
 )
-def test_what_comes_from_outside_is_seen(line: str) -> None:
+def test_an_import_from_outside_is_found(line: str) -> None:
     assert len(forbidden(f"import datetime\n{line}\n", "users_service.domain")) == 1
 
 
@@ -79,5 +79,5 @@ def test_what_comes_from_outside_is_seen(line: str) -> None:
         "from users_service.domain.values import Username",
     ],
 )
-def test_what_a_domain_may_know_is_let_be(line: str) -> None:
+def test_an_allowed_import_is_not_reported(line: str) -> None:
     assert forbidden(line, "users_service.domain") == []

@@ -1,4 +1,4 @@
-"""A failpoint's name is written where it is passed, so that the crash matrix finds it."""
+"""Every failpoint's name is a literal, so that the crash matrix finds it."""
 
 import ast
 
@@ -21,11 +21,11 @@ def names_of(source: str) -> set[str]:
     return names_in(call)
 
 
-def test_every_call_says_its_names() -> None:
+def test_every_call_has_literal_names() -> None:
     assert [f"{path}:{call.lineno}" for path, call in CALLS if not names_in(call)] == []
 
 
-def test_all_of_them_are_in_the_matrix() -> None:
+def test_every_failpoint_is_in_the_matrix() -> None:
     assert CALLS
     assert {name for _, call in CALLS for name in names_in(call)} == set(failpoints())
 
@@ -40,7 +40,7 @@ def test_all_of_them_are_in_the_matrix() -> None:
         ("await failpoint(f'{step}.before')", set()),
     ],
 )
-def test_names_are_seen_where_they_are_written(source: str, names: set[str]) -> None:
+def test_literal_names_are_found(source: str, names: set[str]) -> None:
     assert names_of(f"async def step():\n    {source}\n") == names
 
 

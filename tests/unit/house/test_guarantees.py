@@ -1,4 +1,4 @@
-"""Each promise of docs/guarantees.md names tests and guards that hold it, and they are there."""
+"""Each promise of docs/guarantees.md names tests and guards, and all of them exist."""
 
 import ast
 import re
@@ -26,7 +26,7 @@ def named_guards(text: str) -> list[tuple[str, str]]:
 
 
 @cache
-def those_in(path: str) -> set[str]:
+def names_of_tests(path: str) -> set[str]:
     """The tests of a file, as pytest names them."""
     tests = set()
     for node in ast.parse(read(path)).body:
@@ -41,24 +41,24 @@ def those_in(path: str) -> set[str]:
     return tests
 
 
-def test_there_are_five() -> None:
+def test_there_are_five_promises() -> None:
     assert [title[0] for title, _ in PROMISES] == list("12345")
 
 
 @pytest.mark.parametrize(("title", "text"), PROMISES, ids=[title for title, _ in PROMISES])
-def test_each_is_held_by_tests(title: str, text: str) -> None:
+def test_each_promise_names_tests(title: str, text: str) -> None:
     assert len(named_tests(text)) > 1
 
 
 @pytest.mark.parametrize("test", named_tests(read(PAGE)))
-def test_a_test_that_is_named_is_there(test: str) -> None:
+def test_a_named_test_exists(test: str) -> None:
     path, _, name = test.partition("::")
 
-    assert name in those_in(path)
+    assert name in names_of_tests(path)
 
 
 def inherited_in(path: str) -> set[str]:
-    """The tests of a file that its classes have from suites elsewhere, as pytest names them."""
+    """The tests that classes of a file inherit from suites, as pytest names them."""
     bases = {
         node.name: [ast.unparse(base) for base in node.bases]
         for node in ast.parse(read(path)).body
@@ -70,17 +70,17 @@ def inherited_in(path: str) -> set[str]:
         for name, bases_of in bases.items()
         for base in bases_of
         for suite in suites
-        for test in those_in(suite)
+        for test in names_of_tests(suite)
         if test.startswith(f"{base}::")
     }
 
 
-def test_the_guards_are_those_that_make_prove_takes_away() -> None:
+def test_the_guards_are_those_that_make_prove_removes() -> None:
     assert sorted(named_guards(read(PAGE))) == sorted((each.name, each.guard) for each in MUTATIONS)
 
 
 @pytest.mark.parametrize(("title", "text"), PROMISES, ids=[title for title, _ in PROMISES])
-def test_each_is_held_by_guards(title: str, text: str) -> None:
+def test_each_promise_names_guards(title: str, text: str) -> None:
     assert named_guards(text)
 
 
@@ -88,14 +88,14 @@ every_mutation = pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda each:
 
 
 @every_mutation
-def test_a_guard_is_there_to_be_taken_away(mutation: Mutation) -> None:
+def test_a_guard_can_be_removed(mutation: Mutation) -> None:
     compile(mutation.mutate(read(mutation.file)), mutation.file, "exec")
 
 
 @every_mutation
-def test_a_guard_is_missed_by_tests_that_are_there(mutation: Mutation) -> None:
+def test_the_tests_of_a_guard_exist(mutation: Mutation) -> None:
     assert mutation.proven_by
     for test in mutation.proven_by:
         path, _, name = test.partition("[")[0].partition("::")
         assert (ROOT / path).is_file()
-        assert name in those_in(path) | inherited_in(path)
+        assert name in names_of_tests(path) | inherited_in(path)

@@ -1,4 +1,4 @@
-"""docs/operations.md names every metric, with its labels, and only log lines that are written."""
+"""docs/operations.md lists every metric with its labels; its log lines and reasons exist."""
 
 import ast
 import re
@@ -16,13 +16,13 @@ _KINDS = {each.__name__ for each in (Counter, Gauge, Histogram)}
 
 
 def table(heading: str) -> list[list[str]]:
-    """The rows of the first table whose head begins so."""
+    """The rows of the first table whose first column has this heading."""
     rows = read(PAGE).partition(f"| {heading} |")[2].partition("\n\n")[0].splitlines()[2:]
     return [[cell.strip(" *`") for cell in row.strip("| ").split("|")] for row in rows]
 
 
 def declared() -> dict[str, tuple[str, ...]]:
-    """Each metric of ours by the name it is scraped under, and its labels."""
+    """The labels of each metric of ours, by the name under which it is scraped."""
     found = {}
     for path in OURS:
         if not any(f" = {kind}(" in read(path) for kind in _KINDS):
@@ -35,13 +35,13 @@ def declared() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def test_it_lists_every_metric_with_its_labels() -> None:
+def test_every_metric_is_listed_with_its_labels() -> None:
     listed = {name: tuple(filter(None, labels.split(", "))) for name, labels, _ in table("metric")}
 
     assert listed == declared()
 
 
-def test_the_lines_it_explains_are_written() -> None:
+def test_every_explained_log_line_is_in_the_code() -> None:
     written = {
         node.args[0].value
         for path in OURS
@@ -58,10 +58,10 @@ def test_the_lines_it_explains_are_written() -> None:
     assert explained <= written
 
 
-def test_the_reasons_it_explains_are_given() -> None:
-    said = "".join(read(path) for path in OURS)
+def test_every_explained_reason_is_in_the_code() -> None:
+    code = "".join(read(path) for path in OURS)
     for reasons, _ in table("reason"):
         for reason in re.findall("`([^`]+)`", f"`{reasons}`"):
-            # The fixed part of it: what comes from the moment is an ellipsis or a number.
+            # Its longest fixed part: variable parts are an ellipsis or a number.
             fixed = max(re.split(r"…|, |\d+(?: to \d+)?|\[.*", reason), key=len).strip()
-            assert fixed in said, reason
+            assert fixed in code, reason

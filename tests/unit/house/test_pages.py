@@ -1,4 +1,4 @@
-"""The pages tell the truth: links lead somewhere, and every command they show is there and run."""
+"""Every link of a page has a target, and every command on it exists and is run by a test."""
 
 import re
 import shlex
@@ -45,9 +45,9 @@ RUN_BY: Final = {
     "python -m accounts_service sequences": _PROGRESS,
     "python -m notification_service deliveries": _DELIVERIES,
 }
-"""Who runs each command that a reader is shown to type, on every change."""
+"""The test that runs each command of a page, on every change."""
 
-# Where the commands are that a module runs, if not in itself.
+# The module with the commands, where it is not the one that is run.
 _COMMANDS_OF: Final = {"local_cluster": "local_cluster.cli"}
 
 every_page = pytest.mark.parametrize("page", pages(), ids=str)
@@ -55,13 +55,13 @@ every_page = pytest.mark.parametrize("page", pages(), ids=str)
 
 @cache
 def anchors(page: Path) -> set[str]:
-    """What GitHub makes of the headings of a page."""
+    """The anchors that GitHub makes from the headings of a page."""
     headings = re.findall(r"(?m)^#+ +(.+)$", prose(page))
     return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
 @every_page
-def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+def test_every_link_within_the_repository_has_a_target(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if "://" in link:
             continue
@@ -73,12 +73,12 @@ def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
 
 
 def make_targets() -> set[str]:
-    """The targets of the Makefile that are no files."""
+    """The targets of the Makefile that are not files."""
     return set(re.findall(r"(?m)^([a-z][a-z0-9-]*):(?!=)", read("Makefile")))
 
 
 def test_make_help_lists_every_target() -> None:
-    said = subprocess.run(
+    output = subprocess.run(
         ["make", "--no-print-directory", "help"],  # noqa: S607 - the make on the path
         cwd=ROOT,
         capture_output=True,
@@ -86,8 +86,8 @@ def test_make_help_lists_every_target() -> None:
         check=True,
     ).stdout
 
-    assert {line.split()[0] for line in said.splitlines()} == make_targets()
-    assert all(len(line.split()) > 1 for line in said.splitlines())
+    assert {line.split()[0] for line in output.splitlines()} == make_targets()
+    assert all(len(line.split()) > 1 for line in output.splitlines())
 
 
 def test_no_target_can_be_taken_for_a_file() -> None:
@@ -98,7 +98,7 @@ def test_no_target_can_be_taken_for_a_file() -> None:
 
 
 def shown_commands(page: Path) -> Iterator[str]:
-    """What a page gives to type, in its text and in its shell blocks."""
+    """The commands of a page, in its text and in its shell blocks."""
     yield from re.findall(r"`([^`]+)`", prose(page))
     yield from typed(page)
 
@@ -114,14 +114,14 @@ def words_of(command: str) -> list[str]:
     try:
         words = shlex.split(command, comments=True)
     except ValueError:
-        return []  # no command, but something with an apostrophe in it
+        return []  # not a command, but text with an apostrophe
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words.pop(0)
     return words
 
 
 def runs_of(command: str) -> Iterator[str]:
-    """What a command runs, in the form that ``RUN_BY`` has it."""
+    """What a command runs, in the form of a key of ``RUN_BY``."""
     words = words_of(command)
     if words[:1] == ["make"]:
         yield from (f"make {word}" for word in words[1:] if re.fullmatch("[a-z0-9-]+", word))
@@ -130,7 +130,7 @@ def runs_of(command: str) -> Iterator[str]:
 
 
 @every_page
-def test_every_make_target_that_is_shown_is_there(page: Path) -> None:
+def test_every_shown_make_target_exists(page: Path) -> None:
     for command in shown_commands(page):
         for run in runs_of(command):
             if run.startswith("make "):
@@ -138,7 +138,7 @@ def test_every_make_target_that_is_shown_is_there(page: Path) -> None:
 
 
 @every_page
-def test_every_module_that_is_shown_can_be_run_so(page: Path) -> None:
+def test_every_shown_module_can_be_run(page: Path) -> None:
     for command in shown_commands(page):
         words = words_of(command)
         if words[1:2] == ["-m"] and words[0].endswith("python") and len(words) > 2:
@@ -160,16 +160,16 @@ READERS = [page for page in pages() if page.parent == Path("docs") or page == Pa
 
 
 @pytest.mark.parametrize("page", READERS, ids=str)
-def test_every_command_to_type_is_run_by_somebody(page: Path) -> None:
+def test_every_command_to_type_is_run_by_a_test(page: Path) -> None:
     for command in typed(page):
         runs = list(runs_of(command))
-        assert runs or not words_of(command), f"who runs {command}?"
+        assert runs or not words_of(command), f"no test runs {command}"
         for run in runs:
-            assert run in RUN_BY, f"who runs {run}?"
+            assert run in RUN_BY, f"no test runs {run}"
 
 
 @pytest.mark.parametrize("run", RUN_BY)
-def test_who_runs_it_is_there(run: str) -> None:
+def test_the_test_that_runs_a_command_exists(run: str) -> None:
     where, _, test = RUN_BY[run].partition("::")
     text = read(where)
 

@@ -1,4 +1,4 @@
-"""What `make prove` takes for noticed, and what for an accident."""
+"""Which failures of a test `make prove` takes for noticing the removed guard, and which not."""
 
 import pytest
 
@@ -13,23 +13,23 @@ def mutation(before: str) -> Mutation:
     return Mutation("x", "x", "x.py", before, "if False:", (TEST,))
 
 
-def test_a_guard_is_taken_away_where_it_is() -> None:
+def test_a_guard_is_replaced_where_it_is() -> None:
     assert mutation("if late:").mutate("if late:\n    wait()\n") == "if False:\n    wait()\n"
 
 
 @pytest.mark.parametrize("source", ["if later:\n", "if late:\nif late:\n"])
-def test_a_guard_that_is_not_there_once_is_no_longer_known(source: str) -> None:
+def test_a_guard_that_is_not_there_exactly_once_is_refused(source: str) -> None:
     with pytest.raises(Drifted, match="not once"):
         mutation("if late:").mutate(source)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     ["assert 1 == 2\n +  where", "AssertionError: x", "TimeoutError", "Failed: DID NOT RAISE x"],
 )
-def test_what_a_test_asserts_or_waits_for_in_vain_is_noticed(said: str) -> None:
-    assert unnoticed_by(TEST, {NAME: [said]}) is None
-    assert unnoticed_by(TEST, {NAME: [said, "failed on teardown"]}) is None
+def test_a_failed_assertion_or_a_timeout_is_noticed(message: str) -> None:
+    assert unnoticed_by(TEST, {NAME: [message]}) is None
+    assert unnoticed_by(TEST, {NAME: [message, "failed on teardown"]}) is None
 
 
 @pytest.mark.parametrize(
@@ -43,5 +43,5 @@ def test_what_a_test_asserts_or_waits_for_in_vain_is_noticed(said: str) -> None:
         ({NAME: ["failed on setup with x"]}, "breaks: failed on setup"),
     ],
 )
-def test_anything_else_is_not(outcomes: Outcomes, why: str) -> None:
+def test_anything_else_is_not_noticed(outcomes: Outcomes, why: str) -> None:
     assert (unnoticed_by(TEST, outcomes) or "").startswith(why)

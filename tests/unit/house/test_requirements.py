@@ -1,4 +1,4 @@
-"""What is installed is pinned: exactly, by hash, and the same with and without the tests."""
+"""Every dependency is pinned by version and hash, and the same with and without the tests."""
 
 import re
 
@@ -12,7 +12,7 @@ PROJECT = configuration()["project"]
 
 
 def locked(file: str) -> set[tuple[str, str]]:
-    """Each package and the version that is installed of it."""
+    """Each package with its installed version."""
     return {pinned(entry.split("--hash", 1)[0].strip()) for entry in entries(file)}
 
 
@@ -24,12 +24,12 @@ def pinned(line: str) -> tuple[str, str]:
 
 
 def entries(file: str) -> list[str]:
-    """One entry a package, its continuation lines joined, without comments."""
+    """One entry per package, its continuation lines joined, without comments."""
     lines = re.sub(r"(?m)^[ \t]*#.*\n", "", read(file))
     return lines.replace("\\\n", " ").strip().splitlines()
 
 
-def test_what_the_product_runs_on_is_among_what_its_tests_need_in_the_same_version() -> None:
+def test_the_dependencies_of_the_product_have_the_same_version_in_the_tests() -> None:
     product = locked("requirements.txt")
 
     assert product
@@ -43,7 +43,7 @@ def test_every_package_has_its_hashes(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])
-def test_where_packages_come_from_is_the_installers_business(file: str) -> None:
+def test_no_requirements_file_names_an_index(file: str) -> None:
     text = read(file)
 
     assert "://" not in text
@@ -51,7 +51,7 @@ def test_where_packages_come_from_is_the_installers_business(file: str) -> None:
     assert re.findall(r"(?m)^\s*-(?!-hash=)", text) == []
 
 
-def test_what_is_declared_is_pinned_exactly_and_locked_as_declared() -> None:
+def test_a_declared_dependency_is_pinned_exactly_and_locked_in_that_version() -> None:
     extras = PROJECT["optional-dependencies"]
     product = {pinned(line) for line in [*PROJECT["dependencies"], *extras["cluster"]]}
 

@@ -1,4 +1,4 @@
-"""docs/settings.md lists every setting of every process, as the code has it."""
+"""docs/settings.md lists every setting of every process, as it is in the code."""
 
 import re
 from importlib import import_module
@@ -17,7 +17,7 @@ every_class = pytest.mark.parametrize("settings", CLASSES, ids=lambda each: each
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "make docs writes it anew"
+    assert PAGE.read_text(encoding="utf-8") == page(), "run make docs"
 
 
 def test_no_settings_class_is_left_out() -> None:
@@ -40,10 +40,10 @@ def is_ours(settings: type[BaseSettings]) -> bool:
 
 
 @every_class
-def test_each_setting_says_what_it_is(settings: type[BaseSettings]) -> None:
-    unsaid = [name for name, field in own_fields(settings) if not field.description]
+def test_each_setting_has_a_description(settings: type[BaseSettings]) -> None:
+    undescribed = [name for name, field in own_fields(settings) if not field.description]
 
-    assert unsaid == []
+    assert undescribed == []
 
 
 @every_class
@@ -62,13 +62,13 @@ VARIABLES = {
 
 
 @pytest.mark.parametrize("path", pages(), ids=str)
-def test_a_setting_that_a_page_names_is_there(path: Path) -> None:
+def test_a_setting_that_a_page_names_exists(path: Path) -> None:
     named = set(re.findall(rf"\b(?:{'|'.join(PREFIXES)})[A-Z_0-9]+\b", prose(path)))
 
     assert named <= VARIABLES
 
 
-def test_the_local_cluster_has_its_own_table_next_to_it_with_the_same_defaults() -> None:
+def test_the_table_of_the_local_clusters_page_has_the_same_defaults() -> None:
     rows = {line for line in page().splitlines() if line.startswith("| `LOCAL_")}
     theirs = read("local_cluster/README.md")
 

@@ -1,7 +1,7 @@
-"""What no tracked file may say.
+"""Patterns that no tracked file may contain.
 
-Looked for are: a path into somebody's home or work directory, a host that packages come from, a
-note that something is still to be done, a body that was left out, a test that is passed over.
+They are: a path into a home or work directory, a host that packages come from, a note that
+something is to be done, a body that was left out, a skipped test.
 """
 
 import re
@@ -13,7 +13,7 @@ import pytest
 
 from .repository import ROOT, tracked_files
 
-# Each has a letter in brackets, so that it does not find itself.
+# Each has a letter in brackets, so that it does not match itself.
 _HOSTS: Final = (
     r"p[y]pi\.org",
     r"p[y]thonhosted\.org",
@@ -34,11 +34,11 @@ EVERYWHERE: Final = {
 }
 IN_PYTHON: Final = {
     "a body left out": re.compile(r"\bNotImplemente[d]Error\b"),
-    "a test passed over": re.compile(
+    "a skipped test": re.compile(
         r"\bpytest\.(?:mark\.)?(?:ski[p]|xfai[l]|importorski[p])|\bskipT[e]st\b"
     ),
 }
-# Published by others, and kept as it came.
+# Published by others, and kept unchanged.
 _VENDORED: Final = Path("tests/contract/vendor")
 
 
@@ -57,7 +57,7 @@ def patterns_for(path: Path) -> dict[str, re.Pattern[str]]:
     return EVERYWHERE | IN_PYTHON if path.suffix == ".py" else EVERYWHERE
 
 
-def test_none_of_it_is_said() -> None:
+def test_no_file_contains_any_of_them() -> None:
     found = [
         f"{path}, {finding}"
         for path in tracked_files()
@@ -68,7 +68,7 @@ def test_none_of_it_is_said() -> None:
     assert found == []
 
 
-# The bar, which keeps these lines from being found themselves, is taken out.
+# The bar is removed; it keeps these lines from being found themselves.
 @pytest.mark.parametrize(
     "line",
     [
@@ -86,7 +86,7 @@ def test_none_of_it_is_said() -> None:
         "@pytest.mark.xf|ail",
     ],
 )
-def test_it_is_seen(line: str) -> None:
+def test_a_forbidden_line_is_found(line: str) -> None:
     assert list(findings(line.replace("|", ""), EVERYWHERE | IN_PYTHON))
 
 
@@ -102,5 +102,5 @@ def test_it_is_seen(line: str) -> None:
         "if exists: continue  # skip what is there",
     ],
 )
-def test_nothing_else_is(line: str) -> None:
+def test_another_line_is_not(line: str) -> None:
     assert list(findings(line, EVERYWHERE | IN_PYTHON)) == []
