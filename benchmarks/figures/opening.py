@@ -35,18 +35,20 @@ async def pgbench(bench: Bench, url: str, count: int) -> Pace:
     """Open at least so many accounts by SQL alone, in a database of the accounts service."""
     await _begin(url)
     argv = [str(_program()), url, "--no-vacuum", "--protocol=prepared", f"--file={_SCRIPT}"]
-    # It has enough to do until all that is counted is there.
+    # With so many transactions no client ends before the last counted one.
     sizes = [f"--client={PARTITIONS}", f"--transactions={count}"]
     async with bench.command([*argv, *sizes], name="pgbench") as program:
         return await pace(bench, url, count, [program])
 
 
 async def _begin(url: str) -> None:
-    """Have the rows of progress that the script moves, one a client."""
+    """Insert the rows of progress that the script moves, one for each client."""
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(
-            "INSERT INTO progress SELECT 'floor', 'floor', n, 0, now()"
+            "INSERT INTO progress"
+            " (subscriber, topic, topic_id, partition, next_offset, updated_at)"
+            " SELECT 'floor', 'floor', gen_random_uuid(), n, 0, now()"
             " FROM generate_series(0, $1::integer - 1) AS n",
             PARTITIONS,
         )

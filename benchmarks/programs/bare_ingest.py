@@ -20,7 +20,10 @@ import orjson
 import uvloop
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-_BEGIN: Final = "INSERT INTO progress VALUES ('audit.keep', $1, $2, 0, now())"
+_BEGIN: Final = """
+    INSERT INTO progress (subscriber, topic, topic_id, partition, next_offset, updated_at)
+    VALUES ('audit.keep', $1, gen_random_uuid(), $2, 0, now())
+"""
 _LOCK: Final = """
     SELECT next_offset FROM progress
     WHERE subscriber = 'audit.keep' AND topic = $1 AND partition = $2 FOR UPDATE

@@ -39,7 +39,8 @@ OUTBOX: Final = """
 INBOX: Final = """
     seen AS (INSERT INTO inbox VALUES ('floor', $6, $7, 1, $8) ON CONFLICT DO NOTHING),
     done AS (
-        INSERT INTO progress VALUES ('floor', $6, $9, $10, $2)
+        INSERT INTO progress (subscriber, topic, topic_id, partition, next_offset, updated_at)
+        VALUES ('floor', $6, '00000000-0000-0000-0000-000000000001', $9, $10, $2)
         ON CONFLICT (subscriber, topic, partition) DO UPDATE SET next_offset = excluded.next_offset
     )
 """

@@ -1,5 +1,5 @@
--- One chunk of sign-ups, as the accounts service writes it: 500 accounts, their first entries,
--- what is told of them and what was seen of the users; one lane a client.
+-- One chunk of sign-ups, as the accounts service writes it: 500 accounts, their first entries, their
+-- outbox rows and the inbox; one partition for each client.
 BEGIN;
 SELECT next_offset FROM progress
     WHERE subscriber = 'floor' AND topic = 'floor' AND partition = :client_id FOR UPDATE;
