@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-# 2 to the power of this is more than any longest pause divided by a first one.
+# 2 to this power is more than any longest pause divided by its first one.
 _MOST_DOUBLINGS = 30
 
 
@@ -11,7 +11,7 @@ _MOST_DOUBLINGS = 30
 class Backoff:
     """A pause that doubles with each failure in a row, up to a longest one.
 
-    With ``jitter`` it is a random part of that, so that those who failed together do not try
+    With ``jitter`` it is a random part of that, so that clients which failed together do not try
     again together (AWS Architecture Blog, "Exponential Backoff And Jitter", full jitter).
     """
 

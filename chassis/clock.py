@@ -1,4 +1,4 @@
-"""The one clock that processes are put together with; tests bring their own."""
+"""The clock of every process; tests pass their own."""
 
 from datetime import UTC, datetime
 

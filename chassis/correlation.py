@@ -1,4 +1,4 @@
-"""The trail of a command: which request or event this work answers to."""
+"""The correlation of work: the request that it follows from, and the event that caused it."""
 
 import re
 from collections.abc import Iterator
@@ -13,55 +13,55 @@ import uuid_utils.compat
 
 from chassis.failpoints import clock_error
 
-# What a client may send as its own id: enough for any UUID, ULID or trace id, harmless in a log.
+# What a client may send as its own id: any UUID, ULID or trace id, and nothing harmful in a log.
 _ACCEPTABLE: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def new_id() -> UUID:
-    """Make a UUIDv7 (RFC 9562): ordered by the time it was made."""
-    made = uuid_utils.compat.uuid7()
+    """Return a new UUIDv7 (RFC 9562); its order is that of its time."""
+    id_ = uuid_utils.compat.uuid7()
     error_ms = clock_error() // timedelta(milliseconds=1)
     # Its first 48 bits are the time.
-    return UUID(int=made.int + (error_ms << 80)) if error_ms else made
+    return UUID(int=id_.int + (error_ms << 80)) if error_ms else id_
 
 
 @dataclass(frozen=True, slots=True)
 class CorrelationContext:
-    """Where work came from: the first request's id, and the event that caused it, if one did."""
+    """The first request's id, and the id of the event that caused this work, if one did."""
 
     correlation_id: str
     causation_id: str | None = None
 
     @classmethod
     def from_request(cls, correlation_id: str | None) -> "CorrelationContext":
-        """Go on with the client's id where it sent a usable one, else with a new one."""
+        """Use the id that the client sent if it is acceptable, and a new one otherwise."""
         if correlation_id is not None and _ACCEPTABLE.fullmatch(correlation_id):
             return cls(correlation_id)
         return cls(str(new_id()))
 
 
-_current: ContextVar[CorrelationContext | None] = ContextVar("trail", default=None)
+_current: ContextVar[CorrelationContext | None] = ContextVar("correlation", default=None)
 
 
 def current_correlation() -> CorrelationContext:
-    """Return the trail this work is on; work that nobody asked for begins one, and stays on it."""
-    trail = _current.get()
-    if trail is None:
-        trail = CorrelationContext(str(new_id()))
-        _current.set(trail)
-    return trail
+    """Return the correlation of this work; work that has none gets a new one, and keeps it."""
+    correlation = _current.get()
+    if correlation is None:
+        correlation = CorrelationContext(str(new_id()))
+        _current.set(correlation)
+    return correlation
 
 
 def correlation_or_none() -> CorrelationContext | None:
-    """Return the trail this work is on, without beginning one."""
+    """Return the correlation of this work, if it has one."""
     return _current.get()
 
 
 @contextmanager
-def use_correlation(trail: CorrelationContext) -> Iterator[CorrelationContext]:
-    """Do what follows on this trail."""
-    token = _current.set(trail)
+def use_correlation(correlation: CorrelationContext) -> Iterator[CorrelationContext]:
+    """Give the work of the block this correlation."""
+    token = _current.set(correlation)
     try:
-        yield trail
+        yield correlation
     finally:
         _current.reset(token)

@@ -1,4 +1,4 @@
-"""An aggregate that records what happened to it, and the errors a domain may raise."""
+"""An aggregate that records its domain events, and the errors that a domain may raise."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from uuid import UUID
 
 
 class Kind(StrEnum):
-    """What sort of refusal a domain error is; the edges decide how to say it."""
+    """What sort of refusal a domain error is; each edge maps it to its own form."""
 
     INVALID = "invalid"
     UNAUTHENTICATED = "unauthenticated"
@@ -21,10 +21,10 @@ class Kind(StrEnum):
 
 
 class DomainError(Exception):
-    """A rule said no. ``code`` is stable and public, the message is for people.
+    """A rule refuses something. ``code`` is stable and public, the message is for people.
 
-    The message may reach a client, a log and a parked event: it holds no secret and no
-    personal data.
+    The message may be sent to a client, logged, or stored with a parked event: it contains no
+    secret and no personal data.
     """
 
     kind: ClassVar[Kind]
@@ -33,7 +33,7 @@ class DomainError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BrokenField:
-    """One field of a command that breaks a rule: where, which rule, and what would be right."""
+    """A field of a command that breaks a rule: its name, the rule's code, and what is allowed."""
 
     field: str
     code: str
@@ -41,7 +41,7 @@ class BrokenField:
 
 
 class InvalidFields(DomainError):
-    """A command with broken fields, every one of them named."""
+    """A command breaks the rules of some fields; every one of them is named."""
 
     kind, code = Kind.INVALID, "invalid-fields"
 
@@ -52,16 +52,16 @@ class InvalidFields(DomainError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainEvent:
-    """A fact in the service's own words; it never leaves the service."""
+    """Something that happened, in the service's own words; it never leaves the service."""
 
     occurred_at: datetime
 
 
 class Aggregate:
-    """State that changes as a whole, and the facts it has recorded since it was loaded.
+    """State that changes as a whole, and the events it has recorded since it was loaded.
 
-    ``version`` is the row's version when it was loaded (0: never stored) and the optimistic
-    lock; ``sequence`` is that of the last integration event published about it (0: none).
+    ``version`` is the row's version when it was loaded (0: never stored), for the optimistic
+    lock. ``sequence`` is the number of the last integration event about it (0: none).
     """
 
     def __init__(self, id_: UUID, *, version: int = 0, sequence: int = 0) -> None:
@@ -74,6 +74,6 @@ class Aggregate:
         self._recorded.append(event)
 
     def take_events(self) -> Iterator[DomainEvent]:
-        """Hand over what was recorded, oldest first, each fact once."""
+        """Return the recorded events, oldest first, and forget them."""
         recorded, self._recorded = self._recorded, []
         yield from recorded

@@ -1,4 +1,4 @@
-"""A component that does one thing again and again until it is stopped."""
+"""A component that repeats one step until it is stopped."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -8,7 +8,7 @@ from contextlib import suppress
 class Periodic(ABC):
     """Runs a step, waits, and runs it again; a stop ends the wait at once.
 
-    A step that raises ends the component, and so the process: what may fail is caught in it.
+    A step that raises ends the component, and so the process. It catches what may fail itself.
     """
 
     name: str
@@ -19,7 +19,7 @@ class Periodic(ABC):
 
     @abstractmethod
     async def step(self) -> float:
-        """Do it once, and return how many seconds to wait before the next time."""
+        """Do the work once, and return how many seconds to wait before the next step."""
 
     async def run(self) -> None:
         while not self._stopped.is_set():

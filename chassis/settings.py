@@ -1,4 +1,4 @@
-"""What every service can be told from its environment, read once at its start."""
+"""The settings of every service, read from its environment once, when it starts."""
 
 import sys
 from enum import StrEnum
@@ -27,24 +27,24 @@ class ProcessSettings(BaseSettings):
 
     http_host: str = Field(default="127.0.0.1", description="address that HTTP listens on")
     http_port: int = Field(ge=0, le=65_535, description="port of HTTP; 0 takes a free one")
-    max_body_bytes: int = Field(default=65_536, gt=0, description="largest request body")
+    max_body_bytes: int = Field(default=65_536, gt=0, description="largest request body, in bytes")
     trusted_proxies: str = Field(
         default="",
-        description="addresses or networks, comma separated, whose X-Forwarded-For is believed",
+        description="addresses or networks, comma separated, to trust with X-Forwarded-For",
     )
     shutdown_grace_s: float = Field(
-        default=20.0, gt=0, le=600, description="time to finish what was begun; then the hard end"
+        default=20.0, gt=0, le=600, description="time for an orderly stop; then the process ends"
     )
     worker_name: str = Field(
         default="1",
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
-        description="stable name among the processes of this service, kept over restarts",
+        description="name of this process among those of its service, the same after a restart",
     )
     log_format: Literal["json", "console"] = Field(
-        default="json", description="one JSON object a line, or lines for people"
+        default="json", description="one JSON object on each line, or lines for people"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="the least that is logged"
+        default="INFO", description="lowest level that is logged"
     )
     otlp_endpoint: str | None = Field(
         default=None,
@@ -68,7 +68,7 @@ DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_postgresql)]
 
 
 class KafkaSettings(BaseSettings):
-    """Where Kafka is, and how a client proves who it is."""
+    """Where Kafka is, and how a client authenticates itself."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, hide_input_in_errors=True)
 
@@ -76,39 +76,43 @@ class KafkaSettings(BaseSettings):
         default="127.0.0.1:9092", min_length=1, description="host:port of brokers, comma separated"
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        default="PLAINTEXT", description="how the brokers are spoken to"
+        default="PLAINTEXT", description="protocol of the connections to the brokers"
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        default="SCRAM-SHA-512", description="how this program signs in to the brokers"
+        default="SCRAM-SHA-512", description="how this process signs in to the brokers"
     )
-    kafka_sasl_username: str | None = Field(default=None, description="its name there")
-    kafka_sasl_password: SecretStr | None = Field(default=None, description="its password there")
+    kafka_sasl_username: str | None = Field(default=None, description="user name at the brokers")
+    kafka_sasl_password: SecretStr | None = Field(
+        default=None, description="password at the brokers"
+    )
     kafka_ca_file: Path | None = Field(
         default=None, description="PEM file of the authorities that sign the brokers' certificates"
     )
 
 
 class ServiceSettings(ProcessSettings, KafkaSettings):
-    """The settings of a service that owns a database and speaks over Kafka."""
+    """The settings of a service that owns a database and uses Kafka."""
 
     environment: Literal["development", "production"] = Field(
         default="production",
-        description="in development a topic may have less than the catalogue asks for",
+        description="development allows topics to have less than the catalogue asks for",
     )
     roles: Annotated[frozenset[Role], NoDecode] = Field(
         default=frozenset(Role),
         min_length=1,
-        description="what this process runs, comma separated: api, relay, agents",
+        description="roles that this process runs, comma separated: api, relay, agents",
     )
 
     database_url: DatabaseUrl = Field(description="postgresql://login:password@host:port/database")
-    database_pool_size: int = Field(default=10, gt=0, le=200, description="connections at most")
+    database_pool_size: int = Field(
+        default=10, gt=0, le=200, description="most connections of a pool"
+    )
 
     kafka_session_timeout_s: float = Field(
-        default=6.0, gt=0, description="a worker silent for so long loses its partitions"
+        default=6.0, gt=0, description="a worker that is silent for so long loses its partitions"
     )
     chunk_max_events: int = Field(
-        default=500, gt=0, le=10_000, description="events handled in one transaction, at most"
+        default=500, gt=0, le=10_000, description="most events that one transaction handles"
     )
     dead_letter_limit: int = Field(
         default=50,
@@ -124,13 +128,13 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
     )
 
     access_token_issuer: str = Field(
-        default="users", min_length=1, description="who signs access tokens (their iss)"
+        default="users", min_length=1, description="issuer of access tokens (their iss)"
     )
     access_token_audience: str = Field(
-        default="onboarding", min_length=1, description="whom access tokens are for (their aud)"
+        default="onboarding", min_length=1, description="audience of access tokens (their aud)"
     )
     idempotency_secret: SecretStr = Field(
-        min_length=32, description="keys the fingerprints of request bodies, 32 characters or more"
+        min_length=32, description="key of the requests' fingerprints, 32 characters or more"
     )
 
     @property
@@ -151,7 +155,7 @@ def variable_of(settings_class: type[BaseSettings], field: str) -> str:
 
 
 class TokenReaderSettings(ServiceSettings):
-    """The settings of a service that verifies tokens which another one signs."""
+    """The settings of a service that verifies access tokens of the users service."""
 
     jwks_url: str = Field(
         pattern=r"^https?://", description="where the keys that sign access tokens are published"
@@ -162,9 +166,9 @@ S = TypeVar("S", bound=BaseSettings)
 
 
 def read_settings(settings_class: type[S]) -> S:
-    """Read the settings from the environment, or name what is wrong with them and exit.
+    """Read the settings from the environment, or name each wrong one and exit.
 
-    :raises SystemExit: with code 2, after one line on standard error for each broken setting
+    :raises SystemExit: with code 2, after one line on standard error for each wrong setting
     """
     try:
         return settings_class()
@@ -173,11 +177,11 @@ def read_settings(settings_class: type[S]) -> S:
 
 
 def _exit_naming(settings_class: type[BaseSettings], errors: list[ErrorDetails]) -> NoReturn:
-    broken: dict[str, str] = {}
+    wrong: dict[str, str] = {}
     for each in errors:
-        said = "is not set" if each["type"] == "missing" else each["msg"]
-        said = said.removeprefix("Value error, ")
-        broken.setdefault(variable_of(settings_class, str(each["loc"][0])), said)
-    for variable, said in broken.items():
-        print(f"{variable}: {said}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        message = "is not set" if each["type"] == "missing" else each["msg"]
+        message = message.removeprefix("Value error, ")
+        wrong.setdefault(variable_of(settings_class, str(each["loc"][0])), message)
+    for variable, message in wrong.items():
+        print(f"{variable}: {message}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
     raise SystemExit(BAD_SETTINGS_EXIT_CODE)

@@ -1,4 +1,4 @@
-"""How a process tells what it does: log lines, spans and metrics, on one trail."""
+"""A process's log lines, spans and metrics, connected by one correlation id."""
 
 import logging
 import re
@@ -27,10 +27,10 @@ from chassis.settings import ProcessSettings
 
 _W3C = TraceContextTextMapPropagator()
 _EXPORT_TIMEOUT_S = 2
-_SAY_AGAIN_AFTER_S = 10.0
+_REPEAT_AFTER_S = 10.0
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-# Each would double the series, and say only when this process began to count.
+# Each would double the series, only to report when this process began to count.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation here
 
 http_requests = Counter("http_requests", "Requests answered.", ["method", "route", "status"])
@@ -39,44 +39,44 @@ http_request_seconds = Histogram(
 )
 
 transaction_retries = Counter(
-    "transaction_retries", "Commands that were begun again, after a conflict or a lost connection."
+    "transaction_retries", "Commands that ran again after a conflict or a lost connection."
 )
 
 relay_published = Counter("relay_published", "Outbox rows acknowledged by Kafka.", ["topic"])
 relay_set_aside = Counter("relay_set_aside", "Outbox rows that Kafka refuses.", ["topic"])
 relay_latency_seconds = Histogram(
     "relay_latency_seconds",
-    "From the writing of a batch's oldest outbox row to Kafka's ack.",
+    "From writing the oldest outbox row of a batch to Kafka's acknowledgement.",
     buckets=_SECONDS,
 )
 relay_depth = Gauge("relay_depth", "Outbox rows not yet published.")
-relay_retries = Counter("relay_retries", "Batches that had to be sent again.")
-
-consumer_events = Counter(
-    "consumer_events", "Events by what became of them.", ["subscriber", "outcome"]
+relay_retries = Counter(
+    "relay_retries", "Times that the relay paused because Kafka or PostgreSQL was away."
 )
+
+consumer_events = Counter("consumer_events", "Events by outcome.", ["subscriber", "outcome"])
 consumer_chunk_seconds = Histogram(
     "consumer_chunk_seconds", "Time to handle one chunk.", ["topic"], buckets=_SECONDS
 )
 consumer_lag = Gauge(
-    "consumer_lag", "Events published and not yet handled.", ["subscriber", "topic", "partition"]
+    "consumer_lag", "Records published and not yet handled.", ["subscriber", "topic", "partition"]
 )
-consumer_parked = Counter("consumer_parked", "Events that were parked.", ["subscriber"])
+consumer_parked = Counter("consumer_parked", "Events parked.", ["subscriber"])
 consumer_parked_waiting = Gauge(
     "consumer_parked_waiting", "Parked events that wait for an operator.", ["subscriber"]
 )
-consumer_retries = Counter("consumer_retries", "Tries that failed.", ["topic"])
+consumer_retries = Counter("consumer_retries", "Attempts that failed.", ["topic"])
 
 
 def configure_logging(service: str, settings: ProcessSettings) -> None:
-    """Send every line, the libraries' too, to standard error in one form with its trail."""
+    """Write every log line, those of libraries too, to standard error in one form."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _Where(service),
+        _Context(service),
         structlog.processors.StackInfoRenderer(),
     ]
     structlog.configure(
@@ -104,34 +104,34 @@ def configure_logging(service: str, settings: ProcessSettings) -> None:
             ],
         )
     )
-    handler.addFilter(_NotAgainAndAgain())
+    handler.addFilter(_RepeatFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
     logging.captureWarnings(capture=True)
-    # At INFO httpx writes whole URLs, and queries may hold what no log should.
+    # At INFO httpx logs complete URLs, and their queries may contain personal data.
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-class _NotAgainAndAgain(logging.Filter):
-    """Lets Kafka's client say the same thing once in 10 s; with no broker it never stops."""
+class _RepeatFilter(logging.Filter):
+    """Drops what Kafka's client logs again within 10 s, as it does while no broker answers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._said_at: dict[tuple[str, str], float] = {}
+        self._logged_at: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith("aiokafka"):
             return True
-        said, now = (record.name, str(record.msg)), time.monotonic()
-        if now - self._said_at.get(said, -_SAY_AGAIN_AFTER_S) < _SAY_AGAIN_AFTER_S:
+        message, now = (record.name, str(record.msg)), time.monotonic()
+        if now - self._logged_at.get(message, -_REPEAT_AFTER_S) < _REPEAT_AFTER_S:
             return False
-        self._said_at[said] = now
+        self._logged_at[message] = now
         return True
 
 
-class _Where:
-    """Adds which service wrote the line, and on which trail and trace."""
+class _Context:
+    """Adds the service, the correlation id and the trace id to a line."""
 
     def __init__(self, service: str) -> None:
         self._service = service
@@ -147,7 +147,7 @@ class _Where:
         return line
 
 
-# PostgreSQL and pydantic quote in their messages what people sent us.
+# PostgreSQL and pydantic quote in their messages what clients sent.
 _QUOTED_DATA = re.compile(r"(?m)(?<=^DETAIL:).*$|(?<=input_value=).*(?=, input_type=)")
 
 
@@ -160,7 +160,7 @@ def _without_data(
 
 
 class _WithoutQueries(SpanProcessor):
-    """Keeps the query of a URL out of its span: anything may have been put there."""
+    """Removes the query of a URL from its span: it may contain anything."""
 
     def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None:
         if span.attributes and "url.query" in span.attributes:
@@ -168,10 +168,10 @@ class _WithoutQueries(SpanProcessor):
 
 
 def configure_tracing(service: str, settings: ProcessSettings) -> TracerProvider:
-    """Make spans for this service, and send them where ``otlp_endpoint`` says.
+    """Make spans for this service, and send them to ``otlp_endpoint``.
 
-    Without one nobody would see them: then traces have their ids, which logs and events carry
-    on, and nothing is recorded, which is a tenth of the work on an event.
+    Without an endpoint spans have their ids, which logs and events need, but are not recorded:
+    recording is a tenth of the work on an event.
     """
     provider = TracerProvider(
         sampler=ALWAYS_OFF if settings.otlp_endpoint is None else None,
@@ -181,13 +181,13 @@ def configure_tracing(service: str, settings: ProcessSettings) -> TracerProvider
     )
     provider.add_span_processor(_WithoutQueries())
     if settings.otlp_endpoint is not None:
-        # 10 MB that most processes have no use for.
+        # 10 MB that most processes do not need.
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
             OTLPSpanExporter,
         )
 
         endpoint = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
-        # All tries of one export together: the process waits for the last one before it ends.
+        # For all attempts of one export: the process waits for the last export before it ends.
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_TIMEOUT_S)
         provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
@@ -215,10 +215,10 @@ def span(
     links: Sequence[str] = (),
     **attributes: AttributeValue,
 ) -> Iterator[Span]:
-    """Do what follows in a span, under ``parent`` (a ``traceparent``) or the current one.
+    """Put the work of the block into a span, under ``parent`` (a ``traceparent``) or the current.
 
-    ``links`` are the ``traceparent`` of other work that this answers to; unusable ones are
-    passed over. Of an exception only the type is kept: its message may hold personal data.
+    ``links`` are the ``traceparent`` of other work that led to this; invalid ones are ignored.
+    Of an exception only the type is recorded: its message may contain personal data.
     """
     context = _W3C.extract({"traceparent": parent}) if parent else None
     with _tracer_of(trace.get_tracer_provider()).start_as_current_span(

@@ -1,4 +1,4 @@
-"""A service as a process: its command line, its parts side by side, and an orderly end."""
+"""Runs a service as a process: its command line, its parts beside each other, an orderly stop."""
 
 import asyncio
 import contextlib
@@ -38,8 +38,9 @@ S = TypeVar("S", bound=ProcessSettings)
 class Component(Protocol):
     """A part of a process that works beside HTTP until it is stopped.
 
-    ``run`` waits for what it needs by itself; if it ends unasked or raises, the process ends.
-    ``trouble`` says why it can't do its work now; that takes readiness away if it gates.
+    ``run`` waits for what it needs by itself. If it raises, or ends before ``stop``, the process
+    ends. ``trouble`` returns why it can't do its work now; with ``gates_readiness`` the process is
+    not ready meanwhile.
     """
 
     @property
@@ -57,20 +58,20 @@ class Component(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ProcessParts:
-    """What runs in one process: its app, and the components beside it."""
+    """What one process runs: its app, and the components beside it."""
 
     app: FastAPI
     components: Sequence[Component] = ()
 
 
 Build = Callable[[S, Health], AbstractAsyncContextManager[ProcessParts]]
-"""Opens what a process needs, yields its parts, and closes it again at the end."""
+"""Opens what a process needs, yields the parts of the process, and closes it at the end."""
 
 
 def command_line(name: str, settings: type[S], build: Build[S]) -> click.Group:
-    """Make the command line of a process: without a command it serves until it is stopped.
+    """Return the command line of a process: without a command it serves until it is stopped.
 
-    Whoever calls this adds commands to the group.
+    The caller adds commands to the group.
     """
 
     @click.group(invoke_without_command=True, help=f"The {name} service.")
@@ -85,11 +86,11 @@ def command_line(name: str, settings: type[S], build: Build[S]) -> click.Group:
 def serve(name: str, settings_class: type[S], build: Build[S]) -> NoReturn:
     """Run the service until SIGTERM or SIGINT, or until a part of it fails, and exit.
 
-    :raises SystemExit: 0 after a stop that was asked for, 1 after a failure, 2 on bad settings
+    :raises SystemExit: 0 after a requested stop, 1 after a failure, 2 for wrong settings
     """
     settings = read_settings(settings_class)
     _refuse_failpoints_in_production(settings)
-    failpoints.belong_to(name)
+    failpoints.set_service(name)
     configure_logging(name, settings)
     tracing = configure_tracing(name, settings)
     listener = _listen(name, settings)
@@ -118,11 +119,11 @@ def _listen(name: str, settings: ProcessSettings) -> socket.socket:
 
 
 async def _serve(build: Build[S], settings: S, listener: socket.socket) -> bool:
-    """Run the service until its end; return whether it failed."""
+    """Run the service until it is stopped or a part fails; return whether it failed."""
     memory.tune()
-    asked_to_stop = asyncio.Event()
+    stop_requested = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop_requested.set)
     health = Health()
     async with build(settings, health) as running:
         for component in running.components:
@@ -134,7 +135,7 @@ async def _serve(build: Build[S], settings: S, listener: socket.socket) -> bool:
                 access_log=False,
                 server_header=False,
                 forwarded_allow_ips=settings.trusted_proxies,
-                # Cut after half of the time what is still open, so that the rest can end well.
+                # Half of the grace for open requests; then they are cut, and the rest can stop.
                 timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s / 2),
             )
         )
@@ -142,16 +143,16 @@ async def _serve(build: Build[S], settings: S, listener: socket.socket) -> bool:
         parts += [_Part(each.name, each.run(), each.stop) for each in running.components]
         host, port = listener.getsockname()[:2]
         _log.info("listening", host=host, port=port)
-        asked = asyncio.create_task(asked_to_stop.wait())
+        requested = asyncio.create_task(stop_requested.wait())
         await asyncio.wait(
-            [asked, *(part.task for part in parts)], return_when=asyncio.FIRST_COMPLETED
+            [requested, *(part.task for part in parts)], return_when=asyncio.FIRST_COMPLETED
         )
-        asked.cancel()
-        end_hard_after(settings.shutdown_grace_s)
+        requested.cancel()
+        exit_after(settings.shutdown_grace_s)
         health.stopping()
         http, *components = parts
         ended_unasked = sum(part.ended_unasked() for part in parts)
-        # Requests in flight first: they may need the components.
+        # Open requests first: they may need the components.
         stopped_badly = [await http.stop()]
         stopped_badly += await asyncio.gather(*(part.stop() for part in components))
     failed = ended_unasked > 0 or any(stopped_badly)
@@ -172,7 +173,7 @@ class _Part:
         self._stop = stop
 
     def ended_unasked(self) -> bool:
-        """Tell, and log, whether it ended before it was stopped."""
+        """Return whether it ended before it was stopped; if so, log it."""
         if not self.task.done():
             return False
         error = None if self.task.cancelled() else self.task.exception()
@@ -180,7 +181,7 @@ class _Part:
         return True
 
     async def stop(self) -> bool:
-        """Stop it and wait for its end; return whether that went wrong."""
+        """Stop it and wait for its end; return whether that failed."""
         if self.task.done():
             return False
         try:
@@ -192,12 +193,12 @@ class _Part:
         return False
 
 
-def end_hard_after(seconds: float) -> None:
-    """End the process after so long, whatever it hangs in then; return at once."""
+def exit_after(seconds: float) -> None:
+    """Have the process exit after so many seconds, whatever it does then; return at once."""
 
-    # A thread of its own, for an event loop that hangs can end nothing.
+    # In a thread of its own: an event loop that hangs would exit nothing.
     def end() -> None:
-        os.write(2, b"the time to stop is over; ending at once\n")
+        os.write(2, b"the time for an orderly stop is over; the process exits\n")
         os._exit(1)
 
     timer = threading.Timer(seconds, end)
@@ -206,7 +207,7 @@ def end_hard_after(seconds: float) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handling: the process has other parts to stop as well."""
+    """uvicorn without its signal handling: the process stops its other parts as well."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -1,4 +1,4 @@
-"""A TCP proxy before a real server, that a test can have cut, hold or refuse connections."""
+"""A TCP proxy to a real server; a test can make it cut, delay or refuse connections."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from sqlalchemy.engine import make_url
 
 Decide = Callable[[bytes], Awaitable[bool]]
-"""Looks at bytes on their way to the server and says whether they may pass; else all is cut."""
+"""Returns whether these bytes may pass; if not, the connection is cut."""
 
 
 async def let_pass(_data: bytes) -> bool:
@@ -15,7 +15,7 @@ async def let_pass(_data: bytes) -> bool:
 
 
 class Proxy:
-    """Stands before one server; what ``on_request`` refuses is never seen by it."""
+    """Forwards connections to one server; the bytes that ``on_request`` refuses never reach it."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -32,7 +32,7 @@ class Proxy:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
-        """Be away: cut what is open, and refuse what comes."""
+        """Cut all connections, and refuse new ones."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -60,7 +60,7 @@ class Proxy:
         both = {writer, server_writer}
         self._open |= both
         try:
-            # The answers' direction ends with the other: its connection is cut below.
+            # The direction of the answers ends with the other: `_pump` cuts both connections.
             answers = asyncio.create_task(self._pump(server_reader, writer, both, "on_answer"))
             await self._pump(reader, server_writer, both, "on_request")
             await answers
@@ -87,7 +87,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy_to(host: str, port: int) -> AsyncIterator[Proxy]:
-    """Have a proxy before this address while the block runs."""
+    """Run a proxy to this address while the block runs."""
     proxy = Proxy(host, port)
     await proxy.accept()
     try:
@@ -98,7 +98,7 @@ async def proxy_to(host: str, port: int) -> AsyncIterator[Proxy]:
 
 @asynccontextmanager
 async def postgres_through_proxy(database_url: str) -> AsyncIterator[tuple[str, Proxy]]:
-    """Give the URL of the same database by way of a proxy, and the proxy."""
+    """Run a proxy to a database; yield the database's URL through the proxy, and the proxy."""
     url = make_url(database_url)
     assert url.host is not None
     assert url.port is not None

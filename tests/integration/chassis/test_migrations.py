@@ -16,10 +16,10 @@ PACKAGE = "tests.integration.chassis.bare_service"
 
 
 class TestTheChassisTables:
-    def test_go_up_and_down_and_up_again_as_the_tables_say(self, database: str) -> None:
+    def test_are_the_same_after_going_up_down_and_up_again(self, database: str) -> None:
         assert_migrations_round_trip(PACKAGE, database)
 
-    def test_that_differ_from_the_migrations_are_noticed(self, database: str) -> None:
+    def test_that_differ_from_the_migrations_are_an_error(self, database: str) -> None:
         metadata = metadata_of(PACKAGE)
         added = Table("forgotten", metadata, Column("id", Integer, primary_key=True))
         try:
@@ -28,7 +28,7 @@ class TestTheChassisTables:
         finally:
             metadata.remove(added)
 
-    async def test_are_made_by_one_process_at_a_time(self, database: str) -> None:
+    async def test_are_migrated_by_one_process_at_a_time(self, database: str) -> None:
         other = await asyncpg.connect(database)
         await other.execute(f"SELECT pg_advisory_lock({MIGRATION_LOCK})")
         ours = asyncio.create_task(upgrade(PACKAGE, database))

@@ -1,4 +1,4 @@
-"""A small service for the tests of processes: one slow route, one component that may misbehave."""
+"""A small service for the tests of processes: one slow route, one component that can fail."""
 
 import asyncio
 import time
@@ -29,24 +29,24 @@ class Robot:
     gates_readiness = True
 
     def __init__(self, settings: ToySettings) -> None:
-        self._does = settings.robot
+        self._behaviour = settings.robot
         self._directory = settings.directory
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
-        if self._does == "fails":
+        if self._behaviour == "fails":
             raise RuntimeError("out of batteries")
-        if self._does != "ends":
+        if self._behaviour != "ends":
             await self._stopped.wait()
         (self._directory / "robot-ended").touch()
 
     async def stop(self) -> None:
-        if self._does == "stops-badly":
+        if self._behaviour == "stops-badly":
             self._stopped.set()
             raise RuntimeError("does not like to stop")
-        if self._does == "blocks":
-            time.sleep(60)  # noqa: ASYNC251 - the event loop hangs, on purpose
-        if self._does != "hangs":
+        if self._behaviour == "blocks":
+            time.sleep(60)  # noqa: ASYNC251 - the event loop is to hang
+        if self._behaviour != "hangs":
             self._stopped.set()
 
     def trouble(self) -> str | None:
@@ -59,7 +59,7 @@ def routes(directory: Path) -> APIRouter:
     @router.get("/slow")
     async def get_slow() -> str:
         (directory / "begun").touch()
-        while not (directory / "release").exists():  # noqa: ASYNC110 - another process makes it
+        while not (directory / "release").exists():  # noqa: ASYNC110 - another process creates it
             await asyncio.sleep(0.01)
         return "whole " * 100
 

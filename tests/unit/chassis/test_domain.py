@@ -1,4 +1,4 @@
-"""An aggregate hands over what happened to it; an error says what it is."""
+"""An aggregate returns its recorded events; an error has its kind, code and message."""
 
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -9,7 +9,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class TestAnAggregate:
-    def test_hands_over_each_fact_once_and_in_order(self) -> None:
+    def test_returns_each_event_once_and_in_order(self) -> None:
         aggregate = Aggregate(uuid4())
         first, second = DomainEvent(occurred_at=NOW), DomainEvent(occurred_at=NOW)
         aggregate._record(first)
@@ -25,7 +25,7 @@ class TestAnAggregate:
 
 
 class TestInvalidFields:
-    def test_names_every_one_of_them(self) -> None:
+    def test_names_every_broken_field(self) -> None:
         error = InvalidFields(
             BrokenField("name", "too-short", "at least 2"), BrokenField("email", "odd", "has an @")
         )

@@ -1,4 +1,4 @@
-"""Points where a test can kill, fail or delay a process; otherwise nothing."""
+"""A failpoint kills, fails or delays a process when a test armed it, and else does nothing."""
 
 import os
 import signal
@@ -10,12 +10,12 @@ import pytest
 
 from chassis import failpoints
 
-PASS_THRICE = """
+PASS_THREE_TIMES = """
 import asyncio
-from chassis.failpoints import belong_to, clock_error, failpoint
+from chassis.failpoints import clock_error, failpoint, set_service
 
 async def main():
-    belong_to("users")
+    set_service("users")
     for number in (1, 2, 3):
         await failpoint("relay.before-delete")
         print(number)
@@ -30,7 +30,7 @@ def run(directory: Path | None) -> subprocess.CompletedProcess[str]:
     if directory is not None:
         environment["FAILPOINTS"] = str(directory)
     return subprocess.run(
-        [sys.executable, "-u", "-c", PASS_THRICE],
+        [sys.executable, "-u", "-c", PASS_THREE_TIMES],
         env=environment,
         capture_output=True,
         text=True,
@@ -66,34 +66,34 @@ class TestAnArmedPoint:
         assert (ended.returncode, ended.stderr) == (0, "")
         assert (tmp_path / file).exists()
 
-    def test_that_is_armed_with_nonsense_says_so(self, tmp_path: Path, file: str) -> None:
+    def test_that_is_armed_with_an_unknown_action_raises(self, tmp_path: Path, file: str) -> None:
         (tmp_path / file).write_text("explode")
 
         assert "can't explode" in run(tmp_path).stderr
 
 
 class TestAPoint:
-    def test_of_another_service_is_passed(self, tmp_path: Path) -> None:
+    def test_armed_in_another_service_does_nothing(self, tmp_path: Path) -> None:
         (tmp_path / "accounts@relay.before-delete").write_text("kill")
 
         assert run(tmp_path).returncode == 0
 
-    def test_is_passed_where_no_test_switched_it_on(self, tmp_path: Path) -> None:
+    def test_does_nothing_without_the_environment_variable(self, tmp_path: Path) -> None:
         (tmp_path / "relay.before-delete").write_text("kill")
 
         assert run(None).stdout == "1\n2\n3\n0.0\n"
 
-    def test_is_not_switched_on_here(self) -> None:
+    def test_is_switched_off_in_this_process(self) -> None:
         assert not failpoints.are_switched_on()
 
 
-def test_a_test_can_set_the_clock_wrong(tmp_path: Path) -> None:
+def test_a_file_changes_the_clock(tmp_path: Path) -> None:
     (tmp_path / "clock").write_text("-3600")
 
     assert run(tmp_path).stdout.endswith("-3600.0\n")
 
 
-def test_a_service_in_production_does_not_start_with_them(tmp_path: Path) -> None:
+def test_a_service_in_production_does_not_start_with_failpoints(tmp_path: Path) -> None:
     settings = {
         "AUDIT_DATABASE_URL": "postgresql://audit@127.0.0.1:1/audit",
         "AUDIT_JWKS_URL": "http://127.0.0.1:1/",

@@ -1,4 +1,4 @@
-"""A component that does one thing again and again, and stops when asked."""
+"""A component repeats its step until it is stopped."""
 
 import asyncio
 

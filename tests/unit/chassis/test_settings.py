@@ -13,7 +13,7 @@ class ToySettings(TokenReaderSettings):
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment in which a service can start."""
+    """An environment with all that a service needs to start."""
     monkeypatch.setenv("TOYS_DATABASE_URL", "postgresql://toys:secret@127.0.0.1/toys")
     monkeypatch.setenv("TOYS_JWKS_URL", "http://127.0.0.1:8001/.well-known/jwks.json")
     monkeypatch.setenv("TOYS_IDEMPOTENCY_SECRET", "a secret of more than 32 characters")
@@ -21,7 +21,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 class TestReading:
-    def test_what_is_not_said_has_a_default_and_all_roles_run(
+    def test_a_setting_that_is_not_set_has_its_default_and_all_roles_run(
         self, environment: pytest.MonkeyPatch
     ) -> None:
         settings = read_settings(ToySettings)
@@ -38,7 +38,7 @@ class TestReading:
         assert settings.roles == {Role.RELAY, Role.AGENTS}
         assert not settings.serves_routes
 
-    def test_an_empty_variable_is_one_not_set(self, environment: pytest.MonkeyPatch) -> None:
+    def test_an_empty_variable_counts_as_not_set(self, environment: pytest.MonkeyPatch) -> None:
         environment.setenv("TOYS_OTLP_ENDPOINT", "")
 
         assert read_settings(ToySettings).otlp_endpoint is None
@@ -49,13 +49,13 @@ class TestReading:
         with pytest.raises(ValidationError, match="frozen"):
             settings.http_port = 1  # type: ignore[misc]
 
-    def test_secrets_do_not_show(self, environment: pytest.MonkeyPatch) -> None:
+    def test_secrets_are_not_in_the_repr(self, environment: pytest.MonkeyPatch) -> None:
         settings = read_settings(ToySettings)
 
         assert "secret" not in repr(settings).replace("idempotency_secret", "")
 
 
-class TestBadSettings:
+class TestWrongSettings:
     def test_each_is_one_line_that_names_its_variable_without_its_value(
         self, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -69,17 +69,17 @@ class TestBadSettings:
             read_settings(ToySettings)
 
         assert exit_.value.code == 2
-        said = capsys.readouterr().err
-        assert "hunter2" not in said
-        assert [line.split(":")[0] for line in sorted(said.splitlines())] == [
+        errors = capsys.readouterr().err
+        assert "hunter2" not in errors
+        assert [line.split(":")[0] for line in sorted(errors.splitlines())] == [
             "TOYS_DATABASE_URL",
             "TOYS_HTTP_PORT",
             "TOYS_IDEMPOTENCY_SECRET",
             "TOYS_JWKS_URL",
             "TOYS_ROLES",
         ]
-        assert "TOYS_JWKS_URL: is not set" in said
-        assert "TOYS_DATABASE_URL: must begin with postgresql://" in said
+        assert "TOYS_JWKS_URL: is not set" in errors
+        assert "TOYS_DATABASE_URL: must begin with postgresql://" in errors
 
     def test_a_process_without_a_role_is_refused(
         self, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -21,7 +21,7 @@ Written = Callable[[], str]
 
 @pytest.fixture
 def written(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
-    """What went to standard error; logging is as it was before once the test is over."""
+    """What was written to standard error; after the test logging is configured as before."""
     root, httpx_log = logging.getLogger(), logging.getLogger("httpx")
     handlers, level, httpx_level = root.handlers[:], root.level, httpx_log.level
     before = structlog.get_config()
@@ -39,7 +39,7 @@ def only(spans: InMemorySpanExporter) -> ReadableSpan:
 
 
 class TestLogging:
-    def test_a_line_of_ours_is_one_json_object_on_its_trail(self, written: Written) -> None:
+    def test_a_line_is_one_json_object_with_its_correlation_id(self, written: Written) -> None:
         configure_logging("toys", settings())
 
         with use_correlation(CorrelationContext("order-17")):
@@ -66,7 +66,7 @@ class TestLogging:
         assert (line["event"], line["level"]) == ("node 3 is away", "warning")
         assert (line["logger"], line["service"]) == ("aiokafka.client", "toys")
 
-    def test_kafkas_client_says_the_same_thing_once_in_a_while_and_others_always(
+    def test_a_repeated_message_of_kafkas_client_is_dropped_and_no_other(
         self, written: Written
     ) -> None:
         configure_logging("toys", settings())
@@ -76,11 +76,11 @@ class TestLogging:
             logging.getLogger("shop").error("no customer for %s", number)
         logging.getLogger("aiokafka").error("Unable to update metadata from %s", [1])
 
-        said = [json.loads(line)["logger"] for line in written().splitlines()]
-        assert said.count("aiokafka") == 2
-        assert said.count("shop") == 100
+        loggers = [json.loads(line)["logger"] for line in written().splitlines()]
+        assert loggers.count("aiokafka") == 2
+        assert loggers.count("shop") == 100
 
-    def test_a_line_written_on_no_trail_begins_none(self, written: Written) -> None:
+    def test_a_line_without_a_correlation_id_makes_none(self, written: Written) -> None:
         configure_logging("toys", settings())
         log = structlog.get_logger()
 
@@ -91,7 +91,7 @@ class TestLogging:
         assert [line["correlation_id"] for line in lines] == [None, None]
 
     @pytest.mark.usefixtures("spans")
-    def test_a_line_within_a_span_names_its_trace(self, written: Written) -> None:
+    def test_a_line_in_a_span_has_its_trace_id(self, written: Written) -> None:
         configure_logging("toys", settings())
 
         with span("selling") as current:
@@ -101,13 +101,13 @@ class TestLogging:
         assert line["trace_id"] == f"{current.get_span_context().trace_id:032x}"
 
     @pytest.mark.parametrize("log_format", ["json", "console"])
-    def test_an_error_is_written_whole_but_for_what_people_sent(
+    def test_an_error_is_logged_without_what_clients_sent(
         self, written: Written, log_format: str
     ) -> None:
         class Toy(BaseModel):
             price: int
 
-        # In pieces, for a trace back quotes the source as well.
+        # In two parts, because a traceback also quotes the source.
         address = "ann@" + "example.org"
         configure_logging("toys", settings(log_format=log_format))
         try:
@@ -119,19 +119,19 @@ class TestLogging:
         except RuntimeError:
             structlog.get_logger().exception("unexpected error")
 
-        said = written()
-        assert "test_telemetry.py" in said
-        assert "RuntimeError: duplicate key" in said
-        assert address not in said
+        logged = written()
+        assert "test_telemetry.py" in logged
+        assert "RuntimeError: duplicate key" in logged
+        assert address not in logged
 
-    def test_lines_for_people_have_no_colours_off_a_terminal(self, written: Written) -> None:
+    def test_console_lines_have_colours_only_on_a_terminal(self, written: Written) -> None:
         configure_logging("toys", settings(log_format="console"))
 
         structlog.get_logger().info("toy sold")
 
-        said = written()
-        assert "toy sold" in said
-        assert "\x1b" not in said
+        logged = written()
+        assert "toy sold" in logged
+        assert "\x1b" not in logged
 
     def test_the_level_is_a_setting(self, written: Written) -> None:
         configure_logging("toys", settings(log_level="WARNING"))
@@ -141,7 +141,7 @@ class TestLogging:
 
         assert written() == ""
 
-    def test_a_warning_is_a_line_too(self, written: Written) -> None:
+    def test_a_warning_is_logged(self, written: Written) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             configure_logging("toys", settings())
@@ -155,19 +155,19 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class TestSpans:
-    def test_nothing_is_recorded_where_nobody_is_to_see_it_but_a_trace_goes_on(
+    def test_without_an_endpoint_spans_have_ids_and_are_not_recorded(
         self, spans: InMemorySpanExporter
     ) -> None:
         tracer = configure_tracing("toys", settings()).get_tracer("toys")
 
         parent = TraceContextTextMapPropagator().extract({"traceparent": PARENT})
-        begun, gone_on = tracer.start_span("begun"), tracer.start_span("gone on", parent)
+        first, continued = tracer.start_span("first"), tracer.start_span("continued", parent)
 
-        assert not begun.is_recording()
-        assert begun.get_span_context().is_valid
-        assert gone_on.get_span_context().trace_id == 0x0AF7651916CD43DD8448EB211C80319C
+        assert not first.is_recording()
+        assert first.get_span_context().is_valid
+        assert continued.get_span_context().trace_id == 0x0AF7651916CD43DD8448EB211C80319C
 
-    def test_a_span_goes_on_with_a_traceparent(self, spans: InMemorySpanExporter) -> None:
+    def test_a_span_continues_a_traceparent(self, spans: InMemorySpanExporter) -> None:
         with span("handle", SpanKind.CONSUMER, parent=PARENT, topic="toys.toy"):
             inner = current_traceparent()
 
@@ -188,7 +188,7 @@ class TestSpans:
         inner, outer = spans.get_finished_spans()
         assert inner.parent == outer.get_span_context()
 
-    def test_it_links_to_other_work_and_passes_over_nonsense(
+    def test_it_links_to_other_work_and_ignores_an_invalid_link(
         self, spans: InMemorySpanExporter
     ) -> None:
         with span("chunk", links=[PARENT, "nonsense"]):
@@ -197,7 +197,7 @@ class TestSpans:
         (link,) = only(spans).links
         assert f"{link.context.span_id:016x}" == "b7ad6b7169203331"
 
-    def test_of_an_error_it_keeps_the_type_alone(self, spans: InMemorySpanExporter) -> None:
+    def test_only_the_type_of_an_error_is_recorded(self, spans: InMemorySpanExporter) -> None:
         with pytest.raises(ValueError, match="hunter2"), span("handle"):
             raise ValueError("hunter2")
 
@@ -206,12 +206,12 @@ class TestSpans:
         assert "hunter2" not in finished.to_json()
         assert dict(finished.attributes or {}) == {"error.type": "ValueError"}
 
-    def test_outside_of_any_span_there_is_no_traceparent(self) -> None:
+    def test_outside_of_a_span_there_is_no_traceparent(self) -> None:
         assert current_traceparent() is None
 
 
 class TestRequests:
-    async def test_a_request_goes_on_with_the_clients_trace(
+    async def test_a_request_continues_the_clients_trace(
         self, serve: Serve, spans: InMemorySpanExporter
     ) -> None:
         router = APIRouter()
@@ -248,7 +248,7 @@ class TestRequests:
         assert not finished.status.is_ok
         assert "hunter2" not in finished.to_json()
 
-    async def test_looking_after_health_leaves_no_trace(
+    async def test_requests_for_health_and_metrics_have_no_span(
         self, serve: Serve, spans: InMemorySpanExporter
     ) -> None:
         async with serve() as client:

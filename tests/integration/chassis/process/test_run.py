@@ -1,3 +1,5 @@
+"""A service as a process: it runs its parts, stops them in order, and exits in time."""
+
 import asyncio
 import json
 import os
@@ -22,7 +24,7 @@ class Toys:
     def __init__(self, process: Process) -> None:
         self._process = process
         self.lines: list[dict[str, Any]] = []
-        self.said = ""
+        self.stderr = ""
         self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
@@ -32,7 +34,7 @@ class Toys:
             if text.startswith("{"):
                 self.lines.append(json.loads(text))
             else:
-                self.said += text
+                self.stderr += text
 
     async def port(self) -> int:
         await until(lambda: "listening" in self.events())
@@ -52,7 +54,7 @@ class Toys:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 - another process brings it about
+        while not condition():  # noqa: ASYNC110 - another process changes it
             await asyncio.sleep(0.01)
 
 
@@ -88,7 +90,7 @@ def accepts(port: int) -> bool:
 
 
 class TestRunning:
-    async def test_it_is_live_at_once_and_ready_when_its_parts_are(
+    async def test_a_process_is_live_at_once_and_ready_when_its_parts_are(
         self, tmp_path: Path, client: httpx.AsyncClient
     ) -> None:
         async with toys(tmp_path) as process:
@@ -103,18 +105,18 @@ class TestRunning:
         assert before.json()["errors"][0]["message"] == "not charged yet"
 
     @pytest.mark.parametrize(
-        ("trusted", "believed"), [("127.0.0.1", "203.0.113.7"), ("10.0.0.1", "127.0.0.1")]
+        ("trusted", "expected"), [("127.0.0.1", "203.0.113.7"), ("10.0.0.1", "127.0.0.1")]
     )
-    async def test_a_forwarded_address_is_believed_from_trusted_proxies_only(
-        self, tmp_path: Path, client: httpx.AsyncClient, trusted: str, believed: str
+    async def test_only_trusted_proxies_may_forward_an_address(
+        self, tmp_path: Path, client: httpx.AsyncClient, trusted: str, expected: str
     ) -> None:
         async with toys(tmp_path, trusted_proxies=trusted) as process:
             url = f"http://127.0.0.1:{await process.port()}/who"
             answer = await client.get(url, headers={"X-Forwarded-For": "203.0.113.7"})
 
-        assert answer.json() == believed
+        assert answer.json() == expected
 
-    async def test_a_part_that_fails_ends_the_process_and_is_logged_whole(
+    async def test_a_part_that_fails_ends_the_process_and_its_error_is_logged(
         self, tmp_path: Path
     ) -> None:
         async with toys(tmp_path, robot="fails") as process:
@@ -125,7 +127,7 @@ class TestRunning:
         assert "RuntimeError: out of batteries" in line["exception"]
         assert (tmp_path / "closed").exists()
 
-    async def test_a_part_that_ends_unasked_ends_the_process(self, tmp_path: Path) -> None:
+    async def test_a_part_that_ends_by_itself_ends_the_process(self, tmp_path: Path) -> None:
         async with toys(tmp_path, robot="ends") as process:
             assert await process.exit_code() == 1
 
@@ -133,7 +135,7 @@ class TestRunning:
 
 
 class TestStopping:
-    async def test_a_request_in_flight_is_answered_whole(
+    async def test_an_open_request_is_answered_completely(
         self, tmp_path: Path, client: httpx.AsyncClient
     ) -> None:
         async with toys(tmp_path) as process:
@@ -151,7 +153,7 @@ class TestStopping:
         assert (answer.status_code, answer.json()) == (200, "whole " * 100)
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    async def test_its_parts_are_stopped_before_what_they_stand_on_is_closed(
+    async def test_the_parts_stop_before_what_they_need_is_closed(
         self, tmp_path: Path, number: signal.Signals
     ) -> None:
         async with toys(tmp_path) as process:
@@ -161,7 +163,7 @@ class TestStopping:
 
         assert (tmp_path / "closed").read_text() == "after the robot"
 
-    async def test_a_request_that_never_ends_is_cut_off_in_time(
+    async def test_a_request_that_never_ends_is_cut_in_time(
         self, tmp_path: Path, client: httpx.AsyncClient
     ) -> None:
         async with toys(tmp_path, shutdown_grace_s=2) as process:
@@ -173,7 +175,7 @@ class TestStopping:
             assert await process.exit_code() == 0
             assert (await request).status_code == 500
 
-    async def test_a_part_that_stops_badly_makes_it_a_failure(self, tmp_path: Path) -> None:
+    async def test_a_part_that_fails_to_stop_makes_the_exit_code_1(self, tmp_path: Path) -> None:
         async with toys(tmp_path, robot="stops-badly") as process:
             await process.port()
             process.send(signal.SIGTERM)
@@ -182,7 +184,7 @@ class TestStopping:
         (line,) = (line for line in process.lines if line["event"] == "part stopped badly")
         assert "does not like to stop" in line["exception"]
 
-    async def test_it_ends_well_with_the_collector_of_its_spans_away(
+    async def test_a_missing_collector_of_spans_is_no_failure(
         self, tmp_path: Path, client: httpx.AsyncClient
     ) -> None:
         async with toys(tmp_path, otlp_endpoint="http://127.0.0.1:1") as process:
@@ -193,31 +195,33 @@ class TestStopping:
             assert await process.exit_code() == 0
 
     @pytest.mark.parametrize("robot", ["hangs", "blocks"])
-    async def test_whatever_hangs_it_ends(self, tmp_path: Path, robot: str) -> None:
+    async def test_a_part_that_hangs_does_not_keep_the_process_from_exiting(
+        self, tmp_path: Path, robot: str
+    ) -> None:
         async with toys(tmp_path, robot=robot, shutdown_grace_s=1) as process:
             await process.port()
             process.send(signal.SIGTERM)
             assert await process.exit_code() == 1
 
-        assert "the time to stop is over" in process.said
+        assert "the time for an orderly stop is over" in process.stderr
 
 
 class TestCommandLine:
-    async def test_help_says_what_there_is(self, tmp_path: Path) -> None:
+    async def test_help_lists_only_the_commands_that_exist(self, tmp_path: Path) -> None:
         async with toys(tmp_path, "--help") as process:
             assert process._process.stdout is not None
-            said = (await process._process.stdout.read()).decode()
+            output = (await process._process.stdout.read()).decode()
             assert await process.exit_code() == 0
 
-        assert "The toys service." in said
+        assert "The toys service." in output
         # It owns no database.
-        assert "migrate" not in said
+        assert "migrate" not in output
 
-    async def test_bad_settings_are_named_in_one_line_each(self) -> None:
+    async def test_each_wrong_setting_is_named_in_one_line(self) -> None:
         async with toys(None, robot="flies") as process:
             assert await process.exit_code() == 2
 
-        lines = sorted(process.said.splitlines())
+        lines = sorted(process.stderr.splitlines())
         assert [line.split(":")[0] for line in lines] == ["TOYS_DIRECTORY", "TOYS_ROBOT"]
 
     async def test_a_port_in_use_is_named_with_the_setting_that_moves_it(
@@ -228,6 +232,6 @@ class TestCommandLine:
             async with toys(tmp_path, http_port=port) as process:
                 assert await process.exit_code() == 1
 
-        (line,) = process.said.splitlines()
+        (line,) = process.stderr.splitlines()
         assert line.startswith(f"toys cannot listen on 127.0.0.1:{port}: Address already in use")
         assert line.endswith("TOYS_HTTP_PORT moves it.")

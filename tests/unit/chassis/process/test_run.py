@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from chassis.process.run import _Server
 
 
-def test_http_leaves_signals_to_the_process() -> None:
+def test_the_http_server_installs_no_signal_handler() -> None:
     server = _Server(uvicorn.Config(FastAPI(), log_config=None))
     before = signal.getsignal(signal.SIGTERM)
 
