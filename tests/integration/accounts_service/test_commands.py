@@ -129,7 +129,9 @@ async def test_the_commands_on_the_page_pause_and_resume_a_subscriber(
 ) -> None:
     await rows(
         accounts_database,
-        "INSERT INTO progress VALUES ('accounts.open-account', 'users.user', 0, 0, now())",
+        "INSERT INTO progress (subscriber, topic, topic_id, partition, next_offset, updated_at)"
+        " VALUES ('accounts.open-account', 'users.user', $1, 0, 0, now())",
+        UUID(int=0),
     )
 
     types("progress", tmp_path)

@@ -1,4 +1,4 @@
-"""The path service as its operators have it: one kind of aggregate, and routes to ask."""
+"""The path service with one kind of aggregate, and its operators' routes."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -45,7 +45,7 @@ def topic_with_withheld(partitions: int = 2) -> Topic:
 def service_of(
     topic: Topic, subscribers: Sequence[Subscriber[PathWork]] = ()
 ) -> Service[ServiceSettings, PathWork]:
-    """Describe a service that publishes to the topic, and takes what these subscribers want."""
+    """Describe a service that publishes to the topic and has these subscribers."""
     of_it = topic
 
     class Things(AggregateTable[Aggregate]):
@@ -89,8 +89,8 @@ def runtime_of(
     return runtime
 
 
-async def _believed(role: Annotated[str, Header()] = "operator") -> Principal:
-    """Believe what the request says of itself, where a token would be read."""
+async def _by_role(role: Annotated[str, Header()] = "operator") -> Principal:
+    """Take the principal from the header ``role`` instead of a token."""
     match role:
         case "operator":
             return ADA
@@ -102,13 +102,13 @@ async def _believed(role: Annotated[str, Header()] = "operator") -> Principal:
 
 @asynccontextmanager
 async def asking(runtime: ServiceRuntime[Any, PathWork]) -> AsyncIterator[httpx.AsyncClient]:
-    """Ask over HTTP, as an operator; as another with the header ``role``."""
+    """Open an HTTP client of an operator; the header ``role`` makes it another's."""
     app = create_app(
         title="Test",
         description="For tests.",
         version="1",
         settings=runtime.settings,
-        routers=[operations_routes(runtime, _believed)],
+        routers=[operations_routes(runtime, _by_role)],
         health=Health(),
     )
     transport = httpx.ASGITransport(app)
@@ -116,8 +116,8 @@ async def asking(runtime: ServiceRuntime[Any, PathWork]) -> AsyncIterator[httpx.
         yield client
 
 
-async def told(database: str) -> list[tuple[str, str, int]]:
-    """Return type, subject and sequence of all acts that wait to be published, in their order."""
+async def acts_of(database: str) -> list[tuple[str, str, int]]:
+    """Return type, subject and sequence of all acts in the outbox, in their order."""
     found = await rows(
         database,
         "SELECT type, aggregateid, sequence FROM outbox WHERE type LIKE 'operations.%'"

@@ -1,4 +1,4 @@
-"""A subscriber that can't handle some events until it is mended, and its operators."""
+"""A subscriber that can't handle some events until it is repaired, and its operators."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ NAME = "test.one"
 
 
 class Faults:
-    """What a handler does before its effect: it fails on these sequences, until told otherwise."""
+    """Makes a handler fail on these sequences until it is repaired."""
 
     def __init__(self, *sequences: int) -> None:
         self.on = set(sequences)
@@ -38,12 +38,12 @@ class Faults:
         if envelope.sequence in self.on:
             raise self.error
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         self.on.clear()
 
 
 class Shop:
-    """A service with one subscriber, fed by hand, and what its operators do."""
+    """A service with one subscriber, which gets its chunks from the test, and its operators."""
 
     def __init__(self, database: str, engine: AsyncEngine, *also: Subscriber[PathWork]) -> None:
         self.service = Service(database, engine)
@@ -66,7 +66,7 @@ class Shop:
         self.woken += 1
 
     async def comes(self, *events: EncodedEvent | FakeRecord) -> None:
-        """Let a chunk of these come."""
+        """Have the subscriber handle a chunk of these."""
         offset, self._next_offset = self._next_offset, self._next_offset + len(events)
         records = []
         for number, each in enumerate(events, start=offset):
@@ -77,14 +77,14 @@ class Shop:
                     FakeRecord(TOPIC.name, 0, number, each.key, each.value, each.headers)
                 )
         if self._consumer is None:
-            self._consumer = await self.service.consumer(*self.subscribers)
-        await self.service.handle(self._consumer, records)
+            self._consumer = await self.service.processor(*self.subscribers)
+        await self.service.process(self._consumer, records)
 
     async def parks(self, subject: UUID, *sequences: int, failing: int | None = None) -> None:
-        """Let these come, of which the first, or another one, fails; mend what it fails by."""
+        """Park these, because the first or another one fails; then repair the handler."""
         self.faults.on = {failing or sequences[0]}
         await self.comes(*(signed_up(subject, each) for each in sequences))
-        self.faults.mend()
+        self.faults.repair()
 
     async def edit(self, id_: UUID, payload: dict[str, Any]) -> None:
         edit = ParkedEdit(parked_id=id_, payload=payload)
@@ -113,12 +113,12 @@ class Shop:
         return row
 
     async def handled(self) -> list[int]:
-        """Return the sequences of all that had its effect, in the order it had."""
+        """Return the sequences of the events that had effects, in the order of the effects."""
         return [sequence for _, sequence in await self.service.handled(NAME)]
 
 
 def without_label(subject: UUID, sequence: int) -> FakeRecord:
-    """An event whose bytes do not tell which it is."""
+    """Return an event without headers, and with a value that is no envelope."""
     (record,) = records_of(signed_up(subject, sequence))
     assert record.value is not None
     return replace(record, value=record.value.replace(b'"specversion"', b'"version"'), headers=[])

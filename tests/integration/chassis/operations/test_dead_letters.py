@@ -1,4 +1,4 @@
-"""Operators look at what was parked, write other bytes in its place, or drop it."""
+"""Operators read what was parked, put another payload in its place, or discard it."""
 
 import base64
 import hashlib
@@ -24,7 +24,7 @@ from contracts.users import UserSignedUpV1
 from tests.integration.chassis.path import PathWork, other_event, rows, schema, signed_up
 from tests.integration.chassis.service import TOPIC, NameIsTaken, records_of
 
-from .operating import ADA, BY_ADA, asking, told
+from .operating import ADA, BY_ADA, acts_of, asking
 from .parking import NAME, Shop, without_label
 
 EDITED = "operations.parked-event-edited.v1"
@@ -59,7 +59,7 @@ def json_of(record: FakeRecord, **changes: Any) -> dict[str, Any]:
 
 
 async def acts(shop: Shop, type_: str) -> list[dict[str, Any]]:
-    """What was told of these acts."""
+    """Return the data of these acts."""
     query = "SELECT payload FROM outbox WHERE type = $1 ORDER BY position"
     found = await rows(shop.service.database, query, type_)
     return [decode(row["payload"]).data for row in found]
@@ -118,7 +118,7 @@ class TestLooking:
         async with shop.runtime.engine.connect() as connection:
             assert await waiting(connection, {NAME, "test.two"}) == {NAME: 3, "test.two": 0}
 
-    async def test_shows_an_event_with_all_that_came(
+    async def test_shows_an_event_with_everything_that_was_delivered(
         self, shop: Shop, client: httpx.AsyncClient
     ) -> None:
         ada = uuid4()
@@ -167,7 +167,7 @@ class TestLooking:
 
 
 class TestEditing:
-    async def test_puts_other_bytes_in_its_place_and_keeps_those_that_came(
+    async def test_puts_another_payload_in_its_place_and_keeps_the_original(
         self, shop: Shop
     ) -> None:
         ada = uuid4()
@@ -217,7 +217,7 @@ class TestEditing:
         "changes",
         [
             {"id": str(UUID("0197a3f0-0000-7000-8000-000000000000"))},
-            {"subject": "somebody else"},
+            {"subject": "another"},
             {"sequence": "0000000007"},
         ],
         ids=["id", "subject", "sequence"],
@@ -231,7 +231,7 @@ class TestEditing:
             await shop.edit(id_, json_of(came, data={"username": "ada"}, **changes))
 
         assert (await shop.row(id_))["edited_payload"] is None
-        assert await told(shop.service.database) == []
+        assert await acts_of(shop.service.database) == []
 
     async def test_into_what_the_subscriber_would_not_handle_is_refused(self, shop: Shop) -> None:
         ada = uuid4()
@@ -251,7 +251,7 @@ class TestEditing:
             with pytest.raises(InvalidFields, match=why):
                 await shop.edit(id_, payload)
 
-    async def test_what_is_kept_as_it_came_is_refused(self, database: str) -> None:
+    async def test_of_a_subscriber_that_keeps_records_is_refused(self, database: str) -> None:
         async def keep(_work: PathWork, _records: object) -> None:
             raise NameIsTaken("taken")
 
@@ -266,7 +266,7 @@ class TestEditing:
 
 
 class TestDiscarding:
-    async def test_drops_the_event_and_lets_the_next_one_flow(self, shop: Shop) -> None:
+    async def test_deletes_the_event_and_the_next_one_is_handled(self, shop: Shop) -> None:
         ada = uuid4()
         await shop.parks(ada, 1)
         (id_,) = (await shop.ids()).values()
@@ -287,7 +287,7 @@ class TestDiscarding:
         with pytest.raises(NoSuchParkedEvent):
             await shop.discard(id_)
 
-        assert await told(shop.service.database) == [(DISCARDED, str(id_), 1)]
+        assert await acts_of(shop.service.database) == [(DISCARDED, str(id_), 1)]
 
     async def test_is_possible_when_its_subscriber_is_gone(self, shop: Shop) -> None:
         await shop.parks(uuid4(), 1)
@@ -300,7 +300,7 @@ class TestDiscarding:
 
 
 class TestOverHttp:
-    async def test_it_is_found_tried_mended_and_released(
+    async def test_it_is_found_tried_edited_and_released(
         self, shop: Shop, client: httpx.AsyncClient
     ) -> None:
         ada = uuid4()
@@ -315,18 +315,18 @@ class TestOverHttp:
         path = f"/ops/parked/{found['id']}"
         tried = (await client.post(f"{path}/dry-run")).json()
         assert tried["stays_parked"]["error_message"] == "data.username: string_type"
-        mended = {"why": "a typing error", "payload": json_of(came, data={"username": "ada"})}
-        assert (await client.put(f"{path}/payload", json=mended)).status_code == 204
+        repaired = {"why": "a typing error", "payload": json_of(came, data={"username": "ada"})}
+        assert (await client.put(f"{path}/payload", json=repaired)).status_code == 204
         assert (await client.post(f"{path}/dry-run")).json()["stays_parked"] is None
-        one = (await client.post(f"{path}/release", json={"why": "mended"})).json()
+        one = (await client.post(f"{path}/release", json={"why": "repaired"})).json()
         assert one == {"released": 1, "left": 1, "stopped_at": None}
-        subject = {"subscriber": NAME, "topic": TOPIC.name, "subject": str(ada), "why": "mended"}
+        subject = {"subscriber": NAME, "topic": TOPIC.name, "subject": str(ada), "why": "repaired"}
         rest = (await client.post("/ops/parked/release", json=subject)).json()
         assert rest == {"released": 1, "left": 0, "stopped_at": None}
 
         assert await shop.handled() == [1, 2]
         assert {(act["by"], act["why"]) for act in await acts(shop, RELEASED)} == {
-            (str(ADA.id), "mended")
+            (str(ADA.id), "repaired")
         }
 
     async def test_it_is_applied_and_discarded(self, shop: Shop, client: httpx.AsyncClient) -> None:
@@ -340,7 +340,7 @@ class TestOverHttp:
         assert await shop.handled() == [2]
         assert await shop.ids() == {}
 
-    async def test_a_refusal_says_which(self, shop: Shop, client: httpx.AsyncClient) -> None:
+    async def test_a_refusal_has_its_code(self, shop: Shop, client: httpx.AsyncClient) -> None:
         await shop.parks(uuid4(), 1, 2)
         ids = await shop.ids()
         why = {"why": "x"}
@@ -350,12 +350,12 @@ class TestOverHttp:
             answer = await client.request(method, f"/ops/parked/{path}", json=body)
             return answer.status_code, answer.json()["code"]
 
-        nobody = uuid4()
+        unknown = uuid4()
         subject = {"subscriber": "test.gone", "topic": TOPIC.name, "subject": "x", **why}
         assert await refused(f"{ids[1]}/release", why) == (409, "not-first")
         assert await refused(f"{ids[0]}/payload", why | {"payload": {}}) == (422, "invalid-fields")
         for act in ("release", "apply", "discard", "dry-run"):
-            assert await refused(f"{nobody}/{act}", why) == (404, "no-such-parked-event")
+            assert await refused(f"{unknown}/{act}", why) == (404, "no-such-parked-event")
         assert await refused("release", subject) == (404, "no-such-subscriber")
 
     @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ class TestOverHttp:
     @pytest.mark.parametrize(
         "search", ["subjekt=a", "reason=odd", "after=7", "limit=0", "limit=201", "subject=a%00b"]
     )
-    async def test_a_search_that_makes_no_sense_is_refused(
+    async def test_an_invalid_search_is_refused(
         self, client: httpx.AsyncClient, search: str
     ) -> None:
         answer = await client.get(f"/ops/parked?{search}")
@@ -381,7 +381,7 @@ class TestOverHttp:
         assert answer.json()["errors"][0]["field"] == search.partition("=")[0]
 
     @pytest.mark.parametrize(("role", "status"), [("", 401), ("user", 403)])
-    async def test_others_see_and_do_nothing(
+    async def test_only_operators_are_admitted(
         self, shop: Shop, client: httpx.AsyncClient, role: str, status: int
     ) -> None:
         await shop.parks(uuid4(), 1)

@@ -37,7 +37,7 @@ from contracts.users import UserSignedUpV1
 from tests.integration.chassis.path import PathWork, count, rows, schema, signed_up, utc_now
 from tests.integration.chassis.service import TOPIC, NameIsTaken
 
-from .operating import told
+from .operating import acts_of
 from .parking import NAME, Shop, without_label
 
 goods_metadata = MetaData()
@@ -60,7 +60,7 @@ async def fails(_work: PathWork, _envelope: Envelope) -> None:
 
 
 class Warehouse(Shop):
-    """A shop whose subscriber does to a table of goods what a test says."""
+    """A shop with a subscriber that runs a function of the test."""
 
     effect: Effect = staticmethod(fails)
 
@@ -71,7 +71,7 @@ class Warehouse(Shop):
         return EventSubscriber(name=NAME, topic=TOPIC, handlers={UserSignedUpV1: handle})
 
     async def parked_with(self, effect: Effect) -> UUID:
-        """Park an event, and have it handled so from now on."""
+        """Park an event, and have it handled by this function from now on."""
         await self.comes(signed_up(uuid4(), 1))
         self.effect = effect
         (id_,) = (await self.ids()).values()
@@ -88,7 +88,7 @@ class Warehouse(Shop):
         return await self.try_out(await self.parked_with(effect))
 
     async def snapshot(self) -> list[list[Any]]:
-        """Return all that is in the database."""
+        """Return all rows of the database."""
         tables = await rows(
             self.service.database, "SELECT relname AS name FROM pg_stat_user_tables ORDER BY 1"
         )
@@ -160,7 +160,7 @@ class TestWhatItShows:
         (table,) = tried.changes
         assert table.rows == [{"name": "safe", "password_hash": "…", "picture": "3 bytes"}]
 
-    async def test_shows_so_many_rows_of_a_table_and_counts_all(self, shop: Warehouse) -> None:
+    async def test_shows_a_bounded_number_of_rows_and_counts_all(self, shop: Warehouse) -> None:
         async def effect(work: PathWork, _envelope: Envelope) -> None:
             await insert_rows(work.connection, goods, [{"name": f"n{n}"} for n in range(500)])
 
@@ -171,7 +171,7 @@ class TestWhatItShows:
         assert (table.inserted, len(table.rows)) == (500, dry_run_module.MOST_ROWS)
 
     async def test_shows_the_events_that_would_be_published(self, shop: Warehouse) -> None:
-        async def tell(work: PathWork, envelope: Envelope) -> None:
+        async def publish(work: PathWork, envelope: Envelope) -> None:
             outbox = Outbox("/test", utc_now)
             outbox.append(
                 UserSignedUpV1(user_id=OWNER, username="bob"),
@@ -182,7 +182,7 @@ class TestWhatItShows:
             )
             await outbox.flush(work.connection)
 
-        tried = await shop.try_out(await shop.parked_with(tell))
+        tried = await shop.try_out(await shop.parked_with(publish))
 
         assert tried.changes == []
         (event,) = tried.events
@@ -206,7 +206,7 @@ class TestWhatItShows:
         assert tried.stays_parked is not None
         assert (tried.stays_parked.error_code, tried.changes) == ("name-is-taken", [])
 
-    async def test_is_why_it_would_fail_when_the_database_says_so(self, shop: Warehouse) -> None:
+    async def test_is_the_database_error_that_it_would_fail_with(self, shop: Warehouse) -> None:
         tried = await shop.try_with(insert(goods).values(name="book"))
 
         assert tried.stays_parked is not None
@@ -214,7 +214,7 @@ class TestWhatItShows:
 
 
 class TestNothing:
-    async def test_is_changed_told_or_counted(self, shop: Warehouse) -> None:
+    async def test_is_changed_published_or_counted(self, shop: Warehouse) -> None:
         async def effect(work: PathWork, envelope: Envelope) -> None:
             work.handled(NAME, envelope)
 
@@ -225,7 +225,7 @@ class TestNothing:
 
         assert [each.table for each in tried.changes] == ["effects"]
         assert await shop.snapshot() == before
-        assert await told(shop.service.database) == []
+        assert await acts_of(shop.service.database) == []
         assert shop.woken == 0
 
     async def test_is_changed_when_it_fails(self, shop: Warehouse) -> None:

@@ -1,4 +1,4 @@
-"""Subscribers are looked at, paused, resumed and begun anew while they run, and lose nothing."""
+"""Subscribers are shown, paused, resumed and restarted while they run, and lose nothing."""
 
 import asyncio
 from collections import Counter
@@ -44,7 +44,7 @@ from tests.integration.chassis.path import (
 )
 from tests.integration.chassis.service import TOPIC, Failing, NameIsTaken, Service, sign_ups
 
-from .operating import BY_ADA, asking, runtime_of, service_of, told
+from .operating import BY_ADA, acts_of, asking, runtime_of, service_of
 
 ONE, TWO = "test.one", "test.two"
 
@@ -73,8 +73,8 @@ def restartable(
     return replace(subscriber(name, topic, before=before), empty_state=empty)
 
 
-class Hand:
-    """Holds a handler until it is let go."""
+class Gate:
+    """Blocks a handler until the test lets it continue."""
 
     def __init__(self) -> None:
         self.began = asyncio.Event()
@@ -86,7 +86,7 @@ class Hand:
 
 
 class Office:
-    """What an operator does to these subscribers, and what came of it."""
+    """What an operator does to these subscribers, and its effects."""
 
     def __init__(
         self,
@@ -150,23 +150,23 @@ class Office:
 
 async def until_well(worker: RunningWorker) -> None:
     async def is_well() -> bool:
-        return worker.agents.trouble() is None
+        return worker.worker.trouble() is None
 
     await eventually(is_well)
 
 
-async def until_says(worker: RunningWorker, said: str) -> None:
-    async def says_so() -> bool:
-        return said in (worker.agents.trouble() or "")
+async def until_reported(worker: RunningWorker, reason: str) -> None:
+    async def is_reported() -> bool:
+        return reason in (worker.worker.trouble() or "")
 
-    await eventually(says_so)
+    await eventually(is_reported)
 
 
 SUBJECTS = [uuid4() for _ in range(20)]
 
 
 class TestLooking:
-    async def test_shows_place_lag_and_what_is_parked(
+    async def test_shows_offsets_lag_and_what_is_parked(
         self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
     ) -> None:
         failing = subscriber(ONE, topic, before=self._fail)
@@ -191,7 +191,7 @@ class TestLooking:
     async def _fail(self, _event: IntegrationEvent, _envelope: Envelope) -> None:
         raise NameIsTaken
 
-    async def test_while_kafka_is_away_shows_places_and_says_why_no_lag(
+    async def test_while_kafka_is_unreachable_shows_offsets_and_why_no_lag_is_known(
         self, database: str, engine: AsyncEngine
     ) -> None:
         topic = topic_of_its_own()
@@ -208,7 +208,7 @@ class TestLooking:
         places = [(each.partition, each.next_offset, each.lag) for each in found.partitions]
         assert places == [(0, 0, None), (1, 4, None)]
 
-    async def test_one_that_was_never_run_has_no_places(
+    async def test_one_that_was_never_run_has_no_partitions(
         self, database: str, kafka: str, engine: AsyncEngine, topic: Topic
     ) -> None:
         office = Office(database, kafka, engine, topic, restartable(ONE, topic))
@@ -219,7 +219,7 @@ class TestLooking:
 
 
 class TestPausing:
-    async def test_one_lets_the_others_go_on_and_resumed_it_misses_nothing(
+    async def test_one_lets_the_others_continue_and_resumed_it_misses_nothing(
         self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
     ) -> None:
         office = Office(
@@ -234,7 +234,7 @@ class TestPausing:
             await office.pause(TWO)
             await office.publish(SUBJECTS, 2)
             await office.until_handled(ONE, SUBJECTS, 1, 2)
-            await until_says(worker, f"{TWO} is paused at {topic.name}")
+            await until_reported(worker, f"{TWO} is paused at {topic.name}")
             await office.publish(SUBJECTS, 3)
             await office.until_handled(ONE, SUBJECTS, 1, 2, 3)
             paused = await office.look(TWO)
@@ -250,7 +250,7 @@ class TestPausing:
 
             await eventually(lag_is_seen)
 
-            # And nothing new comes that would be refused.
+            # No new chunk comes that would be refused.
             await office.resume(TWO)
             await office.until_handled(TWO, SUBJECTS, 1, 2, 3, within_s=5)
             await until_well(worker)
@@ -258,7 +258,7 @@ class TestPausing:
         assert (paused.lag, paused.paused_since is not None) == (40, True)
         assert await office.order(ONE) == {str(each): [1, 2, 3] for each in SUBJECTS}
         subject = str(subject_of_subscriber(TWO, topic.name))
-        assert await told(database) == [
+        assert await acts_of(database) == [
             (SubscriberPausedV1.event_type, subject, 1),
             (SubscriberResumedV1.event_type, subject, 2),
         ]
@@ -276,8 +276,8 @@ class TestPausing:
             await office.until_handled(TWO, SUBJECTS, 1)
             await office.pause(TWO)
             await office.publish(SUBJECTS, 2)
-            await until_says(worker, f"{ONE} is paused")
-            await until_says(worker, f"{TWO} is paused")
+            await until_reported(worker, f"{ONE} is paused")
+            await until_reported(worker, f"{TWO} is paused")
             assert await office.order(ONE) == {}
             assert await office.order(TWO) == {str(each): [1] for each in SUBJECTS}
 
@@ -302,32 +302,32 @@ class TestPausing:
 
         async with office.consuming() as worker:
             await office.until_handled(ONE, SUBJECTS, 1)
-            await until_says(worker, f"{TWO} is paused")
+            await until_reported(worker, f"{TWO} is paused")
             assert await office.order(TWO) == {}
             # It is not read again from where the paused one is.
             everywhere = frozenset(TopicPartition(topic.name, each) for each in range(2))
-            consumer = consumer_of(worker.agents._watchdog._app)
-            begin = await worker.agents._start_positions.find(everywhere, consumer)
+            consumer = consumer_of(worker.worker._watchdog._app)
+            begin = await worker.worker._start_positions.find(everywhere, consumer)
             assert sum(begin.values()) == 20
             await office.resume(TWO)
             await office.until_handled(TWO, SUBJECTS, 1, within_s=5)
 
         assert await office.order(ONE) == {str(each): [1] for each in SUBJECTS}
 
-    async def test_waits_for_the_chunk_in_hand(
+    async def test_waits_for_the_chunk_in_progress(
         self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
     ) -> None:
-        hand = Hand()
-        office = Office(database, kafka, engine, topic, subscriber(ONE, topic, before=hand))
+        gate = Gate()
+        office = Office(database, kafka, engine, topic, subscriber(ONE, topic, before=gate))
         async with office.consuming():
             await office.publish(SUBJECTS[:1], 1)
-            await hand.began.wait()
+            await gate.began.wait()
 
             pausing = asyncio.create_task(office.pause(ONE))
             await asyncio.wait([pausing], timeout=1)
             assert not pausing.done()
 
-            hand.let_go.set()
+            gate.let_go.set()
             await pausing
             assert await office.order(ONE) == {str(SUBJECTS[0]): [1]}
 
@@ -342,7 +342,7 @@ class TestPausing:
         await office.pause(ONE)
         await office.pause(ONE)
 
-        assert [type_ for type_, _, _ in await told(database)] == [SubscriberPausedV1.event_type]
+        assert [type_ for type_, _, _ in await acts_of(database)] == [SubscriberPausedV1.event_type]
 
     async def test_holds_for_a_partition_that_is_added(
         self, database: str, engine: AsyncEngine
@@ -363,9 +363,9 @@ class TestPausing:
 
 
 class TestPausedBetweenTwoEvents:
-    """Of a chunk that is handled event by event, because it failed as a whole."""
+    """The chunk is handled event by event, because it failed as a whole."""
 
-    async def test_it_takes_no_more_of_the_chunk_and_no_try_is_held_against_the_next(
+    async def test_it_handles_no_more_of_the_chunk_and_no_attempt_counts_against_the_next(
         self, database: str, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         service = Service(database, engine)
@@ -373,7 +373,7 @@ class TestPausedBetweenTwoEvents:
         failing = Failing(LookupError, records[1], times=1)
         one, two = subscriber(ONE, TOPIC, before=failing), subscriber(TWO, TOPIC)
         office = Office(database, "127.0.0.1:1", engine, TOPIC, one, two)
-        consumer = await service.consumer(one, two)
+        consumer = await service.processor(one, two)
         begin_attempt = consumer._attempts.begin
 
         async def pause_before_the_third(*arguments: Any) -> Any:
@@ -383,12 +383,12 @@ class TestPausedBetweenTwoEvents:
             return attempt
 
         monkeypatch.setattr(consumer._attempts, "begin", pause_before_the_third)
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
         assert len(await service.handled(ONE)) == 2
         assert len(await service.handled(TWO)) == 4
-        assert (await service.place(ONE), await service.place(TWO)) == (2, 4)
-        assert await service.open_tries() == []
+        assert (await service.next_offset(ONE), await service.next_offset(TWO)) == (2, 4)
+        assert await service.open_attempts() == []
 
 
 class TestRestarting:
@@ -417,7 +417,7 @@ class TestRestarting:
             await office.until_handled(TWO, SUBJECTS, 1, 2, 3)
             await office.until_handled(ONE, SUBJECTS, 1, 2, 3)
 
-        assert await told(database) == [
+        assert await acts_of(database) == [
             (
                 SubscriberRestartedV1.event_type,
                 str(subject_of_subscriber(TWO, topic.name)),
@@ -425,21 +425,21 @@ class TestRestarting:
             )
         ]
 
-    async def test_waits_for_the_chunk_in_hand_and_counts_it_once(
+    async def test_waits_for_the_chunk_in_progress_and_counts_it_once(
         self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
     ) -> None:
-        hand = Hand()
-        office = Office(database, kafka, engine, topic, restartable(ONE, topic, hand))
+        gate = Gate()
+        office = Office(database, kafka, engine, topic, restartable(ONE, topic, gate))
         async with office.consuming() as worker:
             await until_well(worker)
             await office.publish(SUBJECTS, 1)
-            await hand.began.wait()
+            await gate.began.wait()
 
             restarting = asyncio.create_task(office.restart(ONE))
             await asyncio.wait([restarting], timeout=1)
             assert not restarting.done()
 
-            hand.let_go.set()
+            gate.let_go.set()
             await restarting
             await office.publish(SUBJECTS, 2)
             await office.until_handled(ONE, SUBJECTS, 1, 2)
@@ -468,7 +468,7 @@ class TestRestarting:
         assert await rows(database, "SELECT * FROM inbox_missing") == []
         assert await rows(database, "SELECT * FROM parked") == []
 
-    async def test_forgets_what_it_parked_missed_and_tried(
+    async def test_deletes_what_it_parked_missed_and_attempted(
         self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
     ) -> None:
         failing = [True]
@@ -490,10 +490,12 @@ class TestRestarting:
             await office.pause(ONE)
             await rows(
                 database,
-                'INSERT INTO tries (subscriber, topic, "partition", "offset", count, first_at,'
-                " last_at) VALUES ($1, $2, 0, 0, 4, now(), now())",
+                "INSERT INTO tries"
+                ' (subscriber, topic, topic_id, "partition", "offset", count, first_at, last_at)'
+                " VALUES ($1, $2, $3, 0, 0, 4, now(), now())",
                 ONE,
                 topic.name,
+                UUID(int=0),
             )
             failing.clear()
 
@@ -519,14 +521,14 @@ class TestRestarting:
             await office.pause(ONE)
 
             await office.restart(ONE)
-            await until_says(worker, f"{ONE} is paused")
+            await until_reported(worker, f"{ONE} is paused")
             assert await office.order(ONE) == {}
             assert (await office.look(ONE)).lag == 20
 
             await office.resume(ONE)
             await office.until_handled(ONE, SUBJECTS, 1, within_s=5)
 
-    async def test_is_whole_or_did_not_happen(
+    async def test_is_done_whole_or_not_at_all(
         self,
         database: str,
         engine: AsyncEngine,
@@ -575,7 +577,7 @@ class TestOverHttp:
         assert done == [204, 204, 204]
         assert shown["kafka"] is None
         assert [each["lag"] for each in shown["subscribers"]] == [0]
-        assert [type_ for type_, _, _ in await told(database)] == [
+        assert [type_ for type_, _, _ in await acts_of(database)] == [
             SubscriberPausedV1.event_type,
             SubscriberRestartedV1.event_type,
             SubscriberResumedV1.event_type,
@@ -584,7 +586,7 @@ class TestOverHttp:
     @pytest.mark.parametrize(
         ("act", "changes", "status", "code"),
         [
-            ("pause", {"subscriber": "test.nobody"}, 404, "no-such-subscriber"),
+            ("pause", {"subscriber": "test.unknown"}, 404, "no-such-subscriber"),
             ("resume", {"topic": "another"}, 404, "no-such-subscriber"),
             ("restart", {"topic": "another"}, 404, "no-such-subscriber"),
             ("pause", {"subscriber": TWO}, 409, "not-begun"),
@@ -595,7 +597,7 @@ class TestOverHttp:
             ("restart", {"force": True}, 422, "invalid-fields"),
         ],
     )
-    async def test_what_can_not_be_is_refused(
+    async def test_what_is_impossible_is_refused(
         self,
         database: str,
         engine: AsyncEngine,
@@ -615,13 +617,13 @@ class TestOverHttp:
             answer = await client.post(f"/ops/progress/{act}", json=body)
 
         assert (answer.status_code, answer.json()["code"]) == (status, code)
-        assert await told(database) == []
+        assert await acts_of(database) == []
 
     @pytest.mark.parametrize(
         ("method", "path"),
         [("GET", ""), ("POST", "/pause"), ("POST", "/resume"), ("POST", "/restart")],
     )
-    async def test_nobody_but_an_operator_may(
+    async def test_only_an_operator_may(
         self, database: str, engine: AsyncEngine, method: str, path: str
     ) -> None:
         office = Office(database, "127.0.0.1:1", engine, topic_of_its_own())
@@ -631,8 +633,8 @@ class TestOverHttp:
             by_user = await client.request(
                 method, f"/ops/progress{path}", json=body, headers={"role": "user"}
             )
-            by_nobody = await client.request(
+            by_stranger = await client.request(
                 method, f"/ops/progress{path}", json=body, headers={"role": "none"}
             )
 
-        assert (by_user.status_code, by_nobody.status_code) == (403, 401)
+        assert (by_user.status_code, by_stranger.status_code) == (403, 401)

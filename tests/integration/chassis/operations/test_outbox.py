@@ -1,4 +1,4 @@
-"""What Kafka refused is mended by an operator: published in its place, or said to be withheld."""
+"""An operator repairs what Kafka refused: it is published in its place, or is withheld."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -49,7 +49,7 @@ from tests.integration.chassis.publishing.test_relay import (
     write_events,
 )
 
-from .operating import BY_ADA, asking, runtime_of, service_of, told, topic_with_withheld
+from .operating import BY_ADA, acts_of, asking, runtime_of, service_of, topic_with_withheld
 
 TOO_LARGE = "x" * 30_000
 
@@ -92,7 +92,7 @@ def topic() -> Topic:
 def runtime(
     database: str, engine: AsyncEngine, topic: Topic
 ) -> ServiceRuntime[ServiceSettings, PathWork]:
-    """A service whose database is there, and Kafka not."""
+    """A service that reaches its database, but not Kafka."""
     return runtime_of(service_of(topic), settings_for(database, "127.0.0.1:1"), engine)
 
 
@@ -102,11 +102,11 @@ def set_aside(runtime: ServiceRuntime[ServiceSettings, PathWork]) -> SetAside:
 
 
 async def refuse(
-    engine: AsyncEngine, topic: Topic, *told_of: tuple[UUID, int], name: str = "ada"
+    engine: AsyncEngine, topic: Topic, *events: tuple[UUID, int], name: str = "ada"
 ) -> list[UUID]:
     """Write these events as if Kafka had refused them; return their ids."""
     outbox = Outbox("/test", utc_now)
-    for subject, sequence in told_of:
+    for subject, sequence in events:
         append(outbox, topic, subject, sequence, name)
     async with engine.begin() as connection:
         await outbox.flush(connection)
@@ -171,7 +171,7 @@ class TestLooking:
 
 
 class TestEditing:
-    async def test_keeps_the_first_bytes_however_often(
+    async def test_keeps_the_original_payload_however_often(
         self, database: str, engine: AsyncEngine, topic: Topic, set_aside: SetAside
     ) -> None:
         [id_] = await refuse(engine, topic, (uuid4(), 1), name=TOO_LARGE)
@@ -184,7 +184,7 @@ class TestEditing:
         assert row.original_payload is not None
         assert row.original_payload["data"]["username"] == TOO_LARGE
         act = OutboxRowEditedV1.event_type
-        assert await told(database) == [(act, str(id_), 1), (act, str(id_), 2)]
+        assert await acts_of(database) == [(act, str(id_), 1), (act, str(id_), 2)]
 
     @pytest.mark.parametrize(
         ("changes", "code"),
@@ -215,7 +215,7 @@ class TestEditing:
 
         assert [each.code for each in refused.value.broken] == [code]
         assert await set_aside.show(id_) == before
-        assert await told(database) == []
+        assert await acts_of(database) == []
 
     async def test_to_what_kafka_would_refuse_again_is_refused(
         self, database: str, engine: AsyncEngine
@@ -233,7 +233,7 @@ class TestEditing:
 
 
 class TestReleasing:
-    async def test_what_was_edited_goes_out_in_its_place_before_its_aggregates_later_rows(
+    async def test_what_was_edited_is_published_in_its_place_before_its_aggregates_later_rows(
         self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
     ) -> None:
         service = service_of(topic)
@@ -286,10 +286,10 @@ class TestReleasing:
         )
 
         assert [each for each in done if not isinstance(each, NotSetAside)] == [None]
-        assert await told(database) == [(OutboxRowReleasedV1.event_type, str(id_), 1)]
+        assert await acts_of(database) == [(OutboxRowReleasedV1.event_type, str(id_), 1)]
         assert await count(database, "outbox") == 2
 
-    async def test_is_whole_or_did_not_happen(
+    async def test_is_done_whole_or_not_at_all(
         self,
         database: str,
         engine: AsyncEngine,
@@ -312,7 +312,7 @@ class TestReleasing:
 
 
 class TestDiscarding:
-    async def test_publishes_in_its_place_that_it_was_withheld(
+    async def test_publishes_a_withheld_event_in_its_place(
         self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
     ) -> None:
         service = service_of(topic)
@@ -362,7 +362,7 @@ class TestOverHttp:
                 f"/ops/outbox/{id_}/payload", json={"why": "too large", "payload": payload}
             )
             shown = await client.get(f"/ops/outbox/{id_}")
-            released = await client.post(f"/ops/outbox/{id_}/release", json={"why": "mended"})
+            released = await client.post(f"/ops/outbox/{id_}/release", json={"why": "repaired"})
 
         assert [each["id"] for each in listed.json()["set_aside"]] == [str(id_)]
         assert "payload" not in listed.json()["set_aside"][0]
@@ -386,7 +386,7 @@ class TestOverHttp:
 
         assert done.status_code == 204
         assert (again.status_code, again.json()["code"]) == (404, "not-set-aside")
-        assert await told(database) == [(OutboxRowDiscardedV1.event_type, str(id_), 1)]
+        assert await acts_of(database) == [(OutboxRowDiscardedV1.event_type, str(id_), 1)]
 
     @pytest.mark.parametrize(
         ("method", "path", "body"),
@@ -398,7 +398,7 @@ class TestOverHttp:
             ("POST", f"/ops/outbox/{UUID(int=1)}/discard", {"why": "x"}),
         ],
     )
-    async def test_nobody_but_an_operator_may(
+    async def test_only_an_operator_may(
         self,
         runtime: ServiceRuntime[ServiceSettings, PathWork],
         method: str,
@@ -407,9 +407,9 @@ class TestOverHttp:
     ) -> None:
         async with asking(runtime) as client:
             by_user = await client.request(method, path, json=body, headers={"role": "user"})
-            by_nobody = await client.request(method, path, json=body, headers={"role": "none"})
+            by_stranger = await client.request(method, path, json=body, headers={"role": "none"})
 
-        assert (by_user.status_code, by_nobody.status_code) == (403, 401)
+        assert (by_user.status_code, by_stranger.status_code) == (403, 401)
 
     @pytest.mark.parametrize(
         ("path", "body"),
@@ -417,7 +417,7 @@ class TestOverHttp:
             ("release", {}),
             ("release", {"why": ""}),
             ("release", {"why": "a\nb"}),
-            ("release", {"why": "x", "by": "somebody else"}),
+            ("release", {"why": "x", "by": "another"}),
             ("discard", {"why": "x" * 1_001}),
         ],
     )
@@ -429,7 +429,7 @@ class TestOverHttp:
 
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid-fields")
 
-    async def test_a_row_of_a_topic_nobody_knows_can_only_be_released(
+    async def test_a_row_of_an_unknown_topic_can_only_be_released(
         self, engine: AsyncEngine, runtime: ServiceRuntime[ServiceSettings, PathWork]
     ) -> None:
         [id_] = await refuse(engine, topic_with_withheld(), (uuid4(), 1))

@@ -1,4 +1,4 @@
-"""What was parked is handled after all: in order, once, whatever happens meanwhile."""
+"""Parked events are released: in order, once, whatever happens meanwhile."""
 
 import asyncio
 import random
@@ -27,11 +27,11 @@ from tests.integration.chassis.path import (
     rows,
     schema,
     signed_up,
-    somebody_waits_for_a_lock,
+    is_waiting_for_a_lock,
 )
 from tests.integration.chassis.service import TOPIC, NameIsTaken, records_of
 
-from .operating import told
+from .operating import acts_of
 from .parking import NAME, Faults, Shop, without_label
 
 RELEASED = "operations.parked-event-released.v1"
@@ -50,14 +50,14 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry_policy, "BACKOFF", Backoff(first_s=0.02, longest_s=0.02))
 
 
-async def mend(shop: Shop, id_: UUID, subject: UUID, sequence: int) -> None:
-    """Write in its place what it should have been."""
+async def edit(shop: Shop, id_: UUID, subject: UUID, sequence: int) -> None:
+    """Edit an event into one of a known version."""
     payload = decode(signed_up(subject, sequence).payload)
     await shop.edit(id_, payload.model_dump(mode="json"))
 
 
 class TestAWholeSubject:
-    async def test_is_handled_in_order_and_told(self, shop: Shop) -> None:
+    async def test_is_handled_in_order_and_recorded(self, shop: Shop) -> None:
         ada, bob = uuid4(), uuid4()
         await shop.parks(ada, 1, 2, 3)
         await shop.parks(bob, 1)
@@ -68,7 +68,7 @@ class TestAWholeSubject:
         assert (done.released, done.left, done.stopped_at) == (3, 0, None)
         assert await shop.handled() == [1, 2, 3]
         assert await shop.ids() == {3: ids[3]}
-        assert sorted(await told(shop.service.database)) == sorted(
+        assert sorted(await acts_of(shop.service.database)) == sorted(
             (RELEASED, str(ids[offset]), 1) for offset in range(3)
         )
         assert shop.woken == 1
@@ -85,7 +85,7 @@ class TestAWholeSubject:
         assert (done.released, done.left) == (10, 0)
         assert await shop.handled() == list(range(1, 11))
 
-    async def test_that_takes_too_long_is_left_for_the_next_time(
+    async def test_that_takes_too_long_is_continued_by_the_next_release(
         self, shop: Shop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(slices_module, "SLICE", 1)
@@ -97,7 +97,7 @@ class TestAWholeSubject:
 
         assert (done.released, done.left, done.stopped_at) == (1, 4, None)
 
-    async def test_flows_again_afterwards(self, shop: Shop) -> None:
+    async def test_is_handled_live_again_afterwards(self, shop: Shop) -> None:
         ada = uuid4()
         await shop.parks(ada, 1, 2)
         await shop.release_subject(ada)
@@ -113,7 +113,7 @@ class TestAWholeSubject:
         assert (done.released, done.left, done.stopped_at) == (0, 0, None)
         assert await count(shop.service.database, "inbox") == 0
 
-    async def test_of_nobody_we_know_is_refused(self, shop: Shop) -> None:
+    async def test_of_an_unknown_subscriber_is_refused(self, shop: Shop) -> None:
         with pytest.raises(NoSuchSubscriber):
             await shop.release_subject(uuid4(), "test.gone")
 
@@ -138,7 +138,7 @@ class TestOne:
             await shop.release_one(ids[1])
 
         assert await shop.ids() == ids
-        assert await told(shop.service.database) == []
+        assert await acts_of(shop.service.database) == []
 
     async def test_that_comes_late_is_before_those_with_greater_numbers(self, shop: Shop) -> None:
         ada = uuid4()
@@ -156,7 +156,7 @@ class TestOne:
         with pytest.raises(NoSuchParkedEvent):
             await shop.release_one(uuid4())
 
-    async def test_whose_subscriber_is_gone_is_refused(self, shop: Shop) -> None:
+    async def test_of_a_subscriber_that_is_gone_is_refused(self, shop: Shop) -> None:
         await shop.parks(uuid4(), 1)
         await rows(shop.service.database, "UPDATE parked SET subscriber = 'test.gone'")
         (id_,) = (await shop.ids()).values()
@@ -184,7 +184,7 @@ class TestOneThatFailsAgain:
         assert after["tries"] == before["tries"] + 1
         assert after["first_tried_at"] == before["first_tried_at"]
         assert after["last_tried_at"] > before["last_tried_at"]
-        assert await told(shop.service.database) == [
+        assert await acts_of(shop.service.database) == [
             (RELEASED, str(ids[0]), 1),
             (RELEASED, str(ids[1]), 1),
             (PARKED_AGAIN, str(ids[2]), 1),
@@ -200,7 +200,7 @@ class TestOneThatFailsAgain:
             assert (done.released, done.left) == (0, 1)
 
         assert (await shop.row(id_))["tries"] == 3
-        assert await told(shop.service.database) == [
+        assert await acts_of(shop.service.database) == [
             (PARKED_AGAIN, str(id_), 1),
             (PARKED_AGAIN, str(id_), 2),
         ]
@@ -215,7 +215,7 @@ class TestOneThatFailsAgain:
             await shop.release_one(id_)
 
         assert await shop.row(id_) == before
-        assert await told(shop.service.database) == []
+        assert await acts_of(shop.service.database) == []
 
     async def test_because_it_hangs_is_parked_again(
         self, shop: Shop, monkeypatch: pytest.MonkeyPatch
@@ -234,7 +234,7 @@ class TestOneThatFailsAgain:
         assert done.stopped_at is not None
         assert (await shop.row(id_))["error_message"] == "TimeoutError"
 
-    async def test_because_nobody_understands_it_stops_there_and_keeps_what_was_done(
+    async def test_because_its_version_is_unknown_ends_the_release_and_keeps_what_was_done(
         self, shop: Shop
     ) -> None:
         ada = uuid4()
@@ -243,7 +243,7 @@ class TestOneThatFailsAgain:
         odd = replace(odd, value=odd.value.replace(b'"username":"ada"', b'"username":7'))
         shop.faults.on = {1}
         await shop.comes(signed_up(ada, 1), odd, signed_up(ada, 3))
-        shop.faults.mend()
+        shop.faults.repair()
 
         done = await shop.release_subject(ada)
 
@@ -274,7 +274,7 @@ class TestAtOnce:
 
         assert sorted(each.released for each in done) == [0, 0, 20]
         assert await shop.handled() == list(range(1, 21))
-        assert len(await told(shop.service.database)) == 20
+        assert len(await acts_of(shop.service.database)) == 20
 
     async def test_two_operators_handle_one_event_once(self, shop: Shop) -> None:
         await shop.parks(uuid4(), 1)
@@ -289,7 +289,7 @@ class TestAtOnce:
         ada = uuid4()
         await shop.comes(without_label(ada, 1))
         (id_,) = (await shop.ids()).values()
-        await mend(shop, id_, ada, 1)
+        await edit(shop, id_, ada, 1)
 
         released = await released_by_three(shop, id_)
 
@@ -309,7 +309,7 @@ class TestAtOnce:
             live.append(asyncio.create_task(shop.comes(signed_up(ada, 3))))
 
             async def it_waits_or_is_done() -> bool:
-                return live[0].done() or await somebody_waits_for_a_lock(shop.service.database)
+                return live[0].done() or await is_waiting_for_a_lock(shop.service.database)
 
             await eventually(it_waits_or_is_done)
 
@@ -322,7 +322,7 @@ class TestAtOnce:
         assert await shop.ids() == {}
 
     @pytest.mark.parametrize("act", ["released", "discarded"])
-    async def test_one_that_comes_while_the_last_is_dealt_with_is_not_left_behind_it(
+    async def test_an_event_that_comes_while_the_last_parked_one_is_handled_is_not_left_behind_it(
         self, shop: Shop, monkeypatch: pytest.MonkeyPatch, act: str
     ) -> None:
         ada = uuid4()
@@ -373,7 +373,7 @@ class TestAtOnce:
         assert await shop.ids() == {}
         handled = await shop.handled()
         assert handled == list(range(1, len(handled) + 1))
-        assert len(handled) == await shop.service.place(NAME)
+        assert len(handled) == await shop.service.next_offset(NAME)
 
 
 class TestACrash:
@@ -399,7 +399,7 @@ class TestACrash:
 
         assert done.released == (2 if point == "release.before-commit" else 0)
         assert await shop.handled() == [1, 2]
-        assert len(await told(shop.service.database)) == 2
+        assert len(await acts_of(shop.service.database)) == 2
 
     async def test_of_the_connection_is_tried_again(
         self, shop: Shop, monkeypatch: pytest.MonkeyPatch
@@ -457,7 +457,7 @@ class TestAForkedHistory:
         with pytest.raises(NotFirst, match=str(ids[3])):
             await shop.release_one(ids[4])
 
-    async def test_is_applied_all_the_same_and_the_rest_flows(self, shop: Shop) -> None:
+    async def test_is_handled_by_apply_and_the_rest_can_be_released(self, shop: Shop) -> None:
         ada = await self.forks(shop)
         await shop.release_subject(ada)
         ids = await shop.ids()
@@ -467,7 +467,7 @@ class TestAForkedHistory:
 
         assert (applied.released, done.left) == (1, 0)
         assert await shop.handled() == [1, 2, 3, 2, 4]
-        assert (APPLIED, str(ids[3]), 1) in await told(shop.service.database)
+        assert (APPLIED, str(ids[3]), 1) in await acts_of(shop.service.database)
 
     async def test_that_fails_when_applied_stays_forked(self, shop: Shop) -> None:
         ada = await self.forks(shop)
@@ -485,7 +485,7 @@ class TestAForkedHistory:
         with pytest.raises(Forked):
             await shop.release_one(ids[3])
 
-    async def test_that_is_discarded_lets_the_rest_flow(self, shop: Shop) -> None:
+    async def test_that_is_discarded_no_longer_blocks_the_rest(self, shop: Shop) -> None:
         ada = await self.forks(shop)
         ids = await shop.ids()
 
@@ -497,7 +497,7 @@ class TestAForkedHistory:
 
 
 class TestApplying:
-    async def test_one_that_waits_is_handled_before_its_turn(self, shop: Shop) -> None:
+    async def test_handles_an_event_that_is_not_the_first(self, shop: Shop) -> None:
         await shop.parks(uuid4(), 1, 2)
         ids = await shop.ids()
 
@@ -508,7 +508,7 @@ class TestApplying:
 
 
 class TestBytesWithoutASubject:
-    async def test_that_still_tell_nothing_stay(self, shop: Shop) -> None:
+    async def test_that_still_contain_no_event_stay_parked(self, shop: Shop) -> None:
         await shop.comes(without_label(uuid4(), 1))
         (id_,) = (await shop.ids()).values()
 
@@ -516,13 +516,13 @@ class TestBytesWithoutASubject:
 
         assert (done.released, done.left) == (0, 1)
         assert (await shop.row(id_))["tries"] == 2
-        assert await told(shop.service.database) == [(PARKED_AGAIN, str(id_), 1)]
+        assert await acts_of(shop.service.database) == [(PARKED_AGAIN, str(id_), 1)]
 
-    async def test_once_mended_are_counted_as_a_live_event_is(self, shop: Shop) -> None:
+    async def test_once_edited_are_counted_as_a_live_event_is(self, shop: Shop) -> None:
         ada = uuid4()
         await shop.comes(without_label(ada, 1))
         (id_,) = (await shop.ids()).values()
-        await mend(shop, id_, ada, 1)
+        await edit(shop, id_, ada, 1)
 
         done = await shop.release_one(id_)
         await shop.comes(signed_up(ada, 2), signed_up(ada, 3))
@@ -535,7 +535,7 @@ class TestBytesWithoutASubject:
         ada = uuid4()
         await shop.comes(without_label(ada, 1))
         (id_,) = (await shop.ids()).values()
-        await mend(shop, id_, ada, 1)
+        await edit(shop, id_, ada, 1)
         await shop.comes(signed_up(ada, 1))
 
         with pytest.raises(SeenAlready):
@@ -543,11 +543,11 @@ class TestBytesWithoutASubject:
 
         assert await shop.handled() == [1]
 
-    async def test_whose_turn_it_is_not_take_their_place_in_their_subject(self, shop: Shop) -> None:
+    async def test_that_are_not_next_are_parked_with_their_subject(self, shop: Shop) -> None:
         ada = uuid4()
         await shop.comes(without_label(ada, 2))
         (id_,) = (await shop.ids()).values()
-        await mend(shop, id_, ada, 2)
+        await edit(shop, id_, ada, 2)
         await shop.parks(ada, 1, 3)
 
         done = await shop.release_one(id_)
@@ -563,7 +563,7 @@ class TestBytesWithoutASubject:
         await shop.comes(without_label(ada, 1))
         (id_,) = (await shop.ids()).values()
         await shop.comes(signed_up(ada, 1))
-        await mend(shop, id_, ada, 1)
+        await edit(shop, id_, ada, 1)
 
         done = await shop.release_one(id_)
 
@@ -575,11 +575,11 @@ class TestBytesWithoutASubject:
         ada = uuid4()
         await shop.comes(without_label(ada, 1))
         (id_,) = (await shop.ids()).values()
-        await mend(shop, id_, ada, 1)
+        await edit(shop, id_, ada, 1)
         shop.faults.on = {1}
 
         await shop.release_one(id_)
-        shop.faults.mend()
+        shop.faults.repair()
         done = await shop.release_one(id_)
 
         assert done.released == 1

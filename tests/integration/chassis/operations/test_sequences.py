@@ -1,4 +1,4 @@
-"""Each aggregate's last sequence, for whoever checks that nothing is missing at the end."""
+"""Each aggregate's last sequence, for readers who check that no last event is missing."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
@@ -36,7 +36,7 @@ def runtime(
 
 
 async def keep(engine: AsyncEngine, *numbers: int) -> list[UUID]:
-    """Have aggregates with these sequences; return their ids, in order."""
+    """Insert aggregates with these sequences; return their ids, in order."""
     ids = sorted(uuid4() for _ in numbers)
     async with engine.begin() as connection:
         await connection.execute(
@@ -70,7 +70,7 @@ class TestSequences:
         assert found == list(zip(ids, (3, 0, 7, 1, 2), strict=True))
         assert sizes == [2, 2, 1]
 
-    async def test_are_there_of_what_operators_did_too(
+    async def test_include_those_of_operators_acts(
         self, engine: AsyncEngine, runtime: ServiceRuntime[ServiceSettings, PathWork]
     ) -> None:
         one, two = sorted((uuid4(), uuid4()))
@@ -88,11 +88,11 @@ class TestSequences:
             (two, 1),
         ]
 
-    async def test_of_a_topic_of_others_are_not_known(
+    async def test_of_a_topic_of_another_service_are_refused(
         self, runtime: ServiceRuntime[ServiceSettings, PathWork]
     ) -> None:
         with pytest.raises(NotOurTopic):
-            await sequences(runtime, SequencesSearch(topic="somebody.elses"))
+            await sequences(runtime, SequencesSearch(topic="another.topic"))
 
 
 class TestOverHttp:
@@ -107,26 +107,28 @@ class TestOverHttp:
         async with asking(runtime) as client:
             answer = await client.get("/ops/sequences", params=search)
             by_user = await client.get("/ops/sequences", params=search, headers={"role": "user"})
-            by_nobody = await client.get("/ops/sequences", params=search, headers={"role": "none"})
+            by_stranger = await client.get(
+                "/ops/sequences", params=search, headers={"role": "none"}
+            )
 
         assert answer.json() == {
             "topic": topic.name,
             "sequences": [{"subject": str(id_), "last_sequence": 4}],
             "next": None,
         }
-        assert (by_user.status_code, by_nobody.status_code) == (403, 401)
+        assert (by_user.status_code, by_stranger.status_code) == (403, 401)
 
     @pytest.mark.parametrize(
         ("search", "status", "code"),
         [
-            ({"topic": "somebody.elses"}, 404, "not-our-topic"),
+            ({"topic": "another.topic"}, 404, "not-our-topic"),
             ({}, 422, "invalid-fields"),
             ({"topic": "t", "after": "x"}, 422, "invalid-fields"),
             ({"topic": "t", "limit": "1001"}, 422, "invalid-fields"),
             ({"topic": "t", "subject": "x"}, 422, "invalid-fields"),
         ],
     )
-    async def test_what_makes_no_sense_is_refused(
+    async def test_an_invalid_search_is_refused(
         self,
         runtime: ServiceRuntime[ServiceSettings, PathWork],
         search: dict[str, str],
