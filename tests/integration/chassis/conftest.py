@@ -1,4 +1,4 @@
-"""A broker that a test may freeze or stop, and log lines of one line each."""
+"""A broker that a test may freeze or stop, and log lines without local variables."""
 
 from collections.abc import Iterator
 
@@ -10,14 +10,14 @@ from local_cluster.testing import RunningInfrastructure, running_infrastructure
 
 @pytest.fixture(scope="session")
 def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningInfrastructure]:
-    """Kafka of this test process alone."""
+    """Kafka that only this test process uses."""
     with running_infrastructure(tmp_path_factory.mktemp("kafka"), postgres=False) as running:
         yield running
 
 
 @pytest.fixture(autouse=True, scope="session")
 def plain_log_lines() -> None:
-    # With every local variable of a traceback, as is structlog's default, a line takes seconds.
+    # structlog's default writes every local variable of a traceback, which takes seconds.
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

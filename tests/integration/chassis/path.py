@@ -1,4 +1,4 @@
-"""A service of nothing but the path: one table of effects, to see what is handled and how often."""
+"""A service with one table of effects, which shows what was handled and how often."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -31,7 +31,7 @@ metadata = MetaData(naming_convention=tables.NAMING)
 effects = Table(
     "effects",
     metadata,
-    # No key of the event's: an effect that happens twice must show.
+    # Not unique by event: an effect that happens twice must show.
     Column("position", BigInteger, Identity(), primary_key=True),
     Column("event_id", Uuid, nullable=False),
     Column("subscriber", Text, nullable=False),
@@ -46,7 +46,7 @@ def utc_now() -> datetime:
 
 
 class PathWork:
-    """A unit of work whose only effect is to say that an event was handled."""
+    """A unit of work with one effect: a row for each event that was handled."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection = connection
@@ -168,9 +168,9 @@ def subscriber(
 
 @dataclass
 class RunningWorker:
-    """A running consumer of the path service."""
+    """A running worker of the path service."""
 
-    agents: Worker[PathWork]
+    worker: Worker[PathWork]
     task: asyncio.Task[None] = field(repr=False)
 
 
@@ -182,7 +182,8 @@ async def consuming(
     *,
     service: str,
 ) -> AsyncIterator[RunningWorker]:
-    agents = Worker(
+    """Run a worker of these subscribers while the block runs."""
+    worker = Worker(
         settings,
         service=service,
         engine=engine,
@@ -190,11 +191,11 @@ async def consuming(
         subscribers=subscribers,
         now=utc_now,
     )
-    task = asyncio.create_task(agents.run())
+    task = asyncio.create_task(worker.run())
     try:
-        yield RunningWorker(agents, task)
+        yield RunningWorker(worker, task)
     finally:
-        await agents.stop()
+        await worker.stop()
         with suppress(asyncio.CancelledError):
             await asyncio.wait_for(task, 20)
 
@@ -202,7 +203,7 @@ async def consuming(
 def one_consuming(
     database: str, kafka: str, engine: AsyncEngine, topic: Topic
 ) -> AbstractAsyncContextManager[RunningWorker]:
-    """Have a worker whose one subscriber, ``test.one``, takes a topic."""
+    """Run a worker with one subscriber to a topic, ``test.one``."""
     one = subscriber("test.one", topic)
     return consuming(settings_for(database, kafka), engine, [one], service=topic.name)
 
@@ -220,7 +221,8 @@ async def count(database: str, table: str = "effects") -> int:
     return int(found[0]["n"])
 
 
-async def somebody_waits_for_a_lock(database: str) -> bool:
+async def is_waiting_for_a_lock(database: str) -> bool:
+    """Tell whether a session of this database waits for a lock."""
     waiting = await rows(
         database,
         "SELECT FROM pg_stat_activity"

@@ -1,4 +1,4 @@
-"""A consumer of the path service fed by hand: everything real but Kafka."""
+"""A chunk processor of the path service that gets its chunks from a test: real but for Kafka."""
 
 from collections.abc import Callable, Sequence
 from uuid import uuid4
@@ -27,7 +27,7 @@ def records_of(*events: EncodedEvent, offset: int = 0) -> list[FakeRecord]:
 
 
 def sign_ups(number: int, offset: int = 0) -> list[FakeRecord]:
-    """One event each of so many subjects."""
+    """Return so many records, each of another subject."""
     return records_of(*(signed_up(uuid4(), 1) for _ in range(number)), offset=offset)
 
 
@@ -37,7 +37,7 @@ def subject_of(record: FakeRecord) -> str:
 
 
 class Failing:
-    """What a handler does before its effect: it fails on chosen subjects, as often as told."""
+    """Called before a handler's effect: it raises for chosen subjects, so many times."""
 
     def __init__(
         self, error: Callable[[], Exception], *records: FakeRecord, times: int = 1_000
@@ -54,21 +54,21 @@ class Failing:
 
 
 class Service:
-    """Consumers that come and go like processes, on one database that stays."""
+    """Chunk processors one after another, as a process is replaced, on one database."""
 
     def __init__(self, database: str, engine: AsyncEngine) -> None:
         self.database = database
         self.engine = engine
         self.commits = 0
-        self.feed = FakeChunkSource()
+        self.chunks = FakeChunkSource()
 
-    async def consumer(
+    async def processor(
         self,
         *subscribers: Subscriber[PathWork],
         bounds: tuple[int, int] = (0, 0),
         dead_letter_limit: int = 50,
     ) -> ChunkProcessor[PathWork]:
-        """Start one, as a new process would on a topic with these offsets."""
+        """Return a new one, as a new process has it, for a topic with these offsets."""
         async with self.engine.begin() as connection:
             await offsets.begin(connection, subscribers, TOPIC.name, {0: bounds}, utc_now)
         return ChunkProcessor(
@@ -84,30 +84,30 @@ class Service:
     def _committed(self) -> None:
         self.commits += 1
 
-    async def handle(
-        self, consumer: ChunkProcessor[PathWork], records: Sequence[FakeRecord]
+    async def process(
+        self, processor: ChunkProcessor[PathWork], records: Sequence[FakeRecord]
     ) -> None:
-        await consumer.process(chunk_of(records), self.feed)
+        await processor.process(chunk_of(records), self.chunks)
 
-    async def place(self, name: str = "test.one") -> int:
-        """Return where the subscriber's progress is."""
+    async def next_offset(self, name: str = "test.one") -> int:
+        """Return the subscriber's next offset, from its progress."""
         query = "SELECT next_offset AS n FROM progress WHERE subscriber = $1"
         return int((await rows(self.database, query, name))[0]["n"])
 
     async def handled(self, name: str = "test.one") -> list[tuple[str, int]]:
-        """Return subject and sequence of all that had its effect, in the order it had."""
+        """Return subject and sequence of each effect, in the order of the effects."""
         query = "SELECT subject, sequence FROM effects WHERE subscriber = $1 ORDER BY position"
         found = await rows(self.database, query, name)
         return [(row["subject"], row["sequence"]) for row in found]
 
     async def parked(self, name: str = "test.one") -> list[tuple[int, str, str, int]]:
-        """Return offset, reason, code and tries of all that is parked."""
+        """Return offset, reason, code and attempts of each parked event."""
         query = 'SELECT * FROM parked WHERE subscriber = $1 ORDER BY "offset"'
         found = await rows(self.database, query, name)
         return [(row["offset"], row["reason"], row["error_code"], row["tries"]) for row in found]
 
-    async def open_tries(self) -> list[tuple[str, int, int]]:
-        """Return subscriber, offset and count of all tries that are held against something."""
+    async def open_attempts(self) -> list[tuple[str, int, int]]:
+        """Return subscriber, offset and count of all attempts that were not finished."""
         query = 'SELECT * FROM tries WHERE count > 0 ORDER BY subscriber, "offset"'
         found = await rows(self.database, query)
         return [(row["subscriber"], row["offset"], row["count"]) for row in found]

@@ -1,4 +1,4 @@
-"""A worker of the path service as a process of its own: consumes until it is stopped or killed."""
+"""A worker of the path service as a process: it consumes until it is stopped or killed."""
 
 import asyncio
 import json
@@ -25,11 +25,11 @@ async def work(database: str, kafka: str, topic: str, partitions: int, name: str
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    of_it = Topic(name=topic, key="x", owner="x", consumers=(), events=(), partitions=partitions)
+    consumed = Topic(name=topic, key="x", owner="x", consumers=(), events=(), partitions=partitions)
     settings = settings_for(database, kafka, worker_name=name, chunk_max_events=50)
     async with (
         schema(database) as engine,
-        consuming(settings, engine, [subscriber("test.one", of_it)], service=topic) as worker,
+        consuming(settings, engine, [subscriber("test.one", consumed)], service=topic) as worker,
     ):
         await eventually(lambda: _is_well(worker))
         print("works", flush=True)  # noqa: T201 - for until_it_works
@@ -40,14 +40,14 @@ async def work(database: str, kafka: str, topic: str, partitions: int, name: str
 
 
 async def _is_well(worker: RunningWorker) -> bool:
-    return worker.agents.trouble() is None
+    return worker.worker.trouble() is None
 
 
 @asynccontextmanager
 async def worker_process(
     database: str, kafka: str, topic: Topic, name: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Have such a process run; whatever the test did to it, it is gone afterwards."""
+    """Run such a process while the block runs; afterwards it is killed if it still runs."""
     arguments: list[Any] = [database, kafka, topic.name, topic.partitions, name]
     process = await asyncio.create_subprocess_exec(
         sys.executable,

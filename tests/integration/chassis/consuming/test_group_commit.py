@@ -173,7 +173,7 @@ class TestChunksThatWait:
         assert await path.transactions() == 2
         assert await path.places() == [1, 2, 1, 1]
         assert [path.sources[each].done for each in range(_PARTITIONS)] == [1, 2, 1, 1]
-        assert await path.service.open_tries() == []
+        assert await path.service.open_attempts() == []
 
     async def test_do_not_suffer_from_one_that_fails(self, path: Path) -> None:
         bad = record(2)
@@ -209,7 +209,7 @@ class TestChunksThatWait:
 
         assert await path.places() == [1, 0, 1, 0]
         assert (path.sources[1].done, path.sources[2].done) == (None, 1)
-        assert await path.service.open_tries() == []
+        assert await path.service.open_attempts() == []
 
     async def test_wait_only_briefly_for_one_whose_progress_is_locked(self, path: Path) -> None:
         held = "SELECT FROM progress WHERE partition = 2 FOR UPDATE"

@@ -27,7 +27,7 @@ from tests.integration.chassis.path import (
     rows,
     schema,
     signed_up,
-    somebody_waits_for_a_lock,
+    is_waiting_for_a_lock,
     subscriber,
 )
 from tests.integration.chassis.proxy import postgres_through_proxy
@@ -64,7 +64,7 @@ class Together:
         await keep_each(work, records)
 
     async def _another_is_there(self) -> bool:
-        return self._entered > 1 or await somebody_waits_for_a_lock(self._database)
+        return self._entered > 1 or await is_waiting_for_a_lock(self._database)
 
 
 @pytest.fixture
@@ -80,42 +80,42 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestProgressDecides:
     async def test_a_chunk_that_comes_again_is_dropped(self, service: Service) -> None:
-        consumer = await service.consumer(subscriber("test.one", TOPIC))
+        consumer = await service.processor(subscriber("test.one", TOPIC))
         records = sign_ups(10)
 
-        await service.handle(consumer, records)
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
+        await service.process(consumer, records)
 
         assert await count(service.database) == 10
-        assert await service.place() == 10
+        assert await service.next_offset() == 10
 
     async def test_a_chunk_that_overlaps_is_trimmed(self, service: Service) -> None:
-        consumer = await service.consumer(subscriber("test.one", TOPIC))
+        consumer = await service.processor(subscriber("test.one", TOPIC))
         records = sign_ups(10)
-        await service.handle(consumer, records[:6])
+        await service.process(consumer, records[:6])
 
-        await service.handle(consumer, records[2:])
+        await service.process(consumer, records[2:])
 
         assert await count(service.database) == 10
-        assert service.feed.done == 10
+        assert service.chunks.done == 10
 
     async def test_an_older_chunk_that_comes_late_moves_nothing_back(
         self, service: Service
     ) -> None:
-        consumer = await service.consumer(subscriber("test.one", TOPIC))
+        consumer = await service.processor(subscriber("test.one", TOPIC))
         records = sign_ups(10)
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
-        await service.handle(consumer, records[:4])
+        await service.process(consumer, records[:4])
 
-        assert await service.place() == 10
+        assert await service.next_offset() == 10
 
     async def test_one_that_keeps_records_is_given_none_again(self, service: Service) -> None:
-        consumer = await service.consumer(RecordSubscriber("test.one", TOPIC, keep_each))
+        consumer = await service.processor(RecordSubscriber("test.one", TOPIC, keep_each))
         records = sign_ups(10)
-        await service.handle(consumer, records[:6])
+        await service.process(consumer, records[:6])
 
-        await service.handle(consumer, records[2:])
+        await service.process(consumer, records[2:])
 
         assert await count(service.database) == 10
         assert await service.parked() == []
@@ -123,13 +123,13 @@ class TestProgressDecides:
     async def test_a_chunk_after_a_hole_is_refused_and_fetched_again(
         self, service: Service
     ) -> None:
-        consumer = await service.consumer(subscriber("test.one", TOPIC))
+        consumer = await service.processor(subscriber("test.one", TOPIC))
 
-        await service.handle(consumer, sign_ups(6, offset=4))
+        await service.process(consumer, sign_ups(6, offset=4))
 
-        assert service.feed.rewound_to == [0]
+        assert service.chunks.rewound_to == [0]
         assert await count(service.database) == 0
-        assert await service.open_tries() == []
+        assert await service.open_attempts() == []
 
     async def test_a_hole_that_opens_while_event_after_event_is_handled_is_noticed_too(
         self, service: Service
@@ -145,7 +145,7 @@ class TestProgressDecides:
                 raise NameIsTaken("taken") if seen.count(second) < 3 else StaleAggregate
 
         async def one_has_handled_the_first() -> bool:
-            return await service.place("test.one") == 1
+            return await service.next_offset("test.one") == 1
 
         async def restore_the_database(_event: IntegrationEvent, envelope: Envelope) -> None:
             # The first time was in the whole chunk, the second in the rehearsal.
@@ -158,31 +158,31 @@ class TestProgressDecides:
                 )
                 restored.set()
 
-        consumer = await service.consumer(
+        consumer = await service.processor(
             subscriber("test.one", TOPIC, before=wait_behind_the_first),
             subscriber("test.two", TOPIC, before=restore_the_database),
         )
 
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
-        assert service.feed.rewound_to == [0]
-        assert await service.place("test.one") == 0
+        assert service.chunks.rewound_to == [0]
+        assert await service.next_offset("test.one") == 0
         assert await service.parked() == []
 
     async def test_a_chunk_that_is_no_longer_ours_is_left_alone(self, service: Service) -> None:
-        consumer = await service.consumer(subscriber("test.one", TOPIC))
-        service.feed.revoked = True
+        consumer = await service.processor(subscriber("test.one", TOPIC))
+        service.chunks.revoked = True
 
-        await service.handle(consumer, sign_ups(2))
+        await service.process(consumer, sign_ups(2))
 
         assert await count(service.database) == 0
 
     async def test_two_that_handle_one_chunk_at_once_do_it_once(self, service: Service) -> None:
-        ours = await service.consumer(subscriber("test.one", TOPIC))
-        zombie = await service.consumer(subscriber("test.one", TOPIC))
+        ours = await service.processor(subscriber("test.one", TOPIC))
+        zombie = await service.processor(subscriber("test.one", TOPIC))
         records = sign_ups(50)
 
-        await asyncio.gather(service.handle(ours, records), service.handle(zombie, records))
+        await asyncio.gather(service.process(ours, records), service.process(zombie, records))
 
         assert await count(service.database) == 50
         assert await service.parked() == []
@@ -191,10 +191,10 @@ class TestProgressDecides:
         self, service: Service
     ) -> None:
         keeper = RecordSubscriber("test.one", TOPIC, Together(service.database))
-        ours, zombie = await service.consumer(keeper), await service.consumer(keeper)
+        ours, zombie = await service.processor(keeper), await service.processor(keeper)
         records = sign_ups(50)
 
-        await asyncio.gather(service.handle(ours, records), service.handle(zombie, records))
+        await asyncio.gather(service.process(ours, records), service.process(zombie, records))
 
         assert await count(service.database) == 50
 
@@ -209,18 +209,18 @@ class TestProgressDecides:
             await together(work, records)
 
         keeper = RecordSubscriber("test.one", TOPIC, keep_one_at_a_time)
-        ours, zombie = await service.consumer(keeper), await service.consumer(keeper)
+        ours, zombie = await service.processor(keeper), await service.processor(keeper)
         records = sign_ups(5)
 
-        await asyncio.gather(service.handle(ours, records), service.handle(zombie, records))
+        await asyncio.gather(service.process(ours, records), service.process(zombie, records))
 
         assert await count(service.database) == 5
         assert await service.parked() == []
 
     async def test_each_commit_calls_its_listener(self, service: Service) -> None:
-        consumer = await service.consumer(subscriber("test.one", TOPIC))
+        consumer = await service.processor(subscriber("test.one", TOPIC))
 
-        await service.handle(consumer, sign_ups(5))
+        await service.process(consumer, sign_ups(5))
 
         assert service.commits == 1
 
@@ -231,21 +231,21 @@ class TestAnEventThatFails:
     ) -> None:
         records = sign_ups(5)
         failing = Failing(lambda: NameIsTaken("taken"), records[2])
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+        consumer = await service.processor(subscriber("test.one", TOPIC, before=failing))
 
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
         assert await service.parked() == [(2, "failed", "name-is-taken", 1)]
         assert len(await service.handled()) == 4
-        assert await service.place() == 5
-        assert await service.open_tries() == []
+        assert await service.next_offset() == 5
+        assert await service.open_attempts() == []
 
     async def test_for_an_unknown_reason_is_tried_some_times(self, service: Service) -> None:
         records = sign_ups(3)
         failing = Failing(lambda: LookupError("?"), records[1])
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+        consumer = await service.processor(subscriber("test.one", TOPIC, before=failing))
 
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
         assert await service.parked() == [(1, "failed", "unexpected-error", MOST_TRIES)]
         assert len(await service.handled()) == 2
@@ -255,13 +255,13 @@ class TestAnEventThatFails:
     async def test_and_recovers_is_handled(self, service: Service) -> None:
         records = sign_ups(3)
         failing = Failing(lambda: SomethingIsAway("away"), records[1], times=3)
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+        consumer = await service.processor(subscriber("test.one", TOPIC, before=failing))
 
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
         assert await service.parked() == []
         assert len(await service.handled()) == 3
-        assert await service.open_tries() == []
+        assert await service.open_attempts() == []
 
     async def test_by_taking_too_long_is_tried_some_times(
         self, service: Service, monkeypatch: pytest.MonkeyPatch
@@ -275,10 +275,10 @@ class TestAnEventThatFails:
             if envelope.subject == subject_of(records[1]):
                 await asyncio.sleep(60)
 
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=hang))
+        consumer = await service.processor(subscriber("test.one", TOPIC, before=hang))
 
         async with asyncio.timeout(20):
-            await service.handle(consumer, records)
+            await service.process(consumer, records)
 
         assert await service.parked() == [(1, "failed", "unexpected-error", MOST_TRIES)]
         assert len(await service.handled()) == 2
@@ -286,9 +286,9 @@ class TestAnEventThatFails:
     async def test_by_conflicts_that_pass_is_handled(self, service: Service) -> None:
         records = sign_ups(2)
         failing = Failing(StaleAggregate, records[0], times=10)
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+        consumer = await service.processor(subscriber("test.one", TOPIC, before=failing))
 
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
         assert await service.parked() == []
         assert len(await service.handled()) == 2
@@ -299,9 +299,9 @@ class TestAnEventThatFails:
             record.topic, 0, 0, record.key, record.value, [*record.headers, ("odd", None)]
         )
         failing = Failing(lambda: NameIsTaken("taken"), record)
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+        consumer = await service.processor(subscriber("test.one", TOPIC, before=failing))
 
-        await service.handle(consumer, [record])
+        await service.process(consumer, [record])
 
         [kept] = await rows(service.database, "SELECT * FROM parked")
         assert (kept["key"], kept["payload"]) == (record.key, record.value)
@@ -314,10 +314,10 @@ class TestAnEventThatFails:
             signed_up(ada, 1), signed_up(bob, 1), signed_up(ada, 2), signed_up(bob, 2)
         )
         failing = Failing(lambda: NameIsTaken("taken"), records[0])
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+        consumer = await service.processor(subscriber("test.one", TOPIC, before=failing))
 
-        await service.handle(consumer, records)
-        await service.handle(consumer, records_of(signed_up(ada, 3), signed_up(bob, 3), offset=4))
+        await service.process(consumer, records)
+        await service.process(consumer, records_of(signed_up(ada, 3), signed_up(bob, 3), offset=4))
 
         assert [each[:2] for each in await service.parked()] == [
             (0, "failed"),
@@ -329,11 +329,11 @@ class TestAnEventThatFails:
     async def test_in_one_subscriber_is_handled_by_the_other_once(self, service: Service) -> None:
         records = sign_ups(5)
         failing = Failing(lambda: LookupError("?"), records[2])
-        consumer = await service.consumer(
+        consumer = await service.processor(
             subscriber("test.one", TOPIC, before=failing), subscriber("test.two", TOPIC)
         )
 
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
         assert [each[0] for each in await service.parked("test.one")] == [2]
         assert len(await service.handled("test.two")) == 5
@@ -343,11 +343,11 @@ class TestAnEventThatFails:
         records = sign_ups(1)
         one = Failing(lambda: LookupError("?"), *records)
         two = Failing(lambda: LookupError("?"), *records, times=MOST_TRIES - 1)
-        consumer = await service.consumer(
+        consumer = await service.processor(
             subscriber("test.one", TOPIC, before=one), subscriber("test.two", TOPIC, before=two)
         )
 
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
         assert len(await service.parked("test.one")) == 1
         assert await service.parked("test.two") == []
@@ -360,75 +360,75 @@ class TestManyThatFail:
     ) -> None:
         records = sign_ups(20)
         failing = Failing(lambda: NameIsTaken("taken"), *records[:6])
-        consumer = await service.consumer(
+        consumer = await service.processor(
             subscriber("test.one", TOPIC, before=failing), dead_letter_limit=5
         )
 
-        processing = asyncio.create_task(service.handle(consumer, records))
+        processing = asyncio.create_task(service.process(consumer, records))
 
         await until_reports(consumer, "6 aggregates")
         assert await service.parked() == []
         assert await service.handled() == []
-        service.feed.revoked = True
+        service.chunks.revoked = True
         await processing
 
     async def test_stop_it_for_the_next_chunk_too(self, service: Service) -> None:
         records = sign_ups(6)
         failing = Failing(lambda: NameIsTaken("taken"), *records)
-        consumer = await service.consumer(
+        consumer = await service.processor(
             subscriber("test.one", TOPIC, before=failing), dead_letter_limit=5
         )
-        processing = asyncio.create_task(service.handle(consumer, records))
+        processing = asyncio.create_task(service.process(consumer, records))
         await until_reports(consumer, "6 aggregates")
-        service.feed.revoked = True
+        service.chunks.revoked = True
         await processing
         seen = len(failing.seen)
 
-        service.feed.revoked = False
-        again = asyncio.create_task(service.handle(consumer, records))
+        service.chunks.revoked = False
+        again = asyncio.create_task(service.process(consumer, records))
         await asyncio.wait([again], timeout=0.3)
 
         assert len(failing.seen) == seen
-        service.feed.revoked = True
+        service.chunks.revoked = True
         await again
 
     async def test_because_bytes_can_t_be_read_stop_it_without_parking(
         self, service: Service
     ) -> None:
         records = [replace(each, value=b"{}") for each in sign_ups(6)]
-        consumer = await service.consumer(subscriber("test.one", TOPIC), dead_letter_limit=5)
+        consumer = await service.processor(subscriber("test.one", TOPIC), dead_letter_limit=5)
 
-        processing = asyncio.create_task(service.handle(consumer, records))
+        processing = asyncio.create_task(service.process(consumer, records))
 
         await until_reports(consumer, "6 aggregates")
         assert await service.parked() == []
-        service.feed.revoked = True
+        service.chunks.revoked = True
         await processing
 
     async def test_of_two_chunks_are_counted_together(self, service: Service) -> None:
         records = sign_ups(6)
         failing = Failing(lambda: NameIsTaken("taken"), *records)
-        consumer = await service.consumer(
+        consumer = await service.processor(
             subscriber("test.one", TOPIC, before=failing), dead_letter_limit=5
         )
-        await service.handle(consumer, records[:4])
+        await service.process(consumer, records[:4])
         assert len(await service.parked()) == 4
 
-        processing = asyncio.create_task(service.handle(consumer, records[4:]))
+        processing = asyncio.create_task(service.process(consumer, records[4:]))
 
         await until_reports(consumer, "6 aggregates of", "(4 of them are parked)")
         assert len(await service.parked()) == 4
-        service.feed.revoked = True
+        service.chunks.revoked = True
         await processing
 
     async def test_for_an_unknown_reason_that_passes_are_handled(self, service: Service) -> None:
         records = sign_ups(6)
         failing = Failing(lambda: LookupError("?"), *records, times=2)
-        consumer = await service.consumer(
+        consumer = await service.processor(
             subscriber("test.one", TOPIC, before=failing), dead_letter_limit=5
         )
 
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
         assert await service.parked() == []
         assert len(await service.handled()) == 6
@@ -436,10 +436,10 @@ class TestManyThatFail:
     async def test_are_parked_once_an_operator_allows_it(self, service: Service) -> None:
         records = sign_ups(8)
         failing = Failing(lambda: NameIsTaken("taken"), *records[:6])
-        consumer = await service.consumer(
+        consumer = await service.processor(
             subscriber("test.one", TOPIC, before=failing), dead_letter_limit=5
         )
-        processing = asyncio.create_task(service.handle(consumer, records))
+        processing = asyncio.create_task(service.process(consumer, records))
         await until_reports(consumer, "6 aggregates")
 
         await rows(
@@ -459,27 +459,27 @@ class TestManyThatFail:
         await rows(
             service.database, "INSERT INTO park_allowances VALUES ($1, 0, 6, now())", TOPIC.name
         )
-        consumer = await service.consumer(
+        consumer = await service.processor(
             subscriber("test.one", TOPIC, before=failing), dead_letter_limit=5
         )
 
-        await service.handle(consumer, records[:6])
-        processing = asyncio.create_task(service.handle(consumer, records[6:]))
+        await service.process(consumer, records[:6])
+        processing = asyncio.create_task(service.process(consumer, records[6:]))
 
         await until_reports(consumer, "6 aggregates")
         assert len(await service.parked()) == 6
-        service.feed.revoked = True
+        service.chunks.revoked = True
         await processing
 
     async def test_for_good_in_one_subject_do_not_stop_it(self, service: Service) -> None:
         ada = uuid4()
         records = records_of(*(signed_up(ada, number) for number in range(1, 21)))
         failing = Failing(lambda: NameIsTaken("taken"), records[0])
-        consumer = await service.consumer(
+        consumer = await service.processor(
             subscriber("test.one", TOPIC, before=failing), dead_letter_limit=5
         )
 
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
         assert len(await service.parked()) == 20
 
@@ -491,14 +491,14 @@ class TestManyThatFail:
         async def keep(_work: PathWork, _records: object) -> None:
             raise LookupError
 
-        consumer = await service.consumer(
+        consumer = await service.processor(
             RecordSubscriber("test.one", TOPIC, keep), dead_letter_limit=5
         )
-        processing = asyncio.create_task(service.handle(consumer, sign_ups(20)))
+        processing = asyncio.create_task(service.process(consumer, sign_ups(20)))
 
         await until_reports(consumer, "20 aggregates")
         assert await service.parked() == []
-        service.feed.revoked = True
+        service.chunks.revoked = True
         await processing
 
 
@@ -517,29 +517,29 @@ class TestContention:
         monkeypatch.setattr(retry_policy, "BACKOFF", Backoff(0.001, 0.001))
         records = sign_ups(2)
         failing = Failing(StaleAggregate, records[0], times=100)
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+        consumer = await service.processor(subscriber("test.one", TOPIC, before=failing))
 
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
         assert failing.seen.count(subject_of(records[0])) == 101
         assert await service.parked() == []
         assert len(await service.handled()) == 2
-        assert await service.open_tries() == []
+        assert await service.open_attempts() == []
 
     async def test_is_reported_when_it_lasts(
         self, service: Service, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(retries, "_SHOW_CONTENTION_AFTER_S", 0.3)
         failing = Failing(StaleAggregate, *(records := sign_ups(1)))
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+        consumer = await service.processor(subscriber("test.one", TOPIC, before=failing))
 
-        processing = asyncio.create_task(service.handle(consumer, records))
+        processing = asyncio.create_task(service.process(consumer, records))
         await eventually(lambda: asyncio.sleep(0, consumer.is_waiting()))
         at_once = consumer.trouble()
         await until_reports(consumer, "StaleAggregate")
 
         assert at_once is None
-        service.feed.revoked = True
+        service.chunks.revoked = True
         await processing
 
     async def test_that_no_other_transaction_causes_is_an_unknown_failure(
@@ -547,9 +547,9 @@ class TestContention:
     ) -> None:
         records, gone = sign_ups(2), uuid4()
         failing = Failing(lambda: StaleAggregate("things", {gone: 3}), records[0])
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+        consumer = await service.processor(subscriber("test.one", TOPIC, before=failing))
 
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
         assert await service.parked() == [(0, "failed", "unexpected-error", MOST_TRIES)]
         assert len(await service.handled()) == 1
@@ -562,19 +562,19 @@ class TestASlowSubscriber:
         monkeypatch.setattr(retry_policy, "BACKOFF", Backoff(600, 600, jitter=False))
         records = sign_ups(4)
         waiting = Failing(lambda: LookupError("?"), records[0])
-        consumer = await service.consumer(
+        consumer = await service.processor(
             subscriber("test.one", TOPIC, before=waiting), subscriber("test.two", TOPIC)
         )
 
-        processing = asyncio.create_task(service.handle(consumer, records))
+        processing = asyncio.create_task(service.process(consumer, records))
 
         async def two_has_handled_all() -> bool:
             return len(await service.handled("test.two")) == 4
 
         await eventually(two_has_handled_all)
         assert await service.handled("test.one") == []
-        assert await service.place("test.two") == 4
-        service.feed.revoked = True
+        assert await service.next_offset("test.two") == 4
+        service.chunks.revoked = True
         await processing
 
 
@@ -598,14 +598,14 @@ async def main():
             path.subscriber("test.one", service.TOPIC, before=die),
             path.subscriber("test.two", service.TOPIC),
         ]
-        consumer = await of_it.consumer(*subscribers)
+        consumer = await of_it.processor(*subscribers)
         events = [path.signed_up(path.UUID(each), 1) for each in subjects]
         records = [
             FakeRecord.of(event, topic, offset)
             for offset, event in enumerate(events)
             if offset >= int(begin)
         ]
-        await of_it.handle(consumer, records)
+        await of_it.process(consumer, records)
 
 asyncio.run(main())
 """
@@ -649,34 +649,34 @@ class TestLeaving:
             began.set()
             await asyncio.sleep(60)
 
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=wait))
-        handling = asyncio.create_task(service.handle(consumer, sign_ups(3)))
+        consumer = await service.processor(subscriber("test.one", TOPIC, before=wait))
+        handling = asyncio.create_task(service.process(consumer, sign_ups(3)))
         await began.wait()
-        assert await service.open_tries() == [("", 0, 1)]
+        assert await service.open_attempts() == [("", 0, 1)]
 
         handling.cancel()
         await handling
 
         assert await count(service.database) == 0
-        assert await service.place() == 0
-        assert service.feed.done is None
-        assert await service.open_tries() == []
+        assert await service.next_offset() == 0
+        assert service.chunks.done is None
+        assert await service.open_attempts() == []
 
     async def test_between_two_events_keeps_what_is_done(self, service: Service) -> None:
         records = sign_ups(4)
 
         async def be_revoked(_event: IntegrationEvent, envelope: Envelope) -> None:
             if envelope.subject == subject_of(records[1]):
-                service.feed.revoked = bool(await service.handled())
+                service.chunks.revoked = bool(await service.handled())
                 raise LookupError
 
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=be_revoked))
+        consumer = await service.processor(subscriber("test.one", TOPIC, before=be_revoked))
 
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
-        assert await service.place() == 1
+        assert await service.next_offset() == 1
         assert await service.parked() == []
-        assert service.feed.done is None
+        assert service.chunks.done is None
 
 
 class TestADatabaseThatIsAway:
@@ -689,9 +689,9 @@ class TestADatabaseThatIsAway:
             async def say(_event: IntegrationEvent, _envelope: Envelope) -> None:
                 began.set()
 
-            consumer = await through.consumer(subscriber("test.one", TOPIC, before=say))
+            consumer = await through.processor(subscriber("test.one", TOPIC, before=say))
             await proxy.refuse()
-            handling = asyncio.create_task(through.handle(consumer, sign_ups(3)))
+            handling = asyncio.create_task(through.process(consumer, sign_ups(3)))
 
             async def says_so() -> bool:
                 return "is tried again" in (consumer.trouble() or "")
@@ -703,7 +703,7 @@ class TestADatabaseThatIsAway:
 
             assert len(await through.handled()) == 3
             assert await through.parked() == []
-            assert await through.open_tries() == []
+            assert await through.open_attempts() == []
             assert consumer.trouble() is None
             await engine.dispose()
 
@@ -715,7 +715,7 @@ class TestADatabaseThatIsAway:
         async with postgres_through_proxy(service.database) as (url, proxy):
             engine = create_engine(url, pool_size=2, application_name="test")
             through = Service(service.database, engine)
-            consumer = await through.consumer(subscriber("test.one", TOPIC))
+            consumer = await through.processor(subscriber("test.one", TOPIC))
             cut = 0
 
             async def cut_twice(data: bytes) -> bool:
@@ -729,11 +729,11 @@ class TestADatabaseThatIsAway:
 
             proxy.on_request = cut_twice
 
-            await through.handle(consumer, sign_ups(5))
+            await through.process(consumer, sign_ups(5))
 
             assert len(await through.handled()) == 5
             assert await through.parked() == []
-            assert await through.place() == 5
+            assert await through.next_offset() == 5
             assert cut == 2
             await engine.dispose()
 
@@ -744,7 +744,7 @@ class TestADatabaseThatIsAway:
             engine = create_engine(url, pool_size=2, application_name="test")
             through = Service(service.database, engine)
             # It has no inbox that would drop what comes again.
-            consumer = await through.consumer(RecordSubscriber("test.one", TOPIC, keep_each))
+            consumer = await through.processor(RecordSubscriber("test.one", TOPIC, keep_each))
             cut = False
 
             async def cut_once(data: bytes) -> bool:
@@ -756,20 +756,20 @@ class TestADatabaseThatIsAway:
 
             proxy.on_answer = cut_once
 
-            await through.handle(consumer, sign_ups(5))
+            await through.process(consumer, sign_ups(5))
 
             assert cut
             assert await count(service.database) == 5
-            assert await through.place() == 5
+            assert await through.next_offset() == 5
             await engine.dispose()
 
     async def test_does_not_delay_a_stop(self, service: Service) -> None:
         async with postgres_through_proxy(service.database) as (url, proxy):
             engine = create_engine(url, pool_size=2, application_name="test")
             through = Service(service.database, engine)
-            consumer = await through.consumer(subscriber("test.one", TOPIC))
+            consumer = await through.processor(subscriber("test.one", TOPIC))
             await proxy.refuse()
-            handling = asyncio.create_task(through.handle(consumer, sign_ups(3)))
+            handling = asyncio.create_task(through.process(consumer, sign_ups(3)))
             await asyncio.wait([handling], timeout=0.2)
 
             handling.cancel()
@@ -784,30 +784,30 @@ class TestASecondSubscriber:
     ) -> None:
         records = sign_ups(10)
         seen = Failing(LookupError)
-        await service.handle(
-            await service.consumer(subscriber("test.one", TOPIC, before=seen)), records
+        await service.process(
+            await service.processor(subscriber("test.one", TOPIC, before=seen)), records
         )
 
-        both = await service.consumer(
+        both = await service.processor(
             subscriber("test.one", TOPIC, before=seen),
             subscriber("test.two", TOPIC),
             bounds=(0, 10),
         )
-        await service.handle(both, records + sign_ups(5, offset=10))
+        await service.process(both, records + sign_ups(5, offset=10))
 
         assert len(await service.handled("test.two")) == 15
         assert len(seen.seen) == 15
-        assert (await service.place("test.one"), await service.place("test.two")) == (15, 15)
+        assert (await service.next_offset("test.one"), await service.next_offset("test.two")) == (15, 15)
 
     async def test_that_starts_now_passes_over_what_was_there(self, service: Service) -> None:
         records = sign_ups(10)
 
-        consumer = await service.consumer(
+        consumer = await service.processor(
             subscriber("test.one", TOPIC),
             subscriber("test.two", TOPIC, starts=Start.NOW),
             bounds=(0, 10),
         )
-        await service.handle(consumer, records + sign_ups(5, offset=10))
+        await service.process(consumer, records + sign_ups(5, offset=10))
 
         assert len(await service.handled("test.one")) == 15
         assert len(await service.handled("test.two")) == 5
@@ -816,9 +816,9 @@ class TestASecondSubscriber:
         self, service: Service
     ) -> None:
         ada = uuid4()
-        consumer = await service.consumer(subscriber("test.two", TOPIC, starts=Start.NOW))
+        consumer = await service.processor(subscriber("test.two", TOPIC, starts=Start.NOW))
 
-        await service.handle(consumer, records_of(signed_up(ada, 7), signed_up(ada, 8)))
+        await service.process(consumer, records_of(signed_up(ada, 7), signed_up(ada, 8)))
 
         assert await rows(service.database, "SELECT FROM inbox_missing") == []
         assert await service.handled("test.two") == [(str(ada), 7), (str(ada), 8)]
@@ -828,9 +828,9 @@ class TestTheConnections:
     async def test_none_is_left_in_a_transaction(self, service: Service) -> None:
         records = sign_ups(30)
         failing = Failing(lambda: LookupError("?"), *records[::10])
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=failing))
+        consumer = await service.processor(subscriber("test.one", TOPIC, before=failing))
 
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
         async with service.engine.connect() as connection:
             busy = await connection.scalar(

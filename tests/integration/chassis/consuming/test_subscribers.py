@@ -63,7 +63,7 @@ async def service(database: str) -> AsyncIterator[Service]:
 
 
 async def take(service: Service, records: Sequence[FakeRecord]) -> None:
-    await service.handle(await service.consumer(subscriber("test.one", TOPIC)), records)
+    await service.process(await service.processor(subscriber("test.one", TOPIC)), records)
 
 
 async def missing(service: Service) -> list[tuple[int, int]]:
@@ -173,11 +173,11 @@ class TestWhatWasSeenBefore:
         ada = uuid4()
         records = records_of(signed_up(ada, 1), signed_up(ada, 2))
         failing = Failing(lambda: NameIsTaken("taken"), records[0])
-        consumer = await service.consumer(
+        consumer = await service.processor(
             subscriber("test.one", TOPIC, before=failing), subscriber("test.two", TOPIC)
         )
 
-        await service.handle(consumer, records)
+        await service.process(consumer, records)
 
         assert len(await service.parked("test.one")) == 2
         assert len(await service.handled("test.two")) == 2
@@ -252,9 +252,9 @@ class TestTheTrail:
             contexts.append(current_correlation())
 
         event = signed_up(uuid4(), 1)
-        consumer = await service.consumer(subscriber("test.one", TOPIC, before=look))
+        consumer = await service.processor(subscriber("test.one", TOPIC, before=look))
 
-        await service.handle(consumer, records_of(event))
+        await service.process(consumer, records_of(event))
 
         headers = dict(event.headers)
         assert contexts == [CorrelationContext("c-1", headers["id"].decode())]
@@ -298,9 +298,9 @@ class TestStartingNow:
     async def test_what_came_before_the_first_seen_is_a_repeat(self, service: Service) -> None:
         ada = uuid4()
         older, newer = signed_up(ada, 4), signed_up(ada, 5)
-        consumer = await service.consumer(subscriber("test.one", TOPIC, starts=Start.NOW))
+        consumer = await service.processor(subscriber("test.one", TOPIC, starts=Start.NOW))
 
-        await service.handle(consumer, records_of(newer, older))
+        await service.process(consumer, records_of(newer, older))
 
         assert await service.handled() == [(str(ada), 5)]
         assert await service.parked() == []

@@ -77,14 +77,14 @@ async def until_handled(database: str, number: int) -> None:
 
 async def until_reports(worker: RunningWorker, reason: str, *, within_s: float = 30) -> None:
     async def reports_it() -> bool:
-        return reason in (worker.agents.trouble() or "")
+        return reason in (worker.worker.trouble() or "")
 
     await eventually(reports_it, within_s=within_s)
 
 
 async def until_well(worker: RunningWorker) -> None:
     async def is_well() -> bool:
-        return worker.agents.trouble() is None
+        return worker.worker.trouble() is None
 
     await eventually(is_well)
 
@@ -411,9 +411,9 @@ class TestSeveralWorkers:
             async with consuming(settings, engine, [one], service=topic.name) as second:
                 await publish_some(kafka, topic, [uuid4()], 1)
                 await until_handled(database, 1)
-                assert "name is free" in (second.agents.trouble() or "")
+                assert "name is free" in (second.worker.trouble() or "")
 
-                await first.agents.stop()
+                await first.worker.stop()
 
                 await until_well(second)
                 await publish_some(kafka, topic, [uuid4()], 1)
@@ -513,7 +513,7 @@ class TestTheWatch:
         ) as running:
 
             async def is_tried_again() -> bool:
-                return "StaleAggregate" in (running.agents.trouble() or "")
+                return "StaleAggregate" in (running.worker.trouble() or "")
 
             await eventually(is_tried_again)
             stopped, _ = await asyncio.wait([running.task], timeout=3)
@@ -535,7 +535,7 @@ class TestTheWatch:
         async with one_consuming(database, kafka, engine, topic) as worker:
             await until_well(worker)
 
-            await worker.agents.stop()
+            await worker.worker.stop()
             ended, _ = await asyncio.wait([worker.task], timeout=10)
 
             may_end.set()
@@ -670,7 +670,7 @@ class TestWhatIsAway:
             await publish_some(kafka, topic, [uuid4()], 1)
             await until_reports(worker, "is tried again")
 
-            await worker.agents.stop()
+            await worker.worker.stop()
 
             async with asyncio.timeout(8):
                 await worker.task
@@ -697,7 +697,7 @@ class TestWhatIsAway:
         ) as worker:
             await began.wait()
 
-            await worker.agents.stop()
+            await worker.worker.stop()
 
             async with asyncio.timeout(8):
                 await worker.task

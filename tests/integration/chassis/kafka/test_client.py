@@ -98,7 +98,7 @@ class TestAWorker:
         async with one_consuming(database, kafka, engine, topic) as running:
 
             async def works() -> bool:
-                return running.agents.trouble() is None
+                return running.worker.trouble() is None
 
             await eventually(works, within_s=30)
             assert connections_to(kafka) > 0
