@@ -149,7 +149,7 @@ async def _serve(build: Build[S], settings: S, listener: socket.socket) -> bool:
         )
         requested.cancel()
         exit_after(settings.shutdown_grace_s)
-        health.stopping()
+        health.set_stopping()
         http, *components = parts
         ended_unasked = sum(part.ended_unasked() for part in parts)
         # Open requests first: they may need the components.

@@ -1,4 +1,4 @@
-"""The HTTP side of a service: its routes between health, metrics and one way to answer."""
+"""Makes a service's HTTP app: its routes, health, metrics, and what every request has in common."""
 
 import time
 from collections.abc import Iterable
@@ -33,10 +33,10 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         "description": description,
         "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
-    for kind, description in (("4XX", "Refused, and why"), ("5XX", "Failed"))
+    for kind, description in (("4XX", "Refused, with the reason"), ("5XX", "Failed"))
 }
 _METHODS: Final = frozenset(HTTPMethod)
-_QUIET: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
+_NOT_RECORDED: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
 
 _log = structlog.get_logger(__name__)
 
@@ -51,7 +51,7 @@ def create_app(
     health: Health,
     lifespan: Lifespan[FastAPI] | None = None,
 ) -> FastAPI:
-    """Make a service's app: its routers if the process has the role, health and metrics always."""
+    """Return a service's app: health and metrics, and the routers if the process has the role."""
     app = _Api(
         title=title,
         description=description,
@@ -60,16 +60,16 @@ def create_app(
         responses=_PROBLEMS,
         docs_url=None,
         redoc_url=None,
-        # Its logs would carry exception messages, and its metrics are ours under other names.
+        # Its logs would contain messages of exceptions, and its metrics repeat those of telemetry.
         telemetry={
             "logs": False,
             "metrics": False,
             "operation_spans": False,
-            "exclude": lambda scope: scope["path"] in _QUIET,
+            "exclude": lambda scope: scope["path"] in _NOT_RECORDED,
         },
     )
     install_problems(app)
-    app.add_middleware(_Edge, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(_RequestMiddleware, max_body_bytes=settings.max_body_bytes)
     app.include_router(_process_routes(health))
     _serve_docs(app)
     if settings.serves_routes:
@@ -79,7 +79,7 @@ def create_app(
 
 
 class _Api(FastAPI):
-    """FastAPI whose OpenAPI document knows what a problem looks like."""
+    """FastAPI with the schema of a problem in its OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
@@ -91,7 +91,7 @@ class _Api(FastAPI):
 
 
 def _serve_docs(app: FastAPI) -> None:
-    # FastAPI's own page loads its script from a CDN; this one works with the network away.
+    # FastAPI's own page loads its script from a CDN; this one works without the internet.
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
 
     @app.get("/docs", include_in_schema=False)
@@ -114,15 +114,15 @@ def _process_routes(health: Health) -> APIRouter:
 
     @router.get("/health/ready")
     async def ready() -> Response:
-        verdict = await health.verdict()
-        if verdict.ready:
-            return JSONResponse({"status": "ready", "troubles": verdict.reasons})
+        readiness = await health.readiness()
+        if readiness.ready:
+            return JSONResponse({"status": "ready", "troubles": readiness.reasons})
         return problem(
             503,
             "not-ready",
             errors=[
                 FieldProblem(field=name, code="not-ready", message=reason)
-                for name, reason in verdict.reasons.items()
+                for name, reason in readiness.reasons.items()
             ],
         )
 
@@ -133,8 +133,8 @@ def _process_routes(health: Health) -> APIRouter:
     return router
 
 
-class _Edge:
-    """What every request meets first and every answer last."""
+class _RequestMiddleware:
+    """Gives every request a correlation id, a bound on its body, a metric and a log line."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
         self._app = app
@@ -145,25 +145,26 @@ class _Edge:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        sent = headers.get("x-correlation-id") or headers.get("x-request-id")
-        with use_correlation(CorrelationContext.from_request(sent)) as trail:
-            answer = _Answer(send, trail.correlation_id)
+        id_ = headers.get("x-correlation-id") or headers.get("x-request-id")
+        with use_correlation(CorrelationContext.from_request(id_)) as correlation:
+            bounded = _BoundedReceive(scope, receive, self._max_body_bytes)
+            response = _ResponseSend(send, correlation.correlation_id)
             began = time.perf_counter()
             try:
-                await self._app(scope, _Bounded(scope, receive, self._max_body_bytes), answer)
+                await self._app(scope, bounded, response)
             except Exception as error:
-                # Here and not in Starlette's outermost layer, so that this answer too has its
-                # ids, its metric and its line.
-                response = failure(error)
-                if answer.status is not None:
-                    raise  # it was half sent: only cutting the connection tells the client
-                await response(scope, receive, answer)
+                # Here and not in Starlette's outermost layer, so that this response too has its
+                # correlation id, its metric and its log line.
+                failed = failure(error)
+                if response.status is not None:
+                    raise  # a part of it was sent: only a cut connection shows that it is broken
+                await failed(scope, receive, response)
             finally:
-                _record(scope, answer.status, time.perf_counter() - began)
+                _record_request(scope, response.status, time.perf_counter() - began)
 
 
-class _Answer:
-    """Passes an answer on with the trail's ids, and keeps its status."""
+class _ResponseSend:
+    """Sends a response with its correlation id, and keeps its status."""
 
     def __init__(self, send: Send, correlation_id: str) -> None:
         self._send = send
@@ -178,8 +179,8 @@ class _Answer:
         await self._send(message)
 
 
-class _Bounded:
-    """Reads a request's body up to a bound, by its announced length and by what comes."""
+class _BoundedReceive:
+    """Receives a request's body, and refuses one whose announced or actual size is too large."""
 
     def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
         self._receive = receive
@@ -200,10 +201,10 @@ class _Bounded:
             raise HTTPException(413, f"a body may have {self._max_bytes} bytes")
 
 
-def _record(scope: Scope, status: int | None, seconds: float) -> None:
-    # The template, never the path, and known methods: a client could invent any number of them.
+def _record_request(scope: Scope, status: int | None, seconds: float) -> None:
+    # The route, never the path, and only known methods: a client could invent any number of both.
     route = getattr(scope.get("route"), "path", "unmatched")
-    if route in _QUIET:
+    if route in _NOT_RECORDED:
         return
     method = scope["method"] if scope["method"] in _METHODS else "other"
     http_requests.labels(method, route, str(status or "cut off")).inc()

@@ -1,4 +1,4 @@
-"""Who is asking: access tokens of the users service, verified against its published keys."""
+"""Authenticates requests: access tokens of the users service, verified by its published keys."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,7 +21,7 @@ from chassis.periodic import Periodic
 from chassis.settings import ServiceSettings
 from chassis.web.problems import TemporarilyUnavailable
 
-# RFC 9864's name for EdDSA over Ed25519; "EdDSA" alone leaves the curve open and is deprecated.
+# RFC 9864's name of EdDSA over Ed25519; "EdDSA" does not name the curve and is deprecated.
 SIGNING_ALGORITHM: Final = "Ed25519"
 TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - RFC 9068's media type of an access token
 OPERATOR: Final = "operator"
@@ -41,7 +41,7 @@ _bearer = OAuth2PasswordBearer(tokenUrl="/auth/token", auto_error=False)
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Someone who proved who they are."""
+    """A user who is authenticated."""
 
     id: UUID
     roles: frozenset[str] = frozenset()
@@ -49,7 +49,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessToken:
-    """What an access token says, for the issuer and the verifiers alike (RFC 9068)."""
+    """The content of an access token, for the issuer and the verifiers (RFC 9068)."""
 
     id: UUID
     principal: Principal
@@ -70,7 +70,7 @@ class AccessToken:
 
 
 class NotAuthenticated(DomainError):
-    """The request has no token, or not one that proves anything here."""
+    """The request has no access token, or none that is valid here."""
 
     kind, code = Kind.UNAUTHENTICATED, "not-authenticated"
 
@@ -97,10 +97,10 @@ def keys_at(url: str) -> FetchKeys:
 
 
 class TokenVerifier(Periodic):
-    """Verifies access tokens; a component that keeps the issuer's keys fresh while it runs.
+    """Verifies access tokens; a component that fetches the issuer's keys every minute.
 
-    Keys once fetched are used while their publisher is away. A token under an unknown key
-    makes it look again, at most once in 2 s, so that a rotation needs no restart.
+    The keys last fetched are used while the issuer is away. A token under an unknown key makes it
+    fetch them again, at most once in 2 s, so that a rotation needs no restart.
     """
 
     name = "access-token-keys"
@@ -113,8 +113,8 @@ class TokenVerifier(Periodic):
         self._fetch = fetch
         self._now = now
         self._keys: KeySet | None = None
-        self._asked_at = float("-inf")
-        self._looking = asyncio.Lock()
+        self._fetched_at = float("-inf")
+        self._fetching = asyncio.Lock()
         self._claims = jwt.JWTClaimsRegistry(
             now=lambda: int(self._now().timestamp()),
             leeway=LEEWAY_S,
@@ -130,7 +130,7 @@ class TokenVerifier(Periodic):
     def of(
         cls, settings: ServiceSettings, now: Callable[[], datetime], *, keys: FetchKeys
     ) -> "TokenVerifier":
-        """Verify with these keys what the settings say of issuer and audience."""
+        """Return a verifier with these keys, and the issuer and audience of the settings."""
         return cls(
             keys,
             issuer=settings.access_token_issuer,
@@ -146,9 +146,10 @@ class TokenVerifier(Periodic):
         return "no keys fetched yet" if self._keys is None else None
 
     async def verify(self, token: str) -> Principal:
-        """Return whom the token speaks for.
+        """Return the principal of a token.
 
-        :raises NotAuthenticated: it proves nothing here; TokenExpired: it did once
+        :raises NotAuthenticated: it is not valid here
+        :raises TokenExpired: it was valid
         :raises TemporarilyUnavailable: no keys could be fetched yet
         """
         if len(token) > _MAX_TOKEN_CHARS:
@@ -171,12 +172,13 @@ class TokenVerifier(Periodic):
         try:
             return jwt.decode(token, keys, algorithms=[SIGNING_ALGORITHM])
         except InvalidKeyIdError:
-            return jwt.decode(token, await self._newer(keys), algorithms=[SIGNING_ALGORITHM])
+            newer = await self._newer_than(keys)
+            return jwt.decode(token, newer, algorithms=[SIGNING_ALGORITHM])
 
-    async def _newer(self, known: KeySet) -> KeySet:
-        """Look for newer keys than these, unless somebody did just now."""
-        async with self._looking:
-            elapsed_s = asyncio.get_running_loop().time() - self._asked_at
+    async def _newer_than(self, known: KeySet) -> KeySet:
+        """Fetch the keys again, unless they were just fetched."""
+        async with self._fetching:
+            elapsed_s = asyncio.get_running_loop().time() - self._fetched_at
             if self._keys is known and elapsed_s > _UNKNOWN_KEY_PAUSE_S:
                 await self._refresh()
         return self._keys or known
@@ -186,14 +188,14 @@ class TokenVerifier(Periodic):
             async with asyncio.timeout(_FETCH_TIMEOUT_S):
                 published = await self._fetch()
             self._keys = KeySet.import_key_set({"keys": list(published["keys"])})
-        except Exception as error:  # noqa: BLE001 - whatever it is, the keys we have stay good
+        except Exception as error:  # noqa: BLE001 - whatever it is, the earlier keys stay valid
             _log.warning("access token keys not fetched", error=type(error).__qualname__)
         finally:
-            self._asked_at = asyncio.get_running_loop().time()
+            self._fetched_at = asyncio.get_running_loop().time()
 
 
 class _Claims(BaseModel):
-    """The part of a token's claims that says who it speaks for."""
+    """The part of a token's claims that the principal is made of."""
 
     sub: UUID
     roles: list[str]
@@ -203,7 +205,7 @@ class _Claims(BaseModel):
 
 
 def authenticated(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]]:
-    """Return a dependency that gives the principal, or answers 401."""
+    """Return a dependency that provides the principal, or answers 401."""
 
     async def principal(token: Annotated[str | None, Depends(_bearer)]) -> Principal:
         if token is None:
@@ -214,13 +216,13 @@ def authenticated(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]
 
 
 def operator(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]]:
-    """Return a dependency that gives an operator, or answers 401 or 403."""
+    """Return a dependency that provides an operator, or answers 401 or 403."""
 
     async def principal(
-        someone: Annotated[Principal, Depends(authenticated(verifier))],
+        caller: Annotated[Principal, Depends(authenticated(verifier))],
     ) -> Principal:
-        if OPERATOR not in someone.roles:
+        if OPERATOR not in caller.roles:
             raise OperatorsOnly("only operators may do this")
-        return someone
+        return caller
 
     return principal

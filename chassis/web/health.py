@@ -1,4 +1,4 @@
-"""Whether a process can do its work now, check by check, each with its reason."""
+"""Whether a process can do its work now: its checks, and why any of them fails."""
 
 import asyncio
 import inspect
@@ -11,52 +11,55 @@ _CHECK_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Registered:
+class _RegisteredCheck:
     check: Check
     gates: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """``reasons``: why each failing check fails. Those that gate take readiness away."""
+    """Whether a process is ready.
+
+    :ivar reasons: why each failing check fails, by its name
+    """
 
     ready: bool
     reasons: dict[str, str] = field(default_factory=dict)
 
 
 class Health:
-    """The checks of one process. A check says why it fails, or None when all is well.
+    """The checks of one process. A check returns why it fails, or None when it passes.
 
-    Trouble in a check that does not gate is shown, and takes nobody's requests away.
+    A failing check that gates makes the process not ready. Another one is only reported.
     """
 
     def __init__(self) -> None:
-        self._checks: dict[str, _Registered] = {}
+        self._checks: dict[str, _RegisteredCheck] = {}
         self._stopping = False
 
     def add(self, name: str, check: Check, *, gates: bool = True) -> None:
-        self._checks[name] = _Registered(check, gates)
+        self._checks[name] = _RegisteredCheck(check, gates)
 
-    def stopping(self) -> None:
-        """Say from now on that the process is going."""
+    def set_stopping(self) -> None:
+        """Make the process not ready, for it stops."""
         self._stopping = True
 
-    async def verdict(self) -> Readiness:
-        """Run every check, all at once, each for 2 s at most."""
+    async def readiness(self) -> Readiness:
+        """Run all checks at once, each for 2 s at most."""
         names = list(self._checks)
-        said = await asyncio.gather(*(_ask(self._checks[name].check) for name in names))
-        reasons = {name: reason for name, reason in zip(names, said, strict=True) if reason}
+        results = await asyncio.gather(*(_run(self._checks[name].check) for name in names))
+        reasons = {name: reason for name, reason in zip(names, results, strict=True) if reason}
         gated = any(self._checks[name].gates for name in reasons)
         if self._stopping:
             reasons["process"] = "stopping"
         return Readiness(not gated and not self._stopping, reasons)
 
 
-async def _ask(check: Check) -> str | None:
+async def _run(check: Check) -> str | None:
     try:
         async with asyncio.timeout(_CHECK_TIMEOUT_S):
-            said = check()
-            return await said if inspect.isawaitable(said) else said
+            reason = check()
+            return await reason if inspect.isawaitable(reason) else reason
     except TimeoutError:
         return f"no answer within {_CHECK_TIMEOUT_S:g} s"
     except Exception as error:  # noqa: BLE001 - a check that fails is a reason, not a crash

@@ -1,7 +1,7 @@
-"""A command sent twice under one ``Idempotency-Key`` is done once and answered twice the same.
+"""Carries out a command once per ``Idempotency-Key``, and gives every repeat the same answer.
 
-After draft-ietf-httpapi-idempotency-key-header. The answer is stored in the transaction of the
-command, beside a keyed fingerprint of the request, never the request itself.
+As in draft-ietf-httpapi-idempotency-key-header. The answer is stored in the transaction of the
+command, with a keyed fingerprint of the request, never the request itself.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ from chassis.web.auth import Principal
 
 
 class IdempotencyKeyReused(DomainError):
-    """The key was used for another request; the client mixed something up."""
+    """The key was used for another request before, which is a mistake of the client."""
 
     kind, code = Kind.INVALID, "idempotency-key-reused"
 
 
 class Work(transactor.Work, Protocol):
-    """A unit of work that can store an answer beside its effects."""
+    """A unit of work that can store an answer with its effects."""
 
     @property
     def idempotency_keys(self) -> IdempotencyKeys: ...
@@ -39,7 +39,7 @@ W = TypeVar("W", bound=Work)
 
 
 class IdempotentCommand(Generic[W]):
-    """Does the work of one request once per key: call it with the work and how to answer it."""
+    """Carries out the work of a request once per key."""
 
     def __init__(
         self, transact: Transact[W], key: ScopedKey | None, fingerprint: bytes, now: datetime
@@ -52,9 +52,10 @@ class IdempotentCommand(Generic[W]):
     async def __call__(
         self, body: Callable[[W], Awaitable[T]], answer: Callable[[T], Response]
     ) -> Response:
-        """Run ``body`` in a transaction and answer, or repeat the answer given before.
+        """Run ``body`` in a transaction and return its answer, or return the stored answer.
 
-        :raises IdempotencyKeyReused: the key came with another request before
+        :param answer: makes the response from the result of ``body``
+        :raises IdempotencyKeyReused: the key was used for another request before
         """
         key = self._key
         if key is None:
@@ -62,9 +63,9 @@ class IdempotentCommand(Generic[W]):
 
         async def claim_and_run(work: W) -> Response:
             keys = work.idempotency_keys
-            known = await keys.claim(key, self._now)
-            if known is not None:
-                return self._repeat(known)
+            stored = await keys.claim(key, self._now)
+            if stored is not None:
+                return self._repeat(stored)
             response = answer(await body(work))
             if 200 <= response.status_code < 300:
                 await keys.remember(key, self._to_store(response), self._now)
@@ -72,18 +73,18 @@ class IdempotentCommand(Generic[W]):
 
         return await self._transact(claim_and_run)
 
-    def _repeat(self, known: StoredAnswer) -> Response:
-        if not hmac.compare_digest(known.body_hmac, self._fingerprint):
-            raise IdempotencyKeyReused("this Idempotency-Key came with another request before")
-        headers = {**known.headers, "Idempotency-Replayed": "true"}
-        return Response(known.body, known.status, headers)
+    def _repeat(self, stored: StoredAnswer) -> Response:
+        if not hmac.compare_digest(stored.body_hmac, self._fingerprint):
+            raise IdempotencyKeyReused("this Idempotency-Key was used for another request before")
+        headers = {**stored.headers, "Idempotency-Replayed": "true"}
+        return Response(stored.body, stored.status, headers)
 
     def _to_store(self, response: Response) -> StoredAnswer:
         headers = {k: v for k, v in response.headers.items() if k != "content-length"}
         return StoredAnswer(self._fingerprint, response.status_code, headers, bytes(response.body))
 
 
-async def nobody() -> None:
+async def no_principal() -> None:
     """The principal of a route that anyone may call."""
 
 
@@ -92,16 +93,16 @@ def idempotent(
     *,
     secret: SecretStr,
     now: Callable[[], datetime],
-    principal: Callable[..., Awaitable[Principal | None]] = nobody,
+    principal: Callable[..., Awaitable[Principal | None]] = no_principal,
 ) -> Callable[..., Awaitable[IdempotentCommand[W]]]:
-    """Return a dependency that gives the route a :class:`IdempotentCommand`.
+    """Return a dependency that provides the route's :class:`IdempotentCommand`.
 
-    :param principal: the dependency that says who asks; keys belong to them
+    :param principal: a dependency that provides the principal, to whom the keys belong
     """
 
-    async def once(
+    async def command(
         request: Request,
-        who: Annotated[Principal | None, Depends(principal)],
+        caller: Annotated[Principal | None, Depends(principal)],
         idempotency_key: Annotated[
             str | None,
             Header(
@@ -109,7 +110,7 @@ def idempotent(
                 min_length=1,
                 max_length=255,
                 pattern=r"^[\x21-\x7e]+$",
-                description="Any unique text: the same request under it is done once for 24 h.",
+                description="Any unique text: repeats within 24 h are carried out once.",
             ),
         ] = None,
     ) -> IdempotentCommand[W]:
@@ -117,10 +118,10 @@ def idempotent(
         if idempotency_key is None:
             return IdempotentCommand(transact, None, b"", at)
         route = f"{request.method} {request.scope['route'].path}"
-        key = ScopedKey(str(who.id) if who else "", route, idempotency_key)
+        key = ScopedKey(str(caller.id) if caller else "", route, idempotency_key)
         return IdempotentCommand(transact, key, await _fingerprint(request, secret), at)
 
-    return once
+    return command
 
 
 async def _fingerprint(request: Request, secret: SecretStr) -> bytes:

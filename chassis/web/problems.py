@@ -1,4 +1,4 @@
-"""How a refusal or a failure is told over HTTP: RFC 9457 problems with stable codes."""
+"""Answers refusals and failures over HTTP: RFC 9457 problems with stable codes."""
 
 import math
 import socket
@@ -31,7 +31,7 @@ _STATUS: Final = {
     Kind.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
-# Not from the phrases: those differ between Python's versions.
+# Not made from the phrases, which differ between Python's versions.
 _CODES: Final = {
     400: "bad-request",
     401: "not-authenticated",
@@ -43,14 +43,14 @@ _CODES: Final = {
     415: "unsupported-media-type",
     429: "too-many-requests",
 }
-# The server says so before there is a session: too many connections, cannot connect now.
+# SQLSTATEs before there is a session: too many connections, cannot connect now.
 _CANNOT_CONNECT: Final = frozenset({"53300", "57P03"})
 
 _log = structlog.get_logger(__name__)
 
 
 class FieldProblem(BaseModel):
-    """One broken field: where it is, which rule it breaks, and what would be right."""
+    """A field that breaks a rule: its name, the rule's code, and what is allowed."""
 
     field: str
     code: str
@@ -58,7 +58,7 @@ class FieldProblem(BaseModel):
 
 
 class Problem(BaseModel):
-    """An RFC 9457 problem. ``code`` is stable and says which; ``detail`` is for people."""
+    """An RFC 9457 problem. ``code`` is stable and names it; ``detail`` is for people."""
 
     type: str = "about:blank"
     title: str
@@ -71,7 +71,7 @@ class Problem(BaseModel):
 
 
 class TemporarilyUnavailable(DomainError):
-    """Something this needs is away for now; the same request may succeed later."""
+    """Something that the request needs is away; the same request may succeed later."""
 
     kind, code = Kind.UNAVAILABLE, "temporarily-unavailable"
 
@@ -84,7 +84,7 @@ def problem(
     errors: Iterable[FieldProblem] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Make the answer that tells this problem, on the current trail."""
+    """Return a response with this problem and the current correlation id."""
     body = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
@@ -102,9 +102,9 @@ def problem(
 
 
 def failure(error: Exception) -> Response:
-    """Make the answer to a request that failed through no fault of its own.
+    """Return the response to a request that failed through no fault of its own.
 
-    What is unexpected is logged whole; the client is told only that it happened.
+    An unexpected error is logged in full; the client learns only that there was one.
     """
     if _is_away(error):
         _log.warning("something needed is away", error=type(error).__qualname__)
@@ -114,7 +114,7 @@ def failure(error: Exception) -> Response:
 
 
 def _is_away(error: Exception) -> bool:
-    # Only the network's own kinds of OSError: a missing file is a mistake of ours.
+    # Only the OSErrors of the network: a missing file is a mistake in the code.
     return (
         isinstance(error, ConnectionError | TimeoutError | socket.gaierror | PoolTimeoutError)
         or type(error) is OSError
@@ -125,7 +125,7 @@ def _is_away(error: Exception) -> bool:
 
 
 def install_problems(app: FastAPI) -> None:
-    """Have every refusal and failure of this app answered by a problem."""
+    """Have this app answer every refusal and failure with a problem."""
     app.add_exception_handler(DomainError, _domain_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_exception)
@@ -160,11 +160,11 @@ async def _invalid_request(_request: Request, error: Exception) -> Response:
         FieldProblem(field=_where(each["loc"]), code=_code(each["type"]), message=each["msg"])
         for each in broken
     ]
-    return problem(422, "invalid-fields", "; ".join(_said(each) for each in errors), errors=errors)
+    return problem(422, "invalid-fields", "; ".join(_text(each) for each in errors), errors=errors)
 
 
 def _where(loc: tuple[str | int, ...]) -> str:
-    # The first part says body, query, path or header; a lone one is all there is.
+    # The first part is body, query, path or header; without a second it names the field.
     return ".".join(str(part) for part in (loc[1:] or loc))
 
 
@@ -172,7 +172,7 @@ def _code(pydantic_type: str) -> str:
     return pydantic_type.replace("_", "-")
 
 
-def _said(error: FieldProblem) -> str:
+def _text(error: FieldProblem) -> str:
     return f"{error.field}: {error.message}"
 
 

@@ -81,17 +81,17 @@ _COMMANDS: Final = (
         before=".where(table.c.id == given.c.id, table.c.version == given.c.version - 1)",
         after=".where(table.c.id == given.c.id)",
         proven_by=(
-            f"{_AGGREGATES}TestWriting::test_one_that_another_transaction_changed_is_stale",
+            f"{_AGGREGATES}TestWriting::test_an_aggregate_that_another_transaction_changed_is_stale",
         ),
     ),
     Mutation(
         name="idempotency-keys",
         guard="a repeat under the same Idempotency-Key gets the first answer and changes nothing",
         file="chassis/web/idempotency.py",
-        before="            if known is not None:\n                return self._repeat(known)\n",
+        before="            if stored is not None:\n                return self._repeat(stored)\n",
         after="",
         proven_by=(
-            "tests/unit/chassis/web/test_idempotency.py::TestOnce::test_the_same_request_again_gets_the_first_answer_and_changes_nothing",
+            "tests/unit/chassis/web/test_idempotency.py::TestAnIdempotentCommand::test_a_repeat_gets_the_first_answer_and_changes_nothing",
             f"{_KEYS}TestAtOnce::test_twenty_requests_with_one_key_have_one_effect_and_one_answer",
         ),
     ),

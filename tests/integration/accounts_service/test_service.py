@@ -63,13 +63,13 @@ class TestReadiness:
     async def test_with_its_database_it_is_ready(self, accounts_database: str) -> None:
         health = Health()
         async with build(settings(accounts_database, Role.API), health):
-            assert (await health.verdict()).ready
+            assert (await health.readiness()).ready
 
     async def test_without_its_database_it_is_not_ready(self) -> None:
         health = Health()
         unreachable = "postgresql://accounts:accounts@127.0.0.1:1/accounts"
         async with build(settings(unreachable, Role.API), health):
-            verdict = await health.verdict()
+            readiness = await health.readiness()
 
-        assert not verdict.ready
-        assert "database" in verdict.reasons
+        assert not readiness.ready
+        assert "database" in readiness.reasons

@@ -28,7 +28,7 @@ async def reasons(settings: UsersSettings, **changes: Any) -> dict[str, str]:
     """Return why the service is not ready, with these settings changed."""
     health = Health()
     async with build(settings.model_copy(update=changes), health):
-        return (await health.verdict()).reasons
+        return (await health.readiness()).reasons
 
 
 class TestReadiness:

@@ -54,7 +54,7 @@ class TestPostgresIdempotencyKeys(IdempotencyKeysSuite):
         async with engine.connect() as connection:
             yield PostgresIdempotencyKeys(connection)
 
-    async def test_a_claim_rolled_back_leaves_nothing(self, engine: AsyncEngine) -> None:
+    async def test_a_claim_that_is_rolled_back_leaves_nothing(self, engine: AsyncEngine) -> None:
         async with engine.connect() as connection:
             keys = PostgresIdempotencyKeys(connection)
             await keys.claim(KEY, NOW)
@@ -65,9 +65,7 @@ class TestPostgresIdempotencyKeys(IdempotencyKeysSuite):
 
 
 class TestExpiredKeys:
-    async def test_what_has_expired_is_deleted_and_the_rest_stays(
-        self, engine: AsyncEngine
-    ) -> None:
+    async def test_expired_keys_are_deleted_and_others_stay(self, engine: AsyncEngine) -> None:
         fresh = ScopedKey("", "POST /orders", "fresh")
         async with engine.begin() as connection:
             keys = PostgresIdempotencyKeys(connection)
@@ -81,7 +79,7 @@ class TestExpiredKeys:
             left = await connection.scalars(select(tables.idempotency_keys.c.key))
             assert left.all() == ["fresh"]
 
-    async def test_more_than_one_batch_is_deleted_in_one_go(self, engine: AsyncEngine) -> None:
+    async def test_more_than_one_batch_is_deleted_in_one_step(self, engine: AsyncEngine) -> None:
         answer = {"body_hmac": b"", "status": 201, "headers": {}, "body": b""}
         owner = {"principal": "", "route": "POST /orders", "created_at": NOW - KEEP}
         async with engine.begin() as connection:
@@ -104,7 +102,7 @@ class Work:
         self.idempotency_keys = PostgresIdempotencyKeys(connection)
 
     async def flush(self) -> None:
-        """Everything is written at once."""
+        """Nothing is buffered."""
 
 
 class Order(BaseModel):
@@ -112,18 +110,18 @@ class Order(BaseModel):
 
 
 class Shop:
-    """A shop whose route sells a toy, each toy once; counts how often it tried."""
+    """A shop with a route that sells each toy once; it counts its attempts."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self.tries = 0
+        self.attempts = 0
         self.pause_s = 0.0
         transact = Transactor(engine, Work)
-        once_in_shop = idempotent(transact, secret=SecretStr("s" * 32), now=lambda: NOW)
+        idempotent_in_shop = idempotent(transact, secret=SecretStr("s" * 32), now=lambda: NOW)
         router = APIRouter()
 
         @router.post("/orders", status_code=201)
         async def post_order(
-            order: Order, once: Annotated[IdempotentCommand[Work], Depends(once_in_shop)]
+            order: Order, once: Annotated[IdempotentCommand[Work], Depends(idempotent_in_shop)]
         ) -> Response:
             return await once(
                 lambda work: self.sell(work, order.toy),
@@ -144,7 +142,7 @@ class Shop:
         )
 
     async def sell(self, work: Work, toy: str) -> int:
-        self.tries += 1
+        self.attempts += 1
         row = insert(orders).values(toy=toy).returning(orders.c.number)
         number: int = (await work.connection.scalars(row)).one()
         await asyncio.sleep(self.pause_s)
@@ -172,7 +170,7 @@ class TestAtOnce:
     async def test_twenty_requests_with_one_key_have_one_effect_and_one_answer(
         self, client: httpx.AsyncClient, shop: Shop, engine: AsyncEngine
     ) -> None:
-        # A toy is sold once: whoever tried beside the first would be refused by the constraint.
+        # A toy can be sold once: the constraint would refuse a second sale.
         shop.pause_s = 0.05
         answers = await asyncio.gather(
             *(
@@ -186,12 +184,12 @@ class TestAtOnce:
         replayed = [answer.headers.get("idempotency-replayed") for answer in answers]
         assert sorted(map(str, replayed)) == ["None"] + ["true"] * 19
         assert await sold(engine) == 1
-        assert shop.tries == 1
+        assert shop.attempts == 1
 
-    async def test_requests_with_keys_of_their_own_do_not_stand_in_each_others_way(
+    async def test_requests_with_different_keys_do_not_conflict(
         self, client: httpx.AsyncClient, shop: Shop, engine: AsyncEngine
     ) -> None:
-        # A table known to be small is one that PostgreSQL would rather scan than look up in.
+        # PostgreSQL scans a table that it knows to be small, rather than use its index.
         async with engine.connect() as connection:
             await connection.execute(text("ANALYZE idempotency_keys"))
             await connection.commit()
@@ -205,8 +203,8 @@ class TestAtOnce:
 
         assert {answer.status_code for answer in answers} == {201}
         assert await sold(engine) == 100
-        # A scan on the way would make most of them fail and begin again.
-        assert shop.tries <= 105
+        # With a scan most of them would fail and run again.
+        assert shop.attempts <= 105
 
     async def test_when_the_first_fails_the_second_does_the_work(
         self, client: httpx.AsyncClient, shop: Shop, engine: AsyncEngine
@@ -239,7 +237,7 @@ class TestAtOnce:
         assert sorted(statuses) == [201, 500]
         assert await sold(engine) == 1
 
-    async def test_what_is_stored_has_no_trace_of_the_request(
+    async def test_the_request_itself_is_not_stored(
         self, client: httpx.AsyncClient, engine: AsyncEngine
     ) -> None:
         await client.post("/orders", json={"toy": "bear"}, headers={"Idempotency-Key": "key-1"})

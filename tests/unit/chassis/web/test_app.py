@@ -26,7 +26,7 @@ def toys() -> APIRouter:
 
 class TestIds:
     @pytest.mark.parametrize("header", ["X-Correlation-ID", "X-Request-ID"])
-    async def test_the_clients_id_goes_all_the_way_and_back(
+    async def test_the_clients_id_reaches_the_route_and_the_response(
         self, serve: Serve, header: str
     ) -> None:
         async with serve(toys()) as client:
@@ -42,7 +42,7 @@ class TestIds:
 
         assert answer.headers["x-correlation-id"] == answer.json()
 
-    async def test_an_id_that_would_harm_a_log_is_replaced(self, serve: Serve) -> None:
+    async def test_an_unacceptable_id_is_replaced(self, serve: Serve) -> None:
         async with serve(toys()) as client:
             answer = await client.get("/shop/toys/1", headers={"X-Request-ID": "x" * 129})
 
@@ -50,7 +50,7 @@ class TestIds:
         assert answer.headers["x-request-id"] == answer.json()
 
     @pytest.mark.parametrize("path", ["/nowhere", "/shop/toys/none", "/shop/broken"])
-    async def test_refusals_and_failures_carry_it_too(self, serve: Serve, path: str) -> None:
+    async def test_refusals_and_failures_have_it_too(self, serve: Serve, path: str) -> None:
         async with serve(toys()) as client:
             answer = await client.get(path, headers={"X-Request-ID": "order-17"})
 
@@ -58,8 +58,8 @@ class TestIds:
         assert answer.json()["correlation_id"] == "order-17"
 
 
-class TestRecords:
-    async def test_a_request_is_one_line_by_its_route_without_its_query(
+class TestLogAndMetrics:
+    async def test_a_request_is_one_log_line_with_its_route_and_without_its_query(
         self, serve: Serve, logged: Logged
     ) -> None:
         async with serve(toys()) as client:
@@ -94,9 +94,7 @@ class TestRecords:
 
         assert REGISTRY.get_sample_value("http_requests_total", labels) == before + 1
 
-    async def test_a_method_that_nobody_knows_makes_no_metric_of_its_own(
-        self, serve: Serve
-    ) -> None:
+    async def test_an_unknown_method_makes_no_metric_of_its_own(self, serve: Serve) -> None:
         async with serve(toys()) as client:
             await client.request("BREW17", "/shop/toys/1")
 
@@ -111,9 +109,7 @@ class TestRecords:
 
 
 class TestRoles:
-    async def test_without_the_role_there_are_no_routes_but_health_and_metrics(
-        self, serve: Serve
-    ) -> None:
+    async def test_without_the_role_only_health_and_metrics_are_served(self, serve: Serve) -> None:
         async with serve(toys(), roles=frozenset({Role.RELAY})) as client:
             paths = ["/shop/toys/1", "/health/live", "/health/ready", "/metrics"]
             statuses = [(await client.get(path)).status_code for path in paths]
@@ -122,7 +118,7 @@ class TestRoles:
 
 
 class TestHealth:
-    async def test_readiness_gives_the_reason_when_there_is_none(self, serve: Serve) -> None:
+    async def test_a_process_that_is_not_ready_gives_the_reason(self, serve: Serve) -> None:
         health = Health()
         health.add("keys", lambda: "no keys fetched yet")
 
@@ -136,7 +132,7 @@ class TestHealth:
             {"field": "keys", "code": "not-ready", "message": "no keys fetched yet"}
         ]
 
-    async def test_trouble_that_takes_nothing_away_is_shown(self, serve: Serve) -> None:
+    async def test_a_failing_check_that_does_not_gate_is_reported(self, serve: Serve) -> None:
         health = Health()
         health.add("agents", lambda: "no partitions", gates=False)
 
@@ -148,7 +144,7 @@ class TestHealth:
 
 
 class TestDocumentation:
-    async def test_the_page_and_all_it_loads_come_from_here(self, serve: Serve) -> None:
+    async def test_the_page_loads_nothing_from_elsewhere(self, serve: Serve) -> None:
         async with serve(toys()) as client:
             page = (await client.get("/docs")).text
             loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
@@ -158,9 +154,7 @@ class TestDocumentation:
         assert statuses == [200, 200, 200]
         assert "https://" not in page
 
-    async def test_every_operation_says_that_it_may_answer_with_a_problem(
-        self, serve: Serve
-    ) -> None:
+    async def test_every_operation_documents_problems(self, serve: Serve) -> None:
         async with serve(toys()) as client:
             document = (await client.get("/openapi.json")).json()
 

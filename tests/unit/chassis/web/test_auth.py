@@ -33,15 +33,15 @@ OPAL = Principal(UUID(int=18), frozenset({OPERATOR}))
 
 
 class Publisher:
-    """The users service's published keys, which may be away."""
+    """The users service's published keys, which a test can take away."""
 
     def __init__(self) -> None:
         self.keys = [new_key("first")]
         self.away = False
-        self.asked = 0
+        self.fetches = 0
 
     async def __call__(self) -> Mapping[str, Any]:
-        self.asked += 1
+        self.fetches += 1
         if self.away:
             raise ConnectionRefusedError
         return {"keys": [key.as_dict(private=False) for key in self.keys]}
@@ -61,10 +61,10 @@ def signed(
     token = AccessToken(
         id=new_id(), principal=principal, issued_at=NOW, lifetime=timedelta(minutes=10)
     )
-    said = token.claims(issuer="users", audience="onboarding") | dict(claims or {})
+    given = token.claims(issuer="users", audience="onboarding") | dict(claims or {})
     return jwt.encode(
         {"alg": SIGNING_ALGORITHM, "typ": TOKEN_TYPE, "kid": key.kid, **(header or {})},
-        {name: value for name, value in said.items() if value is not None},
+        {name: value for name, value in given.items() if value is not None},
         key,
         algorithms=[SIGNING_ALGORITHM],
     )
@@ -95,7 +95,7 @@ def verifier(publisher: Publisher, clock: Clock) -> TokenVerifier:
 
 @asynccontextmanager
 async def running(verifier: TokenVerifier) -> Any:
-    """The verifier as a process runs it, with its first keys."""
+    """Run the verifier while the block runs, which begins when it has keys."""
     run = asyncio.create_task(verifier.run())
     await until(lambda: verifier.trouble() is None)
     yield
@@ -104,7 +104,7 @@ async def running(verifier: TokenVerifier) -> Any:
 
 
 class TestVerifying:
-    async def test_a_token_says_who_asks_and_in_which_roles(
+    async def test_a_token_has_the_principal_and_its_roles(
         self, verifier: TokenVerifier, publisher: Publisher
     ) -> None:
         async with running(verifier):
@@ -112,7 +112,7 @@ class TestVerifying:
 
         assert principal == OPAL
 
-    async def test_it_is_good_until_it_expires_and_5_seconds_more(
+    async def test_it_is_valid_for_5_seconds_longer_than_its_lifetime(
         self, verifier: TokenVerifier, publisher: Publisher, clock: Clock
     ) -> None:
         token = signed(publisher.keys[0])
@@ -127,7 +127,7 @@ class TestVerifying:
     @pytest.mark.parametrize(
         "claims",
         [
-            {"iss": "somebody"},
+            {"iss": "another"},
             {"aud": "something"},
             {"sub": "no uuid"},
             {"iat": int(NOW.timestamp()) + 6},
@@ -143,26 +143,26 @@ class TestVerifying:
         ],
         ids=str,
     )
-    async def test_a_claim_that_is_wrong_or_missing_proves_nothing(
+    async def test_a_token_with_a_wrong_or_missing_claim_is_refused(
         self, verifier: TokenVerifier, publisher: Publisher, claims: dict[str, object]
     ) -> None:
         async with running(verifier):
             with pytest.raises(NotAuthenticated):
                 await verifier.verify(signed(publisher.keys[0], claims=claims))
 
-    async def test_a_forged_signature_proves_nothing(self, verifier: TokenVerifier) -> None:
+    async def test_a_forged_signature_is_refused(self, verifier: TokenVerifier) -> None:
         async with running(verifier):
             with pytest.raises(NotAuthenticated):
                 await verifier.verify(signed(new_key("first")))
 
-    async def test_another_kind_of_token_proves_nothing(
+    async def test_another_kind_of_token_is_refused(
         self, verifier: TokenVerifier, publisher: Publisher
     ) -> None:
         async with running(verifier):
             with pytest.raises(NotAuthenticated):
                 await verifier.verify(signed(publisher.keys[0], header={"typ": "JWT"}))
 
-    async def test_an_unsigned_token_proves_nothing(
+    async def test_an_unsigned_token_is_refused(
         self, verifier: TokenVerifier, publisher: Publisher
     ) -> None:
         _, claims, _ = signed(publisher.keys[0]).split(".")
@@ -171,7 +171,7 @@ class TestVerifying:
             with pytest.raises(NotAuthenticated):
                 await verifier.verify(unsigned)
 
-    async def test_a_public_key_is_no_shared_secret(
+    async def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(
         self, verifier: TokenVerifier, publisher: Publisher
     ) -> None:
         public = publisher.keys[0].as_pem(private=False)
@@ -188,7 +188,7 @@ class TestVerifying:
                 await verifier.verify(token)
 
     @pytest.mark.parametrize("token", ["", "x", "a.b.c", "é.b.c", "x" * 5000])
-    async def test_what_is_no_token_proves_nothing(
+    async def test_text_that_is_not_a_token_is_refused(
         self, verifier: TokenVerifier, token: str
     ) -> None:
         async with running(verifier):
@@ -197,7 +197,7 @@ class TestVerifying:
 
 
 class TestKeys:
-    async def test_before_the_first_keys_it_is_not_ready_and_blames_nobody(
+    async def test_before_the_first_keys_it_is_not_ready_and_refuses_no_token_as_invalid(
         self, verifier: TokenVerifier, publisher: Publisher
     ) -> None:
         assert verifier.gates_readiness
@@ -215,7 +215,7 @@ class TestKeys:
             assert await verifier.verify(signed(publisher.keys[1])) == ANN
             assert await verifier.verify(signed(publisher.keys[0])) == ANN
 
-    async def test_unknown_keys_do_not_make_it_ask_all_the_time(
+    async def test_tokens_under_unknown_keys_do_not_make_it_fetch_each_time(
         self, verifier: TokenVerifier, publisher: Publisher
     ) -> None:
         async with running(verifier):
@@ -223,9 +223,9 @@ class TestKeys:
                 with pytest.raises(NotAuthenticated):
                     await verifier.verify(signed(new_key("unknown")))
 
-        assert publisher.asked == 1
+        assert publisher.fetches == 1
 
-    async def test_keys_stay_good_while_their_publisher_is_away(
+    async def test_keys_stay_valid_while_their_publisher_is_away(
         self, verifier: TokenVerifier, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(auth, "_UNKNOWN_KEY_PAUSE_S", 0)
@@ -237,20 +237,20 @@ class TestKeys:
             assert await verifier.verify(signed(publisher.keys[0])) == ANN
             assert verifier.trouble() is None
 
-    async def test_it_asks_until_there_are_keys(
+    async def test_it_retries_until_there_are_keys(
         self, verifier: TokenVerifier, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(auth, "_RETRY_S", 0)
         publisher.away = True
         run = asyncio.create_task(verifier.run())
-        await until(lambda: publisher.asked > 2)
+        await until(lambda: publisher.fetches > 2)
         publisher.away = False
         await until(lambda: verifier.trouble() is None)
         await verifier.stop()
         await run
 
 
-def doors(verifier: TokenVerifier) -> APIRouter:
+def routes(verifier: TokenVerifier) -> APIRouter:
     router = APIRouter()
 
     @router.get("/me")
@@ -264,12 +264,12 @@ def doors(verifier: TokenVerifier) -> APIRouter:
     return router
 
 
-class TestDoors:
+class TestDependencies:
     @pytest.mark.parametrize("path", ["/me", "/ops"])
-    async def test_nobody_is_asked_to_authenticate(
+    async def test_a_request_without_a_token_is_asked_to_authenticate(
         self, serve: Serve, verifier: TokenVerifier, path: str
     ) -> None:
-        async with serve(doors(verifier)) as client:
+        async with serve(routes(verifier)) as client:
             answer = await client.get(path)
 
         assert answer.status_code == 401
@@ -280,7 +280,7 @@ class TestDoors:
         ("principal", "path", "status"),
         [(ANN, "/me", 200), (ANN, "/ops", 403), (OPAL, "/me", 200), (OPAL, "/ops", 200)],
     )
-    async def test_operators_pass_where_others_do_not(
+    async def test_only_operators_may_call_operators_routes(
         self,
         serve: Serve,
         verifier: TokenVerifier,
@@ -290,24 +290,26 @@ class TestDoors:
         status: int,
     ) -> None:
         authorization = {"Authorization": f"Bearer {signed(publisher.keys[0], principal)}"}
-        async with serve(doors(verifier)) as client, running(verifier):
+        async with serve(routes(verifier)) as client, running(verifier):
             answer = await client.get(path, headers=authorization)
 
         assert answer.status_code == status
         assert answer.json() == str(principal.id) or answer.json()["code"] == "operators-only"
 
-    async def test_an_expired_token_is_told_apart(
+    async def test_an_expired_token_has_its_own_code(
         self, serve: Serve, verifier: TokenVerifier, publisher: Publisher, clock: Clock
     ) -> None:
         authorization = {"Authorization": f"Bearer {signed(publisher.keys[0])}"}
         clock.at += timedelta(hours=1)
-        async with serve(doors(verifier)) as client, running(verifier):
+        async with serve(routes(verifier)) as client, running(verifier):
             answer = await client.get("/me", headers=authorization)
 
         assert (answer.status_code, answer.json()["code"]) == (401, "token-expired")
 
-    async def test_the_page_can_authorise(self, serve: Serve, verifier: TokenVerifier) -> None:
-        async with serve(doors(verifier)) as client:
+    async def test_the_documentation_page_can_authorise(
+        self, serve: Serve, verifier: TokenVerifier
+    ) -> None:
+        async with serve(routes(verifier)) as client:
             document = (await client.get("/openapi.json")).json()
 
         (scheme,) = document["components"]["securitySchemes"].values()

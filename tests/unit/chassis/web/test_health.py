@@ -10,50 +10,50 @@ async def away() -> str | None:
     return "the database is away"
 
 
-async def test_a_process_without_trouble_is_ready() -> None:
+async def test_a_process_is_ready_when_its_checks_pass() -> None:
     health = Health()
     health.add("keys", lambda: None)
 
-    verdict = await health.verdict()
+    readiness = await health.readiness()
 
-    assert verdict.ready
-    assert verdict.reasons == {}
+    assert readiness.ready
+    assert readiness.reasons == {}
 
 
-async def test_a_failing_check_takes_readiness_away_and_says_why() -> None:
+async def test_a_process_with_a_failing_check_is_not_ready_and_gives_the_reason() -> None:
     health = Health()
     health.add("database", away)
 
-    verdict = await health.verdict()
+    readiness = await health.readiness()
 
-    assert not verdict.ready
-    assert verdict.reasons == {"database": "the database is away"}
+    assert not readiness.ready
+    assert readiness.reasons == {"database": "the database is away"}
 
 
-async def test_trouble_of_consumers_is_shown_and_takes_nothing_away() -> None:
+async def test_a_failing_check_that_does_not_gate_leaves_the_process_ready() -> None:
     health = Health()
     health.add("agents", lambda: "no partitions", gates=False)
 
-    verdict = await health.verdict()
+    readiness = await health.readiness()
 
-    assert verdict.ready
-    assert verdict.reasons == {"agents": "no partitions"}
+    assert readiness.ready
+    assert readiness.reasons == {"agents": "no partitions"}
 
 
-async def test_a_check_that_raises_has_failed() -> None:
+async def test_a_check_that_raises_fails() -> None:
     def broken() -> str | None:
         raise ConnectionRefusedError("password=hunter2")
 
     health = Health()
     health.add("database", broken)
 
-    verdict = await health.verdict()
+    readiness = await health.readiness()
 
-    assert not verdict.ready
-    assert verdict.reasons == {"database": "ConnectionRefusedError"}
+    assert not readiness.ready
+    assert readiness.reasons == {"database": "ConnectionRefusedError"}
 
 
-async def test_a_check_that_hangs_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_check_that_hangs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     async def hang() -> str | None:
         await asyncio.Event().wait()
         return None
@@ -62,15 +62,15 @@ async def test_a_check_that_hangs_has_failed(monkeypatch: pytest.MonkeyPatch) ->
     health = Health()
     health.add("database", hang)
 
-    verdict = await health.verdict()
+    readiness = await health.readiness()
 
-    assert not verdict.ready
-    assert verdict.reasons == {"database": "no answer within 0.01 s"}
+    assert not readiness.ready
+    assert readiness.reasons == {"database": "no answer within 0.01 s"}
 
 
 async def test_a_process_that_stops_is_not_ready() -> None:
     health = Health()
 
-    health.stopping()
+    health.set_stopping()
 
-    assert not (await health.verdict()).ready
+    assert not (await health.readiness()).ready

@@ -36,7 +36,7 @@ class Toys:
     sold: list[str] = field(default_factory=list)
 
     async def flush(self) -> None:
-        """Nothing is kept back."""
+        """Nothing is buffered."""
 
 
 class SoldOut(DomainError):
@@ -48,7 +48,7 @@ class Order(BaseModel):
 
 
 class Shop:
-    """A shop with one POST route, its clock and what it sold."""
+    """A shop with one POST route, its clock, and the toys that it sold."""
 
     def __init__(self) -> None:
         self.work = Toys()
@@ -67,16 +67,18 @@ class Shop:
 
     def routes(self) -> APIRouter:
         router = APIRouter(prefix="/shops")
-        once_in_shop = idempotent(
+        idempotent_in_shop = idempotent(
             self.transact,
             secret=SecretStr("s" * 32),
             now=lambda: self.now,
-            principal=whoever_says_so,
+            principal=principal_of_the_header,
         )
 
         @router.post("/{shop}/orders", status_code=201)
         async def post_order(
-            shop: int, order: Order, once: Annotated[IdempotentCommand[Toys], Depends(once_in_shop)]
+            shop: int,
+            order: Order,
+            once: Annotated[IdempotentCommand[Toys], Depends(idempotent_in_shop)],
         ) -> Response:
             return await once(
                 lambda work: self.sell(work, order.toy),
@@ -88,7 +90,9 @@ class Shop:
         return router
 
 
-async def whoever_says_so(x_who: Annotated[int | None, Header()] = None) -> Principal | None:
+async def principal_of_the_header(
+    x_who: Annotated[int | None, Header()] = None,
+) -> Principal | None:
     return None if x_who is None else Principal(UUID(int=x_who))
 
 
@@ -111,8 +115,8 @@ async def order(
     return await client.post(path, json={"toy": toy}, headers=headers)
 
 
-class TestOnce:
-    async def test_the_same_request_again_gets_the_first_answer_and_changes_nothing(
+class TestAnIdempotentCommand:
+    async def test_a_repeat_gets_the_first_answer_and_changes_nothing(
         self, serve: Serve, shop: Shop
     ) -> None:
         async with serve(shop.routes()) as client:
@@ -136,7 +140,7 @@ class TestOnce:
         assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
         assert shop.work.sold == ["bear"]
 
-    async def test_another_address_on_the_same_route_is_another_request(
+    async def test_another_path_of_the_same_route_is_another_request(
         self, serve: Serve, shop: Shop
     ) -> None:
         async with serve(shop.routes()) as client:
@@ -145,20 +149,22 @@ class TestOnce:
 
         assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
 
-    async def test_without_a_key_every_request_counts(self, serve: Serve, shop: Shop) -> None:
+    async def test_without_a_key_every_request_is_carried_out(
+        self, serve: Serve, shop: Shop
+    ) -> None:
         async with serve(shop.routes()) as client:
             await order(client, None)
             await order(client, None)
 
         assert shop.work.sold == ["bear", "bear"]
 
-    async def test_keys_belong_to_who_sent_them(self, serve: Serve, shop: Shop) -> None:
+    async def test_each_principal_has_its_own_keys(self, serve: Serve, shop: Shop) -> None:
         async with serve(shop.routes()) as client:
             answers = [await order(client, "key-1", who=who) for who in (1, 2, None)]
 
         assert [answer.json()["number"] for answer in answers] == [1, 2, 3]
 
-    async def test_a_key_lives_24_hours(self, serve: Serve, shop: Shop) -> None:
+    async def test_a_key_expires_after_24_hours(self, serve: Serve, shop: Shop) -> None:
         async with serve(shop.routes()) as client:
             await order(client, "key-1")
             shop.now = NOW + timedelta(hours=24) - timedelta(microseconds=1)
@@ -169,7 +175,7 @@ class TestOnce:
         assert just_before.json() == {"number": 1}
         assert after.json() == {"number": 2}
 
-    async def test_a_refusal_is_not_remembered(self, serve: Serve, shop: Shop) -> None:
+    async def test_a_refusal_is_not_stored(self, serve: Serve, shop: Shop) -> None:
         shop.sold_out = True
         async with serve(shop.routes()) as client:
             refused = await order(client, "key-1")
@@ -178,7 +184,7 @@ class TestOnce:
 
         assert (refused.status_code, sold.status_code) == (409, 201)
 
-    async def test_an_answer_that_is_no_success_is_not_remembered(
+    async def test_an_answer_that_is_no_success_is_not_stored(
         self, serve: Serve, shop: Shop
     ) -> None:
         shop.status = 303
@@ -191,7 +197,7 @@ class TestOnce:
         assert shop.work.sold == ["bear", "bear"]
 
     @pytest.mark.parametrize("key", ["", "x" * 256, "with space", "umlaut-ä"])
-    async def test_a_key_out_of_bounds_is_refused(self, serve: Serve, shop: Shop, key: str) -> None:
+    async def test_an_invalid_key_is_refused(self, serve: Serve, shop: Shop, key: str) -> None:
         async with serve(shop.routes()) as client:
             answer = await client.post(
                 "/shops/1/orders",
@@ -203,11 +209,11 @@ class TestOnce:
         assert answer.json()["errors"][0]["field"] == "Idempotency-Key"
 
     @pytest.mark.parametrize("key", ["x", "x" * 255, '"8e03978e-40d5"', "!~"])
-    async def test_a_key_within_bounds_is_taken(self, serve: Serve, shop: Shop, key: str) -> None:
+    async def test_a_valid_key_is_accepted(self, serve: Serve, shop: Shop, key: str) -> None:
         async with serve(shop.routes()) as client:
             assert (await order(client, key)).status_code == 201
 
-    async def test_the_page_shows_the_header(self, serve: Serve, shop: Shop) -> None:
+    async def test_the_header_is_documented(self, serve: Serve, shop: Shop) -> None:
         async with serve(shop.routes()) as client:
             document = (await client.get("/openapi.json")).json()
 

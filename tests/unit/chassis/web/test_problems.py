@@ -55,7 +55,7 @@ def refusal(kind_: Kind) -> type[DomainError]:
 
 
 def problem_of(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The problem in this answer, which is to be a whole one."""
+    """Return the problem of this answer, and check that it is complete."""
     assert answer.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = answer.json()
     assert (answer.status_code, body["status"], body["code"]) == (status, status, code)
@@ -78,7 +78,7 @@ class TestDomainErrors:
             (Kind.UNAVAILABLE, 503),
         ],
     )
-    async def test_a_kind_is_one_status(self, serve: Serve, kind: Kind, status: int) -> None:
+    async def test_each_kind_has_its_status(self, serve: Serve, kind: Kind, status: int) -> None:
         async with serve(refused(refusal(kind))) as client:
             answer = await client.get("/toys")
 
@@ -87,13 +87,13 @@ class TestDomainErrors:
     def test_every_kind_has_a_status(self) -> None:
         assert set(problems._STATUS) == set(Kind)
 
-    async def test_who_is_unknown_is_told_how_to_authenticate(self, serve: Serve) -> None:
+    async def test_an_unauthenticated_client_learns_how_to_authenticate(self, serve: Serve) -> None:
         async with serve(refused(refusal(Kind.UNAUTHENTICATED))) as client:
             answer = await client.get("/toys")
 
         assert answer.headers["www-authenticate"] == "Bearer"
 
-    async def test_who_asks_too_often_is_told_when_to_come_back(self, serve: Serve) -> None:
+    async def test_a_client_that_asks_too_often_learns_when_to_retry(self, serve: Serve) -> None:
         class TooMany(DomainError):
             kind, code = Kind.TOO_MANY, "too-many"
             retry_after_s: ClassVar[float] = 2.1
@@ -119,7 +119,7 @@ class TestDomainErrors:
 
 
 class TestRequests:
-    async def test_every_broken_field_is_named_and_no_value_comes_back(self, serve: Serve) -> None:
+    async def test_every_broken_field_is_named_without_its_value(self, serve: Serve) -> None:
         async with serve(toys()) as client:
             answer = await client.post(
                 "/toys/hunter2",
@@ -161,11 +161,11 @@ class TestRequests:
         }
         assert "hunter2" not in answer.text
 
-    async def test_a_path_that_leads_nowhere_is_a_problem_too(self, serve: Serve) -> None:
+    async def test_an_unknown_path_is_a_problem(self, serve: Serve) -> None:
         async with serve(toys()) as client:
             problem_of(await client.get("/nowhere"), 404, "not-found")
 
-    async def test_a_wrong_method_is_told_the_right_one(self, serve: Serve) -> None:
+    async def test_a_wrong_method_is_answered_with_the_right_one(self, serve: Serve) -> None:
         async with serve(toys()) as client:
             answer = await client.delete("/toys/1")
 
@@ -181,8 +181,8 @@ class TestRequests:
         assert answer.headers["x-pot"] == "tea"
 
 
-class TestBodyBound:
-    async def test_a_body_announced_too_large_is_refused_unread(self, serve: Serve) -> None:
+class TestLargeBodies:
+    async def test_a_body_that_is_announced_too_large_is_not_read(self, serve: Serve) -> None:
         read = False
 
         async def body() -> AsyncIterator[bytes]:
@@ -206,7 +206,7 @@ class TestBodyBound:
 
         problem_of(answer, 413, "body-too-large")
 
-    async def test_a_body_of_just_the_bound_is_taken(self, serve: Serve) -> None:
+    async def test_a_body_of_exactly_the_largest_size_is_accepted(self, serve: Serve) -> None:
         body = b'{"name": "bear", "price": 1}'
         async with serve(toys(), max_body_bytes=len(body)) as client:
             answer = await client.post(
@@ -217,7 +217,7 @@ class TestBodyBound:
 
 
 class TestFailures:
-    async def test_an_unexpected_error_is_logged_whole_and_told_without_detail(
+    async def test_an_unexpected_error_is_logged_in_full_and_answered_without_detail(
         self, serve: Serve, logged: Logged
     ) -> None:
         async with serve(failing(RuntimeError("hunter2"))) as client:
@@ -240,14 +240,16 @@ class TestFailures:
             asyncpg.CannotConnectNowError("the database system is starting up"),
         ],
     )
-    async def test_what_is_away_is_worth_another_try(self, serve: Serve, error: Exception) -> None:
+    async def test_an_error_of_the_network_is_temporary(
+        self, serve: Serve, error: Exception
+    ) -> None:
         async with serve(failing(error)) as client:
             answer = await client.get("/toys")
 
         problem_of(answer, 503, "temporarily-unavailable")
         assert int(answer.headers["retry-after"]) > 0
 
-    async def test_a_database_that_is_away_is_worth_another_try(self, serve: Serve) -> None:
+    async def test_a_database_that_is_away_is_temporary(self, serve: Serve) -> None:
         engine = create_engine(
             "postgresql://nobody@127.0.0.1:1/nothing", pool_size=1, application_name="test"
         )
@@ -263,9 +265,7 @@ class TestFailures:
 
         problem_of(answer, 503, "temporarily-unavailable")
 
-    async def test_a_transaction_that_kept_conflicting_is_worth_another_try(
-        self, serve: Serve
-    ) -> None:
+    async def test_a_transaction_that_kept_conflicting_is_temporary(self, serve: Serve) -> None:
         class SerializationFailure(Exception):
             sqlstate = "40001"
 
@@ -275,7 +275,7 @@ class TestFailures:
 
         problem_of(answer, 503, "temporarily-unavailable")
 
-    async def test_a_missing_file_is_our_mistake(self, serve: Serve) -> None:
+    async def test_a_missing_file_is_an_unexpected_error(self, serve: Serve) -> None:
         async with serve(failing(FileNotFoundError(2, "no such file"))) as client:
             answer = await client.get("/toys")
 
