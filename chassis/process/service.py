@@ -1,4 +1,4 @@
-"""The wiring of a service's process, the same for all: pools, relay, consumers, routes, health."""
+"""What every service's process has: pools, relay, consumers, operators' routes, health."""
 
 import asyncio
 import sys
@@ -36,7 +36,7 @@ W = TypeVar("W", bound=Work)
 
 
 def service_command_line(service: Service[S, W], build: Build[S]) -> click.Group:
-    """Make a service's command line: it serves, migrates, and has the operators' commands."""
+    """Return a service's command line: it serves, migrates, and has the operators' commands."""
     group = command_line(service.name, service.settings, build)
     group.add_command(_migrate(service))
     for each in operations_commands(service):
@@ -45,9 +45,9 @@ def service_command_line(service: Service[S, W], build: Build[S]) -> click.Group
 
 
 def _migrate(service: Service[S, W]) -> click.Command:
-    @click.command("migrate", help="Bring the database to the newest schema.")
+    @click.command("migrate", help="Migrate the database to the newest schema.")
     def migrate() -> None:
-        from chassis import migrations  # noqa: PLC0415 - a running service has no use for Alembic
+        from chassis import migrations  # noqa: PLC0415 - a serving process does not need Alembic
 
         settings = read_settings(service.settings)
         configure_logging(service.name, settings)
@@ -62,13 +62,13 @@ def _migrate(service: Service[S, W]) -> click.Command:
 
 
 class Wiring(Generic[S, W]):
-    """What every service's process has; the service's bootstrap adds its routes.
+    """The parts that every service's process has; the service's bootstrap adds its routes.
 
     :ivar runtime: the service with the pool of its requests and its operators
-    :ivar agents_engine: the pool of what works beside requests
+    :ivar agents_engine: the pool of everything that does not serve requests
     :ivar transactor: runs commands; each commit wakes the relay
-    :ivar signed_in: a dependency that gives whoever asks, or answers 401
-    :ivar operator: a dependency that gives an operator, or answers 401 or 403
+    :ivar signed_in: a dependency that returns the signed-in user, or answers 401
+    :ivar operator: a dependency that returns the operator, or answers 401 or 403
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class Wiring(Generic[S, W]):
         components: Sequence[Component] = (),
         beside_agents: Sequence[Component] = (),
     ) -> ProcessParts:
-        """Put together what this process runs, by its roles.
+        """Return what this process runs, by its roles.
 
         :param components: run in every process of the service
-        :param beside_agents: run where the role ``agents`` is
+        :param beside_agents: run in processes with the role ``agents``
         """
         runtime = self.runtime
         service, settings = runtime.service, runtime.settings
@@ -140,11 +140,11 @@ async def wire(
 ) -> AsyncIterator[Wiring[S, W]]:
     """Open a service's pools, and close them at the end.
 
-    :param fetch_keys: where the keys that verify access tokens are; by default at ``jwks_url``
+    :param fetch_keys: fetches the keys that verify access tokens; by default from ``jwks_url``
     """
     if fetch_keys is None:
         if not isinstance(settings, TokenReaderSettings):
-            raise TypeError(f"{service.name} neither has a jwks_url nor says where its keys are")
+            raise TypeError(f"{service.name} needs the setting jwks_url, or fetch_keys")
         fetch_keys = keys_at(settings.jwks_url)
     async with (
         pool(settings, f"{service.name}-api") as engine,

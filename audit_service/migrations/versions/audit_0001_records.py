@@ -1,4 +1,4 @@
-"""The records, and the trigger that lets nobody change one."""
+"""The records, and the trigger that refuses every change of a record."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What is to be told to whom, how far that has come, and which addresses ask for a pause."""
+"""Deliveries with their states, and the addresses to which nothing is sent for a while."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Users, their tasks, and how often they tried to sign in."""
+"""Users, their tasks, and counts of sign-in attempts."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
-"""Aggregates of many kinds of column: loaded once, written in one statement, told in one go."""
+"""Aggregates with every kind of column: loaded once, and written in one statement."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -85,7 +85,7 @@ class Renamed(DomainEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whispered(DomainEvent):
-    """A fact that nobody outside needs."""
+    """An event that is not published."""
 
 
 class Thing(Aggregate):
@@ -124,10 +124,10 @@ FULL: dict[str, Any] = {
 }
 
 
-def publish_renamed(event: Renamed | Whispered) -> IntegrationEvent | None:
+def publish_renamed(event: Renamed | Whispered) -> Sequence[IntegrationEvent]:
     if isinstance(event, Whispered):
-        return None
-    return UserSignedUpV1(user_id=UUID(int=1), username=event.name)
+        return []
+    return [UserSignedUpV1(user_id=UUID(int=1), username=event.name)]
 
 
 class Things(AggregateTable[Thing]):
@@ -191,7 +191,7 @@ async def load(transact: Transactor[Work], *ids: UUID) -> dict[UUID, Thing]:
 
 class TestEveryKindOfColumn:
     @pytest.mark.parametrize("state", [EMPTY, FULL], ids=["empty", "full"])
-    async def test_comes_back_as_it_was_stored(
+    async def test_is_loaded_as_it_was_stored(
         self, transact: Transactor[Work], state: dict[str, Any]
     ) -> None:
         thing = Thing(uuid4(), name="a", **state)
@@ -200,7 +200,7 @@ class TestEveryKindOfColumn:
 
         assert (await load(transact, thing.id))[thing.id].state == thing.state
 
-    async def test_comes_back_as_it_was_changed_among_others(
+    async def test_is_loaded_as_it_was_changed_among_others(
         self, database: str, transact: Transactor[Work]
     ) -> None:
         empty, full = Thing(uuid4(), name="a", **EMPTY), Thing(uuid4(), name="b", **FULL)
@@ -218,7 +218,7 @@ class TestEveryKindOfColumn:
         found = await load(transact, empty.id, full.id)
         assert found[empty.id].state == FULL | {"name": "a"}
         assert found[full.id].state == EMPTY | {"name": "b"}
-        # What is None is so in one way only, whether it was inserted or updated.
+        # None is stored in the same way by an insert and by an update.
         await store(transact, Thing(uuid4(), name="c", **EMPTY))
         nulls = await rows(
             database, "SELECT DISTINCT tags IS NULL AS n FROM things WHERE note IS NULL"
@@ -227,7 +227,7 @@ class TestEveryKindOfColumn:
 
 
 class TestWriting:
-    async def test_new_and_changed_ones_are_one_statement_each(
+    async def test_new_and_changed_aggregates_are_one_statement_each(
         self, engine: AsyncEngine, transact: Transactor[Work]
     ) -> None:
         old = [Thing.named(f"old {n}") for n in range(50)]
@@ -253,7 +253,7 @@ class TestWriting:
         assert {each.version for each in found.values()} == {2}
         assert {each.sequence for each in found.values()} == {2}
 
-    async def test_what_was_saved_again_after_a_flush_is_written_again(
+    async def test_an_aggregate_that_is_saved_again_after_a_flush_is_written_again(
         self, transact: Transactor[Work]
     ) -> None:
         thing = Thing.named("a")
@@ -269,7 +269,7 @@ class TestWriting:
         stored = (await load(transact, thing.id))[thing.id]
         assert (stored.state["name"], stored.version, stored.sequence) == ("b", 2, 2)
 
-    async def test_one_that_another_transaction_changed_is_stale(
+    async def test_an_aggregate_that_another_transaction_changed_is_stale(
         self, engine: AsyncEngine, transact: Transactor[Work]
     ) -> None:
         ours, other = Thing.named("ours"), Thing.named("other")
@@ -285,7 +285,7 @@ class TestWriting:
             with pytest.raises(StaleAggregate):
                 await work.flush()
 
-    async def test_two_commands_on_one_aggregate_both_happen(
+    async def test_concurrent_commands_on_one_aggregate_all_happen(
         self, transact: Transactor[Work]
     ) -> None:
         thing = Thing.named("a")
@@ -302,8 +302,8 @@ class TestWriting:
         assert (stored.state["name"], stored.version) == ("a+++++", 6)
 
 
-class TestRules:
-    async def test_a_unique_constraint_speaks_as_the_rule_it_stands_for(
+class TestConflicts:
+    async def test_a_violated_constraint_on_an_insert_raises_its_error(
         self, transact: Transactor[Work]
     ) -> None:
         await store(transact, Thing.named("a"))
@@ -311,7 +311,9 @@ class TestRules:
         with pytest.raises(NameIsTaken):
             await store(transact, Thing.named("a"))
 
-    async def test_so_it_does_on_a_change(self, transact: Transactor[Work]) -> None:
+    async def test_a_violated_constraint_on_an_update_raises_its_error(
+        self, transact: Transactor[Work]
+    ) -> None:
         thing = Thing.named("b")
         await store(transact, Thing.named("a"), thing)
 
@@ -323,7 +325,7 @@ class TestRules:
         with pytest.raises(NameIsTaken):
             await transact(rename)
 
-    async def test_one_that_nobody_gave_a_meaning_is_our_mistake(
+    async def test_a_violated_constraint_without_an_error_is_an_integrity_error(
         self, database: str, transact: Transactor[Work]
     ) -> None:
         await rows(database, "ALTER TABLE things ADD CONSTRAINT odd CHECK (name <> 'odd')")
@@ -331,7 +333,7 @@ class TestRules:
         with pytest.raises(IntegrityError):
             await store(transact, Thing.named("odd"))
 
-    async def test_of_two_that_race_for_a_name_one_gets_it(
+    async def test_one_of_several_concurrent_inserts_of_a_name_succeeds(
         self, database: str, transact: Transactor[Work]
     ) -> None:
         outcomes = await asyncio.gather(
@@ -343,8 +345,8 @@ class TestRules:
         assert await count(database, "outbox") == 1
 
 
-class TestTelling:
-    async def test_state_and_events_are_written_together_and_counted_from_one(
+class TestPublishing:
+    async def test_events_are_written_with_the_state_and_counted_from_one(
         self, database: str, transact: Transactor[Work]
     ) -> None:
         thing = Thing.named("a")
@@ -353,14 +355,14 @@ class TestTelling:
 
         await store(transact, thing)
 
-        told = await rows(database, "SELECT * FROM outbox ORDER BY position")
-        assert [(row["aggregateid"], row["sequence"]) for row in told] == [
+        published = await rows(database, "SELECT * FROM outbox ORDER BY position")
+        assert [(row["aggregateid"], row["sequence"]) for row in published] == [
             (str(thing.id), 1),
             (str(thing.id), 2),
         ]
         assert thing.sequence == 2
 
-    async def test_saving_says_what_happened_once(self, engine: AsyncEngine) -> None:
+    async def test_saving_returns_each_event_once(self, engine: AsyncEngine) -> None:
         async with engine.connect() as connection:
             work, thing = Work(connection), Thing.named("a")
 
@@ -371,7 +373,7 @@ class TestTelling:
 
 
 class TestLoading:
-    async def test_asks_once_for_each_and_leaves_out_what_is_not_there(
+    async def test_reads_each_aggregate_once_and_leaves_out_missing_ones(
         self, engine: AsyncEngine, transact: Transactor[Work]
     ) -> None:
         thing = Thing.named("a")
@@ -379,8 +381,8 @@ class TestLoading:
         async with engine.connect() as connection:
             work = Work(connection)
 
-            once = await work.things.load([thing.id, uuid4()])
+            first = await work.things.load([thing.id, uuid4()])
             again = await work.things.load([thing.id])
 
-        assert list(once) == [thing.id]
-        assert once[thing.id] is again[thing.id]
+        assert list(first) == [thing.id]
+        assert first[thing.id] is again[thing.id]
