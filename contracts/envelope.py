@@ -1,6 +1,7 @@
 """The envelope of every event on Kafka: CloudEvents 1.0, structured JSON mode."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,7 +17,9 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
+    field_validator,
 )
 from pydantic_core import PydanticCustomError, from_json
 
@@ -26,6 +29,8 @@ CONTENT_TYPE = "application/cloudevents+json"
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _TEN_DIGITS = re.compile(r"[0-9]{10}")
+_VERSIONS = r"v[1-9][0-9]*:[0-9]{10}( v[1-9][0-9]*:[0-9]{10})+"
+_LONGEST_VERSIONS = 255
 
 EventT = TypeVar("EventT", bound=IntegrationEvent)
 
@@ -41,6 +46,25 @@ def _sequence_from_wire(value: object) -> int:
     if not number:
         raise PydanticCustomError("greater_than_equal", "not counted from 1")
     return number
+
+
+def _versions_from_wire(value: object) -> Mapping[int, int]:
+    if (
+        not isinstance(value, str)
+        or len(value) > _LONGEST_VERSIONS
+        or not re.fullmatch(_VERSIONS, value)
+    ):
+        raise PydanticCustomError("versions", "not versions with their sequences")
+    pairs = [each[1:].split(":") for each in value.split(" ")]
+    versions = {int(version): int(sequence) for version, sequence in pairs}
+    # Fewer than were listed: a version, or a sequence, is there twice.
+    if not len(set(versions.values())) == len(versions) == len(pairs) or 0 in versions.values():
+        raise PydanticCustomError("versions", "not one sequence for each version")
+    return versions
+
+
+def _versions_to_wire(versions: Mapping[int, int]) -> str:
+    return " ".join(f"v{version}:{sequence:010d}" for version, sequence in versions.items())
 
 
 def _instant_in_utc(value: object) -> datetime:
@@ -61,6 +85,12 @@ Sequence = Annotated[
     PlainValidator(_sequence_from_wire),
     PlainSerializer(lambda number: f"{number:010d}", return_type=str),
     WithJsonSchema({"type": "string", "pattern": "^[0-9]{10}$", "not": {"const": "0000000000"}}),
+]
+Versions = Annotated[
+    Mapping[int, int],
+    PlainValidator(_versions_from_wire),
+    PlainSerializer(_versions_to_wire, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{_VERSIONS}$", "maxLength": _LONGEST_VERSIONS}),
 ]
 Instant = Annotated[AwareDatetime, BeforeValidator(_instant_in_utc)]
 EventId = Annotated[
@@ -101,7 +131,24 @@ class Envelope(BaseModel):
         ShortText | None, Field(description="The event or request that led to this one.")
     ] = None
     traceparent: Annotated[Text | None, Field(description="W3C trace context.")] = None
+    versions: Annotated[
+        Versions | None,
+        Field(
+            description="Every version in which this fact is published, with the sequence of the"
+            " event that has it. Absent: it is published in this version only."
+        ),
+    ] = None
     data: dict[str, Any]
+
+    @field_validator("versions")
+    @classmethod
+    def _contain_this_event(
+        cls, versions: Mapping[int, int] | None, info: ValidationInfo
+    ) -> Mapping[int, int] | None:
+        sequence = info.data.get("sequence")
+        if versions is not None and sequence is not None and sequence not in versions.values():
+            raise PydanticCustomError("versions", "not those of this event")
+        return versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +171,11 @@ def encode(
     correlationid: str,
     causationid: str | None = None,
     traceparent: str | None = None,
+    versions: Mapping[int, int] | None = None,
 ) -> EncodedEvent:
     """The record of ``event``: the ``sequence``-th of its ``subject``, counted from 1.
 
+    :param versions: each version in which the fact is published, and its sequence; None: only this
     :raises ValueError: an attribute that readers would refuse
     """
     envelope = Envelope.model_validate(
@@ -143,6 +192,7 @@ def encode(
             "correlationid": correlationid,
             "causationid": causationid,
             "traceparent": traceparent,
+            "versions": None if versions is None else _versions_to_wire(versions),
             "data": event.model_dump(mode="json"),
         }
     )

@@ -31,6 +31,16 @@ class IntegrationEvent(BaseModel):
         return f"{URN}:schema:{cls.event_type}"
 
 
+def family_of(event_type: str) -> str:
+    """An event type without its version: what all its versions have in common."""
+    return event_type.rpartition(".v")[0]
+
+
+def version_of(event_type: str) -> int:
+    """The number of the version in the type of one of our events."""
+    return int(event_type.rpartition(".v")[2])
+
+
 class EventWithheld(IntegrationEvent):
     """An operator discarded an event before it was published; this one has its sequence.
 

@@ -66,6 +66,7 @@ def encoded_for_outbox(payload: dict[str, Any], row: Row[Any], topic: Topic) -> 
             "type": (envelope.type, row.type),
             "subject": (envelope.subject, row.aggregateid),
             "sequence": (envelope.sequence, row.sequence),
+            "versions": (payload.get("versions"), first.get("versions")),
         }
     )
     try:
@@ -82,6 +83,7 @@ def encoded_for_outbox(payload: dict[str, Any], row: Row[Any], topic: Topic) -> 
         correlationid=envelope.correlationid,
         causationid=envelope.causationid,
         traceparent=envelope.traceparent,
+        versions=envelope.versions,
     )
     size = largest_size_bytes(encoded)
     if size > topic.max_message_bytes:

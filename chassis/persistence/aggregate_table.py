@@ -52,8 +52,8 @@ class AggregateTable(ABC, Generic[A]):
 
     @staticmethod
     @abstractmethod
-    def translate(event: Any, /) -> IntegrationEvent | None:
-        """Return the integration event that publishes a domain event; None: it is not published."""
+    def translate(event: Any, /) -> Sequence[IntegrationEvent]:
+        """Return the events that publish a domain event: of one fact, one for each version."""
 
     def save(self, aggregate: A) -> list[DomainEvent]:
         """Keep the aggregate's new state and events for the flush; return the events."""

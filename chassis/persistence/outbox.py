@@ -1,6 +1,6 @@
 """The outbox: integration events, written in the transaction of the change they are about."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypedDict
 from uuid import UUID
@@ -13,11 +13,11 @@ from chassis.persistence import tables
 from chassis.persistence.bulk import insert_rows
 from chassis.telemetry import current_traceparent
 from contracts.envelope import encode
-from contracts.events import IntegrationEvent
+from contracts.events import IntegrationEvent, family_of, version_of
 from contracts.topics import Topic
 
-Translate = Callable[[Any], IntegrationEvent | None]
-"""Gives the integration event that publishes a domain event; None if it is not published."""
+Translate = Callable[[Any], Sequence[IntegrationEvent]]
+"""Gives the integration events that publish a domain event; none: it is not published."""
 
 
 class OutboxRow(TypedDict):
@@ -47,20 +47,26 @@ class Outbox:
     ) -> list[DomainEvent]:
         """Append what the aggregate has recorded, counted by its ``sequence``, and return it.
 
-        An event that is not published is returned as well, and not counted.
+        An event that is not published is returned as well, and not counted. The versions of a fact
+        have adjacent sequences, the oldest version first, and each names all of them.
+
+        :raises ValueError: a domain event is published twice as the same type
         """
         recorded = list(aggregate.take_events())
         for event in recorded:
-            integration_event = translate(event)
-            if integration_event is not None:
-                aggregate.sequence += 1
-                self.append(
-                    integration_event,
-                    topic=topic,
-                    subject=aggregate.id,
-                    sequence=aggregate.sequence,
-                    occurred_at=event.occurred_at,
-                )
+            for fact in _facts_in(translate(event)):
+                first = aggregate.sequence + 1
+                aggregate.sequence += len(fact)
+                sequences = {version: first + n for n, version in enumerate(fact)}
+                for version, integration_event in fact.items():
+                    self.append(
+                        integration_event,
+                        topic=topic,
+                        subject=aggregate.id,
+                        sequence=sequences[version],
+                        occurred_at=event.occurred_at,
+                        versions=sequences if len(fact) > 1 else None,
+                    )
         return recorded
 
     def append(
@@ -71,8 +77,13 @@ class Outbox:
         subject: UUID,
         sequence: int,
         occurred_at: datetime,
+        versions: Mapping[int, int] | None = None,
     ) -> None:
-        """Append an event, with the current correlation and trace."""
+        """Append an event, with the current correlation and trace.
+
+        :param versions: each version in which the fact is published, and its sequence; None: only
+            this
+        """
         context = correlation_or_none() or self._new_context()
         id_ = new_id()
         encoded = encode(
@@ -85,6 +96,7 @@ class Outbox:
             correlationid=context.correlation_id,
             causationid=context.causation_id,
             traceparent=current_traceparent(),
+            versions=versions,
         )
         self._rows.append(
             OutboxRow(
@@ -112,6 +124,23 @@ class Outbox:
     async def flush(self, connection: AsyncConnection) -> None:
         """Write what was appended, in one statement."""
         await insert_rows(connection, tables.outbox, self.take_rows())
+
+
+def _facts_in(events: Sequence[IntegrationEvent]) -> list[dict[int, IntegrationEvent]]:
+    """Return the events of each fact together, by version, the oldest version first.
+
+    :raises ValueError: two events have the same type, so that a version could not name the other
+    """
+    facts: dict[str, dict[int, IntegrationEvent]] = {}
+    for event in events:
+        fact, version = (
+            facts.setdefault(family_of(event.event_type), {}),
+            version_of(event.event_type),
+        )
+        if version in fact:
+            raise ValueError(f"a domain event is published twice as {event.event_type}")
+        fact[version] = event
+    return [dict(sorted(fact.items())) for fact in facts.values()]
 
 
 def relay_lock_name(service: str) -> str:

@@ -109,7 +109,9 @@ class TestSchemas:
             ),
         ],
     )
-    def test_a_new_optional_field_and_a_new_description_are_fine(self, old: Json, new: Json) -> None:
+    def test_a_new_optional_field_and_a_new_description_are_fine(
+        self, old: Json, new: Json
+    ) -> None:
         assert schema_changes(old, new) == []
 
     def test_a_change_inside_a_nested_model_is_named(self) -> None:

@@ -71,6 +71,7 @@ class TestEncode:
         correlationid=printable,
         causationid=st.none() | printable,
         traceparent=st.none() | printable,
+        other_versions=st.sets(st.integers(2, 999), max_size=10),
     )
     def test_what_was_encoded_is_decoded(
         self,
@@ -83,8 +84,11 @@ class TestEncode:
         correlationid: str,
         causationid: str | None,
         traceparent: str | None,
+        other_versions: set[int],
     ) -> None:
         event = UserSignedUpV1(user_id=user_id, username=username)
+        others = {each: (sequence + each - 1) % 9_999_999_999 + 1 for each in other_versions}
+        versions = {1: sequence} | others if others else None
 
         encoded = encode(
             event,
@@ -96,6 +100,7 @@ class TestEncode:
             correlationid=correlationid,
             causationid=causationid,
             traceparent=traceparent,
+            versions=versions,
         )
 
         envelope = decode(encoded.payload)
@@ -113,6 +118,7 @@ class TestEncode:
             causationid,
             traceparent,
         )
+        assert envelope.versions == versions
         assert encoded.key == subject.encode()
 
     def test_a_sequence_is_ten_digits_in_the_value_and_in_the_headers(self) -> None:
@@ -129,8 +135,13 @@ class TestEncode:
     def test_what_is_absent_is_left_out(self) -> None:
         encoded = record()
 
-        assert {"causationid", "traceparent"}.isdisjoint(json.loads(encoded.payload))
+        assert {"causationid", "traceparent", "versions"}.isdisjoint(json.loads(encoded.payload))
         assert "traceparent" not in dict(encoded.headers)
+
+    def test_the_versions_of_a_fact_are_one_text(self) -> None:
+        encoded = record(sequence=7, versions={1: 7, 2: 8})
+
+        assert json.loads(encoded.payload)["versions"] == "v1:0000000007 v2:0000000008"
 
     def test_the_headers_repeat_the_value_and_none_means_binary_mode(self) -> None:
         encoded = record(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
@@ -174,7 +185,9 @@ class TestDecode:
         assert event == UserSignedUpV1(user_id=USER, username="ada")
 
     def test_an_optional_attribute_may_be_null(self) -> None:
-        assert decode(on_the_wire(causationid=None, traceparent=None)).causationid is None
+        assert (
+            decode(on_the_wire(causationid=None, traceparent=None, versions=None)).versions is None
+        )
 
     def test_a_time_with_an_offset_is_read_as_utc(self) -> None:
         envelope = decode(on_the_wire(time="2026-01-02T05:04:05.000001+02:00"))
@@ -249,6 +262,20 @@ class TestDecode:
             ("correlationid", "x" * 129),
             ("causationid", "x" * 129),
             ("traceparent", 1),
+            ("versions", ""),
+            ("versions", {"v1": 1}),
+            ("versions", "v1:0000000001"),
+            ("versions", "v1:0000000001 v2:2"),
+            ("versions", "v1:0000000001  v2:0000000002"),
+            ("versions", "v1:0000000001 v2:0000000002\n"),
+            ("versions", "v01:0000000001 v2:0000000002"),
+            ("versions", "1:0000000001 2:0000000002"),
+            ("versions", "v1:0000000001 v1:0000000002"),
+            ("versions", "v1:0000000001 v2:0000000001"),
+            ("versions", "v1:0000000001 v2:0000000000"),
+            ("versions", " ".join(f"v{n}:{n:010d}" for n in range(1, 20))),
+            # Not of this event, which has sequence 1.
+            ("versions", "v1:0000000002 v2:0000000003"),
             ("datacontenttype", "text/plain"),
             ("data", "text"),
             ("sequence", "abc"),

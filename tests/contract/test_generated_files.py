@@ -111,7 +111,9 @@ class TestAsyncapi:
         assert [error.message for error in errors] == []
 
     @every_example
-    def test_the_example_of_a_message_follows_its_payload_and_headers(self, event_type: str) -> None:
+    def test_the_example_of_a_message_follows_its_payload_and_headers(
+        self, event_type: str
+    ) -> None:
         document = committed("asyncapi.json")
         message = document["components"]["messages"][event_type]
         [example] = message["examples"]

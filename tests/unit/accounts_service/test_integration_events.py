@@ -13,4 +13,4 @@ def test_an_opened_account_is_published() -> None:
         AccountOpened(account_id=account_id, user_id=user_id, currency="USD", occurred_at=NOW)
     )
 
-    assert published == AccountOpenedV1(account_id=account_id, user_id=user_id, currency="USD")
+    assert published == [AccountOpenedV1(account_id=account_id, user_id=user_id, currency="USD")]

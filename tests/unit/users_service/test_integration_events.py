@@ -14,14 +14,14 @@ class TestTranslate:
 
         published = translate(UserSignedUp(id_, Username("kate"), occurred_at=NOW))
 
-        assert published == UserSignedUpV1(user_id=id_, username="kate")
+        assert published == [UserSignedUpV1(user_id=id_, username="kate")]
 
     def test_a_task_is_published_with_its_assignee(self) -> None:
         id_, assignee_id = new_id(), new_id()
 
         published = translate(TaskCreated(id_, TaskName("Rest"), assignee_id, occurred_at=NOW))
 
-        assert published == TaskCreatedV1(task_id=id_, assignee_id=assignee_id, name="Rest")
+        assert published == [TaskCreatedV1(task_id=id_, assignee_id=assignee_id, name="Rest")]
 
     def test_an_operator_is_not_published(self) -> None:
-        assert translate(OperatorCreated(new_id(), occurred_at=NOW)) is None
+        assert translate(OperatorCreated(new_id(), occurred_at=NOW)) == []

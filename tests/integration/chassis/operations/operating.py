@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Column, Row, Table, Uuid
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming.subscribers import Subscriber
-from chassis.domain import Aggregate
+from chassis.domain import Aggregate, DomainEvent
 from chassis.operations.context import Service, ServiceRuntime
 from chassis.operations.operator_log import Operator
 from chassis.operations.routes import operations_routes
@@ -21,6 +21,7 @@ from chassis.settings import ServiceSettings
 from chassis.web.app import create_app
 from chassis.web.auth import OPERATOR, NotAuthenticated, OperatorsOnly, Principal
 from chassis.web.health import Health
+from contracts.events import IntegrationEvent
 from contracts.operations import ACTS
 from contracts.topics import Topic
 from contracts.users import UsersEventWithheldV1, UserSignedUpV1
@@ -42,6 +43,10 @@ def topic_with_withheld(partitions: int = 2) -> Topic:
     return replace(topic_of_its_own(partitions), events=(UserSignedUpV1, UsersEventWithheldV1))
 
 
+def _not_published(_event: DomainEvent) -> Sequence[IntegrationEvent]:
+    return []
+
+
 def service_of(
     topic: Topic, subscribers: Sequence[Subscriber[PathWork]] = ()
 ) -> Service[ServiceSettings, PathWork]:
@@ -51,7 +56,7 @@ def service_of(
     class Things(AggregateTable[Aggregate]):
         table: ClassVar[Table] = things
         topic: ClassVar[Topic] = of_it
-        translate = staticmethod(lambda _event: None)
+        translate = staticmethod(_not_published)
 
         def to_row(self, aggregate: Aggregate) -> dict[str, Any]:
             return {}
