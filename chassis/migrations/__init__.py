@@ -1,4 +1,4 @@
-"""Moves a service's schema up and down: the chassis's revisions and the service's own."""
+"""Migrates a service's schema: the chassis's revisions and the service's own."""
 
 import asyncio
 from importlib import import_module, resources
@@ -8,22 +8,22 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import MetaData
 
-# Any constant will do: two processes that migrate one database take turns.
+# Any constant: of two processes that migrate one database, the second waits for the first.
 MIGRATION_LOCK = 5_317_009
 
-# Only from then on does RETURNING tell what a row was before (docs/decisions/0009).
+# Version 18, since when RETURNING can return what a row was before (docs/decisions/0009).
 _OLDEST_SERVER = 180_000
 
 
 class ServerTooOld(Exception):
-    """PostgreSQL is of a version that the services do not run on."""
+    """The services do not run on this version of PostgreSQL."""
 
 
 def check_server(version: int) -> None:
-    """Let a server pass that the services run on.
+    """Check that the services run on this version of PostgreSQL.
 
-    :param version: as ``server_version_num`` has it: 180006 for 18.6
-    :raises ServerTooOld: it is none of those
+    :param version: ``server_version_num``: 180006 for 18.6
+    :raises ServerTooOld: they do not
     """
     if version < _OLDEST_SERVER:
         major, minor = divmod(version, 10_000)
@@ -44,13 +44,13 @@ def config_of(service_package: str, database_url: str) -> Config:
 
 
 def metadata_of(service_package: str) -> MetaData:
-    """Return every table of a service: ``<service>.migrations`` says ``metadata``."""
+    """Return every table of a service: ``metadata`` of ``<service>.migrations``."""
     metadata = import_module(f"{service_package}.migrations").metadata
     assert isinstance(metadata, MetaData)  # noqa: S101 - for the type checker
     return metadata
 
 
 async def upgrade(service_package: str, database_url: str) -> None:
-    """Bring the schema to the newest revision; a second call changes nothing."""
+    """Migrate the schema to the newest revision; a second call changes nothing."""
     config = config_of(service_package, database_url)
     await asyncio.to_thread(command.upgrade, config, "heads")

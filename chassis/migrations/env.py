@@ -1,4 +1,4 @@
-"""Runs revisions on one connection, one process at a time."""
+"""Runs the revisions on one connection; another process waits meanwhile."""
 
 import asyncio
 

@@ -1,1 +1,1 @@
-"""How a service keeps its state in PostgreSQL: one unit of work, and the outbox beside it."""
+"""How a service keeps its state in PostgreSQL: a unit of work, and the outbox with its events."""

@@ -1,4 +1,4 @@
-"""A name that one process at a time may bear: a session advisory lock on its own connection."""
+"""A name that one process at a time can hold: a session advisory lock on its own connection."""
 
 import asyncio
 import time
@@ -15,22 +15,23 @@ from chassis.settings import ServiceSettings
 log = structlog.get_logger(__name__)
 
 _TRY_EVERY_S: Final = 0.5
-_SHOW_LIFE_EVERY_S: Final = 1.0
+_KEEPALIVE_EVERY_S: Final = 1.0
 _LOST_AFTER_S: Final = 10.0
 _CONNECT_TIMEOUT_S: Final = 5.0
 LOCK_SESSION_SETTINGS: Final = SESSION_SETTINGS | {
-    # A holder that is frozen is cut off by the server after so long, and another takes over.
+    # The server ends the session of a holder that is frozen, and another process takes over.
     "idle_session_timeout": "6s",
-    # The relay deletes what Kafka has, and sets aside what Kafka refuses. If a crash of the server
-    # undoes that, it is done again, and a repeat is dropped: nothing to wait for the disk for.
+    # On such a session the relay deletes rows that Kafka has, and sets aside rows that it refuses.
+    # When a crash of the server undoes that, the relay does it again and consumers drop the
+    # repeats. So no commit has to wait for the disk.
     "synchronous_commit": "off",
 }
 
 
 async def connect(settings: ServiceSettings, application_name: str) -> "asyncpg.Connection":
-    """Open a connection of its own, past any pool.
+    """Open a connection outside of any pool.
 
-    :raises Exception: nobody answers, or the server is starting (``database.is_away``)
+    :raises Exception: no server answers, or it is starting (``database.is_away``)
     """
     return await asyncpg.connect(
         settings.database_url.get_secret_value(),
@@ -41,14 +42,14 @@ async def connect(settings: ServiceSettings, application_name: str) -> "asyncpg.
 
 
 async def try_lock(connection: "asyncpg.Connection", name: str) -> bool:
-    """Take the lock of that name if nobody has it; it is held as long as the connection lives."""
+    """Take the lock of that name if it is free; it is held as long as the connection lives."""
     return bool(
         await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", name)
     )
 
 
 class AdvisoryLock:
-    """Holds a name while its block runs, and takes it again when the connection was lost."""
+    """Holds a name while a block runs, and takes it again after its connection was lost."""
 
     def __init__(self, settings: ServiceSettings, name: str) -> None:
         self._settings = settings
@@ -56,16 +57,16 @@ class AdvisoryLock:
         self._refused_since: float | None = None
 
     def is_held(self) -> bool:
-        """Tell whether the name is ours: false when somebody else has had it for seconds.
+        """Return false when another process has held the name for seconds.
 
-        A database that is away gives it to nobody, so that is no loss.
+        While the database is away no process can take it, so then it counts as held.
         """
         since = self._refused_since
         return since is None or time.monotonic() - since < _LOST_AFTER_S
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Wait until the name is free, and hold it."""
+        """Wait until the name is free, and hold it while the block runs."""
         keeping = asyncio.create_task(self._keep(await self._take()))
         try:
             yield
@@ -98,10 +99,10 @@ class AdvisoryLock:
         return connection if taken else None
 
     async def _keep(self, connection: "asyncpg.Connection") -> None:
-        """Show the server that we live; take the name again after a lost connection."""
+        """Keep the session from idling; take the name again after the connection was lost."""
         try:
             while True:
-                await asyncio.sleep(_SHOW_LIFE_EVERY_S)
+                await asyncio.sleep(_KEEPALIVE_EVERY_S)
                 try:
                     await connection.execute("SELECT 1")
                 except Exception as error:

@@ -1,4 +1,4 @@
-"""Connections to a service's own PostgreSQL, none of which can hold a lock for ever."""
+"""Connections to a service's own PostgreSQL; none can hold a lock for ever."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from chassis.settings import ServiceSettings
 
-# A process that is frozen or cut off keeps its locks until the server ends its session, so the
-# server is told when. Idle-in-transaction stays below the consumers' session time-out (6 s):
-# a frozen worker's partitions go on elsewhere as soon as Kafka has moved them.
+# A process that is frozen or disconnected keeps its locks until the server ends its session; these
+# settings bound that. Idle-in-transaction is below the consumers' session time-out (6 s), so that
+# a frozen worker holds no lock any more when Kafka has assigned its partitions to another one.
 SESSION_SETTINGS: Final = {
     "idle_in_transaction_session_timeout": "4s",
     "transaction_timeout": "60s",
@@ -31,17 +31,17 @@ _STATEMENT_TIMEOUT_S: Final = 60.0
 
 
 def create_engine(database_url: str, *, pool_size: int, application_name: str) -> AsyncEngine:
-    """Make a pool of at most ``pool_size`` connections to ``postgresql://…``.
+    """Return a pool of at most ``pool_size`` connections to ``postgresql://…``.
 
-    No connection is made yet. A connection that died in the pool is replaced when it is next
-    asked for, so a restarted server costs nobody an error.
+    It connects later, when a connection is needed. A connection that died in the pool is replaced
+    when it is next taken, so a restart of the server causes no error.
     """
     engine = create_async_engine(
         make_url(database_url).set(drivername="postgresql+asyncpg"),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
-        hide_parameters=True,  # an error's text must not carry what people sent us
+        hide_parameters=True,  # the text of an error must not contain what clients sent
         connect_args={
             "timeout": _CONNECT_TIMEOUT_S,
             "command_timeout": _STATEMENT_TIMEOUT_S,
@@ -53,7 +53,7 @@ def create_engine(database_url: str, *, pool_size: int, application_name: str) -
 
 
 def _refuse_if_closed(connection: AsyncAdapt_asyncpg_connection, *_: object) -> None:
-    """Have the pool replace a connection that its server has closed, which the driver has seen.
+    """Have the pool replace a connection that the driver knows to be closed.
 
     SQLAlchemy's ``pool_pre_ping`` would ask the server instead: three round trips each time.
     """
@@ -63,7 +63,7 @@ def _refuse_if_closed(connection: AsyncAdapt_asyncpg_connection, *_: object) -> 
 
 @asynccontextmanager
 async def pool(settings: ServiceSettings, application_name: str) -> AsyncIterator[AsyncEngine]:
-    """Have a pool of connections while the block runs; PostgreSQL shows them by this name."""
+    """Open a pool of connections for the block; PostgreSQL shows them by this name."""
     engine = create_engine(
         settings.database_url.get_secret_value(),
         pool_size=settings.database_pool_size,
@@ -76,23 +76,23 @@ async def pool(settings: ServiceSettings, application_name: str) -> AsyncIterato
 
 
 async def ping(engine: AsyncEngine) -> None:
-    """Ask the database for a sign of life, as a health check does.
+    """Check that the database answers.
 
-    :raises Exception: it gives none
+    :raises Exception: it does not
     """
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
 
 
 def sqlstate_of(error: BaseException) -> str | None:
-    """Return PostgreSQL's five characters for what went wrong (PostgreSQL manual, appendix A)."""
+    """Return the SQLSTATE of an error (PostgreSQL manual, appendix A), if it has one."""
     origin = error.orig if isinstance(error, DBAPIError) else error
     state = getattr(origin, "sqlstate", None)
     return state if isinstance(state, str) else None
 
 
 def constraint_of(error: DBAPIError) -> str | None:
-    """Return the name of the constraint that was broken, if one was."""
+    """Return the name of the constraint that was violated, if one was."""
     cause = getattr(error.orig, "__cause__", None)
     name = getattr(cause, "constraint_name", None)
     return name if isinstance(name, str) else None
@@ -106,16 +106,16 @@ _READ_ONLY: Final = "25006"
 
 
 def is_connection_lost(error: BaseException) -> bool:
-    """Tell whether there is no session (the statement may or may not have been carried out)."""
+    """Tell whether there is no session any more; the statement may have been carried out."""
     if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
-        return True  # the last two are the driver's, of a connection it can no longer use
+        return True  # the driver raises the last two for a connection that it can't use any more
     state = sqlstate_of(error)
     if state is not None:
-        # Also while connecting, where SQLAlchemy lets the driver's own errors through.
+        # Also while connecting, where SQLAlchemy does not wrap the driver's errors.
         return state.startswith("08") or state in _SESSION_ENDED
     if not isinstance(error, DBAPIError):
         return False
-    # The driver's own errors (a closed connection, a closed transport) carry no state.
+    # The driver's own errors (a closed connection, a closed transport) have no SQLSTATE.
     return error.connection_invalidated or isinstance(
         getattr(error.orig, "__cause__", None), OSError | asyncpg.InternalClientError
     )
@@ -130,16 +130,16 @@ def is_conflict(error: BaseException) -> bool:
 
 
 def is_unwell(error: BaseException) -> bool:
-    """Tell whether the server answers but can't do its work now: full, out of memory, a standby."""
+    """Tell whether the server answers but can't work now: full, out of memory, a standby."""
     state = sqlstate_of(error)
     return state is not None and (state.startswith("53") or state == _READ_ONLY)
 
 
 def is_away(error: BaseException) -> bool:
-    """Tell whether the database is to be waited for: gone, or there and unwell."""
+    """Tell whether to wait for the database: its connection is lost, or it can't work now."""
     return is_connection_lost(error) or is_unwell(error)
 
 
 def is_worth_retrying(error: BaseException) -> bool:
-    """Tell whether the same work may well succeed if it is begun again from the start."""
+    """Tell whether the same work may succeed when it runs again from its start."""
     return is_conflict(error) or is_unwell(error)

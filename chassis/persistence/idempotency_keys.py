@@ -1,4 +1,4 @@
-"""The Idempotency-Keys used in the last 24 h, each with the answer that was given under it."""
+"""The Idempotency-Keys of the last 24 h, each with its answer."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ScopedKey:
-    """A client's key, which counts for one principal and one route only.
+    """A client's key, which is valid for one principal and one route only.
 
     ``principal`` is empty for a route that anyone may call.
     """
@@ -37,7 +37,7 @@ class ScopedKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """An answer given before, and the fingerprint of the request it was given to."""
+    """An earlier answer, and the fingerprint of its request."""
 
     body_hmac: bytes
     status: int
@@ -46,25 +46,25 @@ class StoredAnswer:
 
 
 class IdempotencyKeys(Protocol):
-    """The keys used lately, within one transaction."""
+    """The keys, within one transaction."""
 
     async def claim(self, key: ScopedKey, now: datetime) -> StoredAnswer | None:
-        """Take the key for this transaction, or return the success answered under it.
+        """Claim the key for this transaction, or return its stored answer.
 
-        Waits for another transaction that has the key. To be called first in a transaction.
+        Waits for another transaction that has claimed it. To be called first in a transaction.
         """
 
     async def remember(self, key: ScopedKey, answer: StoredAnswer, now: datetime) -> None:
-        """Keep the answer given under a claimed key."""
+        """Store the answer of a claimed key."""
 
 
 class PostgresIdempotencyKeys:
     """Keys in the table ``idempotency_keys``.
 
-    The claim is an insert, so of two at once the second waits on the first's row. When the
-    first commits, the second's snapshot does not see that row: PostgreSQL refuses it as a
-    serialization failure, the transactor begins again, and the new snapshot has the answer.
-    An advisory lock would be taken under the old snapshot and then find nothing.
+    The claim is an insert, so when two transactions claim one key, the second waits for the first
+    one's row. When the first commits, the second's snapshot does not have that row: PostgreSQL
+    raises a serialization failure, the transactor runs the body again, and the new snapshot has
+    the answer. With an advisory lock the second would read its old snapshot, without the answer.
     """
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -77,7 +77,7 @@ class PostgresIdempotencyKeys:
             claim.on_conflict_do_update(
                 index_elements=_table.primary_key,
                 set_={"created_at": claim.excluded.created_at},
-                # Expired, or claimed for a request that was answered with no success.
+                # It has expired, or its request did not succeed.
                 where=(_table.c.created_at <= now - KEEP) | (_table.c.status == _UNANSWERED),
             ).returning(_table.c.key)
         )
@@ -88,8 +88,8 @@ class PostgresIdempotencyKeys:
         return StoredAnswer(*found.one())
 
     async def remember(self, key: ScopedKey, answer: StoredAnswer, now: datetime) -> None:
-        # An upsert finds its row through the key alone. An UPDATE would be a scan, and a scan of
-        # a small table under SERIALIZABLE conflicts with every other command's claim.
+        # An upsert finds its row by the primary key. An UPDATE would scan a small table, and under
+        # SERIALIZABLE a scan conflicts with every other command's claim.
         row = insert(_table).values(**asdict(key), **asdict(answer), created_at=now)
         await self._connection.execute(
             row.on_conflict_do_update(
@@ -113,13 +113,13 @@ class ExpiredKeys(Periodic):
         try:
             while await self.purge() == _PURGE_ROWS and not self._stopped.is_set():
                 continue
-        except Exception as error:  # noqa: BLE001 - what is left over is deleted next time
+        except Exception as error:  # noqa: BLE001 - the next step deletes what is left
             _log.warning("expired keys not deleted", error=type(error).__qualname__)
         return _PURGE_EVERY_S
 
     async def purge(self) -> int:
-        """Delete up to 1,000 expired keys and return how many they were."""
-        # Under the engine's READ COMMITTED: a serializable scan would conflict with every claim.
+        """Delete up to 1,000 expired keys, and return how many were deleted."""
+        # READ COMMITTED, as the engine has it: a serializable scan would conflict with every claim.
         key = tuple_(*_table.primary_key)
         expired = (
             select(*_table.primary_key)

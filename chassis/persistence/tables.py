@@ -1,4 +1,4 @@
-"""The tables that every service has beside its own: the outbox and what a consumer remembers."""
+"""The tables that every service has beside its own: the outbox, and those of its consumers."""
 
 from uuid import UUID
 
@@ -103,7 +103,7 @@ inbox_missing = Table(
     Column("noticed_at", Moment, nullable=False),
 )
 
-# One row an event, or a chunk, that a worker began and may not have lived to finish.
+# One row for each event or chunk that a worker began, and may have died before finishing.
 tries = Table(
     "tries",
     metadata,
@@ -128,7 +128,7 @@ parked = Table(
     Column("offset", BigInteger, nullable=False),
     Column("key", LargeBinary),
     Column("payload", LargeBinary, comment="the bytes as they came; null for a tombstone"),
-    # Not JSONB, which refuses a NUL: a header's name is as foreign as the rest.
+    # Not JSONB, which refuses a NUL: the name of a header can be any text too.
     Column("headers", JSON, nullable=False, comment="[name, base64] pairs, in order"),
     Column("subject", Text, comment="null where the bytes do not tell: it then blocks nobody"),
     Column("sequence", BigInteger),
@@ -177,7 +177,7 @@ skipped_batches = Table(
     Column("skipped_at", Moment, nullable=False),
 )
 
-# One row for each thing that an operator ever acted on.
+# One row for each subject that an operator acted on.
 operated = Table(
     "operated",
     metadata,

@@ -1,4 +1,4 @@
-"""One unit of work around one use case: done whole and once, or not at all."""
+"""Runs a use case in one unit of work: completely and once, or not at all."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -33,7 +33,7 @@ class StaleAggregate(Exception):
 
 
 class OutcomeUnknown(DomainError):
-    """The database went away while it committed, and did not come back to say what became of it."""
+    """The connection was lost during COMMIT, and the database can't report the outcome."""
 
     kind, code = Kind.UNAVAILABLE, "outcome-unknown"
 
@@ -41,7 +41,7 @@ class OutcomeUnknown(DomainError):
 class Work(Protocol):
     """An open transaction with the repositories of one service.
 
-    What is saved is kept until ``flush``, which writes each table once.
+    ``save`` buffers what it is given until ``flush``, which writes each table once.
     """
 
     async def flush(self) -> None: ...
@@ -60,8 +60,8 @@ class Transact(Protocol[W_co]):
 
 _BACKOFF: Final = Backoff(first_s=0.01, longest_s=0.5)
 
-# What a transaction is known by when its COMMIT got no answer. A server that crashed gives the
-# number of a lost transaction to another one; its statistics are reset then, and tell.
+# By this a transaction is found when its COMMIT got no answer. A server that crashed may give the
+# id of a lost transaction to another one, but then the reset time of its statistics is another.
 _MARK: Final = text(
     "SELECT pg_current_xact_id_if_assigned()::text AS id,"
     " pg_stat_get_bgwriter_stat_reset_time()::text AS life"
@@ -70,11 +70,11 @@ _ASK: Final = text(
     "SELECT pg_xact_status(CAST(:id AS text)::xid8) AS status,"
     " pg_stat_get_bgwriter_stat_reset_time()::text AS life"
 )
-_NUMBER_NOT_YET_GIVEN: Final = "22023"
+_ID_IN_THE_FUTURE: Final = "22023"
 
 
 class Transactor(Generic[W]):
-    """Runs commands in SERIALIZABLE transactions, and each of them once.
+    """Runs commands in SERIALIZABLE transactions, each of them once.
 
     A body that failed on a serialization failure, a deadlock, a stale aggregate or a connection
     lost before COMMIT runs again from its start, so it holds no effect outside the database.
@@ -101,14 +101,14 @@ class Transactor(Generic[W]):
     async def __call__(self, body: Callable[[W], Awaitable[T]], /) -> T:
         """Run the body, write what it saved, commit, and return what the body returned.
 
-        :raises OutcomeUnknown: the connection was lost during COMMIT and nobody could say what
-            became of it
-        :raises Exception: whatever the body raised; nothing of it was kept
+        :raises OutcomeUnknown: the connection was lost during COMMIT, and the database could not
+            report the outcome
+        :raises Exception: the body's own; nothing was committed
         """
         attempt = 1
         while True:
             try:
-                result = await self._once(body)
+                result = await self._run_once(body)
             except Exception as error:
                 if attempt == self._tries or not _may_run_again(error):
                     raise
@@ -120,7 +120,7 @@ class Transactor(Generic[W]):
             await asyncio.sleep(_BACKOFF.pause_s(attempt))
             attempt += 1
 
-    async def _once(self, body: Callable[[W], Awaitable[T]]) -> T:
+    async def _run_once(self, body: Callable[[W], Awaitable[T]]) -> T:
         async with self._serializable.connect() as connection:
             work = self._open_work(connection)
             result = await body(work)
@@ -136,45 +136,45 @@ class Transactor(Generic[W]):
             else:
                 await failpoint("command.after-commit")
                 return result
-        # Asked only now: the lost connection had its place in the pool until here, and when a
-        # server restarts, everybody asks.
+        # Outside of the block, where the lost connection took a place of the pool: after a restart
+        # of the server many commands ask at once.
         log.warning("commit-unanswered", transaction_id=mark.id)
         if not await self._was_committed(mark):
             raise lost
         return result
 
     async def _was_committed(self, mark: Row[Any]) -> bool:
-        """Ask what became of a transaction, for as long as it takes to be told.
+        """Ask the database for the outcome of a transaction, until it answers.
 
-        :raises OutcomeUnknown: nobody answered in time, or the server has forgotten
+        :raises OutcomeUnknown: it did not answer in time, or has lost the outcome in a crash
         """
         deadline = asyncio.get_running_loop().time() + self._ask_for_s
         attempt = 0
         while asyncio.get_running_loop().time() < deadline:
             attempt += 1
-            told = await self._ask(str(mark.id))
-            if told is not None:
-                status, life = told
+            answer = await self._ask(str(mark.id))
+            if answer is not None:
+                status, life = answer
                 if life == mark.life and status == "committed":
                     return True
                 if status == "aborted" or (life != mark.life and status == "in progress"):
                     return False
                 if life != mark.life:
-                    break  # committed, but by whom?
+                    break  # maybe another transaction that got the same id
             await asyncio.sleep(_BACKOFF.pause_s(attempt))
         raise OutcomeUnknown(
-            "The database went away during the commit: the change is either whole or absent. "
-            "Ask again with the same Idempotency-Key to find out."
+            "The database went away during the commit: the change is either complete or absent. "
+            "Repeat the request with the same Idempotency-Key to find out."
         )
 
     async def _ask(self, transaction_id: str) -> tuple[str, str] | None:
-        """Return the status under this number, and in which life of the server; None: no answer."""
+        """Return the status of a transaction and the server's life; None: no answer."""
         try:
             async with self._engine.connect() as connection:
                 found = (await connection.execute(_ASK, {"id": transaction_id})).one()
         except DBAPIError as error:
-            if sqlstate_of(error) == _NUMBER_NOT_YET_GIVEN:
-                # The server crashed before it kept anything of that transaction.
+            if sqlstate_of(error) == _ID_IN_THE_FUTURE:
+                # The server crashed before it wrote anything of that transaction.
                 return "aborted", ""
             if not is_connection_lost(error):
                 raise
@@ -187,7 +187,7 @@ class Transactor(Generic[W]):
 
     @asynccontextmanager
     async def query(self) -> AsyncIterator[AsyncConnection]:
-        """Open a connection to read with: one snapshot a statement, nothing to commit."""
+        """Open a connection for reading; each statement has a snapshot of its own."""
         async with self._engine.connect() as connection:
             yield connection
 

@@ -52,7 +52,7 @@ _COMMANDS: Final = (
         file="chassis/persistence/transactor.py",
         before="        if not await self._was_committed(mark):\n            raise lost\n",
         after="        raise lost\n",
-        proven_by=(f"{_LOST}test_as_commit_is_answered_it_is_not_done_twice",),
+        proven_by=(f"{_LOST}test_before_the_answer_to_commit_does_not_run_the_command_twice",),
     ),
     Mutation(
         name="life-of-the-server",
@@ -61,7 +61,7 @@ _COMMANDS: Final = (
         before='if life == mark.life and status == "committed":',
         after='if status == "committed":',
         proven_by=(
-            f"{_CHASSIS}/persistence/test_transactor.py::TestAServerThatCrashes::test_a_number_given_again_is_not_taken_for_ours",
+            f"{_CHASSIS}/persistence/test_transactor.py::TestAServerThatCrashes::test_a_transaction_id_that_is_given_again_is_not_taken_for_the_commands",
         ),
     ),
     Mutation(
@@ -71,7 +71,7 @@ _COMMANDS: Final = (
         before='engine.execution_options(isolation_level="SERIALIZABLE")',
         after="engine",
         proven_by=(
-            f"{_CONFLICTS}test_two_that_read_what_the_other_writes_both_happen_one_after_the_other",
+            f"{_CONFLICTS}test_two_commands_that_read_what_the_other_writes_run_one_after_the_other",
         ),
     ),
     Mutation(
@@ -101,7 +101,7 @@ _COMMANDS: Final = (
         file="chassis/persistence/database.py",
         before='    "idle_in_transaction_session_timeout": "4s",\n',
         after="",
-        proven_by=(f"{_SESSION}test_that_idles_in_a_transaction_ends_and_gives_its_locks_free",),
+        proven_by=(f"{_SESSION}test_that_idles_in_a_transaction_ends_and_frees_its_locks",),
     ),
 )
 

@@ -1,4 +1,4 @@
-"""One process at a time bears a name."""
+"""One process at a time holds a name."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,9 @@ from tests.integration.chassis.proxy import postgres_through_proxy
 
 
 @pytest.fixture(autouse=True)
-def asked_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def frequent_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(advisory_lock, "_TRY_EVERY_S", 0.05)
-    monkeypatch.setattr(advisory_lock, "_SHOW_LIFE_EVERY_S", 0.05)
+    monkeypatch.setattr(advisory_lock, "_KEEPALIVE_EVERY_S", 0.05)
 
 
 def lock_on(database: str, name: str = "worker-1") -> AdvisoryLock:
@@ -40,7 +40,7 @@ async def sessions(database: str) -> int:
     return int(found[0]["n"])
 
 
-class TestANamedLock:
+class TestAnAdvisoryLock:
     async def test_is_waited_for_until_it_is_free(self, database: str) -> None:
         async with contextlib.AsyncExitStack() as open_:
             async with lock_on(database).held():
@@ -87,7 +87,7 @@ class TestANamedLock:
             async with lock.held():
                 await proxy.refuse()
                 async with lock_on(database).held():
-                    assert lock.is_held()  # a database that is away gives it to nobody
+                    assert lock.is_held()  # while the database is away no process can take it
 
                     await proxy.accept()
 
@@ -96,20 +96,20 @@ class TestANamedLock:
 
                     await eventually(is_lost)
 
-    async def test_that_is_waited_for_no_more_leaves_no_session(
+    async def test_that_is_no_longer_awaited_leaves_no_session(
         self, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        asked = asyncio.Event()
+        tried = asyncio.Event()
         try_lock = advisory_lock.try_lock
 
-        async def ask_slowly(*arguments: Any) -> bool:
-            asked.set()
+        async def try_slowly(*arguments: Any) -> bool:
+            tried.set()
             await asyncio.sleep(60)
             return await try_lock(*arguments)
 
-        monkeypatch.setattr(advisory_lock, "try_lock", ask_slowly)
+        monkeypatch.setattr(advisory_lock, "try_lock", try_slowly)
         waiting = asyncio.create_task(lock_on(database).held().__aenter__())
-        await asked.wait()
+        await tried.wait()
 
         waiting.cancel()
         await asyncio.wait([waiting])

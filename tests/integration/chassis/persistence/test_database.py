@@ -1,4 +1,4 @@
-"""No connection holds a lock for ever, whatever becomes of its process."""
+"""No connection holds a lock for ever, even when its process is frozen."""
 
 import asyncio
 import contextlib
@@ -15,13 +15,13 @@ from tests.integration.chassis.proxy import postgres_through_proxy
 
 
 class TestASession:
-    async def test_that_idles_in_a_transaction_ends_and_gives_its_locks_free(
+    async def test_that_idles_in_a_transaction_ends_and_frees_its_locks(
         self, database: str
     ) -> None:
         await rows(database, "CREATE TABLE t AS SELECT 1 AS a")
         engine = create_engine(database, pool_size=2, application_name="test")
         async with contextlib.AsyncExitStack() as open_:
-            # As a frozen worker would: it holds the lock, and does no more.
+            # Like a frozen worker: it holds the lock and does nothing more.
             frozen = await open_.enter_async_context(engine.connect())
             await frozen.execute(text("SELECT * FROM t FOR UPDATE"))
 

@@ -1,4 +1,4 @@
-"""A command is done whole and once, whatever becomes of its connection and whenever."""
+"""A command runs completely and once, whenever it loses its connection."""
 
 import asyncio
 import os
@@ -22,22 +22,22 @@ from tests.integration.chassis.proxy import Proxy, postgres_through_proxy
 
 
 class NoteWork:
-    """Notes what it is told when it is flushed."""
+    """A unit of work that inserts its notes when it is flushed."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection = connection
         self._notes: list[str] = []
 
-    def note(self, said: str) -> None:
-        self._notes.append(said)
+    def note(self, note: str) -> None:
+        self._notes.append(note)
 
     async def flush(self) -> None:
-        for said in self._notes:
-            await self.connection.execute(text("INSERT INTO notes VALUES (:said)"), {"said": said})
+        for note in self._notes:
+            await self.connection.execute(text("INSERT INTO notes VALUES (:note)"), {"note": note})
 
 
 class Bench:
-    """A transactor whose connections go by way of a proxy, and a straight way to the truth."""
+    """A transactor that connects through a proxy, and the database without the proxy."""
 
     def __init__(self, database: str, engine: AsyncEngine, proxy: Proxy) -> None:
         self.database = database
@@ -53,11 +53,11 @@ class Bench:
         self.commits += 1
 
     def noting(
-        self, said: str, then: Callable[[NoteWork], Awaitable[None]] | None = None
+        self, note: str, then: Callable[[NoteWork], Awaitable[None]] | None = None
     ) -> Callable[[NoteWork], Awaitable[str]]:
         async def body(work: NoteWork) -> str:
             self.runs += 1
-            work.note(said)
+            work.note(note)
             if then is not None:
                 await then(work)
             return f"done {self.runs}"
@@ -65,7 +65,7 @@ class Bench:
         return body
 
     async def notes(self) -> list[str]:
-        return [row["said"] for row in await rows(self.database, "SELECT said FROM notes")]
+        return [row["note"] for row in await rows(self.database, "SELECT note FROM notes")]
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ async def bench(database: str) -> AsyncIterator[Bench]:
 
 @asynccontextmanager
 async def bench_on(database: str, pool_size: int = 5) -> AsyncIterator[Bench]:
-    await rows(database, "CREATE TABLE notes (said text)")
+    await rows(database, "CREATE TABLE notes (note text)")
     async with postgres_through_proxy(database) as (url, proxy):
         engine = create_engine(url, pool_size=pool_size, application_name="test")
         try:
@@ -85,8 +85,8 @@ async def bench_on(database: str, pool_size: int = 5) -> AsyncIterator[Bench]:
             await engine.dispose()
 
 
-def once(what: bytes, bench: Bench, *, answered: bool) -> None:
-    """Cut all connections at the first message that holds ``what``: before it, or its answer."""
+def cut_once(what: bytes, bench: Bench, *, answered: bool) -> None:
+    """Cut all connections at the first request, or the first answer, that contains ``what``."""
     seen = False
 
     async def cut(data: bytes) -> bool:
@@ -104,10 +104,8 @@ def once(what: bytes, bench: Bench, *, answered: bool) -> None:
 
 class TestAConnectionLost:
     @pytest.mark.parametrize("moment", [b"BEGIN", b"INSERT", b"pg_current_xact_id"])
-    async def test_before_commit_the_command_is_done_again(
-        self, bench: Bench, moment: bytes
-    ) -> None:
-        once(moment, bench, answered=False)
+    async def test_before_commit_runs_the_command_again(self, bench: Bench, moment: bytes) -> None:
+        cut_once(moment, bench, answered=False)
 
         answer = await bench.transactor()(bench.noting("hello"))
 
@@ -115,7 +113,9 @@ class TestAConnectionLost:
         assert answer == f"done {bench.runs}"
         assert bench.commits == 1
 
-    async def test_in_the_body_by_the_servers_hand_it_is_done_again(self, bench: Bench) -> None:
+    async def test_when_the_server_ends_the_session_runs_the_command_again(
+        self, bench: Bench
+    ) -> None:
         async def end_own_session_once(work: NoteWork) -> None:
             if bench.runs == 1:
                 pid = await work.connection.scalar(text("SELECT pg_backend_pid()"))
@@ -126,8 +126,8 @@ class TestAConnectionLost:
         assert await bench.notes() == ["hello"]
         assert bench.runs == 2
 
-    async def test_as_commit_is_sent_it_is_done_again(self, bench: Bench) -> None:
-        once(b"COMMIT", bench, answered=False)
+    async def test_before_commit_arrives_runs_the_command_again(self, bench: Bench) -> None:
+        cut_once(b"COMMIT", bench, answered=False)
 
         await bench.transactor()(bench.noting("hello"))
 
@@ -135,8 +135,10 @@ class TestAConnectionLost:
         assert bench.runs == 2
         assert bench.commits == 1
 
-    async def test_as_commit_is_answered_it_is_not_done_twice(self, bench: Bench) -> None:
-        once(b"COMMIT", bench, answered=True)
+    async def test_before_the_answer_to_commit_does_not_run_the_command_twice(
+        self, bench: Bench
+    ) -> None:
+        cut_once(b"COMMIT", bench, answered=True)
 
         answer = await bench.transactor()(bench.noting("hello"))
 
@@ -144,7 +146,9 @@ class TestAConnectionLost:
         assert await bench.notes() == ["hello"]
         assert bench.commits == 1
 
-    async def test_and_nobody_left_to_ask_the_outcome_is_unknown(self, bench: Bench) -> None:
+    async def test_to_a_database_that_stays_away_leaves_the_outcome_unknown(
+        self, bench: Bench
+    ) -> None:
         async def stay_away(data: bytes) -> bool:
             if b"COMMIT" in data:
                 await bench.proxy.refuse()
@@ -159,7 +163,7 @@ class TestAConnectionLost:
         assert bench.runs == 1
         assert bench.commits == 0
 
-    async def test_a_database_that_stays_away_is_an_error_after_some_tries(
+    async def test_a_database_that_stays_away_is_an_error_after_some_attempts(
         self, bench: Bench
     ) -> None:
         await bench.proxy.refuse()
@@ -180,7 +184,7 @@ class TestAConnectionLost:
 
         assert await bench.notes() == ["hello"]
 
-    async def test_when_all_commits_are_lost_at_once_askers_do_not_wait_for_one_another(
+    async def test_during_every_commit_does_not_make_commands_wait_for_each_other(
         self, database: str
     ) -> None:
         async with bench_on(database, pool_size=2) as bench:
@@ -191,7 +195,7 @@ class TestAConnectionLost:
                 if b"COMMIT" not in data or waiting == 2:
                     return True
                 waiting += 1
-                while waiting < 2:  # noqa: ASYNC110 - the other comes by itself
+                while waiting < 2:  # noqa: ASYNC110 - the other command gets here too
                     await asyncio.sleep(0.01)
                 return False
 
@@ -211,7 +215,7 @@ class TestAServerThatCrashes:
         with running_infrastructure(tmp_path, kafka=False) as server:
             yield server
 
-    async def test_a_number_given_again_is_not_taken_for_ours(
+    async def test_a_transaction_id_that_is_given_again_is_not_taken_for_the_commands(
         self, own_server: RunningInfrastructure
     ) -> None:
         database = own_server.create_database("crashes")
@@ -231,7 +235,7 @@ class TestAServerThatCrashes:
             async def crash_at_commit(data: bytes) -> bool:
                 if b"COMMIT" not in data:
                     return True
-                # One backend that dies of a signal makes the server begin again from its log.
+                # A backend that dies of a signal makes the server restart from its log.
                 os.kill(victim_pid, signal.SIGKILL)
                 await bench.proxy.refuse()
                 crashed.set()
@@ -259,7 +263,7 @@ class TestAServerThatCrashes:
 
 
 class TestConflicts:
-    async def test_two_that_read_what_the_other_writes_both_happen_one_after_the_other(
+    async def test_two_commands_that_read_what_the_other_writes_run_one_after_the_other(
         self, bench: Bench
     ) -> None:
         both_have_read = asyncio.Barrier(2)
@@ -290,7 +294,7 @@ class TestConflicts:
 
         assert await bench.notes() == ["hello"]
 
-    async def test_one_that_stays_in_the_way_is_an_error_after_some_tries(
+    async def test_a_conflict_that_stays_is_an_error_after_some_attempts(
         self, bench: Bench
     ) -> None:
         async def be_stale(_work: NoteWork) -> None:
@@ -303,7 +307,7 @@ class TestConflicts:
 
 
 class TestAFailure:
-    async def test_of_the_body_keeps_nothing_and_is_not_repeated(self, bench: Bench) -> None:
+    async def test_of_the_body_commits_nothing_and_is_not_repeated(self, bench: Bench) -> None:
         async def fail(work: NoteWork) -> None:
             await work.flush()
             raise LookupError("no")
@@ -314,8 +318,8 @@ class TestAFailure:
         assert await bench.notes() == []
         assert (bench.runs, bench.commits) == (1, 0)
 
-    async def test_of_a_rule_in_the_database_is_not_repeated(self, bench: Bench) -> None:
-        await rows(bench.database, "ALTER TABLE notes ADD UNIQUE (said)")
+    async def test_of_a_constraint_is_not_repeated(self, bench: Bench) -> None:
+        await rows(bench.database, "ALTER TABLE notes ADD UNIQUE (note)")
         transactor = bench.transactor()
         await transactor(bench.noting("hello"))
 
@@ -324,7 +328,7 @@ class TestAFailure:
 
         assert bench.runs == 2
 
-    async def test_by_cancelling_gives_the_connection_back_clean(self, bench: Bench) -> None:
+    async def test_by_a_cancellation_returns_a_clean_connection(self, bench: Bench) -> None:
         for pause in (0.0, 0.001, 0.003, 0.005, 0.01, 0.02):
 
             async def sleep(work: NoteWork) -> None:
@@ -337,20 +341,20 @@ class TestAFailure:
             await asyncio.wait([command])
             assert command.cancelled()
 
-        async def nobody_is_in_a_transaction() -> bool:
+        async def no_session_is_in_a_transaction() -> bool:
             left = await rows(
                 bench.database,
                 "SELECT FROM pg_stat_activity WHERE application_name = 'test' AND state <> 'idle'",
             )
             return not left
 
-        await eventually(nobody_is_in_a_transaction)
+        await eventually(no_session_is_in_a_transaction)
         assert bench.engine.pool.status().endswith("Current Checked out connections: 0")
         assert await bench.notes() == []
 
 
 class TestQuery:
-    async def test_reads_outside_of_any_command(self, bench: Bench) -> None:
+    async def test_reads_outside_of_a_command(self, bench: Bench) -> None:
         async with bench.transactor().query() as connection:
             found = await connection.scalar(text("SELECT count(*) FROM notes"))
 

@@ -1,4 +1,4 @@
-"""What every keeper of idempotency keys does, in memory or in PostgreSQL."""
+"""The tests of every ``IdempotencyKeys``, in memory or in PostgreSQL."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ class IdempotencyKeysSuite:
     async def test_a_new_key_has_no_answer(self, keys: IdempotencyKeys) -> None:
         assert await keys.claim(KEY, NOW) is None
 
-    async def test_a_remembered_answer_is_given_again(self, keys: IdempotencyKeys) -> None:
+    async def test_a_stored_answer_is_returned(self, keys: IdempotencyKeys) -> None:
         await keys.claim(KEY, NOW)
         await keys.remember(KEY, ANSWER, NOW)
 
@@ -24,13 +24,15 @@ class IdempotencyKeysSuite:
         assert await keys.claim(KEY, NOW + timedelta(hours=23)) == ANSWER
 
     @pytest.mark.parametrize("field", ["principal", "route", "key"])
-    async def test_another_ones_key_is_another_key(self, keys: IdempotencyKeys, field: str) -> None:
+    async def test_a_key_with_another_scope_is_another_key(
+        self, keys: IdempotencyKeys, field: str
+    ) -> None:
         await keys.claim(KEY, NOW)
         await keys.remember(KEY, ANSWER, NOW)
 
         assert await keys.claim(replace(KEY, **{field: "other"}), NOW) is None
 
-    async def test_an_expired_key_is_taken_anew(self, keys: IdempotencyKeys) -> None:
+    async def test_an_expired_key_can_be_claimed_again(self, keys: IdempotencyKeys) -> None:
         later = NOW + KEEP
         newer = replace(ANSWER, body=b"2")
         await keys.claim(KEY, NOW)
@@ -41,7 +43,7 @@ class IdempotencyKeysSuite:
 
         assert await keys.claim(KEY, later + timedelta(hours=23)) == newer
 
-    async def test_a_claim_that_was_not_answered_can_be_taken_again(
+    async def test_a_claim_that_was_not_answered_can_be_claimed_again(
         self, keys: IdempotencyKeys
     ) -> None:
         await keys.claim(KEY, NOW)
