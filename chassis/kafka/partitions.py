@@ -5,9 +5,9 @@ event has to be handled before, and none may be published meanwhile.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -21,12 +21,15 @@ from chassis.kafka.client import (
     start_or_close,
     translate_foreign_cancellation,
 )
+from chassis.kafka.raw_fetch import high_watermarks
 from chassis.kafka.topics import topic_states
 from chassis.persistence.advisory_lock import try_lock
 from chassis.persistence.database import SESSION_SETTINGS
 from chassis.persistence.outbox import relay_lock_name
 from chassis.settings import KafkaSettings
 from contracts.topics import Topic
+
+T = TypeVar("T")
 
 _CONNECT_TIMEOUT_S: Final = 5.0
 _BOUNDS_TIMEOUT_S: Final = 5.0
@@ -93,6 +96,9 @@ async def _require_all_handled(
     partitions: Collection[TopicPartition],
     databases: Mapping[str, str],
 ) -> None:
+    # Its records come when it commits, and would come after those of their keys' new partitions.
+    if hidden := sum((await hidden_offsets(settings, partitions)).values()):
+        raise NotDrained(f"an open transaction hides {hidden} records")
     bounds = await partition_bounds(settings, partitions)
     held = sum(end - first for first, end in bounds.values())
     for service in topic.consumers:
@@ -127,15 +133,46 @@ async def _connected(database_url: str) -> AsyncIterator["asyncpg.Connection"]:
 async def partition_bounds(
     settings: KafkaSettings, partitions: Collection[TopicPartition]
 ) -> Mapping[TopicPartition, tuple[int, int]]:
-    """Return each partition's first offset, and the one that its next record will have.
+    """Return the first offset of each partition, and the one after its last committed record.
 
-    :raises KafkaError: the brokers did not answer in time
+    Where a transaction is open, a partition ends for readers where that begins.
+
+    :raises KafkaError: the brokers did not answer within seconds
     """
-    if not partitions:
-        return {}
+
+    async def ask(consumer: AIOKafkaConsumer) -> Mapping[TopicPartition, tuple[int, int]]:
+        first = await consumer.beginning_offsets(partitions)
+        following = await consumer.end_offsets(partitions)
+        return {each: (first[each], following[each]) for each in partitions}
+
+    return await _ask_as_consumer(settings, ask) if partitions else {}
+
+
+async def hidden_offsets(
+    settings: KafkaSettings, partitions: Collection[TopicPartition]
+) -> Mapping[TopicPartition, int]:
+    """Return how many offsets an open transaction hides from readers in each partition.
+
+    :raises KafkaError: the brokers did not answer within seconds
+    """
+
+    async def ask(consumer: AIOKafkaConsumer) -> Mapping[TopicPartition, int]:
+        await consumer.beginning_offsets(partitions)  # the consumer learns the leaders by that
+        # In this order: what commits meanwhile does not count as hidden.
+        ends = await high_watermarks(consumer._client, list(partitions))  # noqa: SLF001
+        stable = await consumer.end_offsets(partitions)
+        return {each: max(0, ends[each] - stable[each]) for each in partitions}
+
+    return await _ask_as_consumer(settings, ask) if partitions else {}
+
+
+async def _ask_as_consumer(
+    settings: KafkaSettings, ask: Callable[[AIOKafkaConsumer], Awaitable[T]]
+) -> T:
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap,
         request_timeout_ms=int(_BOUNDS_TIMEOUT_S * 1_000),
+        isolation_level="read_committed",
         **KafkaSecurity.of(settings).client_arguments(),
     )
     try:
@@ -143,10 +180,8 @@ async def partition_bounds(
             async with asyncio.timeout(_BOUNDS_TIMEOUT_S):
                 await start_or_close(consumer._client, consumer.start, consumer.stop)  # noqa: SLF001
                 try:
-                    first = await consumer.beginning_offsets(partitions)
-                    following = await consumer.end_offsets(partitions)
+                    return await ask(consumer)
                 finally:
                     await complete(consumer.stop())
     except TimeoutError as error:
         raise KafkaTimeoutError(f"no answer within {_BOUNDS_TIMEOUT_S:g} s") from error
-    return {each: (first[each], following[each]) for each in partitions}

@@ -148,6 +148,19 @@ async def publish(
         await producer.stop()
 
 
+@asynccontextmanager
+async def transaction(kafka: str, *, commits: bool = True) -> AsyncIterator[AIOKafkaProducer]:
+    """Open a transaction of another product's producer; it ends with the block."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka, transactional_id=f"foreign-{uuid4()}")
+    await producer.start()
+    try:
+        await producer.begin_transaction()
+        yield producer
+        await (producer.commit_transaction() if commits else producer.abort_transaction())
+    finally:
+        await producer.stop()
+
+
 def subscriber(
     name: str,
     topic: Topic,

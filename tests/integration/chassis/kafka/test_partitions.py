@@ -28,6 +28,7 @@ from tests.integration.chassis.path import (
     schema,
     signed_up,
     topic_of_its_own,
+    transaction,
     utc_now,
 )
 
@@ -153,6 +154,28 @@ class TestRaisingIsRefused:
             await raised(database, kafka, topic)
 
         assert await partitions_of(kafka, topic) == 2
+
+    async def test_while_an_open_transaction_hides_records(
+        self, database: str, kafka: str, topic: Topic
+    ) -> None:
+        await read_up_to(database, kafka, topic)
+        async with transaction(kafka) as foreign:
+            await foreign.send_and_wait(topic.name, b"x", partition=0)
+            await publish(kafka, topic, [signed_up(uuid4(), 1)], partition=0)
+
+            with pytest.raises(NotDrained, match="an open transaction hides 2 records"):
+                await raised(database, kafka, topic)
+
+        assert await partitions_of(kafka, topic) == 2
+
+    async def test_not_by_the_marker_that_a_transaction_left(
+        self, database: str, kafka: str, topic: Topic
+    ) -> None:
+        async with transaction(kafka) as foreign:
+            await foreign.send_and_wait(topic.name, b"x", partition=0)
+        await read_up_to(database, kafka, topic)
+
+        assert await raised(database, kafka, topic)
 
     async def test_while_a_relay_may_publish(self, database: str, kafka: str, topic: Topic) -> None:
         await read_up_to(database, kafka, topic)
