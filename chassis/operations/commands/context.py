@@ -29,7 +29,7 @@ class CommandContext:
         service = self.service
         settings = read_settings(service.settings)
         configure_logging(service.name, settings)
-        failpoints.belong_to(service.name)
+        failpoints.set_service(service.name)
 
         async def on_database() -> T:
             async with pool(settings, f"{service.name}-operator") as engine:
