@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -44,22 +44,14 @@ class KafkaIsAway(DomainError):
     kind, code = Kind.UNAVAILABLE, "kafka-is-away"
 
 
-class SubscriberKey(NamedTuple):
-    """A subscriber and its topic: subscribers to several topics may have one name."""
-
-    subscriber: str
-    topic: str
-
-
+# The topic is part of the key: subscribers to several topics may have one name.
 class OfSubscriber(BaseModel):
     """A subscriber, and the topic that it reads."""
 
+    model_config = ConfigDict(frozen=True)
+
     subscriber: Text
     topic: Text
-
-    @property
-    def key(self) -> SubscriberKey:
-        return SubscriberKey(self.subscriber, self.topic)
 
 
 class PartitionBody(BaseModel):
@@ -93,13 +85,16 @@ class ProgressBody(BaseModel):
 
 async def show(runtime: AnyRuntime, _: NoInput) -> ProgressBody:
     """Return how far each subscriber is, and its lag unless Kafka is unreachable."""
-    subscribers = {SubscriberKey(each.name, each.topic.name): each for each in runtime.subscribers}
-    rows: dict[SubscriberKey, list[Row[Any]]] = defaultdict(list)
+    rows: dict[OfSubscriber, list[Row[Any]]] = defaultdict(list)
     async with runtime.engine.connect() as connection:
         for row in await connection.execute(select(_progress).order_by(_progress.c.partition)):
-            rows[SubscriberKey(row.subscriber, row.topic)].append(row)
+            rows[OfSubscriber(subscriber=row.subscriber, topic=row.topic)].append(row)
         parked = await _parked(connection)
-    partitions = [_partition_of(row) for key in subscribers for row in rows[key]]
+    subscribers = {
+        OfSubscriber(subscriber=each.name, topic=each.topic.name): each
+        for each in runtime.subscribers
+    }
+    partitions = [_partition_of(row) for of in subscribers for row in rows[of]]
     error_text, ends = None, dict[TopicPartition, int]()
     try:
         bounds = await partition_bounds(runtime.settings, partitions)
@@ -109,7 +104,7 @@ async def show(runtime: AnyRuntime, _: NoInput) -> ProgressBody:
     return ProgressBody(
         kafka=error_text,
         subscribers=[
-            _body(each, rows[key], ends, parked.get(key, 0)) for key, each in subscribers.items()
+            _body(each, rows[of], ends, parked.get(of, 0)) for of, each in subscribers.items()
         ],
     )
 
@@ -120,7 +115,7 @@ async def pause(runtime: AnyRuntime, of: OfSubscriber, operator: Operator) -> No
     :raises NoSuchSubscriber: there is none
     :raises NotBegun: it was never run
     """
-    await _set_paused(runtime, of.key, SubscriberPausedV1, operator)
+    await _set_paused(runtime, of, SubscriberPausedV1, operator)
 
 
 async def resume(runtime: AnyRuntime, of: OfSubscriber, operator: Operator) -> None:
@@ -129,7 +124,7 @@ async def resume(runtime: AnyRuntime, of: OfSubscriber, operator: Operator) -> N
     :raises NoSuchSubscriber: there is none
     :raises NotBegun: it was never run
     """
-    await _set_paused(runtime, of.key, SubscriberResumedV1, operator)
+    await _set_paused(runtime, of, SubscriberResumedV1, operator)
 
 
 async def restart(runtime: AnyRuntime, of: OfSubscriber, operator: Operator) -> None:
@@ -143,53 +138,51 @@ async def restart(runtime: AnyRuntime, of: OfSubscriber, operator: Operator) -> 
     :raises NotBegun: it was never run
     :raises KafkaIsAway: it is not known where the topic begins
     """
-    subscriber = subscriber_of(runtime, *of.key)
+    subscriber = subscriber_of(runtime, of.subscriber, of.topic)
     if not isinstance(subscriber, EventSubscriber) or subscriber.empty_state is None:
         raise NotRestartable(
             f"{subscriber.name} can't be restarted: its code does not define how to undo what it"
             " did"
         )
-    first = await _beginnings(runtime, of.key)
+    first = await _beginnings(runtime, of)
     async with runtime.act() as connection:
-        rows = await _lock(connection, of.key)
+        rows = await _lock(connection, of)
         # The inbox first, as a release does.
         for table in (tables.inbox, tables.inbox_missing, tables.parked, tables.tries):
-            await connection.execute(delete(table).where(*_of(table, of.key)))
+            await connection.execute(delete(table).where(*_of(table, of)))
         await subscriber.empty_state(connection)
         for row in rows:
             await connection.execute(
                 update(_progress)
-                .where(*_of(_progress, of.key), _progress.c.partition == row.partition)
+                .where(*_of(_progress, of), _progress.c.partition == row.partition)
                 .values(next_offset=first[_partition_of(row)], updated_at=runtime.now())
             )
-        await _record(runtime, connection, of.key, SubscriberRestartedV1, operator)
+        await _record(runtime, connection, of, SubscriberRestartedV1, operator)
 
 
 async def _set_paused(
-    runtime: AnyRuntime, key: SubscriberKey, act: type[SubscriberAct], operator: Operator
+    runtime: AnyRuntime, of: OfSubscriber, act: type[SubscriberAct], operator: Operator
 ) -> None:
-    subscriber_of(runtime, *key)
+    subscriber_of(runtime, of.subscriber, of.topic)
     pauses = act is SubscriberPausedV1
     async with runtime.act() as connection:
-        rows = await _lock(connection, key)
+        rows = await _lock(connection, of)
         if all((row.paused_at is not None) is pauses for row in rows):
             return  # asking twice is not a second fact
         now = runtime.now() if pauses else None
-        await connection.execute(
-            update(_progress).where(*_of(_progress, key)).values(paused_at=now)
-        )
-        await _record(runtime, connection, key, act, operator)
+        await connection.execute(update(_progress).where(*_of(_progress, of)).values(paused_at=now))
+        await _record(runtime, connection, of, act, operator)
 
 
-async def _beginnings(runtime: AnyRuntime, key: SubscriberKey) -> Mapping[TopicPartition, int]:
+async def _beginnings(runtime: AnyRuntime, of: OfSubscriber) -> Mapping[TopicPartition, int]:
     async with runtime.engine.connect() as connection:
-        found = await connection.execute(select(_progress).where(*_of(_progress, key)))
+        found = await connection.execute(select(_progress).where(*_of(_progress, of)))
         partitions = [_partition_of(row) for row in found]
     try:
         bounds = await partition_bounds(runtime.settings, partitions)
     except (KafkaError, OSError) as error:
         raise KafkaIsAway(
-            f"it is not known where {key.topic} begins: {type(error).__name__}"
+            f"it is not known where {of.topic} begins: {type(error).__name__}"
         ) from error
     return {tp: first for tp, (first, _) in bounds.items()}
 
@@ -197,42 +190,47 @@ async def _beginnings(runtime: AnyRuntime, key: SubscriberKey) -> Mapping[TopicP
 async def _record(
     runtime: AnyRuntime,
     connection: AsyncConnection,
-    key: SubscriberKey,
+    of: OfSubscriber,
     act: type[SubscriberAct],
     operator: Operator,
 ) -> None:
-    event = act(by=operator.by, why=operator.why, subscriber=key.subscriber, topic=key.topic)
-    await runtime.operator_log.record(connection, {subject_of_subscriber(*key): event})
+    event = act(by=operator.by, why=operator.why, subscriber=of.subscriber, topic=of.topic)
+    await runtime.operator_log.record(
+        connection, {subject_of_subscriber(of.subscriber, of.topic): event}
+    )
 
 
-async def _lock(connection: AsyncConnection, key: SubscriberKey) -> Sequence[Row[Any]]:
+async def _lock(connection: AsyncConnection, of: OfSubscriber) -> Sequence[Row[Any]]:
     """Lock all progress of a subscriber, so that none of its chunks is in progress.
 
     :raises NotBegun: there is none
     """
     found = await connection.execute(
         select(_progress)
-        .where(*_of(_progress, key))
+        .where(*_of(_progress, of))
         .order_by(_progress.c.partition)
         .with_for_update()
     )
     rows = found.all()
     if not rows:
-        raise NotBegun(f"{key.subscriber} has never run: it has no progress in {key.topic} yet")
+        raise NotBegun(f"{of.subscriber} has never run: it has no progress in {of.topic} yet")
     return rows
 
 
-async def _parked(connection: AsyncConnection) -> Mapping[SubscriberKey, int]:
+async def _parked(connection: AsyncConnection) -> Mapping[OfSubscriber, int]:
     found = await connection.execute(
         select(tables.parked.c.subscriber, tables.parked.c.topic, func.count()).group_by(
             tables.parked.c.subscriber, tables.parked.c.topic
         )
     )
-    return {SubscriberKey(subscriber, topic): count for subscriber, topic, count in found}
+    return {
+        OfSubscriber(subscriber=subscriber, topic=topic): count
+        for subscriber, topic, count in found
+    }
 
 
-def _of(table: Any, key: SubscriberKey) -> Sequence[Any]:
-    return table.c.subscriber == key.subscriber, table.c.topic == key.topic
+def _of(table: Any, of: OfSubscriber) -> Sequence[Any]:
+    return table.c.subscriber == of.subscriber, table.c.topic == of.topic
 
 
 def _partition_of(row: Row[Any]) -> TopicPartition:
