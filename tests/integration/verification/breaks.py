@@ -7,10 +7,10 @@ from typing import Final
 # `{event}` that of the event, and `{sign_up}` is true for its audit record.
 
 A_PARKED_SIGN_UP: Final = """
-INSERT INTO parked (id, subscriber, topic, partition, "offset", headers, subject, sequence,
-    event_id, reason, error_code, error_message, tries, first_tried_at, last_tried_at) VALUES
-    (gen_random_uuid(), 'accounts.open-account', 'users.user', 0, 0, '[]', '{person}', 1,
-    '{event}', 'failed', 'x', 'x', 1, now(), now());
+INSERT INTO parked (id, subscriber, topic, topic_id, partition, "offset", headers, subject,
+    sequence, event_id, reason, error_code, error_message, tries, first_tried_at, last_tried_at) VALUES
+    (gen_random_uuid(), 'accounts.open-account', 'users.user', gen_random_uuid(), 0, 0, '[]',
+    '{person}', 1, '{event}', 'failed', 'x', 'x', 1, now(), now());
 """
 AN_OUTBOX_ROW: Final = """
 INSERT INTO outbox (id, aggregatetype, aggregateid, type, sequence, payload, headers,
@@ -284,7 +284,10 @@ BREAKS: Final = [
         "nothing-waits",
         "audit tried it 4 times and did not finish it",
         "audit",
-        "INSERT INTO tries VALUES ('', 'users.user', 0, 7000, 4, now(), now())",
+        """
+        INSERT INTO tries (subscriber, topic, topic_id, partition, "offset", count, first_at,
+            last_at) VALUES ('', 'users.user', gen_random_uuid(), 0, 7000, 4, now(), now());
+        """,
     ),
     Break(
         "nothing-waits",
