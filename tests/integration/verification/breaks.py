@@ -8,7 +8,8 @@ from typing import Final
 
 A_PARKED_SIGN_UP: Final = """
 INSERT INTO parked (id, subscriber, topic, topic_id, partition, "offset", headers, subject,
-    sequence, event_id, reason, error_code, error_message, tries, first_tried_at, last_tried_at) VALUES
+    sequence, event_id, reason, error_code, error_message, tries, first_tried_at, last_tried_at)
+    VALUES
     (gen_random_uuid(), 'accounts.open-account', 'users.user', gen_random_uuid(), 0, 0, '[]',
     '{person}', 1, '{event}', 'failed', 'x', 'x', 1, now(), now());
 """
