@@ -1,4 +1,4 @@
-"""``python -m notification_service`` serves; its commands are for those who run it."""
+"""``python -m notification_service`` serves; its commands are for operators."""
 
 from chassis.operations.commands.context import CommandContext
 from chassis.operations.commands.derived import group_of

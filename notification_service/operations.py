@@ -1,4 +1,4 @@
-"""What operators see of deliveries and do with them, over HTTP and on the command line."""
+"""The operators' routes and commands for deliveries."""
 
 from typing import Final
 
@@ -26,7 +26,7 @@ OPERATIONS: Final = (
     ),
     Act(
         summary="Send one again that failed",
-        description="Send it again at once; where it may have arrived, it is looked for first.",
+        description="Send it again at once. If it may have arrived, search for it first.",
         input=OneDelivery,
         run=retry,
         route=Route("POST", "/notifications/deliveries/{delivery_id}/retry", "post_delivery_retry"),

@@ -19,7 +19,7 @@ _FILTERS: Final = {
 
 
 class DeliveryView(BaseModel):
-    """One rule's answer to one event, and how far it has come."""
+    """A delivery and its state."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -31,18 +31,16 @@ class DeliveryView(BaseModel):
     text: str
     state: State
     attempts: int
-    last_error: Annotated[
-        str | None, Field(description="The other side's own code, if it gave one.")
-    ]
+    last_error: Annotated[str | None, Field(description="Slack's error code, if it gave one.")]
     next_attempt_at: datetime | None
     unsure_since: Annotated[
-        datetime | None, Field(description="When the first try began that may have arrived.")
+        datetime | None, Field(description="When the first attempt that may have arrived began.")
     ]
     maybe_repeated: Annotated[
         bool,
-        Field(description="It was sent again after a try that may have arrived and was not found."),
+        Field(description="Sent again after an attempt that may have arrived, but was not found."),
     ]
-    message_id: Annotated[str | None, Field(description="The other side's id; Slack's ts.")]
+    message_id: Annotated[str | None, Field(description="Slack's ts of the message.")]
     correlation_id: str
     traceparent: str | None
     created_at: datetime

@@ -1,4 +1,4 @@
-"""An operator has a delivery sent again that the other side refused."""
+"""Retry a delivery that has failed: an operator's act."""
 
 from uuid import UUID
 
@@ -28,7 +28,7 @@ class OneDelivery(BaseModel):
 
 
 async def retry(runtime: AnyRuntime, one: OneDelivery, operator: Operator) -> None:
-    """Let a worker claim it at once; if it may have arrived, the worker looks for it first.
+    """Let a worker claim it at once; if it may have arrived, the worker searches for it first.
 
     :raises NoSuchDelivery: there is none
     :raises NotFailed: it is pending, being sent, or sent

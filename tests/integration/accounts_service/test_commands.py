@@ -1,4 +1,4 @@
-"""Operators' commands of a service, as they are given on a terminal."""
+"""The operators' commands of a service, run as processes."""
 
 import getpass
 import json
@@ -48,8 +48,8 @@ def accounts(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def types(block: str, directory: Path, **variables: object) -> None:
-    """Type a block of docs/operations.md; where it says to mend the event, do."""
+def run_block(block: str, directory: Path, **variables: object) -> None:
+    """Run a block of commands from docs/operations.md; at its comment, edit the event."""
     [lines] = re.findall(
         rf"^```sh\n(python -m accounts_service {block}.*?)^```$", PAGE, re.DOTALL | re.MULTILINE
     )
@@ -72,7 +72,7 @@ def types(block: str, directory: Path, **variables: object) -> None:
 
 
 async def refuse_one(database: str) -> UUID:
-    """Write an event as if Kafka had refused it."""
+    """Write an event to the outbox as one that Kafka refused."""
     id_, account = new_id(), uuid4()
     encoded = encode(
         AccountOpenedV1(account_id=account, user_id=uuid4(), currency="USD"),
@@ -113,15 +113,15 @@ async def refuse_one(database: str) -> UUID:
     return id_
 
 
-async def test_the_commands_on_the_page_mend_a_row_that_kafka_refused(
+async def test_the_commands_on_the_page_edit_a_row_that_kafka_refused(
     accounts_database: str, tmp_path: Path
 ) -> None:
     id_ = await refuse_one(accounts_database)
 
-    types("outbox", tmp_path, ID=id_)
+    run_block("outbox", tmp_path, ID=id_)
 
-    [mended, *_] = await rows(accounts_database, "SELECT payload FROM outbox ORDER BY position")
-    assert decode(mended["payload"]).data["currency"] == "EUR"
+    [edited, *_] = await rows(accounts_database, "SELECT payload FROM outbox ORDER BY position")
+    assert decode(edited["payload"]).data["currency"] == "EUR"
 
 
 async def test_the_commands_on_the_page_pause_and_resume_a_subscriber(
@@ -134,28 +134,28 @@ async def test_the_commands_on_the_page_pause_and_resume_a_subscriber(
         UUID(int=0),
     )
 
-    types("progress", tmp_path)
+    run_block("progress", tmp_path)
 
-    told = await rows(accounts_database, "SELECT type FROM outbox ORDER BY position")
-    assert [each["type"] for each in told] == [
+    published = await rows(accounts_database, "SELECT type FROM outbox ORDER BY position")
+    assert [each["type"] for each in published] == [
         "operations.subscriber-paused.v1",
         "operations.subscriber-resumed.v1",
     ]
 
 
 class TestTheOutbox:
-    async def test_is_listed_for_people_and_for_programs(self, accounts_database: str) -> None:
+    async def test_is_listed_as_a_table_and_as_json(self, accounts_database: str) -> None:
         id_ = await refuse_one(accounts_database)
 
-        for_people = accounts("outbox", "list")
-        for_programs = accounts("outbox", "list", "--json")
+        as_table = accounts("outbox", "list")
+        as_json = accounts("outbox", "list", "--json")
 
-        assert for_people.returncode == 0
-        said, head, line = for_people.stdout.splitlines()
-        assert said == "0 wait"
+        assert as_table.returncode == 0
+        summary, head, line = as_table.stdout.splitlines()
+        assert summary == "0 wait"
         assert head.split()[:3] == ["ID", "TOPIC", "SUBJECT"]
         assert line.split()[:2] == [str(id_), "accounts.account"]
-        assert [each["id"] for each in json.loads(for_programs.stdout)["set_aside"]] == [str(id_)]
+        assert [each["id"] for each in json.loads(as_json.stdout)["set_aside"]] == [str(id_)]
 
     async def test_a_row_is_edited_and_released(
         self, accounts_database: str, tmp_path: Path
@@ -167,15 +167,15 @@ class TestTheOutbox:
 
         file = tmp_path / "event.json"
         edited = accounts("outbox", "edit", id_, "--payload-file", file, "--why", "wrong currency")
-        released = accounts("outbox", "release", id_, "--why", "mended", "--by", "ada")
+        released = accounts("outbox", "release", id_, "--why", "edited", "--by", "ada")
 
         assert (edited.stdout, released.stdout) == ("edited\n", "released\n")
         first, *acts = await rows(accounts_database, "SELECT payload FROM outbox ORDER BY position")
         assert decode(first["payload"]).data["currency"] == "EUR"
-        told = [decode(act["payload"]).data for act in acts]
-        assert [(act["by"], act["why"]) for act in told] == [
+        data = [decode(act["payload"]).data for act in acts]
+        assert [(act["by"], act["why"]) for act in data] == [
             (getpass.getuser(), "wrong currency"),
-            ("ada", "mended"),
+            ("ada", "edited"),
         ]
 
     async def test_a_row_is_discarded_once(self, accounts_database: str) -> None:
@@ -190,7 +190,7 @@ class TestTheOutbox:
 
 
 class TestTheSequences:
-    def test_of_a_topic_of_others_are_not_known(self) -> None:
+    def test_of_another_services_topic_are_refused(self) -> None:
         done = accounts("sequences", "users.user")
 
         assert (done.returncode, done.stdout) == (1, "")
@@ -210,13 +210,15 @@ class TestACommand:
             ("sequences", "t" * 256),
         ],
     )
-    def test_that_makes_no_sense_is_refused(self, arguments: tuple[object, ...]) -> None:
+    def test_with_invalid_options_is_refused(self, arguments: tuple[object, ...]) -> None:
         done = CliRunner().invoke(cli, [str(each) for each in arguments])
 
         assert (done.exit_code, done.stdout) == (2, "")
 
-    def test_says_when_the_database_is_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("ACCOUNTS_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    def test_reports_that_the_database_is_unreachable(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ACCOUNTS_DATABASE_URL", "postgresql://accounts@127.0.0.1:1/accounts")
 
         done = accounts("outbox", "list")
 

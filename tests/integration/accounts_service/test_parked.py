@@ -1,4 +1,4 @@
-"""What the service could not handle, repaired on its command line: nothing else of it runs."""
+"""Parked events, repaired with the service's commands while the service does not run."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def utc_now() -> datetime:
 
 
 def signed_up(user: UUID, sequence: int) -> EncodedEvent:
-    """An event of a user; all but the first are about others, who have no account yet either."""
+    """Return an event with the user as its subject; all but the first sign up other users."""
     return encode(
         UserSignedUpV1(user_id=user if sequence == 1 else new_id(), username="ada"),
         id=new_id(),
@@ -61,8 +61,8 @@ def of_an_unknown_version(event: EncodedEvent) -> EncodedEvent:
 
 
 @dataclass
-class Desk:
-    """Where an operator sits: a user's first event is parked, as of an unknown version."""
+class Parked:
+    """A database in which a user's first event is parked, since its version is unknown."""
 
     database: str
     engine: AsyncEngine
@@ -72,7 +72,7 @@ class Desk:
 
     @property
     def environment(self) -> dict[str, str]:
-        ours = {
+        variables = {
             "ACCOUNTS_DATABASE_URL": self.database,
             "ACCOUNTS_JWKS_URL": "http://127.0.0.1:1/jwks.json",
             "ACCOUNTS_IDEMPOTENCY_SECRET": "s" * 32,
@@ -80,7 +80,7 @@ class Desk:
             "USER": "ada",
             "LOGNAME": "ada",
         }
-        return os.environ | ours
+        return os.environ | variables
 
     def parked(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -92,8 +92,8 @@ class Desk:
             check=False,
         )
 
-    def types(self, line: str) -> None:
-        """Type a line of the page, with what it says of an event put in."""
+    def run_line(self, line: str) -> None:
+        """Run a line of the page, with the event's ids as variables."""
         done = subprocess.run(
             ["bash", "-c", line.replace("python", sys.executable, 1)],  # noqa: S607
             cwd=self.directory,
@@ -109,8 +109,8 @@ class Desk:
             query = select(accounts.c.id).where(accounts.c.user_id == self.user)
             return len((await connection.execute(query)).all())
 
-    async def told(self) -> list[dict[str, Any]]:
-        """What the operators' acts tell, in their order."""
+    async def acts(self) -> list[dict[str, Any]]:
+        """Return the published acts of operators, in their order."""
         query = select(outbox.c.type, outbox.c.payload).where(outbox.c.type.like("operations.%"))
         async with self.engine.connect() as connection:
             found = (await connection.execute(query.order_by(outbox.c.position))).all()
@@ -118,91 +118,93 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(accounts_database: str, engine: AsyncEngine, tmp_path: Path) -> Desk:
+async def service(accounts_database: str, engine: AsyncEngine, tmp_path: Path) -> Parked:
     user = new_id()
     subscribers = SERVICE.subscribers(settings(accounts_database, Role.API))
     events: Sequence[EncodedEvent] = [of_an_unknown_version(signed_up(user, 1)), signed_up(user, 2)]
     async with engine.begin() as connection:
         await offsets.begin(connection, subscribers, USERS_USER.name, {0: (0, 0)}, utc_now)
-    consumer = ChunkProcessor(USERS_USER, subscribers, engine, SERVICE.open_work, utc_now)
+    processor = ChunkProcessor(USERS_USER, subscribers, engine, SERVICE.open_work, utc_now)
     records = [FakeRecord.of(event, USERS_USER.name, n) for n, event in enumerate(events)]
-    await consumer.process(chunk_of(records), FakeChunkSource())
+    await processor.process(chunk_of(records), FakeChunkSource())
     async with engine.connect() as connection:
         query = select(parked.c.id).order_by(parked.c.offset).limit(1)
         (id_,) = await connection.scalars(query)
-    return Desk(accounts_database, engine, tmp_path, user, id_)
+    return Parked(accounts_database, engine, tmp_path, user, id_)
 
 
-async def test_the_commands_on_the_page_find_it_mend_it_and_release_it(desk: Desk) -> None:
+async def test_the_commands_on_the_page_find_edit_and_release_an_event(service: Parked) -> None:
     (block,) = re.findall(
         r"^```sh\n(python -m accounts_service parked .*?)^```$", PAGE, re.DOTALL | re.MULTILINE
     )
     for line in block.replace("\\\n", "").splitlines():
         if line.startswith("#"):
-            event = desk.directory / "event.json"
+            event = service.directory / "event.json"
             event.write_bytes(event.read_bytes().replace(UNKNOWN, KNOWN))
         else:
-            await asyncio.to_thread(desk.types, line)
+            await asyncio.to_thread(service.run_line, line)
 
-    assert await desk.accounts() == 1
+    assert await service.accounts() == 1
 
 
 class TestTheCommands:
-    async def test_show_what_is_parked(self, desk: Desk) -> None:
-        listed = desk.parked("list", "--subject", desk.user)
-        counted = desk.parked("count", "--json")
-        shown = desk.parked("show", desk.id)
+    async def test_list_count_and_show_parked_events(self, service: Parked) -> None:
+        listed = service.parked("list", "--subject", service.user)
+        counted = service.parked("count", "--json")
+        shown = service.parked("show", service.id)
 
         assert listed.returncode == 0, listed.stderr
         head, first, second = listed.stdout.splitlines()
         assert head.split()[:2] == ["ID", "SUBSCRIBER"]
-        assert (str(desk.id) in first, "not-understood" in first) == (True, True)
+        assert (str(service.id) in first, "not-understood" in first) == (True, True)
         assert "behind-parked" in second
         assert [each["events"] for each in json.loads(counted.stdout)["counts"]] == [1, 1]
-        assert re.search(rf"^subject +{desk.user}$", shown.stdout, re.MULTILINE)
+        assert re.search(rf"^subject +{service.user}$", shown.stdout, re.MULTILINE)
 
-    async def test_try_it_and_say_what_would_come_of_it(self, desk: Desk) -> None:
-        second = json.loads(desk.parked("list", "--reason", "behind", "--json").stdout)
+    async def test_dry_run_an_event_and_print_its_effects(self, service: Parked) -> None:
+        second = json.loads(service.parked("list", "--reason", "behind", "--json").stdout)
         (behind,) = second["parked"]
 
-        fails = desk.parked("dry-run", desk.id)
-        works = desk.parked("dry-run", behind["id"])
+        fails = service.parked("dry-run", service.id)
+        works = service.parked("dry-run", behind["id"])
 
         assert fails.stdout.startswith("stays parked: not-understood\n")
         assert "accounts: 1 inserted, 0 updated, 0 deleted\n" in works.stdout
         assert "publishes accounts.account: {" in works.stdout
-        assert await desk.accounts() == 0
-        assert await desk.told() == []
+        assert await service.accounts() == 0
+        assert await service.acts() == []
 
-    async def test_keep_who_did_it_and_why(self, desk: Desk) -> None:
-        applied = desk.parked("release", desk.id, "--why", "try it")
-        discarded = desk.parked("discard", desk.id, "--why", "too new", "--by", "bob")
+    async def test_publish_who_did_it_and_why(self, service: Parked) -> None:
+        applied = service.parked("release", service.id, "--why", "try it")
+        discarded = service.parked("discard", service.id, "--why", "too new", "--by", "bob")
 
         assert (applied.returncode, discarded.returncode) == (1, 0)
-        assert f"stopped at {desk.id}: not-understood" in applied.stdout
-        assert [(each["type"], each["by"], each["why"]) for each in await desk.told()] == [
+        assert f"stopped at {service.id}: not-understood" in applied.stdout
+        assert [(each["type"], each["by"], each["why"]) for each in await service.acts()] == [
             ("operations.parked-event-parked-again.v1", "ada", "try it"),
             ("operations.parked-event-discarded.v1", "bob", "too new"),
         ]
 
-    async def test_refuse_with_1_and_what_makes_no_sense_with_2(self, desk: Desk) -> None:
-        nobody = new_id()
+    async def test_exit_with_1_if_refused_and_with_2_if_the_options_are_invalid(
+        self, service: Parked
+    ) -> None:
+        unknown = new_id()
         refused: list[tuple[list[object], int, str]] = [
-            (["discard", nobody, "--why", "x"], 1, "no-such-parked-event: "),
-            (["release", nobody, "--why", "x"], 1, "no-such-parked-event: "),
-            (["discard", desk.id], 2, "--why"),
-            (["discard", desk.id, "--why", ""], 2, "--why"),
-            (["release", "--subject", desk.user, "--why", "x"], 2, "Name one event"),
+            (["discard", unknown, "--why", "x"], 1, "no-such-parked-event: "),
+            (["release", unknown, "--why", "x"], 1, "no-such-parked-event: "),
+            (["discard", service.id], 2, "--why"),
+            (["discard", service.id, "--why", ""], 2, "--why"),
+            (["release", "--subject", service.user, "--why", "x"], 2, "Name one event"),
             (["list", "--reason", "odd"], 2, "--reason"),
         ]
 
-        for arguments, status, said in refused:
-            done = desk.parked(*arguments)
-            assert (done.returncode, said in done.stderr) == (status, True), done.stderr
+        for arguments, status, text in refused:
+            done = service.parked(*arguments)
+            assert (done.returncode, text in done.stderr) == (status, True), done.stderr
 
-    async def test_say_that_the_database_is_away(self, desk: Desk) -> None:
-        desk.database = "postgresql://nobody@127.0.0.1:1/nothing"
+    async def test_report_that_the_database_is_unreachable(self, service: Parked) -> None:
+        service.database = "postgresql://accounts@127.0.0.1:1/accounts"
 
-        done = desk.parked("list")
+        done = service.parked("list")
 
         assert (done.returncode, done.stderr.startswith("the database is away")) == (1, True)

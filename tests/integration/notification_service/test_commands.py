@@ -1,4 +1,4 @@
-"""The operators' commands about deliveries, as they are given on a terminal."""
+"""The operators' commands for deliveries, run as processes."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def deliveries(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def test_the_commands_on_the_page_retry_it(engine: AsyncEngine) -> None:
+async def test_the_commands_on_the_page_retry_a_delivery(engine: AsyncEngine) -> None:
     bench, delivery = PostgresBench(engine), planned()
     await bench.plan(delivery)
     (claimed,) = await claim(bench)
@@ -53,23 +53,21 @@ async def test_the_commands_on_the_page_retry_it(engine: AsyncEngine) -> None:
     assert (await bench.see(delivery.id)).state is State.PENDING
 
 
-async def test_a_failed_delivery_is_found_and_retried_once(engine: AsyncEngine) -> None:
+async def test_a_failed_delivery_is_listed_and_retried_once(engine: AsyncEngine) -> None:
     bench, delivery = PostgresBench(engine), planned()
     await bench.plan(delivery, planned())
     (claimed,) = await claim(bench, limit=1)
     await bench.queue.failed(claimed, "channel_not_found", after(1))
 
-    for_people = deliveries("list", "--state", "failed")
-    for_programs = deliveries("list", "--state", "failed", "--json")
+    as_table = deliveries("list", "--state", "failed")
+    as_json = deliveries("list", "--state", "failed", "--json")
     done = deliveries("retry", claimed.id, "--why", "the channel is there")
     again = deliveries("retry", claimed.id, "--why", "the channel is there")
 
-    head, line = for_people.stdout.splitlines()
+    head, line = as_table.stdout.splitlines()
     assert head.split()[:3] == ["ID", "RULE", "STATE"]
     assert line.split()[:3] == [str(claimed.id), "slack-growth-user-signed-up", "failed"]
-    assert [each["id"] for each in json.loads(for_programs.stdout)["deliveries"]] == [
-        str(claimed.id)
-    ]
+    assert [each["id"] for each in json.loads(as_json.stdout)["deliveries"]] == [str(claimed.id)]
     assert (done.returncode, done.stdout) == (0, "it is sent again\n")
     assert (again.returncode, again.stdout) == (1, "")
     assert again.stderr.startswith("not-failed: ")

@@ -1,4 +1,4 @@
-"""Operators look at deliveries over HTTP, on PostgreSQL."""
+"""The operators' routes to deliveries, on PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,13 +35,13 @@ from tests.unit.notification_service.making import after, planned
 from .test_postgres_deliveries import PostgresBench
 
 
-async def somebody_who_may() -> Principal:
+async def an_operator_asks() -> Principal:
     return Principal(UUID(int=1), frozenset({OPERATOR}))
 
 
 SETTINGS = NotificationSettings(
     environment="development",
-    database_url=SecretStr("postgresql://nobody@127.0.0.1:1/nothing"),
+    database_url=SecretStr("postgresql://notification@127.0.0.1:1/notification"),
     jwks_url="http://127.0.0.1:1/jwks.json",
     idempotency_secret=SecretStr("s" * 32),
 )
@@ -53,13 +53,13 @@ def runtime_of(
     return ServiceRuntime(SERVICE, SETTINGS, engine, lambda: after(60))
 
 
-def app(engine: AsyncEngine, an_operator: Any = somebody_who_may) -> FastAPI:
+def app(engine: AsyncEngine, operator: Any = an_operator_asks) -> FastAPI:
     return create_app(
         title="Notification",
         description="For tests.",
         version="1",
         settings=SETTINGS,
-        routers=[routes_of(OPERATIONS, runtime_of(engine), an_operator)],
+        routers=[routes_of(OPERATIONS, runtime_of(engine), operator)],
         health=Health(),
     )
 
@@ -93,7 +93,7 @@ async def found(client: httpx.AsyncClient, **search: object) -> list[str]:
 
 
 class TestASearch:
-    async def test_shows_how_far_a_delivery_has_come(
+    async def test_returns_the_state_of_a_delivery(
         self, bench: PostgresBench, client: httpx.AsyncClient
     ) -> None:
         delivery = planned()
@@ -126,7 +126,7 @@ class TestASearch:
             }
         ]
 
-    async def test_finds_what_the_other_side_refused_and_why(
+    async def test_finds_a_failed_delivery_with_its_error(
         self, bench: PostgresBench, client: httpx.AsyncClient
     ) -> None:
         await bench.plan(planned(), planned())
@@ -140,7 +140,7 @@ class TestASearch:
         ]
 
     @pytest.mark.parametrize("by", ["rule", "event_id", "correlation_id"])
-    async def test_finds_what_matches(
+    async def test_is_narrowed_by_each_filter(
         self, bench: PostgresBench, client: httpx.AsyncClient, by: str
     ) -> None:
         one = planned(rule="rule-1", correlation_id="c-one")
@@ -148,7 +148,7 @@ class TestASearch:
 
         assert await found(client, **{by: getattr(one, by)}) == [str(one.id)]
 
-    async def test_wants_everything_to_match(
+    async def test_finds_deliveries_that_match_all_filters(
         self, bench: PostgresBench, client: httpx.AsyncClient
     ) -> None:
         await bench.plan(planned(rule="rule-1", correlation_id="c-one"))
@@ -156,20 +156,20 @@ class TestASearch:
         assert await found(client, rule="rule-1", correlation_id="c-two") == []
         assert await found(client, event_id=uuid4()) == []
 
-    async def test_comes_in_pages_the_newest_first(
+    async def test_returns_pages_newest_first(
         self, bench: PostgresBench, client: httpx.AsyncClient
     ) -> None:
         deliveries = [planned() for _ in range(5)]
         await bench.plan(*deliveries)
         pages = []
-        place: dict[str, object] = {}
+        after_: dict[str, object] = {}
 
         while True:
-            body = await page(client, limit=2, **place)
+            body = await page(client, limit=2, **after_)
             pages.append([each["id"] for each in body["deliveries"]])
             if body["next"] is None:
                 break
-            place = {"after": body["next"]}
+            after_ = {"after": body["next"]}
 
         assert [len(each) for each in pages] == [2, 2, 1]
         ids = [id_ for each in pages for id_ in each]
@@ -188,7 +188,7 @@ class TestASearch:
             {"sate": "failed"},
         ],
     )
-    async def test_that_makes_no_sense_is_refused(
+    async def test_with_an_invalid_parameter_is_refused(
         self, client: httpx.AsyncClient, search: dict[str, str]
     ) -> None:
         answer = await client.get("/notifications/deliveries", params=search)
@@ -197,7 +197,7 @@ class TestASearch:
 
 
 class TestARetry:
-    async def test_sends_a_failed_one_again_at_once_and_is_told(
+    async def test_makes_a_failed_delivery_due_at_once_and_is_published(
         self, engine: AsyncEngine, bench: PostgresBench, client: httpx.AsyncClient
     ) -> None:
         delivery = planned()
@@ -226,7 +226,7 @@ class TestARetry:
             rule=delivery.rule,
         )
 
-    async def test_of_one_that_may_have_arrived_is_looked_for_first(
+    async def test_of_a_delivery_that_may_have_arrived_searches_for_it_first(
         self, bench: PostgresBench, client: httpx.AsyncClient
     ) -> None:
         delivery = planned()
@@ -254,7 +254,7 @@ class TestARetry:
         assert [each for _, each in chat.messages] == [message]
         assert not (await bench.see(delivery.id)).maybe_repeated
 
-    async def test_by_two_at_once_happens_once(
+    async def test_that_is_requested_concurrently_happens_once(
         self, engine: AsyncEngine, bench: PostgresBench, client: httpx.AsyncClient
     ) -> None:
         delivery = planned()
@@ -269,7 +269,7 @@ class TestARetry:
         async with engine.connect() as connection:
             assert len((await connection.execute(select(outbox))).all()) == 1
 
-    async def test_of_what_has_not_failed_is_refused(
+    async def test_of_a_delivery_that_has_not_failed_is_refused(
         self, bench: PostgresBench, client: httpx.AsyncClient
     ) -> None:
         delivery = planned()
@@ -286,17 +286,17 @@ class TestARetry:
         assert (no_reason.status_code, no_reason.json()["code"]) == (422, "invalid-fields")
 
 
-class TestWhoMayLook:
+class TestAUserWhoIsNoOperator:
     @pytest.mark.parametrize(
         ("refusal", "status"), [(NotAuthenticated("no"), 401), (OperatorsOnly("no"), 403)]
     )
-    async def test_nobody_but_an_operator(
+    async def test_may_neither_list_nor_retry(
         self, engine: AsyncEngine, refusal: Exception, status: int
     ) -> None:
-        async def nobody() -> Principal:
+        async def refuse() -> Principal:
             raise refusal
 
-        async with client_of(app(engine, nobody)) as client:
+        async with client_of(app(engine, refuse)) as client:
             answer = await client.get("/notifications/deliveries")
             retry = await client.post(
                 f"/notifications/deliveries/{uuid4()}/retry", json={"why": "x"}
