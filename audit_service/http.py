@@ -61,7 +61,8 @@ class WholeRecordBody(RecordBody):
 
     key_base64: str | None
     headers: Annotated[
-        list[tuple[str, str | None]], Field(description="Names, and values in base64.")
+        list[tuple[str, str | None] | tuple[str, str | None, str]],
+        Field(description="Names, and values in base64; and a name's bytes, if it is not UTF-8."),
     ]
     payload_base64: Annotated[str | None, Field(description="The bytes that sha256 is of.")]
     event: Annotated[dict[str, Any] | None, Field(description="The payload, if it is valid.")]

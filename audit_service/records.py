@@ -1,6 +1,5 @@
 """Adds every record of a chunk once: its bytes, and what the service found out about it."""
 
-import base64
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -19,7 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from audit_service import tables
 from chassis import telemetry
 from chassis.consuming.inbox import Inbox, Verdict
-from chassis.consuming.records import Record, identity_in, identity_of, open_record
+from chassis.consuming.records import (
+    Record,
+    header_as_json,
+    identity_in,
+    identity_of,
+    open_record,
+)
 from chassis.persistence.bulk import copy_rows
 from contracts.envelope import Envelope, InvalidEnvelope
 
@@ -203,11 +208,7 @@ def _row(received: ReceivedRecord, now: datetime) -> tuple[Any, ...]:
 
 
 def _as_json(headers: Sequence[tuple[str, bytes | None]]) -> str:
-    pairs = [
-        (name, None if value is None else base64.b64encode(value).decode())
-        for name, value in headers
-    ]
-    return orjson.dumps(pairs).decode()
+    return orjson.dumps([header_as_json(name, value) for name, value in headers]).decode()
 
 
 def _span(received: Sequence[ReceivedRecord]) -> AbstractContextManager[Span]:

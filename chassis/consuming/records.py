@@ -1,5 +1,6 @@
 """A record as Kafka delivered it, and which event it holds, read without parsing its value."""
 
+import base64
 import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
@@ -62,9 +63,38 @@ def open_record(record: Record, identity: EventIdentity) -> Envelope:
     return envelope
 
 
+def header_as_json(name: str, value: bytes | None) -> Sequence[str | None]:
+    """Return the form in which a header is kept: its name, and its value in base64.
+
+    Where the name is not UTF-8, a third element has its bytes in base64.
+    """
+    encoded = None if value is None else base64.b64encode(value).decode()
+    raw = name.encode("utf-8", "surrogateescape")
+    shown = readable_name(name)
+    return (name, encoded) if shown == name else (shown, encoded, base64.b64encode(raw).decode())
+
+
+def header_from_json(kept: Sequence[str | None]) -> tuple[str, bytes | None]:
+    """Return a header from the form in which it is kept."""
+    name, encoded, *raw = kept
+    value = None if encoded is None else base64.b64decode(encoded)
+    if raw and raw[0] is not None:
+        return base64.b64decode(raw[0]).decode("utf-8", "surrogateescape"), value
+    return name or "", value
+
+
+def readable_name(name: str) -> str:
+    """Return a header's name as text, with a backslash and a number for what is not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _identity_in_headers(headers: Sequence[tuple[str, bytes | None]]) -> EventIdentity | None:
     # Of two headers with one name the first counts; a header without a value counts as empty.
     found = {name: value or b"" for name, value in reversed(headers)}
+    try:
+        "".join(found).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidEnvelope("headers: a name is not UTF-8") from error
     if found.get("content-type") != CONTENT_TYPE.encode():
         return None
     sequence = found.get("sequence", b"")

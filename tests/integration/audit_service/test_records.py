@@ -1,7 +1,6 @@
 """How Kafka records are recorded in PostgreSQL."""
 
 import asyncio
-import base64
 import hashlib
 import json
 from collections.abc import MutableMapping, Sequence
@@ -18,6 +17,7 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.records import AuditWork, keep
+from chassis.consuming.records import header_from_json
 from chassis.correlation import new_id
 from chassis.persistence.database import create_engine
 from chassis.testing import FakeRecord, eventually
@@ -153,7 +153,18 @@ class TestARecordThatIsNoEvent:
         assert row.invalid_reason == "no value"
         assert len(row.headers) == 6
 
-    async def test_includes_an_event_under_the_headers_of_another(self, engine: AsyncEngine) -> None:
+    async def test_with_a_header_name_that_is_not_utf_8_is_recorded_as_it_came(
+        self, engine: AsyncEngine
+    ) -> None:
+        odd = [*event().headers, (b"a\xff".decode("utf-8", "surrogateescape"), b"x")]
+        await keep_chunk(engine, bytes_record(event().payload, headers=odd))
+        (row,) = await all_records(engine)
+        assert row.invalid_reason == "headers: a name is not UTF-8"
+        assert decoded(row) == odd
+
+    async def test_includes_an_event_under_the_headers_of_another(
+        self, engine: AsyncEngine
+    ) -> None:
         await keep_chunk(engine, bytes_record(event().payload, headers=event().headers))
         (row,) = await all_records(engine)
         assert row.invalid_reason == "headers: not those of the event in the value"
@@ -265,8 +276,11 @@ class TestAChunk:
 
 
 AN_EVENT = b"(a new event)"
+# A name that is not UTF-8 comes in the form that Python gives it.
+NAMES = st.binary(max_size=20).map(lambda name: name.decode("utf-8", "surrogateescape"))
 HEADERS = st.tuples(
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=20), st.none() | st.binary()
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | NAMES,
+    st.none() | st.binary(),
 )
 
 
@@ -309,9 +323,7 @@ def test_any_records_are_recorded_byte_for_byte(
 
 
 def decoded(row: Row[Any]) -> list[tuple[str, Any]]:
-    return [
-        (name, None if value is None else base64.b64decode(value)) for name, value in row.headers
-    ]
+    return [header_from_json(each) for each in row.headers]
 
 
 async def verdicts(engine: AsyncEngine, *chunks: Sequence[int]) -> list[str]:

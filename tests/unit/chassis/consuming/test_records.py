@@ -1,5 +1,6 @@
 """What a record says of itself, in its headers or in its value."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.consuming.records import EventIdentity, identity_of, open_record
+from chassis.consuming.records import (
+    EventIdentity,
+    header_as_json,
+    header_from_json,
+    identity_of,
+    open_record,
+    readable_name,
+)
 from chassis.correlation import new_id
 from chassis.testing import FakeRecord
 from contracts.envelope import InvalidEnvelope, encode
@@ -26,6 +34,7 @@ EVENT = encode(
     correlationid="c",
 )
 RECORD = FakeRecord.of(EVENT, "users.user", 0)
+NOT_UTF_8 = b"a\xffb".decode("utf-8", "surrogateescape")
 LABEL = EventIdentity("ada", 7, ID, "users.user-signed-up.v1")
 
 
@@ -74,6 +83,12 @@ class TestTheLabel:
 
         assert identity_of(twice).sequence == 7
 
+    def test_is_not_believed_beside_a_name_that_is_not_utf_8(self) -> None:
+        odd = replace(RECORD, headers=[*EVENT.headers, (NOT_UTF_8, b"x")])
+
+        with pytest.raises(InvalidEnvelope, match="headers: a name is not UTF-8"):
+            identity_of(odd)
+
     @given(
         st.lists(
             st.tuples(
@@ -91,6 +106,24 @@ class TestTheLabel:
         except InvalidEnvelope:
             return
         assert label.sequence > 0
+
+
+class TestAHeaderThatIsKept:
+    @pytest.mark.parametrize(
+        "header",
+        [("type", b"\xff"), ("", None), ("\0", b""), ("a\\xff", b"x"), (NOT_UTF_8, b"x")],
+        ids=["usual", "empty", "nul", "backslash", "not UTF-8"],
+    )
+    def test_is_the_same_when_it_is_read_again(self, header: tuple[str, bytes | None]) -> None:
+        kept = json.loads(json.dumps(header_as_json(*header)))
+
+        assert header_from_json(kept) == header
+
+    def test_can_be_shown_whatever_its_name(self) -> None:
+        shown, value, raw = header_as_json(NOT_UTF_8, b"x")
+
+        assert (shown, value, raw) == ("a\\xffb", "eA==", "Yf9i")
+        assert readable_name("naïve") == "naïve"
 
 
 class TestOpening:
