@@ -9,7 +9,9 @@ from contracts.accounts import AccountOpenedV1, AccountsEventWithheldV1
 from contracts.envelope import EncodedEvent, encode
 from contracts.events import IntegrationEvent
 from contracts.operations import (
+    BatchSkippedV1,
     DeliveryRetriedV1,
+    HoldEndedV1,
     OperationsEventWithheldV1,
     OperatorAct,
     OutboxRowDiscardedV1,
@@ -20,6 +22,7 @@ from contracts.operations import (
     ParkedEventEditedV1,
     ParkedEventParkedAgainV1,
     ParkedEventReleasedV1,
+    ParkingAllowedV1,
     SubscriberPausedV1,
     SubscriberRestartedV1,
     SubscriberResumedV1,
@@ -65,6 +68,7 @@ _OPERATOR = "01937b5e-0000-7000-8000-00000000000b"
 _PARKED = UUID("01937b5e-8b10-7b64-9a53-0a1b2c3d4e5f")
 _ROW = UUID("01937b5e-9c00-7a63-b162-738495061728")
 _SUBSCRIBER = UUID("5f0a6b7c-8d9e-5a1b-8c2d-3e4f50617283")
+_PARTITION = UUID("7c1e2d3f-4a5b-5c6d-9e7f-8a9b0c1d2e3f")
 _DELIVERY = UUID("01937b5e-8b44-7c75-ab64-1b2c3d4e5f60")
 _BYTES_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -100,6 +104,10 @@ def _about_row(why: str) -> dict[str, Any]:
     }
 
 
+def _about_partition(why: str) -> dict[str, Any]:
+    return {"by": _OPERATOR, "why": why, "topic": "users.user", "partition": 3}
+
+
 def _about_subscriber(why: str) -> dict[str, Any]:
     return {
         "by": _OPERATOR,
@@ -132,6 +140,27 @@ _ACTS: Sequence[tuple[UUID, OperatorAct]] = (
     (_SUBSCRIBER, SubscriberPausedV1(**_about_subscriber("until 1.4.2 is out"))),
     (_SUBSCRIBER, SubscriberResumedV1(**_about_subscriber("1.4.2 is out"))),
     (_SUBSCRIBER, SubscriberRestartedV1(**_about_subscriber("its table was lost"))),
+    (
+        _PARTITION,
+        ParkingAllowedV1(**_about_partition("a test of another team"), below_offset=812),
+    ),
+    (
+        _PARTITION,
+        BatchSkippedV1(
+            **_about_partition("a disk changed a bit; its events are in the backup"),
+            begin_offset=640,
+            end_offset=652,
+            raw_sha256=_BYTES_SHA256,
+        ),
+    ),
+    (
+        _PARTITION,
+        HoldEndedV1(
+            **_about_partition("the topic was made again"),
+            subscriber="accounts.open-account",
+            next_offset=0,
+        ),
+    ),
     (
         _DELIVERY,
         DeliveryRetriedV1(

@@ -1,6 +1,7 @@
 """What operators did by hand: every service publishes it, to its own ``<service>.operations``.
 
-The subject is what they acted on: a parked event, an outbox row, a subscriber, a delivery.
+The subject is what they acted on: a parked event, an outbox row, a subscriber, a partition that
+its consumer can't read on, a delivery.
 """
 
 from typing import Annotated, ClassVar
@@ -122,6 +123,42 @@ class SubscriberRestartedV1(SubscriberAct):
     event_type: ClassVar[str] = "operations.subscriber-restarted.v1"
 
 
+class StoppedConsumerAct(OperatorAct):
+    """Something was decided about a consumer that had stopped at some offset of a partition."""
+
+    topic: Text
+    partition: Annotated[int, Field(ge=0)]
+
+
+class ParkingAllowedV1(StoppedConsumerAct):
+    """All that it can't handle may be parked, however many aggregates that stops."""
+
+    event_type: ClassVar[str] = "operations.parking-allowed.v1"
+
+    below_offset: Annotated[int, Field(ge=0, description="Of events before this offset.")]
+
+
+class BatchSkippedV1(StoppedConsumerAct):
+    """A batch that could not be read is passed over by all subscribers."""
+
+    event_type: ClassVar[str] = "operations.batch-skipped.v1"
+
+    begin_offset: Annotated[int, Field(ge=0)]
+    end_offset: Annotated[int, Field(ge=1, description="The next offset that is read.")]
+    raw_sha256: Annotated[
+        Sha256 | None, Field(description="Of the bytes; null: the broker did not give them.")
+    ]
+
+
+class HoldEndedV1(StoppedConsumerAct):
+    """A subscriber reads a topic again that was made again, or that had lost events."""
+
+    event_type: ClassVar[str] = "operations.hold-ended.v1"
+
+    subscriber: Text
+    next_offset: Annotated[int, Field(ge=0, description="The offset that it reads from.")]
+
+
 class DeliveryRetriedV1(OperatorAct):
     """A message that its receiver had refused is sent again."""
 
@@ -149,6 +186,9 @@ ACTS: tuple[type[IntegrationEvent], ...] = (
     SubscriberPausedV1,
     SubscriberResumedV1,
     SubscriberRestartedV1,
+    ParkingAllowedV1,
+    BatchSkippedV1,
+    HoldEndedV1,
     OperationsEventWithheldV1,
 )
 """The acts in every service's topic; `DeliveryRetriedV1` is in the notification service's only."""

@@ -1,21 +1,13 @@
 """Which paths are public, and which service answers each: nothing else can be reached."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import quote
 
+from services import FORWARDED
+
 _OPERATORS: Final = "/ops"
-
-
-class ServiceName(StrEnum):
-    """A service behind the gateway."""
-
-    USERS = "users"
-    ACCOUNTS = "accounts"
-    AUDIT = "audit"
-    NOTIFICATION = "notification"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +20,7 @@ class PublicRoute:
 
     method: str
     path: str
-    service: ServiceName
+    service: str
 
     @property
     def service_path(self) -> str:
@@ -67,26 +59,31 @@ _OPERATIONS: Final = (
     ("POST", "progress/pause"),
     ("POST", "progress/resume"),
     ("POST", "progress/restart"),
+    ("POST", "progress/park-all"),
     ("GET", "sequences"),
 )
 
-# The first match answers: a fixed segment stands before a parameter in the same position.
 PUBLIC_ROUTES: Final = (
-    PublicRoute("POST", "/users", ServiceName.USERS),
-    PublicRoute("GET", "/users/me", ServiceName.USERS),
-    PublicRoute("GET", "/users/me/tasks", ServiceName.USERS),
-    PublicRoute("GET", "/users/{user_id}", ServiceName.USERS),
-    PublicRoute("POST", "/auth/token", ServiceName.USERS),
-    PublicRoute("GET", "/.well-known/jwks.json", ServiceName.USERS),
-    PublicRoute("GET", "/users/{user_id}/account", ServiceName.ACCOUNTS),
-    PublicRoute("GET", "/accounts/{account_id}", ServiceName.ACCOUNTS),
-    PublicRoute("GET", "/audit/events", ServiceName.AUDIT),
-    PublicRoute("GET", "/audit/events/{record_id}", ServiceName.AUDIT),
-    PublicRoute("GET", "/notifications/deliveries", ServiceName.NOTIFICATION),
-    PublicRoute("POST", "/notifications/deliveries/{delivery_id}/retry", ServiceName.NOTIFICATION),
     *(
-        PublicRoute(method, f"{_OPERATORS}/{service}/{rest}", service)
-        for service in ServiceName
+        PublicRoute(*operation.split(" "), service=service.name)
+        for service in FORWARDED
+        for operation in service.routes or ()
+    ),
+    *(
+        PublicRoute(method, f"{_OPERATORS}/{service.name}/{rest}", service.name)
+        for service in FORWARDED
         for method, rest in _OPERATIONS
     ),
 )
+
+
+def in_order_of_matching(routes: Iterable[PublicRoute]) -> list[PublicRoute]:
+    """Return the routes with a fixed segment before a parameter in the same position.
+
+    The server takes the first route that matches, so that ``/users/me`` is no ``/users/{user_id}``.
+    """
+
+    def parameters(route: PublicRoute) -> list[bool]:
+        return [segment.startswith("{") for segment in route.path.split("/")]
+
+    return sorted(routes, key=parameters)

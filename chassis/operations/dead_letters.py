@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, delete, func, select, update
 
 from chassis.consuming.dead_letters import ParkReason, headers_in
+from chassis.consuming.records import readable_name
 from chassis.consuming.subscribers import EventSubscriber
 from chassis.domain import DomainError, Kind
 from chassis.operations import terminal
@@ -180,7 +181,7 @@ async def show(runtime: AnyRuntime, event: OneParkedEvent) -> WholeParkedBody:
     key, key_base64 = _readable(row.key)
     payload, payload_base64 = _readable(row.payload)
     edited, _ = _readable(row.edited_payload)
-    headers = [(name, *_readable(value)) for name, value in headers_in(row.headers)]
+    headers = [(readable_name(name), *_readable(value)) for name, value in headers_in(row.headers)]
     return WholeParkedBody(
         **ParkedBody.model_validate(row).model_dump(),
         key=key,

@@ -100,7 +100,7 @@ async def _handle(
 ) -> Failure | None:
     work = runtime.service.open_work(connection)
     try:
-        failure = await subscriber.take_parked(
+        outcome = await subscriber.take_parked(
             work,
             connection,
             ParkedRecord.of(row),
@@ -117,7 +117,7 @@ async def _handle(
                 "something needed is unreachable; try again shortly"
             ) from error
         return Failure.of(error, tries=1, first_tried_at=runtime.now())
-    return failure
+    return outcome if isinstance(outcome, Failure) else None
 
 
 def _changes(written: WrittenTable) -> TableChanges:

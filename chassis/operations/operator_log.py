@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid5
 
+from aiokafka import TopicPartition
 from sqlalchemy import ARRAY, Uuid, bindparam, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,6 +18,7 @@ from contracts.topics import Topic
 
 #: Names the subscribers' subjects (RFC 9562, section 5.5).
 _SUBSCRIBERS: Final = UUID("6f1d9c1e-2a4b-5c3d-8e7f-9a0b1c2d3e4f")
+_PARTITIONS: Final = UUID("b3d1f0c2-6e4a-5f8b-9c7d-1e2f3a4b5c6d")
 
 _subjects = bindparam("subjects", type_=ARRAY(Uuid))
 _FIRST: Final = insert(operated).from_select(
@@ -59,6 +61,11 @@ class OperatorLog:
                 occurred_at=self._now(),
             )
         await outbox.flush(connection)
+
+
+def subject_of_partition(partition: TopicPartition) -> UUID:
+    """Return the subject of all acts on a partition that a consumer can't read on."""
+    return uuid5(_PARTITIONS, f"{partition.topic}/{partition.partition}")
 
 
 def subject_of_subscriber(subscriber: str, topic: str) -> UUID:

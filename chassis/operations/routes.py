@@ -8,7 +8,15 @@ from fastapi import APIRouter, Depends
 from fastapi import Query as FromQuery
 from pydantic import BaseModel, create_model
 
-from chassis.operations import dead_letters, dry_run, offsets, outbox, release, sequences
+from chassis.operations import (
+    dead_letters,
+    dry_run,
+    offsets,
+    outbox,
+    release,
+    sequences,
+    stopped_consumers,
+)
 from chassis.operations.acts import Act, ActReason, AnyOperation, Query
 from chassis.operations.context import AnyRuntime
 from chassis.operations.operator_log import Operator
@@ -28,6 +36,7 @@ def operations_routes(runtime: AnyRuntime, operator: AskOperator) -> APIRouter:
         release.RELEASE_ONE,
         release.APPLY,
         *offsets.OPERATIONS,
+        *stopped_consumers.OPERATIONS,
         sequences.SEQUENCES,
     )
     router = APIRouter(prefix="/ops", tags=["operations"])

@@ -12,12 +12,11 @@ from pydantic import BaseModel
 from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import telemetry
 from chassis.consuming import retry_policy
 from chassis.consuming.dead_letters import CannotRelease, Failure, ParkedRecord, ParkReason
 from chassis.consuming.records import identity_of
 from chassis.consuming.retry_policy import is_transient
-from chassis.consuming.subscribers import Subscriber
+from chassis.consuming.subscribers import Outcome, Subscriber, count
 from chassis.failpoints import failpoint
 from chassis.operations.context import AnyRuntime
 from chassis.operations.dead_letter_rows import (
@@ -44,6 +43,8 @@ _SLICE_TIMEOUT_S: Final = 10.0
 # The gateway waits 8 s for a response. A client may release again.
 _RELEASE_FOR_S: Final = 5.0
 _MOST_TRIES: Final = 5
+# Why an event stays parked that has its sequence in the inbox.
+_COUNTED: Final = (ParkReason.BEHIND, ParkReason.FORKED, ParkReason.VERSION_MISSED)
 
 
 class StoppedAt(BaseModel):
@@ -80,7 +81,7 @@ class _Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
-    handled: int
+    outcomes: Sequence[Outcome]
     stopped_at: StoppedAt | None
     more: bool
 
@@ -123,9 +124,10 @@ class Release:
                 size = 1
             else:
                 failures = 0
-                released += done.handled
+                released += len(done.outcomes)
                 stopped_at = done.stopped_at
-                telemetry.consumer_events.labels(like.subscriber, "handled").inc(done.handled)
+                for outcome in done.outcomes:
+                    count(like.subscriber, outcome)
                 if not done.more:
                     break
         return await self._result(like, released, stopped_at)
@@ -170,9 +172,10 @@ class Release:
         runtime = self.runtime
         work = runtime.service.open_work(connection)
         acts: dict[UUID, OperatorAct] = {}
+        outcomes: list[Outcome] = []
         stopped_at: StoppedAt | None = None
         for row in rows:
-            failure = await subscriber.take_parked(
+            outcome = await subscriber.take_parked(
                 work,
                 connection,
                 ParkedRecord.of(row),
@@ -180,14 +183,15 @@ class Release:
                 counted=row.subject is not None,
                 in_order=self.act is ParkedEventReleasedV1,
             )
-            if failure is not None:
-                stopped_at = await self._keep(connection, row, failure)
+            if isinstance(outcome, Failure):
+                stopped_at = await self._keep(connection, row, outcome)
                 break
+            outcomes.append(outcome)
             acts[row.id] = self.act(**details_of(row, self.operator))
         await work.flush()
         await connection.execute(delete(parked).where(parked.c.id == func.any(list(acts))))
         await runtime.operator_log.record(connection, acts)
-        return _Slice(len(acts), stopped_at, more=len(rows) == size)
+        return _Slice(outcomes, stopped_at, more=len(rows) == size)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -219,7 +223,7 @@ class Release:
             "tries": row.tries + 1,
             "last_tried_at": self.runtime.now(),
         }
-        if row.subject is None and reason in (ParkReason.BEHIND, ParkReason.FORKED):
+        if row.subject is None and reason in _COUNTED:
             # It was counted in the inbox: from now on it is one of its subject's parked events.
             identity = identity_of(ParkedRecord.of(row))
             values |= {

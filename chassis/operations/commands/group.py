@@ -5,7 +5,15 @@ from typing import Any
 
 import click
 
-from chassis.operations import dead_letters, dry_run, offsets, outbox, release, sequences
+from chassis.operations import (
+    dead_letters,
+    dry_run,
+    offsets,
+    outbox,
+    release,
+    sequences,
+    stopped_consumers,
+)
 from chassis.operations.commands.context import CommandContext
 from chassis.operations.commands.derived import command_of, group_of
 from chassis.operations.commands.release import release_command
@@ -30,6 +38,11 @@ def operations_commands(service: Service[Any, Any]) -> Sequence[click.Command]:
             context,
         ),
         parked,
-        group_of("progress", "How far each subscriber is.", offsets.OPERATIONS, context),
+        group_of(
+            "progress",
+            "How far each subscriber is.",
+            (*offsets.OPERATIONS, *stopped_consumers.OPERATIONS),
+            context,
+        ),
         command_of(sequences.SEQUENCES, context),
     )
