@@ -179,8 +179,6 @@ def parse_batches(
             batch.check(end, stable_offset)
             if not in_aborted.pass_over(batch):
                 for record in batch.records(tp):
-                    if record.offset >= batch.end:
-                        raise _Damaged("a record's offset lies behind its batch")
                     if record.offset >= end:
                         records.append(record)
                         end = record.offset + 1
@@ -279,7 +277,10 @@ class _Batch:
             body = _DECODERS[codec](body)
         fields = _Fields(bytearray(body))
         for _ in range(self._field(12)):
-            yield _parse_record(tp, fields, self.base_offset)
+            record = _parse_record(tp, fields, self.base_offset)
+            if record.offset >= self.end:
+                raise _Damaged("a record's offset lies behind its batch")
+            yield record
 
     def is_abort_marker(self) -> bool:
         [control, *_] = self.records(TopicPartition("", 0))

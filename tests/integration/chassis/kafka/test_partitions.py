@@ -106,6 +106,15 @@ class TestRaising:
         with pytest.raises(UnknownTopicOrPartitionError):
             await raised(database, kafka, topic_of_its_own())
 
+    async def test_a_topic_that_ends_with_the_marker_of_a_transaction_can_be_drained(
+        self, database: str, kafka: str, topic: Topic
+    ) -> None:
+        async with transaction(kafka) as foreign:
+            await foreign.send_and_wait(topic.name, b"x", partition=0)
+        await read_up_to(database, kafka, topic)
+
+        assert await raised(database, kafka, topic)
+
 
 @pytest.mark.usefixtures("engine")
 class TestRaisingIsRefused:
@@ -167,15 +176,6 @@ class TestRaisingIsRefused:
                 await raised(database, kafka, topic)
 
         assert await partitions_of(kafka, topic) == 2
-
-    async def test_not_by_the_marker_that_a_transaction_left(
-        self, database: str, kafka: str, topic: Topic
-    ) -> None:
-        async with transaction(kafka) as foreign:
-            await foreign.send_and_wait(topic.name, b"x", partition=0)
-        await read_up_to(database, kafka, topic)
-
-        assert await raised(database, kafka, topic)
 
     async def test_while_a_relay_may_publish(self, database: str, kafka: str, topic: Topic) -> None:
         await read_up_to(database, kafka, topic)
