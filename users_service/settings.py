@@ -28,7 +28,7 @@ class UsersSettings(ServiceSettings):
     )
     gateway_secret: SecretStr = Field(
         min_length=32,
-        description="the gateway sends it as X-Gateway-Secret; only then its X-Forwarded-For counts",
+        description="sent by the gateway as X-Gateway-Secret; only then its X-Forwarded-For counts",
     )
 
     # OWASP Password Storage Cheat Sheet: m = 19 MiB, t = 2, p = 1.
