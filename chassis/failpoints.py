@@ -85,7 +85,7 @@ _FAILPOINTS: Final = _Failpoints(Path(os.environ[_VARIABLE])) if os.environ.get(
 
 
 def are_switched_on() -> bool:
-    """Tell whether a test started this process and may kill it."""
+    """Return whether a test started this process and may kill it."""
     return _FAILPOINTS is not None
 
 

@@ -1,4 +1,4 @@
-"""Connects clients to Kafka, and closes each one whatever happens while it starts."""
+"""Connects clients to Kafka, and closes each one that fails or is cancelled while it starts."""
 
 import asyncio
 import ssl
@@ -126,8 +126,8 @@ async def _open_admin_client(bootstrap: str, security: KafkaSecurity) -> AIOKafk
 class LastingAdminClient:
     """One administrative client for many requests; after a failed one it is opened again.
 
-    After its start aiokafka does not use the bootstrap addresses any more, so a client whose
-    brokers have all moved never recovers.
+    After its start aiokafka does not use the bootstrap addresses any more, so a client never
+    recovers when all its brokers have moved.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:

@@ -106,7 +106,7 @@ _READ_ONLY: Final = "25006"
 
 
 def is_connection_lost(error: BaseException) -> bool:
-    """Tell whether there is no session any more; the statement may have been carried out."""
+    """Return whether there is no session any more; the statement may have been carried out."""
     if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
         return True  # the driver raises the last two for a connection that it can't use any more
     state = sqlstate_of(error)
@@ -122,7 +122,7 @@ def is_connection_lost(error: BaseException) -> bool:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Tell whether another transaction was in the way.
+    """Return whether the transaction conflicted with another one.
 
     That is a serialization failure, a deadlock, or a lock that was not free in time.
     """
@@ -130,16 +130,16 @@ def is_conflict(error: BaseException) -> bool:
 
 
 def is_unwell(error: BaseException) -> bool:
-    """Tell whether the server answers but can't work now: full, out of memory, a standby."""
+    """Return whether the server answers but can't work now: full, out of memory, a standby."""
     state = sqlstate_of(error)
     return state is not None and (state.startswith("53") or state == _READ_ONLY)
 
 
 def is_away(error: BaseException) -> bool:
-    """Tell whether to wait for the database: its connection is lost, or it can't work now."""
+    """Return whether to wait for the database: its connection is lost, or it can't work now."""
     return is_connection_lost(error) or is_unwell(error)
 
 
 def is_worth_retrying(error: BaseException) -> bool:
-    """Tell whether the same work may succeed when it runs again from its start."""
+    """Return whether the same work may succeed when it runs again from its start."""
     return is_conflict(error) or is_unwell(error)

@@ -194,7 +194,7 @@ class _Part:
 
 
 def exit_after(seconds: float) -> None:
-    """Have the process exit after so many seconds, whatever it does then; return at once."""
+    """Have the process exit after so many seconds, even if it hangs; return at once."""
 
     # In a thread of its own: an event loop that hangs would exit nothing.
     def end() -> None:

@@ -87,19 +87,20 @@ class RowProducer:
         self._producer._message_accumulator.fail_all(KafkaConnectionError("given up"))  # noqa: SLF001
         client = self._producer.client
         transports = [each._writer.transport for each in client._conns.values() if each.connected()]  # noqa: SLF001
+        # The second is for what a stop that fails, or takes too long, leaves open.
         for close in (self._producer.stop, client.close):
             try:
                 with translate_foreign_cancellation():
                     async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                         await close()
                 break
-            except Exception as error:  # noqa: BLE001 - whatever its last request made of that
+            except Exception as error:  # noqa: BLE001 - the error of its last request, of any type
                 log.debug("producer-given-up", error=type(error).__name__)
         for transport in transports:
             transport.abort()  # one whose broker is frozen keeps what it could not send
 
     async def has_topic(self, topic: str) -> bool:
-        """Tell whether the topic exists.
+        """Return whether the topic exists.
 
         :raises KafkaAway: no broker answers
         """
@@ -225,12 +226,12 @@ def _hash_of(key: str) -> int:
 
 
 def is_away(error: BaseException) -> bool:
-    """Tell whether the broker does not answer or not now, rather than refuses for good."""
+    """Return whether the broker does not answer or not now, rather than refuses for good."""
     if isinstance(error, KafkaConnectionError | KafkaTimeoutError | OSError):
         return True
     return isinstance(error, KafkaError) and bool(error.retriable)
 
 
 def is_forbidden(error: BaseException) -> bool:
-    """Tell whether this service may not write to the topic, whatever the record."""
+    """Return whether this service may not write to the topic, whatever the record."""
     return isinstance(error, TopicAuthorizationFailedError)

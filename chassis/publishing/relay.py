@@ -240,7 +240,7 @@ class Relay:
         return rows
 
     async def _await_results(self, pipeline: _Pipeline) -> None:
-        """Wait for the results of the rows that were sent, and tell acknowledged from failed ones.
+        """Wait for the results of the rows that were sent; keep those acknowledged for the delete.
 
         :raises KafkaAway, SequenceBroken: as ``_publish_with``
         """
@@ -346,7 +346,7 @@ class Relay:
             telemetry.relay_depth.set(await reader.depth())
 
     async def _wait_for_commit(self, seconds: float) -> bool:
-        """Wait for a commit of this process, or the stop; tell whether one came in time."""
+        """Wait for a commit of this process, or the stop; return whether one came in time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()

@@ -58,7 +58,7 @@ def routes(directory: Path) -> APIRouter:
 
     @router.get("/slow")
     async def get_slow() -> str:
-        (directory / "begun").touch()
+        (directory / "started").touch()
         while not (directory / "release").exists():  # noqa: ASYNC110 - another process creates it
             await asyncio.sleep(0.01)
         return "whole " * 100

@@ -141,7 +141,7 @@ class TestStopping:
         async with toys(tmp_path) as process:
             port = await process.port()
             request = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/slow"))
-            await until((tmp_path / "begun").exists)
+            await until((tmp_path / "started").exists)
             process.send(signal.SIGTERM)
             await until(lambda: not accepts(port))
             assert not (tmp_path / "robot-ended").exists()
@@ -169,7 +169,7 @@ class TestStopping:
         async with toys(tmp_path, shutdown_grace_s=2) as process:
             port = await process.port()
             request = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/slow"))
-            await until((tmp_path / "begun").exists)
+            await until((tmp_path / "started").exists)
             process.send(signal.SIGTERM)
 
             assert await process.exit_code() == 0

@@ -13,7 +13,7 @@ AWAY = (
     asyncpg.IdleSessionTimeoutError("the client was frozen"),
     asyncpg.TooManyConnectionsError("the server is full"),
     asyncpg.InterfaceError("the connection is closed"),
-    asyncpg.InternalClientError("the connection is out of step"),
+    asyncpg.InternalClientError("the protocol is out of sync"),
 )
 MISTAKES = (
     asyncpg.PostgresSyntaxError("a wrong statement"),
