@@ -28,6 +28,7 @@ class ParkReason(StrEnum):
     BEHIND = "behind"
     FORKED = "forked"
     NOT_UNDERSTOOD = "not-understood"
+    VERSION_MISSED = "version-missed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,16 @@ FORKED = Failure(
 def not_understood(message: str) -> Failure:
     """Return the failure of a record that is no event, or none that the subscriber can read."""
     return Failure(ParkReason.NOT_UNDERSTOOD, "not-understood", message)
+
+
+def version_missed(subscriber: str) -> Failure:
+    """Return the failure of an event whose fact would be missed if the event were passed over."""
+    return Failure(
+        ParkReason.VERSION_MISSED,
+        "version-missed",
+        f"{subscriber} has no handler for this version, and did not handle the fact in another:"
+        " it was changed between the two, or the other one was discarded.",
+    )
 
 
 def worker_died(tries: int, first_tried_at: datetime) -> Failure:
@@ -142,6 +153,7 @@ class Parking:
         if identity is not None and failure.reason in (
             ParkReason.FAILED,
             ParkReason.NOT_UNDERSTOOD,
+            ParkReason.VERSION_MISSED,
         ):
             self.stopped.append(
                 ParkedSubject(identity.subject, failure.code, record.partition, record.offset)

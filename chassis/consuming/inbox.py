@@ -5,7 +5,7 @@ The table has one row an aggregate, so it grows with aggregates and never with e
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chassis.consuming.dead_letters import ParkReason
 from chassis.consuming.records import EventIdentity
 from chassis.persistence.bulk import insert_rows
 from chassis.persistence.tables import inbox_missing, parked
@@ -64,29 +65,46 @@ class Gaps:
         """Yield the first and the last sequence of each range, in their order."""
         return iter(self._ranges)
 
+    def __contains__(self, sequence: int) -> bool:
+        return self._index_of(sequence) is not None
+
     def open(self, first: int, last: int) -> None:
         """Add a range that lies behind all others."""
         self._ranges.append((first, last))
 
     def fill(self, sequence: int) -> bool:
         """Take a sequence out; false where it is not missing."""
-        index = bisect_right(self._ranges, sequence, key=itemgetter(0)) - 1
-        if index < 0 or sequence > self._ranges[index][1]:
+        index = self._index_of(sequence)
+        if index is None:
             return False
         first, last = self._ranges[index]
         left = [(first, sequence - 1), (sequence + 1, last)]
         self._ranges[index : index + 1] = [each for each in left if each[0] <= each[1]]
         return True
 
+    def _index_of(self, sequence: int) -> int | None:
+        index = bisect_right(self._ranges, sequence, key=itemgetter(0)) - 1
+        return None if index < 0 or sequence > self._ranges[index][1] else index
+
 
 @dataclass(slots=True)
 class Seen:
-    """What one subscriber has seen of one subject; ``last`` is 0 before the first event."""
+    """What one subscriber has seen of one subject.
+
+    :ivar last: the highest sequence; 0 before the first event
+    :ivar parked: whether events of it are parked
+    :ivar handled: the sequences of handled events of whose facts another version is still to come
+    :ivar parked_versions: the sequences of parked events that are still to come as well
+    :ivar started_at: the first sequence that a subscriber saw that started late; 0: not known
+    """
 
     last: int = 0
     greatest_id: UUID = _NO_ID
     gaps: Gaps = field(default_factory=Gaps)
     parked: bool = False
+    handled: set[int] = field(default_factory=set)
+    parked_versions: Collection[int] = ()
+    started_at: int = 0
 
     def judge(self, sequence: int, event_id: UUID, *, from_beginning: bool) -> Verdict:
         """Return what the event is, and count it as seen.
@@ -95,7 +113,10 @@ class Seen:
         parked event, a new one.
         """
         # A subscriber that starts late takes the first event that it sees as the next.
-        expected = self.last + 1 if self.last or from_beginning else sequence
+        if self.last or from_beginning:
+            expected = self.last + 1
+        else:
+            expected = self.started_at = sequence
         if self.gaps.fill(sequence):
             verdict = Verdict.LATE
         elif sequence < expected:
@@ -113,6 +134,16 @@ class Seen:
             return Verdict.BEHIND
         return verdict
 
+    def is_to_come(self, sequence: int) -> bool:
+        """Tell whether an event was not delivered yet, or is parked."""
+        return sequence > self.last or sequence in self.gaps or sequence in self.parked_versions
+
+    def handle(self, sequence: int, others: Collection[int]) -> None:
+        """Note that a fact is handled, as far as one of its other versions is still to come."""
+        self.handled.difference_update(others, [sequence])
+        if any(map(self.is_to_come, others)):
+            self.handled.add(sequence)
+
 
 class Inbox:
     """The rows of one subscriber and topic that a chunk touches, locked until it commits."""
@@ -125,6 +156,7 @@ class Inbox:
         self._rows = rows
         self._from_beginning = from_beginning
         self._gaps_before = {subject: frozenset(seen.gaps) for subject, seen in rows.items()}
+        self._handled_before: dict[str, frozenset[int]] = {}
 
     @classmethod
     async def lock(
@@ -149,7 +181,7 @@ class Inbox:
         rows: dict[str, Seen] = {}
         if newest:
             before = await advance(connection, subscriber, topic, newest)
-            rows = {subject: Seen(*(seen or _NOTHING)) for subject, seen in before.items()}
+            rows = {subject: seen or Seen() for subject, seen in before.items()}
             met_before = [subject for subject, seen in before.items() if seen is not None]
             if met_before:
                 mine = {"of_subscriber": subscriber, "of_topic": topic, "subjects": met_before}
@@ -169,12 +201,37 @@ class Inbox:
             identity.sequence, identity.event_id, from_beginning=self._from_beginning
         )
 
+    def seen_of(self, subject: str) -> Seen:
+        """Return what was seen of a subject, to note in it which facts are handled."""
+        seen = self._rows[subject]
+        self._handled_before.setdefault(subject, frozenset(seen.handled))
+        return seen
+
+    async def seen_with_parked(
+        self, connection: AsyncConnection, subject: str, sequences: Collection[int]
+    ) -> Seen:
+        """Do as ``seen_of``, and find out which of these events are parked."""
+        seen = self.seen_of(subject)
+        found = await connection.scalars(
+            select(parked.c.sequence).where(
+                parked.c.subscriber == self._subscriber,
+                parked.c.topic == self._topic,
+                parked.c.subject == subject,
+                parked.c.sequence.in_(sequences),
+                # A fork has the sequence of another event.
+                parked.c.reason != ParkReason.FORKED,
+            )
+        )
+        seen.parked_versions = frozenset(found)
+        return seen
+
     def block(self, subject: str) -> None:
         """Have later events of this subject park behind the one that was just parked."""
         self._rows[subject].parked = True
 
     async def flush(self, connection: AsyncConnection, now: Callable[[], datetime]) -> None:
-        """Write which gaps opened and which closed; the rest is written already."""
+        """Write which gaps opened and closed, and which facts are handled; the rest is written."""
+        await self._flush_handled(connection)
         opened: list[dict[str, Any]] = []
         closed: list[tuple[str, int]] = []
         for subject, seen in self._rows.items():
@@ -202,10 +259,27 @@ class Inbox:
             )
         await insert_rows(connection, inbox_missing, opened)
 
+    async def _flush_handled(self, connection: AsyncConnection) -> None:
+        changed = {
+            subject: self._rows[subject].handled
+            for subject, before in self._handled_before.items()
+            if self._rows[subject].handled != before
+        }
+        if changed:
+            await connection.execute(
+                _WRITE_HANDLED,
+                {
+                    "of_subscriber": self._subscriber,
+                    "of_topic": self._topic,
+                    "subjects": list(changed),
+                    "handled": [",".join(map(str, sorted(each))) for each in changed.values()],
+                },
+            )
+
 
 async def advance(
     connection: AsyncConnection, subscriber: str, topic: str, newest: Mapping[str, Newest]
-) -> dict[str, Newest | None]:
+) -> dict[str, Seen | None]:
     """Lock the rows of subjects, move them up to these, and return what they were before.
 
     One statement. None in the result: the subject had no row.
@@ -221,7 +295,10 @@ async def advance(
             "ids": [newest[subject][1] for subject in subjects],
         },
     )
-    return {subject: None if last is None else (last, id_) for subject, last, id_ in counted}
+    return {
+        subject: None if last is None else Seen(last, id_, handled=set(handled or ()))
+        for subject, last, id_, handled in counted
+    }
 
 
 async def lock_subject(
@@ -241,7 +318,13 @@ _COUNT_IN: Final = text("""
     ON CONFLICT (subscriber, topic, subject) DO UPDATE SET
         last_sequence = greatest(seen.last_sequence, excluded.last_sequence),
         greatest_event_id = greatest(seen.greatest_event_id, excluded.greatest_event_id)
-    RETURNING seen.subject, old.last_sequence, old.greatest_event_id
+    RETURNING seen.subject, old.last_sequence, old.greatest_event_id, old.handled_sequences
+""")
+# A text for each subject, since arrays in an array all have one length.
+_WRITE_HANDLED: Final = text("""
+    UPDATE inbox SET handled_sequences = string_to_array(nullif(handled, ''), ',')::bigint[]
+    FROM unnest(CAST(:subjects AS text[]), CAST(:handled AS text[])) AS given (of_subject, handled)
+    WHERE subscriber = :of_subscriber AND topic = :of_topic AND subject = of_subject
 """)
 _subscriber = bindparam("of_subscriber", type_=Text)
 _topic = bindparam("of_topic", type_=Text)

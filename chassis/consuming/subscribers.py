@@ -1,12 +1,14 @@
 """Subscribers: which events are consumed, from where on, and by which handler."""
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
+import structlog
 from opentelemetry.trace import SpanKind
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,13 +21,17 @@ from chassis.consuming.dead_letters import (
     Parking,
     SeenAlready,
     not_understood,
+    version_missed,
 )
-from chassis.consuming.inbox import Inbox, Verdict
+from chassis.consuming.inbox import Inbox, Seen, Verdict
 from chassis.consuming.records import EventIdentity, Record, identity_in, identity_of, open_record
+from chassis.consuming.versions import Choice, choose, others_of
 from chassis.correlation import CorrelationContext, use_correlation
 from contracts.envelope import Envelope, InvalidEnvelope, decode, event_in
-from contracts.events import IntegrationEvent
+from contracts.events import IntegrationEvent, family_of, version_of
 from contracts.topics import Topic
+
+log = structlog.get_logger(__name__)
 
 W = TypeVar("W")
 W_contra = TypeVar("W_contra", contravariant=True)
@@ -39,6 +45,29 @@ class Start(StrEnum):
 
     BEGINNING = "beginning"
     NOW = "now"
+
+
+class Outcome(StrEnum):
+    """What a subscriber did with an event."""
+
+    HANDLED = "handled"
+    DROPPED = "dropped"
+    PASSED_OVER = "passed-over"
+    OTHER_VERSION = "other-version"
+    NO_HANDLED_VERSION = "no-handled-version"
+    ALREADY_HANDLED = "already-handled"
+    PARKED = "parked"
+
+
+# What is counted beside an outcome itself.
+_COUNTED_ALSO: Final = {Outcome.NO_HANDLED_VERSION: Outcome.OTHER_VERSION}
+
+
+def count(subscriber: str, outcome: Outcome, events: int = 1) -> None:
+    """Count events by what became of them."""
+    telemetry.consumer_events.labels(subscriber, outcome).inc(events)
+    if (also := _COUNTED_ALSO.get(outcome)) is not None:
+        telemetry.consumer_events.labels(subscriber, also).inc(events)
 
 
 class Subscriber(Protocol[W_contra]):
@@ -73,7 +102,7 @@ class Subscriber(Protocol[W_contra]):
         *,
         counted: bool,
         in_order: bool,
-    ) -> Failure | None:
+    ) -> Outcome | Failure:
         """Handle a record that was parked, as a live one is; or return why it stays parked.
 
         A record that was ``counted`` when it was parked has its sequence in the inbox. Another is
@@ -86,6 +115,9 @@ class Subscriber(Protocol[W_contra]):
 @dataclass(frozen=True)
 class EventSubscriber(Generic[W]):
     """Handles some types of events, each event once, in order per subject.
+
+    A fact that is published in several versions is handled once too, in the newest version that
+    there is a handler for. Other versions are passed over.
 
     :param name: ``<service>.<what it does>``; never changed, for progress is kept under it
     :param handlers: the contract's model of each wanted type, and its handler
@@ -103,9 +135,16 @@ class EventSubscriber(Generic[W]):
         return {model.event_type: model for model in self.handlers}
 
     @cached_property
-    def _families(self) -> frozenset[str]:
-        """Return the wanted types, without their versions."""
-        return frozenset(_family(type_) for type_ in self._models)
+    def _taken(self) -> Mapping[str, frozenset[int]]:
+        """Return the wanted types without their versions, and the versions with a handler."""
+        taken: dict[str, set[int]] = defaultdict(set)
+        for type_ in self._models:
+            taken[family_of(type_)].add(version_of(type_))
+        return {family: frozenset(versions) for family, versions in taken.items()}
+
+    @cached_property
+    def _logged(self) -> set[tuple[str, bool]]:
+        return set()
 
     async def take(
         self,
@@ -117,17 +156,13 @@ class EventSubscriber(Generic[W]):
     ) -> Sequence[ParkedSubject]:
         parking = Parking(self.name, now)
         identified = [(record, *_try_identify(record)) for record in records]
-        inbox = await Inbox.lock(
-            connection,
-            self.name,
-            self.topic.name,
-            [identity for _, identity, _ in identified if identity is not None],
-            from_beginning=self.starts is Start.BEGINNING,
+        inbox = await self._lock(
+            connection, [identity for _, identity, _ in identified if identity is not None]
         )
         for record, identity, invalid in identified:
             if identity is None:
                 parking.park(record, None, not_understood(invalid))
-                self._count(Verdict.NEXT, "parked")
+                self._count(Verdict.NEXT, Outcome.PARKED)
             else:
                 await self._take_one(work, record, identity, inbox, parking, failure)
         await inbox.flush(connection, now)
@@ -143,7 +178,7 @@ class EventSubscriber(Generic[W]):
         *,
         counted: bool,
         in_order: bool,
-    ) -> Failure | None:
+    ) -> Outcome | Failure:
         identity, invalid = _try_identify(record)
         if identity is None:
             return not_understood(invalid)
@@ -153,27 +188,48 @@ class EventSubscriber(Generic[W]):
                 f"{self.name} has handled number {identity.sequence} of {identity.subject}:"
                 " discard this one"
             )
-        if _family(identity.type) not in self._families:
-            return None
+        if family_of(identity.type) not in self._taken:
+            return Outcome.PASSED_OVER
         if in_order and verdict is Verdict.FORKED:
             return FORKED
         if in_order and verdict is Verdict.BEHIND:
             return BEHIND
-        return await self._open_and_handle(work, record, identity)
+        try:
+            envelope = open_record(record, identity)
+        except InvalidEnvelope as error:
+            return not_understood(str(error))
+        if envelope.versions is None:
+            return await self._handle(work, envelope, Seen())
+        inbox = await self._lock(connection, [identity])
+        to_come = [
+            sequence
+            for sequence in others_of(envelope).values()
+            # In order, those before it were released before it.
+            if sequence > envelope.sequence or not in_order
+        ]
+        seen = await inbox.seen_with_parked(connection, identity.subject, to_come)
+        outcome = await self._handle(work, envelope, seen)
+        await inbox.flush(connection, now)
+        return outcome
 
     async def _count_in(
         self, connection: AsyncConnection, identity: EventIdentity, now: Callable[[], datetime]
     ) -> Verdict:
-        inbox = await Inbox.lock(
-            connection,
-            self.name,
-            self.topic.name,
-            [identity],
-            from_beginning=self.starts is Start.BEGINNING,
-        )
+        inbox = await self._lock(connection, [identity])
         verdict = inbox.judge(identity)
         await inbox.flush(connection, now)
         return verdict
+
+    async def _lock(
+        self, connection: AsyncConnection, identities: Sequence[EventIdentity]
+    ) -> Inbox:
+        return await Inbox.lock(
+            connection,
+            self.name,
+            self.topic.name,
+            identities,
+            from_beginning=self.starts is Start.BEGINNING,
+        )
 
     def identity_of_edited(self, payload: bytes) -> EventIdentity:
         """Return the identity of an event that an operator wrote.
@@ -198,44 +254,82 @@ class EventSubscriber(Generic[W]):
     ) -> None:
         verdict = inbox.judge(identity)
         if verdict is Verdict.REPEAT:
-            return self._count(verdict, "dropped")
-        if _family(identity.type) not in self._families:
-            return self._count(verdict, "passed-over")
+            return self._count(verdict, Outcome.DROPPED)
+        if family_of(identity.type) not in self._taken:
+            return self._count(verdict, Outcome.PASSED_OVER)
         if verdict is Verdict.FORKED:
             failure = FORKED
         elif verdict is Verdict.BEHIND:
             failure = BEHIND
-        elif failure is None:
-            failure = await self._open_and_handle(work, record, identity)
-        if failure is None:
-            return self._count(verdict, "handled")
-        parking.park(record, identity, failure)
+        outcome = failure or await self._open_and_handle(work, record, identity, inbox)
+        if isinstance(outcome, Outcome):
+            return self._count(verdict, outcome)
+        parking.park(record, identity, outcome)
         inbox.block(identity.subject)
-        return self._count(verdict, "parked")
+        return self._count(verdict, Outcome.PARKED)
 
     async def _open_and_handle(
-        self, work: W, record: Record, identity: EventIdentity
-    ) -> Failure | None:
-        """Handle an event, or return why it can't be handled."""
-        model = self._models.get(identity.type)
-        if model is None:
-            return not_understood(f"{identity.type}: no version that {self.name} knows")
+        self, work: W, record: Record, identity: EventIdentity, inbox: Inbox
+    ) -> Outcome | Failure:
         try:
             envelope = open_record(record, identity)
+        except InvalidEnvelope as error:
+            return not_understood(str(error))
+        return await self._handle(work, envelope, inbox.seen_of(identity.subject))
+
+    async def _handle(self, work: W, envelope: Envelope, seen: Seen) -> Outcome | Failure:
+        """Handle an event or pass it over, or return why neither can be done."""
+        model = self._models.get(envelope.type)
+        if model is not None and envelope.versions is None:
+            return await self._handle_as(model, work, envelope)
+        version = None if model is None else version_of(envelope.type)
+        choice = choose(envelope, version, self._taken[family_of(envelope.type)], seen)
+        outcome: Outcome | Failure
+        if choice is Choice.MISSED:
+            return version_missed(self.name)
+        if choice is Choice.HANDLE and model is not None:
+            outcome = await self._handle_as(model, work, envelope)
+        elif choice is Choice.HANDLED and model is not None:
+            outcome = Outcome.ALREADY_HANDLED
+        else:
+            outcome = self._pass_over(envelope, is_handled=choice is not Choice.NO_VERSION)
+        if choice in (Choice.HANDLE, Choice.HANDLED):
+            seen.handle(envelope.sequence, others_of(envelope).values())
+        return outcome
+
+    async def _handle_as(
+        self, model: type[IntegrationEvent], work: W, envelope: Envelope
+    ) -> Outcome | Failure:
+        try:
             event = event_in(envelope, model)
         except InvalidEnvelope as error:
             return not_understood(str(error))
         with (
             use_correlation(CorrelationContext(envelope.correlationid, str(envelope.id))),
             telemetry.span(
-                f"{self.name} {identity.type}", SpanKind.CONSUMER, parent=envelope.traceparent
+                f"{self.name} {envelope.type}", SpanKind.CONSUMER, parent=envelope.traceparent
             ),
         ):
             await self.handlers[model](work, event, envelope)
-        return None
+        return Outcome.HANDLED
 
-    def _count(self, verdict: Verdict, outcome: str) -> None:
-        telemetry.consumer_events.labels(self.name, outcome).inc()
+    def _pass_over(self, envelope: Envelope, *, is_handled: bool) -> Outcome:
+        """Log the first event of a type that is passed over because of its version.
+
+        :param is_handled: the fact is handled in another version
+        """
+        if (envelope.type, is_handled) not in self._logged:
+            self._logged.add((envelope.type, is_handled))
+            (log.info if is_handled else log.warning)(
+                "version-passed-over",
+                subscriber=self.name,
+                type=envelope.type,
+                handled_in_another=is_handled,
+            )
+        return Outcome.OTHER_VERSION if is_handled else Outcome.NO_HANDLED_VERSION
+
+    def _count(self, verdict: Verdict, outcome: Outcome) -> None:
+        count(self.name, outcome)
         if verdict in (Verdict.AFTER_GAP, Verdict.LATE, Verdict.FORKED):
             telemetry.consumer_events.labels(self.name, verdict.value).inc()
 
@@ -259,14 +353,14 @@ class RecordSubscriber(Generic[W]):
     ) -> Sequence[ParkedSubject]:
         if failure is None:
             await self.keep(work, records)
-            telemetry.consumer_events.labels(self.name, "handled").inc(len(records))
+            count(self.name, Outcome.HANDLED, len(records))
             return ()
         parking = Parking(self.name, now)
         for record in records:
             # Without a subject: a record that could not be kept blocks no others.
             parking.park(record, None, failure)
         await parking.flush(connection)
-        telemetry.consumer_events.labels(self.name, "parked").inc(len(records))
+        count(self.name, Outcome.PARKED, len(records))
         # Each counts as an aggregate of its own, so that the dead-letter limit holds here too.
         return [
             ParkedSubject(
@@ -284,9 +378,9 @@ class RecordSubscriber(Generic[W]):
         *,
         counted: bool,
         in_order: bool,
-    ) -> Failure | None:
+    ) -> Outcome | Failure:
         await self.keep(work, [record])
-        return None
+        return Outcome.HANDLED
 
 
 def _try_identify(record: Record) -> tuple[EventIdentity | None, str]:
@@ -294,7 +388,3 @@ def _try_identify(record: Record) -> tuple[EventIdentity | None, str]:
         return identity_of(record), ""
     except InvalidEnvelope as error:
         return None, str(error)
-
-
-def _family(event_type: str) -> str:
-    return event_type.rpartition(".v")[0]

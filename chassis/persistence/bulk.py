@@ -68,8 +68,8 @@ def rows_in(arrays: Mapping[str, Any]) -> list[dict[str, Any]] | None:
 def unnested(columns: Iterable[Column[Any]]) -> TableValuedAlias:
     """Return the rows of the bound arrays as a table with these columns, in the arrays' order.
 
-    A column that is itself an array would be flattened: no table has one. ``dimensions`` keeps a
-    JSON value that is a list from being taken for an array.
+    A column that is itself an array would be flattened: ``inbox`` has one, and is not written so.
+    ``dimensions`` keeps a JSON value that is a list from being taken for an array.
     """
     chosen = list(columns)
     arrays = (bindparam(f"{_PREFIX}{c.name}", type_=ARRAY(c.type, dimensions=1)) for c in chosen)

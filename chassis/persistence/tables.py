@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     JSON,
     BigInteger,
     Column,
@@ -86,9 +87,9 @@ inbox = Table(
     Column("last_sequence", BigInteger, nullable=False, comment="0: none yet"),
     Column("greatest_event_id", Uuid, nullable=False),
     Column(
-        "handled_sequence",
-        BigInteger,
-        comment="the last handled of a fact that has several versions; null: none yet",
+        "handled_sequences",
+        ARRAY(BigInteger),
+        comment="of handled facts of which another version is still to come; null: none",
     ),
 )
 

@@ -390,12 +390,12 @@ _PROCESSING: Final = (
         name="inbox-lock",
         guard="an aggregate's events are handled or released by one transaction at a time",
         file="chassis/consuming/inbox.py",
-        before="    return {subject: None if last is None else (last, id_) for ",
+        before="    return {\n        subject: None if last is None else Seen(",
         after=(
             "    counted = counted.all()\n"
             '    await connection.exec_driver_sql("COMMIT")\n'
             '    await connection.exec_driver_sql("BEGIN")\n'
-            "    return {subject: None if last is None else (last, id_) for "
+            "    return {\n        subject: None if last is None else Seen("
         ),
         proven_by=(
             f"{_INBOX_LOCK}test_two_that_meet_a_new_subject_see_one_another",
@@ -418,7 +418,7 @@ _PROCESSING: Final = (
         guard="an event that was published twice is dropped by its sequence",
         file="chassis/consuming/subscribers.py",
         before="""        if verdict is Verdict.REPEAT:
-            return self._count(verdict, "dropped")
+            return self._count(verdict, Outcome.DROPPED)
 """,
         after="",
         proven_by=(f"{_SEEN}test_a_repeat_is_dropped",),

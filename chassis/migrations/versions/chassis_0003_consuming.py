@@ -34,9 +34,9 @@ def upgrade() -> None:
     op.add_column(
         "inbox",
         sa.Column(
-            "handled_sequence",
-            sa.BigInteger(),
-            comment="the last handled of a fact that has several versions; null: none yet",
+            "handled_sequences",
+            sa.ARRAY(sa.BigInteger()),
+            comment="of handled facts of which another version is still to come; null: none",
         ),
     )
 
@@ -111,7 +111,7 @@ def downgrade() -> None:
     op.drop_column("progress", "held_at")
     op.drop_column("progress", "held_because")
     op.drop_column("progress", "topic_id")
-    op.drop_column("inbox", "handled_sequence")
+    op.drop_column("inbox", "handled_sequences")
     op.alter_column("inbox_missing", "sequence", comment=None)
     # The rest of each range is forgotten.
     op.drop_column("inbox_missing", "last_sequence")

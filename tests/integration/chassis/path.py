@@ -1,11 +1,11 @@
 """A service with one table of effects, which shows what was handled and how often."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -108,16 +108,46 @@ async def schema(database: str) -> AsyncIterator[AsyncEngine]:
         await engine.dispose()
 
 
-def signed_up(subject: UUID, sequence: int, *, id_: UUID | None = None) -> EncodedEvent:
+class UserSignedUpV2(UserSignedUpV1):
+    """The next version of an event."""
+
+    event_type: ClassVar[str] = "users.user-signed-up.v2"
+
+
+def signed_up(
+    subject: UUID,
+    sequence: int,
+    *,
+    id_: UUID | None = None,
+    model: type[UserSignedUpV1] = UserSignedUpV1,
+    versions: Mapping[int, int] | None = None,
+) -> EncodedEvent:
     return encode(
-        UserSignedUpV1(user_id=subject, username="ada"),
+        model(user_id=subject, username="ada"),
         id=id_ or new_id(),
         source="/test",
         subject=str(subject),
         time=utc_now(),
         sequence=sequence,
         correlationid="c-1",
+        versions=versions,
     )
+
+
+def in_both_versions(subject: UUID, first: int) -> tuple[EncodedEvent, EncodedEvent]:
+    """Return one fact as V1 and V2, which have this sequence and the next."""
+    versions = {1: first, 2: first + 1}
+    return (
+        signed_up(subject, first, versions=versions),
+        signed_up(subject, first + 1, model=UserSignedUpV2, versions=versions),
+    )
+
+
+def with_wrong_data(event: EncodedEvent) -> EncodedEvent:
+    """Return a sign-up as it is, with data that breaks the schema of its version."""
+    wrong = event.payload.replace(b'"username":"ada"', b'"username":7')
+    assert wrong != event.payload
+    return EncodedEvent(event.key, wrong, event.headers)
 
 
 def other_event(subject: UUID, sequence: int) -> EncodedEvent:
@@ -167,6 +197,7 @@ def subscriber(
     *,
     starts: Start = Start.BEGINNING,
     before: Callable[[IntegrationEvent, Envelope], Awaitable[None]] | None = None,
+    models: Sequence[type[IntegrationEvent]] = (UserSignedUpV1,),
 ) -> EventSubscriber[PathWork]:
     async def handle(work: PathWork, event: IntegrationEvent, envelope: Envelope) -> None:
         if before is not None:
@@ -175,7 +206,7 @@ def subscriber(
 
     handler: Handler[PathWork] = handle
     return EventSubscriber(
-        name=name, topic=topic, handlers={UserSignedUpV1: handler}, starts=starts
+        name=name, topic=topic, handlers=dict.fromkeys(models, handler), starts=starts
     )
 
 
@@ -235,7 +266,7 @@ async def count(database: str, table: str = "effects") -> int:
 
 
 async def is_waiting_for_a_lock(database: str) -> bool:
-    """Tell whether a session of this database waits for a lock."""
+    """Return whether a session of this database waits for a lock."""
     waiting = await rows(
         database,
         "SELECT FROM pg_stat_activity"

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from itertools import product
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import delete
@@ -16,9 +16,8 @@ from chassis.consuming.subscribers import Start
 from chassis.correlation import CorrelationContext, current_correlation, new_id
 from chassis.persistence.tables import parked
 from chassis.testing import FakeRecord
-from contracts.envelope import Envelope, encode
+from contracts.envelope import Envelope
 from contracts.events import IntegrationEvent
-from contracts.users import UserSignedUpV1
 from tests.integration.chassis.path import (
     count,
     other_event,
@@ -26,16 +25,9 @@ from tests.integration.chassis.path import (
     schema,
     signed_up,
     subscriber,
-    utc_now,
+    with_wrong_data,
 )
 from tests.integration.chassis.service import TOPIC, Failing, NameIsTaken, Service, records_of
-
-
-class UserSignedUpV9(UserSignedUpV1):
-    """A version that no subscriber here handles."""
-
-    event_type = "users.user-signed-up.v9"
-
 
 ODD_KEYS = [None, b"", b"\xff\0"]
 NO_EVENTS = [
@@ -70,19 +62,6 @@ async def missing(service: Service) -> list[tuple[int, int]]:
     """Return the first and the last sequence of each gap."""
     query = "SELECT sequence, last_sequence FROM inbox_missing ORDER BY sequence"
     return [tuple(row) for row in await rows(service.database, query)]
-
-
-def of_version_9(subject: UUID, sequence: int) -> FakeRecord:
-    event = encode(
-        UserSignedUpV9(user_id=subject, username="ada"),
-        id=new_id(),
-        source="/test",
-        subject=str(subject),
-        time=utc_now(),
-        sequence=sequence,
-        correlationid="c-1",
-    )
-    return FakeRecord.of(event, TOPIC.name, 0)
 
 
 def in_order(*records: FakeRecord) -> list[FakeRecord]:
@@ -184,18 +163,21 @@ class TestWhatWasSeenBefore:
 
 
 class TestWhatIsNotUnderstood:
-    async def test_an_unknown_version_of_a_wanted_type_is_parked_and_blocks_its_subject(
+    async def test_data_that_breaks_the_schema_is_parked_and_blocks_its_subject(
         self, service: Service
     ) -> None:
         ada = uuid4()
 
-        await take(service, in_order(of_version_9(ada, 1), records_of(signed_up(ada, 2))[0]))
+        await take(service, records_of(with_wrong_data(signed_up(ada, 1)), signed_up(ada, 2)))
 
         assert [each[:2] for each in await service.parked()] == [
             (0, "not-understood"),
             (1, "behind"),
         ]
         assert await service.handled() == []
+        query = "SELECT error_message FROM parked WHERE sequence = 1"
+        [kept] = await rows(service.database, query)
+        assert kept["error_message"] == "data.username: string_type"
 
     async def test_bytes_that_are_no_event_are_parked_as_they_came_and_block_no_others(
         self, service: Service
@@ -231,17 +213,6 @@ class TestWhatIsNotUnderstood:
         await take(service, [record])
 
         assert await service.handled() == [(str(ada), 1)]
-
-    async def test_data_that_breaks_the_schema_is_parked(self, service: Service) -> None:
-        ada = uuid4()
-        record = records_of(signed_up(ada, 1))[0]
-        assert record.value is not None
-        broken = replace(record, value=record.value.replace(b'"username":"ada"', b'"username":7'))
-
-        await take(service, [broken])
-
-        [kept] = await rows(service.database, "SELECT error_message FROM parked")
-        assert kept["error_message"] == "data.username: string_type"
 
 
 class TestTheTrail:
@@ -281,7 +252,7 @@ class TestTheInboxLock:
         self, service: Service
     ) -> None:
         ada = uuid4()
-        await take(service, in_order(of_version_9(ada, 1)))
+        await take(service, records_of(with_wrong_data(signed_up(ada, 1))))
         async with service.engine.connect() as releasing, service.engine.connect() as live:
             await lock_subject(releasing, "test.one", TOPIC.name, str(ada))
             following = EventIdentity(str(ada), 2, new_id(), "x")

@@ -25,7 +25,7 @@ from chassis.consuming.faust_transport import ChunkThread
 from chassis.consuming.offsets import begin
 from chassis.consuming.processor import ChunkProcessor
 from chassis.consuming.records import Record
-from chassis.consuming.subscribers import Start
+from chassis.consuming.subscribers import Outcome, Start
 from chassis.consuming.watchdog import WorkerStalled
 from chassis.kafka.client import admin_client
 from chassis.persistence.transactor import StaleAggregate
@@ -439,7 +439,7 @@ class Unkeepable:
     ) -> Sequence[ParkedSubject]:
         raise LookupError
 
-    async def take_parked(self, *_: object, **__: object) -> Failure | None:
+    async def take_parked(self, *_: object, **__: object) -> Outcome | Failure:
         raise LookupError
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming.processor import ChunkProcessor
-from chassis.consuming.subscribers import EventSubscriber, Subscriber
+from chassis.consuming.subscribers import EventSubscriber, Start, Subscriber
 from chassis.operations import dead_letters, release
 from chassis.operations.context import ServiceRuntime
 from chassis.operations.dead_letter_rows import OneParkedEvent
@@ -19,6 +19,7 @@ from chassis.settings import ServiceSettings
 from chassis.testing import FakeRecord
 from contracts.envelope import EncodedEvent, Envelope
 from contracts.events import IntegrationEvent
+from contracts.users import UserSignedUpV1
 from tests.integration.chassis.path import PathWork, rows, settings_for, signed_up, subscriber
 from tests.integration.chassis.service import TOPIC, NameIsTaken, Service, records_of
 
@@ -48,7 +49,9 @@ class Shop:
     def __init__(self, database: str, engine: AsyncEngine, *also: Subscriber[PathWork]) -> None:
         self.service = Service(database, engine)
         self.faults = Faults()
-        self.subscribers: Sequence[Subscriber[PathWork]] = [self._handler(), *also]
+        self._models: Sequence[type[IntegrationEvent]] = (UserSignedUpV1,)
+        self._starts = Start.BEGINNING
+        self.subscribers: list[Subscriber[PathWork]] = [self._handler(), *also]
         self.woken = 0
         self.runtime: ServiceRuntime[ServiceSettings, PathWork] = runtime_of(
             service_of(TOPIC, self.subscribers),
@@ -60,7 +63,15 @@ class Shop:
         self._next_offset = 0
 
     def _handler(self) -> EventSubscriber[PathWork]:
-        return subscriber(NAME, TOPIC, before=self.faults)
+        return subscriber(NAME, TOPIC, before=self.faults, models=self._models, starts=self._starts)
+
+    def change_subscriber(
+        self, *models: type[IntegrationEvent], starts: Start = Start.BEGINNING
+    ) -> None:
+        """Replace the process by one whose subscriber has handlers for these versions."""
+        self._models, self._starts = models, starts
+        self.subscribers[0] = self._handler()
+        self._consumer = None
 
     def _wake(self) -> None:
         self.woken += 1

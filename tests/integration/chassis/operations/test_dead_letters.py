@@ -21,7 +21,15 @@ from chassis.testing import FakeRecord
 from contracts.envelope import decode
 from contracts.operations import ParkedEventDiscardedV1, ParkedEventEditedV1
 from contracts.users import UserSignedUpV1
-from tests.integration.chassis.path import PathWork, other_event, rows, schema, signed_up
+from tests.integration.chassis.path import (
+    PathWork,
+    UserSignedUpV2,
+    in_both_versions,
+    other_event,
+    rows,
+    schema,
+    signed_up,
+)
 from tests.integration.chassis.service import TOPIC, NameIsTaken, records_of
 
 from .operating import ADA, BY_ADA, acts_of, asking
@@ -197,21 +205,23 @@ class TestEditing:
         done = await shop.release_subject(ada)
         assert (done.released, await shop.handled()) == (2, [1, 2])
 
-    async def test_may_turn_an_unknown_version_into_one_that_is_handled(self, shop: Shop) -> None:
+    async def test_may_turn_a_version_that_is_not_handled_into_one_that_is(
+        self, shop: Shop
+    ) -> None:
         ada = uuid4()
-        (known,) = records_of(signed_up(ada, 1))
-        newer = "users.user-signed-up.v9"
-        headers = [(n, newer.encode() if n == "type" else v) for n, v in known.headers]
-        came = replace(
-            known, value=json.dumps(json_of(known, type=newer)).encode(), headers=headers
-        )
-        await shop.comes(came)
+        first, second = in_both_versions(ada, 1)
+        shop.change_subscriber(UserSignedUpV2)
+        await shop.comes(first)
+        shop.change_subscriber(UserSignedUpV1)
+        await shop.comes(second)
         (id_,) = (await shop.ids()).values()
-        assert (await shop.row(id_))["type"] == newer
+        assert (await shop.row(id_))["reason"] == ParkReason.VERSION_MISSED
+        came = json.loads(second.payload)
 
-        await shop.edit(id_, json_of(known))
+        await shop.edit(id_, came | {"type": UserSignedUpV1.event_type})
 
         assert (await shop.release_one(id_)).released == 1
+        assert await shop.handled() == [2]
 
     @pytest.mark.parametrize(
         "changes",
