@@ -16,7 +16,7 @@ from benchmarks.signing_up import warm_up
 from benchmarks.verdicts import judge
 from benchmarks.words import values
 from local_cluster.testing import RunningCluster, running_cluster
-from local_cluster.topology import SERVICES
+from services import SERVICES
 
 # Longer than any side takes; without it, one that hangs would hold up all others.
 _QUICK_WITHIN_S = 180.0

@@ -2,40 +2,48 @@
 
 from collections.abc import Iterator
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from accounts_service.settings import AccountsSettings
-from audit_service.settings import AuditSettings
 from chassis.settings import KafkaSettings, ProcessSettings, ServiceSettings, TokenReaderSettings
-from gateway.settings import GatewaySettings
 from local_cluster.settings import REPOSITORY, Settings
-from notification_service.settings import NotificationSettings
-from notification_service.slack_stand_in.settings import StandInSettings
-from users_service.settings import UsersSettings
+from services import SERVICES, DeclaredService
 from verification.settings import VerifySettings
 
 PAGE: Final = REPOSITORY / "docs" / "settings.md"
+
+
+def settings_of(service: DeclaredService) -> type[ProcessSettings]:
+    """Return the settings class of a service's own module ``settings``."""
+    module = import_module(f"{service.module}.settings")
+    (settings,) = (
+        each
+        for each in vars(module).values()
+        if isinstance(each, type)
+        and issubclass(each, ProcessSettings)
+        and each.__module__ == module.__name__
+    )
+    return settings
+
 
 SECTIONS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("Every process", ProcessSettings),
     ("Every service", ServiceSettings),
     ("Every service, and the verification", KafkaSettings),
     ("Every service but users", TokenReaderSettings),
-    ("users", UsersSettings),
-    ("accounts", AccountsSettings),
-    ("audit", AuditSettings),
-    ("notification", NotificationSettings),
-    ("gateway", GatewaySettings),
-    ("The stand-in for Slack", StandInSettings),
+    *((service.name, settings_of(service)) for service in SERVICES),
     ("The verification", VerifySettings),
     ("The local cluster", Settings),
 )
 
-_HEAD: Final = """\
+_PREFIXES: Final = [f"`{service.prefix}`" for service in SERVICES]
+_WITHOUT_DATABASE: Final = [each.name for each in SERVICES if not each.database]
+
+_HEAD: Final = f"""\
 # Settings
 
 <!-- Written by `make docs` from the settings classes. -->
@@ -44,12 +52,13 @@ Every setting is an environment variable. A process reads its settings once, whe
 wrong setting it does not start: it names each wrong one and exits with code 2. An empty variable
 counts as not set, except those of the local cluster (`LOCAL_…`).
 
-In the first tables `…` stands for the prefix of the process: `USERS_`, `ACCOUNTS_`, `AUDIT_`,
-`NOTIFICATION_`, `GATEWAY_` or `SLACK_STAND_IN_`. The gateway and the stand-in for Slack have no
-database and do not use Kafka, so only the first table applies to them. `make up` sets what is
-needed, and passes on what you set for a process yourself: `USERS_LOG_LEVEL=DEBUG make up`. The
-verification (`VERIFY_`, [what it is](operations.md#is-anything-lost)) runs only while it checks;
-`make verify` sets what it needs.
+In the first tables `…` stands for the prefix of the process:
+{", ".join(_PREFIXES[:-1])} or {_PREFIXES[-1]}.
+{" and ".join(_WITHOUT_DATABASE)} have no database and do not use Kafka, so only the first table
+applies to them. `make up` sets what is needed, and passes on what you set for a process yourself:
+`USERS_LOG_LEVEL=DEBUG make up`. The verification (`VERIFY_`,
+[what it is](operations.md#is-anything-lost)) runs only while it checks; `make verify` sets what it
+needs.
 """
 
 
@@ -68,16 +77,27 @@ def _section(title: str, settings: type[BaseSettings]) -> str:
 
 
 def own_fields(settings: type[BaseSettings]) -> Iterator[tuple[str, FieldInfo]]:
-    """Yield the fields that the class itself declares, unless each process redeclares them."""
+    """Yield the fields of no other section, except those that each process redeclares."""
     processes = [
         each
         for _, each in SECTIONS
         if each is not settings and issubclass(each, settings) and each.model_config["env_prefix"]
     ]
     for name, field in settings.model_fields.items():
-        redeclared = processes and all(name in each.__annotations__ for each in processes)
-        if name in settings.__annotations__ and not redeclared:
+        redeclared = processes and all(name in _declared_by(each) for each in processes)
+        if name in _declared_by(settings) and not redeclared:
             yield name, field
+
+
+def _declared_by(settings: type[BaseSettings]) -> set[str]:
+    """Return the fields of the class, and of its bases that have no section of their own."""
+    others = {each for _, each in SECTIONS} - {settings}
+    classes = (
+        each
+        for each in settings.__mro__
+        if each is settings or not any(issubclass(other, each) for other in others)
+    )
+    return {name for each in classes for name in each.__annotations__}
 
 
 def _default(field: FieldInfo) -> str:

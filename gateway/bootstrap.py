@@ -13,14 +13,17 @@ from chassis.web.app import create_app
 from chassis.web.health import Health
 from gateway.forward import forwarding
 from gateway.openapi import ApiDocument
-from gateway.routes import PUBLIC_ROUTES, ServiceName
+from gateway.routes import PUBLIC_ROUTES, in_order_of_matching
 from gateway.settings import GatewaySettings
 from gateway.upstream import Upstream
 from gateway.watch import ServiceWatch
+from services import FORWARDED
 
 _TITLE: Final = "Onboarding"
 _DESCRIPTION: Final = "All public operations of the services."
 _VERSION: Final = "1"
+# The service that limits failed sign-ins by the client's network.
+_USES_CLIENT_ADDRESS: Final = "users"
 
 
 @asynccontextmanager
@@ -32,10 +35,11 @@ async def build(settings: GatewaySettings, health: Health) -> AsyncIterator[Proc
         title=_TITLE, description=_DESCRIPTION, version=_VERSION, routes=PUBLIC_ROUTES
     )
     async with AsyncExitStack() as closing:
-        upstreams: dict[ServiceName, Upstream] = {}
-        for service, url in _urls(settings).items():
-            upstreams[service] = Upstream(service, url, settings, tls)
-            closing.push_async_callback(upstreams[service].aclose)
+        upstreams: dict[str, Upstream] = {}
+        for service in FORWARDED:
+            upstream = Upstream(service.name, settings.url_of(service), settings, tls)
+            upstreams[service.name] = upstream
+            closing.push_async_callback(upstream.aclose)
         app = create_app(
             title=_TITLE,
             description=_DESCRIPTION,
@@ -48,11 +52,10 @@ async def build(settings: GatewaySettings, health: Health) -> AsyncIterator[Proc
                     forwarding(
                         route,
                         upstreams[route.service],
-                        # The other services do not use the client's address.
-                        secret=secret if route.service is ServiceName.USERS else None,
+                        secret=secret if route.service == _USES_CLIENT_ADDRESS else None,
                         client_timeout_s=settings.client_timeout_s,
                     )
-                    for route in PUBLIC_ROUTES
+                    for route in in_order_of_matching(PUBLIC_ROUTES)
                 ),
             ],
         )
@@ -60,15 +63,6 @@ async def build(settings: GatewaySettings, health: Health) -> AsyncIterator[Proc
         app.router.redirect_slashes = False
         app.openapi = api.merged  # type: ignore[method-assign]  # how FastAPI takes another document
         yield ProcessParts(app, [ServiceWatch(upstream, api) for upstream in upstreams.values()])
-
-
-def _urls(settings: GatewaySettings) -> dict[ServiceName, str]:
-    return {
-        ServiceName.USERS: settings.users_url,
-        ServiceName.ACCOUNTS: settings.accounts_url,
-        ServiceName.AUDIT: settings.audit_url,
-        ServiceName.NOTIFICATION: settings.notification_url,
-    }
 
 
 def _front_page() -> APIRouter:

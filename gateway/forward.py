@@ -13,7 +13,7 @@ from chassis.telemetry import current_traceparent
 from chassis.web.problems import UNAVAILABLE_RETRY_AFTER_S, problem
 from gateway.client_body import ClientBody, ClientNotReading, ClientTooSlow
 from gateway.headers import Edge, Header, to_client, to_service
-from gateway.routes import PublicRoute, ServiceName
+from gateway.routes import PublicRoute
 from gateway.upstream import ServiceFailed, Upstream
 
 _log = structlog.get_logger(__name__)
@@ -145,7 +145,7 @@ class _Exchange(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _refusal(service: ServiceName, failed: ServiceFailed) -> Response:
+def _refusal(service: str, failed: ServiceFailed) -> Response:
     headers = {"Retry-After": str(UNAVAILABLE_RETRY_AFTER_S)} if failed.status == 503 else {}
     return problem(
         failed.status, failed.code, f"the {service} service {failed.reason}", headers=headers

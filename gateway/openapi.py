@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from gateway.routes import PublicRoute, ServiceName
+from gateway.routes import PublicRoute
 
 Document = Mapping[str, Any]
 # Where a document keeps a component: its kind (schemas, securitySchemes, …) and its name.
@@ -22,10 +22,10 @@ class ApiDocument:
     ) -> None:
         self._info = {"title": title, "description": description, "version": version}
         self._routes = tuple(routes)
-        self._known: dict[ServiceName, Document] = {}
+        self._known: dict[str, Document] = {}
         self._merged = self._merge(self._known)
 
-    def learn(self, service: ServiceName, document: Document) -> None:
+    def learn(self, service: str, document: Document) -> None:
         """Replace a service's document by this one.
 
         :raises Exception: of any type, if it is not an OpenAPI document; nothing is changed then
@@ -39,7 +39,7 @@ class ApiDocument:
         """Return one document for the gateway; it does not contain ``x-missing-services`` yet."""
         return self._merged
 
-    def _merge(self, known: Mapping[ServiceName, Document]) -> dict[str, Any]:
+    def _merge(self, known: Mapping[str, Document]) -> dict[str, Any]:
         missing = sorted({route.service for route in self._routes} - known.keys())
         info = dict(self._info)
         if missing:
@@ -55,7 +55,7 @@ class ApiDocument:
 
 
 def merge(
-    documents: Mapping[ServiceName, Document], routes: Iterable[PublicRoute]
+    documents: Mapping[str, Document], routes: Iterable[PublicRoute]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the paths of these routes and the components they need.
 
@@ -68,12 +68,12 @@ def merge(
         if (operation := _operation(documents.get(route.service, {}), route))
     }
     needed = {
-        service: _reachable(document, (o for r, o in operations.items() if r.service is service))
+        service: _reachable(document, (o for r, o in operations.items() if r.service == service))
         for service, document in documents.items()
     }
     clashing = _clashing(documents, needed)
 
-    def naming(service: ServiceName) -> Naming:
+    def naming(service: str) -> Naming:
         return lambda each: f"{service}.{each[1]}" if each in clashing else each[1]
 
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -117,7 +117,7 @@ def _reachable(document: Document, operations: Iterable[dict[str, Any]]) -> set[
 
 
 def _clashing(
-    documents: Mapping[ServiceName, Document], needed: Mapping[ServiceName, set[Component]]
+    documents: Mapping[str, Document], needed: Mapping[str, set[Component]]
 ) -> set[Component]:
     """Return the components that differ between the services that need them."""
     definitions: dict[Component, list[Any]] = defaultdict(list)

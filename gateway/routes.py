@@ -65,9 +65,9 @@ _OPERATIONS: Final = (
 
 PUBLIC_ROUTES: Final = (
     *(
-        PublicRoute(*operation.split(" "), service=service.name)
+        PublicRoute(method, path, service.name)
         for service in FORWARDED
-        for operation in service.routes or ()
+        for method, path in service.operations
     ),
     *(
         PublicRoute(method, f"{_OPERATORS}/{service.name}/{rest}", service.name)

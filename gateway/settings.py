@@ -1,13 +1,22 @@
 """The settings of the gateway, read from its environment."""
 
 from pydantic import Field, SecretStr
+from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsConfigDict
 
 from chassis.settings import ProcessSettings
+from services import FORWARDED, DeclaredService
+from services.settings import one_for_each
 
 _ORIGIN = r"^https?://[^/?#@\s]+/?$"
 
 
+def _url_of(service: DeclaredService) -> tuple[type[str], FieldInfo]:
+    meaning = f"where the {service.name} service listens"
+    return str, Field(pattern=_ORIGIN, description=meaning)
+
+
+@one_for_each(FORWARDED, "_url", _url_of)
 class GatewaySettings(ProcessSettings):
     """The settings, as ``GATEWAY_…``."""
 
@@ -17,12 +26,6 @@ class GatewaySettings(ProcessSettings):
         default=8000, ge=0, le=65_535, description="port of HTTP; 0 takes a free one"
     )
 
-    users_url: str = Field(pattern=_ORIGIN, description="where the users service listens")
-    accounts_url: str = Field(pattern=_ORIGIN, description="where the accounts service listens")
-    audit_url: str = Field(pattern=_ORIGIN, description="where the audit service listens")
-    notification_url: str = Field(
-        pattern=_ORIGIN, description="where the notification service listens"
-    )
     forward_secret: SecretStr = Field(
         min_length=32,
         description="proves to the users service that the gateway sent the client's address",
@@ -46,3 +49,8 @@ class GatewaySettings(ProcessSettings):
         gt=0,
         description="time for a client to send its body, and to receive each part of an answer",
     )
+
+    def url_of(self, service: DeclaredService) -> str:
+        """Return where a service listens."""
+        url: str = getattr(self, f"{service.identifier}_url")
+        return url

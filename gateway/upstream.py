@@ -11,7 +11,6 @@ import aiohttp
 from yarl import URL
 
 from gateway.headers import Header
-from gateway.routes import ServiceName
 from gateway.settings import GatewaySettings
 
 # Shorter than the 5 s after which the services' server closes an idle connection: a request sent
@@ -34,7 +33,7 @@ class Upstream:
     """Sends requests to one service. A slow service cannot use up another's connections."""
 
     def __init__(
-        self, service: ServiceName, url: str, settings: GatewaySettings, tls: ssl.SSLContext
+        self, service: str, url: str, settings: GatewaySettings, tls: ssl.SSLContext
     ) -> None:
         self.service = service
         self._url = url.rstrip("/")

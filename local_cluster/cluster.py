@@ -19,7 +19,8 @@ from local_cluster.processes import ProcessSpec
 from local_cluster.provisioning import Provisioning
 from local_cluster.settings import Settings
 from local_cluster.together import ReportStep, together
-from local_cluster.topology import PORT_SETTINGS, ServiceProcess, Topology
+from local_cluster.topology import PORT_SETTINGS, Topology
+from services import DeclaredService
 
 _READY_WITHIN_S = 120.0
 # A process that keeps dying will not become ready by waiting.
@@ -154,7 +155,7 @@ class Cluster:
     async def _start(self, spec: ProcessSpec) -> None:
         await asyncio.to_thread(self.control.start, [spec])
 
-    async def _wait_until_ready(self, service: ServiceProcess) -> None:
+    async def _wait_until_ready(self, service: DeclaredService) -> None:
         url = self.topology.url(service.name)
         deadline = time.monotonic() + _READY_WITHIN_S
         before = self.control.status()[service.name].restarts

@@ -12,7 +12,8 @@ from local_cluster.errors import ClusterError
 from local_cluster.processes import mark
 from local_cluster.settings import REPOSITORY
 from local_cluster.together import ReportStep, together
-from local_cluster.topology import OPERATOR, ServiceProcess, Topology
+from local_cluster.topology import OPERATOR, Topology
+from services import DeclaredService
 
 
 class Provisioning:
@@ -47,9 +48,9 @@ class Provisioning:
             *(self._schema(service) for service in self._topology.services if service.database)
         )
 
-    async def _schema(self, service: ServiceProcess) -> None:
+    async def _schema(self, service: DeclaredService) -> None:
         migrations = [
-            REPOSITORY / package / "migrations" for package in ("chassis", service.module)
+            REPOSITORY / package / "migrations" for package in ("chassis", service.package)
         ]
         done = self._mark(f"{service.name}-schema", migrations)
         environment = self._topology.environment(service)

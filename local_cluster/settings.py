@@ -2,10 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services import SERVICES, DeclaredService
+from services.settings import one_for_each
 
 PROJECT = "kafka-native-onboarding"
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -18,14 +22,23 @@ def _default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / PROJECT
 
 
-def _port(default: int, owner: str) -> int:
-    port: int = Field(default=default, ge=1, le=65535, description=f"port of {owner}")
-    return port
+def _port(default: int, owner: str) -> Any:
+    return Field(default=default, ge=1, le=65535, description=f"port of {owner}")
+
+
+def _port_of(service: DeclaredService) -> tuple[type[int], FieldInfo]:
+    return int, _port(service.port, service.name)
+
+
+def port_setting(service: DeclaredService) -> str:
+    """Return the field of ``Settings`` with a service's port."""
+    return f"{service.identifier}_port"
 
 
 FullPath = Annotated[Path, AfterValidator(Path.absolute)]
 
 
+@one_for_each(SERVICES, "_port", _port_of)
 class Settings(BaseSettings):
     """One cluster: its directory, the shared cache, its ports."""
 
@@ -37,12 +50,11 @@ class Settings(BaseSettings):
     cache_directory: FullPath = Field(
         default_factory=_default_cache, description="what is downloaded, once per user"
     )
-    gateway_port: int = _port(8000, "the gateway, the one address for clients")
     kafka_port: int = _port(9092, "Kafka for clients")
     kafka_controller_port: int = _port(29093, "Kafka's own controller")
     postgres_port: int = _port(25432, "PostgreSQL")
-    users_port: int = _port(28101, "the users service")
-    accounts_port: int = _port(28102, "the accounts service")
-    audit_port: int = _port(28103, "the audit service")
-    notification_port: int = _port(28104, "the notification service")
-    slack_stand_in_port: int = _port(28105, "the local stand-in for Slack")
+
+    def port_of(self, service: DeclaredService) -> int:
+        """Return the port of a service."""
+        port: int = getattr(self, port_setting(service))
+        return port

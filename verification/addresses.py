@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from chassis.kafka.client import KafkaSecurity
+from services import WITH_DATABASE
 
-SERVICES: Final = ("users", "accounts", "audit", "notification")
+SERVICES: Final = tuple(each.name for each in WITH_DATABASE)
 """The services that own a database."""
 
 

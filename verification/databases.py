@@ -54,7 +54,7 @@ class ServiceDatabase:
                 for table, query in queries.OF_EVERY_SERVICE:
                     async for rows in self._batches(query, self.service):
                         evidence.add(table, rows)
-                for table, query in queries.OF_ONE_SERVICE[self.service]:
+                for table, query in queries.OF_ONE_SERVICE.get(self.service, ()):
                     async for rows in self._batches(query):
                         evidence.add(table, rows)
                 for topic, query in await self._aggregates():

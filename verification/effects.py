@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from contracts.users import UserSignedUpV1
+from services import WITH_DATABASE
 
 SIGN_UP: Final = UserSignedUpV1.event_type
 
@@ -22,9 +23,9 @@ PLANS_DELIVERIES: Final = "notification.plan-deliveries"
 KEEPS_RECORDS: Final = "audit.keep"
 
 AGGREGATES: Final[Mapping[str, tuple[str, str]]] = {
-    "users.user": ("users", "SELECT id::text, sequence FROM users"),
-    "users.task": ("users", "SELECT id::text, sequence FROM tasks"),
-    "accounts.account": ("accounts", "SELECT id::text, sequence FROM accounts"),
+    topic: (service.name, f"SELECT id::text, sequence FROM {table}")  # noqa: S608 - ours
+    for service in WITH_DATABASE
+    for topic, table in service.aggregates.items()
 }
 """For each topic: the service that has each subject's last sequence, and the query for it."""
 

@@ -1,24 +1,28 @@
 """The settings of the verification, read from its environment."""
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsConfigDict
 
 from chassis.kafka.client import KafkaSecurity
 from chassis.settings import DatabaseUrl, KafkaSettings
+from services import WITH_DATABASE, DeclaredService
+from services.settings import one_for_each
 from verification.addresses import Addresses
 
 
+def _database_of(service: DeclaredService) -> tuple[Any, FieldInfo]:
+    return DatabaseUrl, Field(description=f"the {service.name} service's database")
+
+
+@one_for_each(WITH_DATABASE, "_database_url", _database_of)
 class VerifySettings(KafkaSettings):
     """The addresses to read from, as ``VERIFY_…``. Read-only logins are enough."""
 
     model_config = SettingsConfigDict(env_prefix="VERIFY_")
 
-    users_database_url: DatabaseUrl = Field(description="the users service's database")
-    accounts_database_url: DatabaseUrl = Field(description="the accounts service's database")
-    audit_database_url: DatabaseUrl = Field(description="the audit service's database")
-    notification_database_url: DatabaseUrl = Field(
-        description="the notification service's database"
-    )
     slack_stand_in_url: str | None = Field(
         default=None,
         pattern=r"^https?://",
@@ -28,13 +32,12 @@ class VerifySettings(KafkaSettings):
     def addresses(self) -> Addresses:
         """Return the addresses in the form that ``verify`` takes."""
         return Addresses(
-            databases={
-                "users": self.users_database_url.get_secret_value(),
-                "accounts": self.accounts_database_url.get_secret_value(),
-                "audit": self.audit_database_url.get_secret_value(),
-                "notification": self.notification_database_url.get_secret_value(),
-            },
+            databases={each.name: self._database_url_of(each) for each in WITH_DATABASE},
             kafka_bootstrap=self.kafka_bootstrap,
             kafka_security=KafkaSecurity.of(self),
             slack_stand_in_url=self.slack_stand_in_url,
         )
+
+    def _database_url_of(self, service: DeclaredService) -> str:
+        url: SecretStr = getattr(self, f"{service.identifier}_database_url")
+        return url.get_secret_value()

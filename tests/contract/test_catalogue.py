@@ -9,8 +9,9 @@ from contracts.events import EventWithheld, IntegrationEvent
 from contracts.example_events import EXAMPLES
 from contracts.json_schemas import Json, json_schemas
 from contracts.topics import EVENTS, TOPICS, Topic
+from services import WITH_DATABASE
 
-SERVICES = {"accounts", "audit", "notification", "users"}
+SERVICES = {service.name for service in WITH_DATABASE}
 
 every_topic = pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)
 every_event = pytest.mark.parametrize("event", EVENTS.values(), ids=lambda event: event.event_type)

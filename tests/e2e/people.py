@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 import httpx
 
 from local_cluster.testing import RunningCluster
+from services import WITH_DATABASE
 
 Json = dict[str, Any]
 T = TypeVar("T")
 
 WITHIN_S = 60.0
 
-SERVICES = ("users", "accounts", "audit", "notification", "gateway")
+SERVICES = (*(service.name for service in WITH_DATABASE), "gateway")
 
 
 async def poll(

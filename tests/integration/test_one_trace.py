@@ -32,11 +32,13 @@ from notification_service import bootstrap as notification
 from notification_service.settings import NotificationSettings
 from notification_service.slack_stand_in import bootstrap as slack_stand_in
 from notification_service.slack_stand_in.settings import StandInSettings
+from services import FORWARDED
 from users_service import bootstrap as users
 from users_service.adapters.signing_keys import add_key
 from users_service.settings import UsersSettings
 
 SECRET = SecretStr("a secret of this test, long enough")
+AWAY = "http://127.0.0.1:1"
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -95,6 +97,9 @@ async def whole_system(infrastructure: RunningInfrastructure, keys: Path) -> Asy
         await create_topics(client, brokers=1)
     for name in ("users", "accounts", "audit", "notification"):
         await upgrade(f"{name}_service", infrastructure.postgres_url(name))
+    addresses: dict[str, Any] = {
+        f"{each.identifier}_url": urls.get(each.name, AWAY) for each in FORWARDED
+    }
     building = {
         "slack": slack_stand_in.build(StandInSettings(http_port=ports["slack"]), Health()),
         "users": users.build(
@@ -116,10 +121,7 @@ async def whole_system(infrastructure: RunningInfrastructure, keys: Path) -> Asy
             GatewaySettings(
                 http_port=ports["gateway"],
                 forward_secret=SECRET,
-                users_url=urls["users"],
-                accounts_url=urls["accounts"],
-                audit_url=urls["audit"],
-                notification_url=urls["notification"],
+                **addresses,
             ),
             Health(),
         ),

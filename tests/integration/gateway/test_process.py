@@ -13,6 +13,8 @@ import psutil
 from starlette.requests import Request
 from starlette.types import Send
 
+from services import FORWARDED
+
 from .toys import AWAY, DEADLINE_S, SECRET, Toy, respond, serving, until
 
 MIB = 1 << 20
@@ -23,7 +25,7 @@ async def gateway_process(**changes: object) -> AsyncIterator[tuple[Process, htt
     """Run ``python -m gateway``, and yield a client of it once it listens."""
     given = {
         "http_port": 0,
-        **{f"{service}_url": AWAY for service in ("users", "accounts", "audit", "notification")},
+        **{f"{service.identifier}_url": AWAY for service in FORWARDED},
         "forward_secret": SECRET,
     }
     environment = {f"GATEWAY_{key.upper()}": str(value) for key, value in (given | changes).items()}

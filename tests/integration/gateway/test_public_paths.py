@@ -1,34 +1,25 @@
 """The gateway's routes are those of the services' own OpenAPI documents."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import accounts_service.bootstrap
-import audit_service.bootstrap
-import notification_service.bootstrap
-import users_service.bootstrap
 from chassis.web.health import Health
 from gateway.openapi import merge
-from gateway.routes import PUBLIC_ROUTES, ServiceName
-
-BOOTSTRAPS: dict[ServiceName, Any] = {
-    ServiceName.USERS: users_service.bootstrap,
-    ServiceName.ACCOUNTS: accounts_service.bootstrap,
-    ServiceName.AUDIT: audit_service.bootstrap,
-    ServiceName.NOTIFICATION: notification_service.bootstrap,
-}
+from gateway.routes import PUBLIC_ROUTES
+from services import FORWARDED, DeclaredService
 
 
 @pytest.fixture
-async def documents(tmp_path: Path) -> dict[ServiceName, dict[str, Any]]:
-    return {service: await document_of(service, tmp_path) for service in ServiceName}
+async def documents(tmp_path: Path) -> dict[str, dict[str, Any]]:
+    return {each.name: await document_of(each, tmp_path) for each in FORWARDED}
 
 
-async def document_of(service: ServiceName, directory: Path) -> dict[str, Any]:
+async def document_of(service: DeclaredService, directory: Path) -> dict[str, Any]:
     """Build the service, without a database or Kafka, and return its OpenAPI document."""
-    bootstrap = BOOTSTRAPS[service]
+    bootstrap: Any = import_module(f"{service.package}.bootstrap")
     needed = {
         "environment": "development",
         "database_url": "postgresql://nologin@127.0.0.1:1/nothing",
@@ -49,21 +40,23 @@ def operations(document: dict[str, Any]) -> set[tuple[str, str]]:
     return {(method.upper(), path) for path, item in document["paths"].items() for method in item}
 
 
-@pytest.mark.parametrize("service", list(ServiceName))
+@pytest.mark.parametrize("service", FORWARDED, ids=lambda service: service.name)
 async def test_the_public_paths_of_a_service_are_those_that_the_gateway_forwards(
-    service: ServiceName, tmp_path: Path
+    service: DeclaredService, tmp_path: Path
 ) -> None:
     offered = operations(await document_of(service, tmp_path))
 
     forwarded = {
-        (route.method, route.service_path) for route in PUBLIC_ROUTES if route.service is service
+        (route.method, route.service_path)
+        for route in PUBLIC_ROUTES
+        if route.service == service.name
     }
     assert forwarded == offered
     assert ("GET", "/ops/parked") in offered
 
 
 async def test_the_merged_document_has_all_of_them_under_one_authorisation(
-    documents: dict[ServiceName, dict[str, Any]],
+    documents: dict[str, dict[str, Any]],
 ) -> None:
     paths, components = merge(documents, PUBLIC_ROUTES)
 

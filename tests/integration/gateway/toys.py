@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from chassis.web.health import Health
 from gateway.bootstrap import build
 from gateway.settings import GatewaySettings
+from services import FORWARDED
 
 DEADLINE_S = 20
 AWAY = "http://127.0.0.1:1"
@@ -131,10 +132,7 @@ async def tcp_service(
 def settings(**changes: Any) -> GatewaySettings:
     given: dict[str, Any] = {
         "http_port": 0,
-        "users_url": AWAY,
-        "accounts_url": AWAY,
-        "audit_url": AWAY,
-        "notification_url": AWAY,
+        **{f"{service.identifier}_url": AWAY for service in FORWARDED},
         "forward_secret": SecretStr(SECRET),
     }
     return GatewaySettings(**(given | changes))

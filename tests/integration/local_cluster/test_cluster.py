@@ -12,7 +12,7 @@ import pytest
 
 from local_cluster.settings import REPOSITORY, Settings
 from local_cluster.testing import RunningCluster, running_cluster
-from local_cluster.topology import SERVICES
+from services import SERVICES, WITH_DATABASE
 from tests.integration.local_cluster.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("local_cluster"), pytest.mark.timeout(300)]
@@ -88,12 +88,7 @@ class TestTheSystem:
     def test_status_has_every_process_and_outbox(self, cluster: RunningCluster) -> None:
         report = json.loads(command(cluster, "status", "--json").stdout)
 
-        assert report["outboxes"] == {
-            "users": 0,
-            "accounts": 0,
-            "audit": 0,
-            "notification": 0,
-        }
+        assert report["outboxes"] == {service.name: 0 for service in WITH_DATABASE}
         assert {each["name"] for each in report["processes"]} >= {
             "kafka",
             "postgres",

@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 
 from gateway.openapi import ApiDocument, merge
-from gateway.routes import PublicRoute, ServiceName
+from gateway.routes import PublicRoute
 
-ME = PublicRoute("GET", "/users/me", ServiceName.USERS)
-ACCOUNT = PublicRoute("GET", "/accounts/{account_id}", ServiceName.ACCOUNTS)
+ME = PublicRoute("GET", "/users/me", "users")
+ACCOUNT = PublicRoute("GET", "/accounts/{account_id}", "accounts")
 SCHEMA = "#/components/schemas/"
 
 
@@ -42,7 +42,7 @@ class TestMerge:
         users = document("/users/me", "User", User={"type": "object"})
         users["paths"]["/ops/parked"] = users["paths"]["/users/me"]
 
-        paths, _ = merge({ServiceName.USERS: users}, [ME])
+        paths, _ = merge({"users": users}, [ME])
 
         assert list(paths) == ["/users/me"]
 
@@ -52,7 +52,7 @@ class TestMerge:
         accounts = document(ACCOUNT.path, "Account", Account={})
         accounts["paths"][ACCOUNT.path]["get"]["tags"] = ["money"]
 
-        paths, _ = merge({ServiceName.USERS: users, ServiceName.ACCOUNTS: accounts}, [ME, ACCOUNT])
+        paths, _ = merge({"users": users, "accounts": accounts}, [ME, ACCOUNT])
 
         assert paths["/users/me"]["get"]["summary"] == "of /users/me"
         assert paths["/users/me"]["get"]["tags"] == ["users"]
@@ -67,7 +67,7 @@ class TestMerge:
             Hidden={"type": "integer"},
         )
 
-        _, components = merge({ServiceName.USERS: users}, [ME])
+        _, components = merge({"users": users}, [ME])
 
         assert components["schemas"].keys() == {"User", "Task"}
 
@@ -76,7 +76,7 @@ class TestMerge:
             "/users/me", "Task", Task={"properties": {"after": {"$ref": SCHEMA + "Task"}}}
         )
 
-        _, components = merge({ServiceName.USERS: users}, [ME])
+        _, components = merge({"users": users}, [ME])
 
         assert components["schemas"].keys() == {"Task"}
 
@@ -84,9 +84,7 @@ class TestMerge:
         users = document("/users/me", "Problem", Problem={"type": "object"})
         accounts = document(ACCOUNT.path, "Problem", Problem={"type": "object"})
 
-        _, components = merge(
-            {ServiceName.USERS: users, ServiceName.ACCOUNTS: accounts}, [ME, ACCOUNT]
-        )
+        _, components = merge({"users": users, "accounts": accounts}, [ME, ACCOUNT])
 
         assert components["schemas"] == {"Problem": {"type": "object"}}
 
@@ -94,9 +92,7 @@ class TestMerge:
         users = document("/users/me", "View", View={"title": "a user"})
         accounts = document(ACCOUNT.path, "View", View={"title": "an account"})
 
-        paths, components = merge(
-            {ServiceName.USERS: users, ServiceName.ACCOUNTS: accounts}, [ME, ACCOUNT]
-        )
+        paths, components = merge({"users": users, "accounts": accounts}, [ME, ACCOUNT])
 
         assert components["schemas"] == {
             "users.View": {"title": "a user"},
@@ -110,9 +106,7 @@ class TestMerge:
         users = document("/users/me", "Page", Page=page, Item={"title": "a task"})
         accounts = document(ACCOUNT.path, "Page", Page=page, Item={"title": "an entry"})
 
-        paths, components = merge(
-            {ServiceName.USERS: users, ServiceName.ACCOUNTS: accounts}, [ME, ACCOUNT]
-        )
+        paths, components = merge({"users": users, "accounts": accounts}, [ME, ACCOUNT])
 
         assert answer_of(paths, "/users/me") == "users.Page"
         assert components["schemas"]["users.Page"] == {"items": {"$ref": SCHEMA + "users.Item"}}
@@ -125,9 +119,7 @@ class TestMerge:
         users = document("/users/me", "Either", Either=either, View={"title": "a user"})
         accounts = document(ACCOUNT.path, "View", View={"title": "an account"})
 
-        _, components = merge(
-            {ServiceName.USERS: users, ServiceName.ACCOUNTS: accounts}, [ME, ACCOUNT]
-        )
+        _, components = merge({"users": users, "accounts": accounts}, [ME, ACCOUNT])
 
         assert components["schemas"]["Either"]["discriminator"]["mapping"] == {
             "a": SCHEMA + "users.View"
@@ -138,9 +130,7 @@ class TestMerge:
         users = document("/users/me", "View", [bearer], View={})
         accounts = document(ACCOUNT.path, "View", [bearer], View={})
 
-        paths, components = merge(
-            {ServiceName.USERS: users, ServiceName.ACCOUNTS: accounts}, [ME, ACCOUNT]
-        )
+        paths, components = merge({"users": users, "accounts": accounts}, [ME, ACCOUNT])
 
         assert components["securitySchemes"] == {"Bearer": {"type": "oauth2"}}
         assert paths["/users/me"]["get"]["security"] == [{"Bearer": []}]
@@ -151,7 +141,7 @@ class TestMerge:
         accounts = document(ACCOUNT.path, "View", [bearer], View={})
         accounts["components"]["securitySchemes"]["Bearer"] = {"type": "http"}
 
-        paths, _ = merge({ServiceName.USERS: users, ServiceName.ACCOUNTS: accounts}, [ME, ACCOUNT])
+        paths, _ = merge({"users": users, "accounts": accounts}, [ME, ACCOUNT])
 
         assert paths["/users/me"]["get"]["security"] == [{"users.Bearer": []}]
 
@@ -163,7 +153,7 @@ def api() -> ApiDocument:
 
 class TestApiDocument:
     def test_it_names_the_services_that_are_not_in_it_yet(self, api: ApiDocument) -> None:
-        api.learn(ServiceName.USERS, document("/users/me", "User", User={}))
+        api.learn("users", document("/users/me", "User", User={}))
 
         merged = api.merged()
 
@@ -172,19 +162,19 @@ class TestApiDocument:
         assert list(merged["paths"]) == ["/users/me"]
 
     def test_a_service_may_change_what_it_offers(self, api: ApiDocument) -> None:
-        api.learn(ServiceName.USERS, document("/users/me", "User", User={"title": "old"}))
+        api.learn("users", document("/users/me", "User", User={"title": "old"}))
 
-        api.learn(ServiceName.USERS, document("/users/me", "User", User={"title": "new"}))
+        api.learn("users", document("/users/me", "User", User={"title": "new"}))
 
         assert api.merged()["components"]["schemas"]["User"] == {"title": "new"}
 
     def test_what_is_no_document_leaves_the_last_one_in_place(self, api: ApiDocument) -> None:
-        api.learn(ServiceName.USERS, document("/users/me", "User", User={}))
+        api.learn("users", document("/users/me", "User", User={}))
         dangling = document("/users/me", "Nowhere")
 
         with pytest.raises(KeyError):
-            api.learn(ServiceName.USERS, dangling)
-        api.learn(ServiceName.ACCOUNTS, document(ACCOUNT.path, "Account", Account={}))
+            api.learn("users", dangling)
+        api.learn("accounts", document(ACCOUNT.path, "Account", Account={}))
 
         assert api.merged()["x-missing-services"] == []
         assert api.merged()["components"]["schemas"].keys() == {"User", "Account"}

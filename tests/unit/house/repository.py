@@ -1,4 +1,4 @@
-"""The repository as the tests of its rules read it: tracked files, configuration, pages."""
+"""The repository as the tests of its rules read it: its files, configuration, pages."""
 
 import re
 import subprocess
@@ -10,21 +10,25 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[3]
 
+# So that a test fails before `git add`, and not only after it.
+_ALSO_NEW = ("--cached", "--others", "--exclude-standard")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 @cache
-def tracked_files() -> tuple[Path, ...]:
-    """Every tracked file that exists, relative to the repository."""
+def files(root: Path = ROOT) -> tuple[Path, ...]:
+    """Every file that git tracks or would add, relative to the repository."""
     listed = subprocess.run(
         # Also where another user owns the checkout.
-        ["git", "-c", "safe.directory=*", "ls-files", "-z"],  # noqa: S607 - the git on the path
-        cwd=ROOT,
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", *_ALSO_NEW],  # noqa: S607
+        cwd=root,
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    return tuple(Path(name) for name in listed.split("\0") if name and (ROOT / name).is_file())
+    # A file in a conflict is listed more than once.
+    names = dict.fromkeys(listed.split("\0"))
+    return tuple(Path(name) for name in names if name and (root / name).is_file())
 
 
 def read(path: Path | str) -> str:
@@ -36,9 +40,9 @@ def configuration() -> Any:
     return tomllib.loads(read("pyproject.toml"))
 
 
-def packages() -> set[str]:
+def packages(root: Path = ROOT) -> set[str]:
     """The packages of the product: all but the tests and the benchmarks."""
-    found = {path.parts[0] for path in tracked_files() if path.parts[1:] == ("__init__.py",)}
+    found = {path.parts[0] for path in files(root) if path.parts[1:] == ("__init__.py",)}
     return found - {"tests", "benchmarks"}
 
 
@@ -60,4 +64,4 @@ def prose(page: Path | str) -> str:
 
 
 def pages() -> tuple[Path, ...]:
-    return tuple(path for path in tracked_files() if path.suffix == ".md")
+    return tuple(path for path in files() if path.suffix == ".md")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from .repository import read, tracked_files
+from .repository import files, read
 
 DOMAINS = [
     path
-    for path in tracked_files()
+    for path in files()
     if path.suffix == ".py" and path.parts[1] == "domain" and path.parts[0].endswith("_service")
 ]
 

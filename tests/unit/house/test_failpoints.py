@@ -6,11 +6,11 @@ import pytest
 
 from tests.faults.points import calls_in, failpoints, names_in
 
-from .repository import packages, read, tracked_files
+from .repository import files, packages, read
 
 CALLS = [
     (path, call)
-    for path in tracked_files()
+    for path in files()
     if path.suffix == ".py" and path.parts[0] in packages() and path.name != "failpoints.py"
     for call in calls_in(read(path))
 ]

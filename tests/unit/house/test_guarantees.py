@@ -9,7 +9,7 @@ import pytest
 from tests.prove.mutation import Mutation
 from tests.prove.mutations import MUTATIONS
 
-from .repository import ROOT, read, tracked_files
+from .repository import ROOT, files, read
 
 PAGE = "docs/guarantees.md"
 PROMISES = re.findall(r"(?ms)^## (\d\. [^\n]+)\n(.*?)(?=^## )", read(PAGE))
@@ -64,7 +64,7 @@ def inherited_in(path: str) -> set[str]:
         for node in ast.parse(read(path)).body
         if isinstance(node, ast.ClassDef)
     }
-    suites = [str(each) for each in tracked_files() if each.name.endswith("_suite.py")]
+    suites = [str(each) for each in files() if each.name.endswith("_suite.py")]
     return {
         test.replace(f"{base}::", f"{name}::")
         for name, bases_of in bases.items()

@@ -8,10 +8,10 @@ from pathlib import Path
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from .repository import packages, read, tracked_files
+from .repository import files, packages, read
 
 PAGE = Path("docs/operations.md")
-OURS = [path for path in tracked_files() if path.suffix == ".py" and path.parts[0] in packages()]
+OURS = [path for path in files() if path.suffix == ".py" and path.parts[0] in packages()]
 _KINDS = {each.__name__ for each in (Counter, Gauge, Histogram)}
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from .repository import ROOT, tracked_files
+from .repository import ROOT, files
 
 # Each has a letter in brackets, so that it does not match itself.
 _HOSTS: Final = (
@@ -60,7 +60,7 @@ def patterns_for(path: Path) -> dict[str, re.Pattern[str]]:
 def test_no_file_contains_any_of_them() -> None:
     found = [
         f"{path}, {finding}"
-        for path in tracked_files()
+        for path in files()
         if not path.is_relative_to(_VENDORED)
         for finding in findings(text_of(path), patterns_for(path))
     ]

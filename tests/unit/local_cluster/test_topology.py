@@ -8,8 +8,9 @@ import pytest
 from local_cluster.ports import free_port, is_free
 from local_cluster.postgres import Postgres
 from local_cluster.processes import ProcessSpec
-from local_cluster.settings import REPOSITORY, Settings
-from local_cluster.topology import PORT_SETTINGS, SERVICES, Topology
+from local_cluster.settings import Settings
+from local_cluster.topology import PORT_SETTINGS, Topology
+from services import FORWARDED, SERVICES, WITH_DATABASE
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ class TestWiring:
     def test_each_service_knows_its_own_database_only(self, settings: Settings) -> None:
         for name, spec in specs(settings).items():
             urls = [value for value in spec.environment.values() if "postgresql://" in value]
-            own = name in ("users", "accounts", "audit", "notification")
+            own = name in {service.name for service in WITH_DATABASE}
             assert [url.rsplit("/", 1)[1] for url in urls] == ([name] if own else [])
 
     def test_every_service_verifies_tokens_by_the_keys_of_users(self, settings: Settings) -> None:
@@ -55,13 +56,17 @@ class TestWiring:
 
         found = {name for name in environment if name.startswith("VERIFY_")}
         assert found == {
-            "VERIFY_USERS_DATABASE_URL",
-            "VERIFY_ACCOUNTS_DATABASE_URL",
-            "VERIFY_AUDIT_DATABASE_URL",
-            "VERIFY_NOTIFICATION_DATABASE_URL",
+            *(f"VERIFY_{each.prefix}DATABASE_URL" for each in WITH_DATABASE),
             "VERIFY_KAFKA_BOOTSTRAP",
             "VERIFY_SLACK_STAND_IN_URL",
         }
+
+    def test_the_gateway_knows_where_each_service_listens(self, settings: Settings) -> None:
+        wired = topology(settings)
+        environment = specs(settings)["gateway"].environment
+
+        urls = {name: value for name, value in environment.items() if name.endswith("_URL")}
+        assert urls == {f"GATEWAY_{each.prefix}URL": wired.url(each.name) for each in FORWARDED}
 
     def test_the_gateway_and_users_share_a_secret(self, settings: Settings) -> None:
         wired = specs(settings)
@@ -129,15 +134,3 @@ class TestPorts:
 
         assert len(set(ports)) == 50
         assert all(map(is_free, ports))
-
-
-class TestTheReadme:
-    def test_it_names_every_setting_with_its_default(self) -> None:
-        readme = (REPOSITORY / "local_cluster" / "README.md").read_text()
-
-        for name, field in Settings.model_fields.items():
-            assert f"`LOCAL_{name.upper()}`" in readme
-            if name.endswith("_port"):
-                assert (
-                    f"| `LOCAL_{name.upper()}` | {field.default} | {field.description} |" in readme
-                )
