@@ -88,15 +88,19 @@ def chunk_of(records: Sequence[Record], *, begin: int | None = None, epoch: int 
 
 
 class FakeChunkSource:
-    """A source whose partition is assigned until ``revoked`` is set."""
+    """A source whose partition is assigned until ``revoked`` is set, and read until it is left."""
 
     def __init__(self) -> None:
         self.revoked = False
+        self.left = False
         self.rewound_to: list[int] = []
         self.done: int | None = None
 
     def is_current(self, chunk: Chunk) -> bool:
-        return not self.revoked
+        return not self.revoked and not self.left
+
+    async def leave(self, chunk: Chunk) -> None:
+        self.left = True
 
     async def rewind(self, chunk: Chunk, offset: int) -> None:
         self.rewound_to.append(offset)

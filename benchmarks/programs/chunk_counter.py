@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from benchmarks.programs.counting import Counting
 from chassis.consuming.chunk import Chunk, ChunkSource
 from chassis.consuming.faust_app import consumer_of, make_app
+from chassis.consuming.positions import StartPosition
 from chassis.settings import ServiceSettings
 
 
@@ -34,8 +35,8 @@ class _Counter:
 
 async def _from_beginning(
     partitions: frozenset[TopicPartition],
-) -> Mapping[TopicPartition, int]:
-    return dict.fromkeys(partitions, 0)
+) -> Mapping[TopicPartition, StartPosition]:
+    return dict.fromkeys(partitions, StartPosition(0))
 
 
 async def _run(bootstrap: str, topic: str, count: int, group: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 import structlog
 from sqlalchemy import exists, select, update
@@ -26,6 +27,7 @@ class Attempt:
     """An attempt that was counted: it is the ``count``-th, and the first was at ``first_at``."""
 
     subscriber: str
+    topic_id: UUID
     partition: int
     offset: int
     count: int
@@ -40,7 +42,9 @@ class Attempts:
         self._topic = topic
         self._now = now
 
-    async def begin(self, partition: int, offset: int, subscriber: str = _CHUNK) -> Attempt:
+    async def begin(
+        self, topic_id: UUID, partition: int, offset: int, subscriber: str = _CHUNK
+    ) -> Attempt:
         """Count one more attempt, in a transaction of its own: by one subscriber, or at a chunk."""
         now = self._now()
         counted = (
@@ -48,6 +52,7 @@ class Attempts:
             .values(
                 subscriber=subscriber,
                 topic=self._topic,
+                topic_id=topic_id,
                 partition=partition,
                 offset=offset,
                 count=1,
@@ -63,13 +68,14 @@ class Attempts:
         async with self._engine.begin() as connection:
             count, first_at = (await connection.execute(counted)).one()
         await failpoint("tries.after-count")
-        return Attempt(subscriber, partition, offset, count, first_at)
+        return Attempt(subscriber, topic_id, partition, offset, count, first_at)
 
-    async def is_any_left(self, partition: int, begin: int, end: int) -> bool:
+    async def is_any_left(self, topic_id: UUID, partition: int, begin: int, end: int) -> bool:
         """Tell whether an attempt at one of these events was begun and not ended: a worker died."""
         left = exists().where(
             tries.c.subscriber != _CHUNK,
             tries.c.topic == self._topic,
+            tries.c.topic_id == topic_id,
             tries.c.partition == partition,
             tries.c.offset >= begin,
             tries.c.offset < end,
@@ -86,6 +92,7 @@ class Attempts:
                 .where(
                     tries.c.subscriber == attempt.subscriber,
                     tries.c.topic == self._topic,
+                    tries.c.topic_id == attempt.topic_id,
                     tries.c.partition == attempt.partition,
                     tries.c.offset == attempt.offset,
                 )

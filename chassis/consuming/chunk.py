@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
+from uuid import UUID
 
 from aiokafka import TopicPartition
 
 from chassis.consuming.attempts import Attempt
 from chassis.consuming.records import Record
+from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 
 _STOP_LOOK_S: Final = 0.1
 
@@ -17,7 +19,8 @@ _STOP_LOOK_S: Final = 0.1
 class Chunk:
     """Records of one partition: all that it holds from ``begin`` up to, not including, ``end``.
 
-    Only chunks of a partition's current epoch count: a seek begins the next one.
+    Only chunks of a partition's current epoch count: a seek begins the next one. In one epoch the
+    topic has one id, by which a chunk of a topic that was made again is told from the others.
     """
 
     topic: str
@@ -26,6 +29,7 @@ class Chunk:
     end: int
     epoch: int
     records: Sequence[Record]
+    topic_id: UUID = UNKNOWN_TOPIC_ID
 
     @property
     def tp(self) -> TopicPartition:
@@ -41,6 +45,10 @@ class ChunkSource(Protocol):
 
     async def rewind(self, chunk: Chunk, offset: int) -> None:
         """Fetch from ``offset`` on, unless the chunk's epoch is over already."""
+        ...
+
+    async def leave(self, chunk: Chunk) -> None:
+        """Fetch no more of the partition, and end the chunk's epoch, unless it is over already."""
         ...
 
     def begin(self, chunk: Chunk) -> None:
@@ -90,6 +98,10 @@ class ChunkInProgress:
     def advance(self, next_offset: int) -> None:
         """Note that everything before this offset is processed."""
         self._source.advance(self.chunk, next_offset)
+
+    async def leave(self) -> None:
+        """Have no more of the partition fetched: this chunk is over, and so are those behind it."""
+        await self._source.leave(self.chunk)
 
     async def pause(self, seconds: float) -> None:
         """Wait, no longer than the chunk is ours."""

@@ -22,7 +22,7 @@ from chassis.consuming.chunk import Chunk, ChunkInProgress, ChunkRefused, ChunkS
 from chassis.consuming.dead_letter_limit import DeadLetterLimit, LimitExceeded, Reserve
 from chassis.consuming.dead_letters import ParkedSubject
 from chassis.consuming.group_commit import GroupCommit
-from chassis.consuming.offsets import AllPaused, OffsetRange
+from chassis.consuming.offsets import AllHeld, AllPaused, OffsetRange
 from chassis.consuming.retries import Retries
 from chassis.consuming.retry_policy import Failures
 from chassis.consuming.single_events import SingleEvents
@@ -149,6 +149,8 @@ class ChunkProcessor(Generic[W]):
                 raise
             except AllPaused:
                 await in_progress.pause(1)
+            except AllHeld:
+                await in_progress.leave()
             except LimitExceeded as error:
                 await self._halt(error)
             except Exception as error:
@@ -174,6 +176,10 @@ class ChunkProcessor(Generic[W]):
         if await self._read_allowances():
             log.info("consumer-resumed", topic=self.topic.name)
             self._halted = None
+
+    async def read_allowances(self) -> None:
+        """Read where operators allowed to park; what was known of a former topic is forgotten."""
+        await self._read_allowances()
 
     async def _read_allowances(self) -> bool:
         try:
@@ -203,9 +209,11 @@ class ChunkProcessor(Generic[W]):
         chunk = in_progress.chunk
         if self._counted_in.get(chunk.partition) == chunk.epoch:
             return False
-        attempt = await self._attempts.begin(chunk.partition, chunk.begin)
+        attempt = await self._attempts.begin(chunk.topic_id, chunk.partition, chunk.begin)
         in_progress.attempts.append(attempt)
-        some_left = await self._attempts.is_any_left(chunk.partition, chunk.begin, chunk.end)
+        some_left = await self._attempts.is_any_left(
+            chunk.topic_id, chunk.partition, chunk.begin, chunk.end
+        )
         self._counted_in[chunk.partition] = chunk.epoch
         return some_left or attempt.count > SUSPECT_AFTER
 
@@ -222,7 +230,9 @@ class ChunkProcessor(Generic[W]):
             if len(chunks) > 1:
                 # A lock that another session holds on one of them does not delay the others long.
                 await connection.execute(_SHORT_LOCK_TIMEOUT)
-            ranges = [OffsetRange(each.partition, each.begin, each.end) for each in chunks]
+            ranges = [
+                OffsetRange(each.partition, each.begin, each.end, each.topic_id) for each in chunks
+            ]
             before = await offsets.advance(
                 connection, self._names, self.topic.name, ranges, self._now()
             )

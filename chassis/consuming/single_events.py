@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
+from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -18,7 +19,7 @@ from chassis.consuming.attempts import Attempt, Attempts
 from chassis.consuming.chunk import Chunk, ChunkInProgress, ChunkRefused
 from chassis.consuming.dead_letter_limit import DeadLetterLimit, LimitExceeded
 from chassis.consuming.dead_letters import Failure, ParkedSubject, worker_died
-from chassis.consuming.offsets import AllPaused, OffsetRange
+from chassis.consuming.offsets import AllHeld, AllPaused, OffsetRange
 from chassis.consuming.records import Record
 from chassis.consuming.retries import Retries
 from chassis.consuming.retry_policy import Cause, Failures
@@ -74,15 +75,19 @@ class SingleEvents(Generic[W]):
 
         :raises LimitExceeded: too many aggregates would park; none does
         :raises ChunkRefused: the chunk begins after a subscriber's offset
+        :raises AllPaused: all subscribers are
+        :raises AllHeld: all subscribers are, or one came to be
         :raises Exception: nothing that an event could be blamed for
         """
         chunk = in_progress.chunk
         async with self._engine.connect() as connection:
             found = await offsets.read_offsets(
-                connection, [each.name for each in self._subscribers], self._topic, chunk.partition
+                connection,
+                [each.name for each in self._subscribers],
+                self._topic,
+                chunk.partition,
+                chunk.topic_id,
             )
-        if not found:
-            raise AllPaused
         if not in_progress.is_suspect and not in_progress.is_rehearsed:
             await self._rehearse(in_progress, found)
             in_progress.is_rehearsed = True
@@ -185,8 +190,10 @@ class SingleEvents(Generic[W]):
         failures = Failures(self._engine)
         while in_progress.is_ours():
             try:
-                was_tried = await self._try_event(subscriber, record, begin, failure)
-            except (ChunkRefused, LimitExceeded):
+                was_tried = await self._try_event(
+                    subscriber, record, begin, failure, in_progress.chunk.topic_id
+                )
+            except (ChunkRefused, LimitExceeded, AllHeld):
                 raise
             except Exception as error:
                 cause = await failures.add(error)
@@ -213,14 +220,19 @@ class SingleEvents(Generic[W]):
         return False
 
     async def _try_event(
-        self, subscriber: Subscriber[W], record: Record, begin: int, failure: Failure | None
+        self,
+        subscriber: Subscriber[W],
+        record: Record,
+        begin: int,
+        failure: Failure | None,
+        topic_id: UUID,
     ) -> bool:
         """Handle or park one event; false when the subscriber was paused meanwhile."""
         parked: Sequence[ParkedSubject] = ()
         try:
             with self._limit.reservation() as reserve:
                 async with asyncio.timeout(_EVENT_TIMEOUT_S), self._engine.begin() as connection:
-                    if await self._is_next(connection, subscriber, record, begin):
+                    if await self._is_next(connection, subscriber, record, begin, topic_id):
                         work = self._open_work(connection)
                         parked = await subscriber.take(
                             work, connection, [record], self._now, failure
@@ -234,14 +246,20 @@ class SingleEvents(Generic[W]):
         return True
 
     async def _is_next(
-        self, connection: AsyncConnection, subscriber: Subscriber[W], record: Record, begin: int
+        self,
+        connection: AsyncConnection,
+        subscriber: Subscriber[W],
+        record: Record,
+        begin: int,
+        topic_id: UUID,
     ) -> bool:
         """Lock progress and move it over the record; false where it was processed before.
 
         :raises AllPaused: the subscriber is paused
+        :raises AllHeld: the subscriber is held
         :raises ChunkRefused: something before the record is not processed
         """
-        event = OffsetRange(record.partition, begin, record.offset + 1)
+        event = OffsetRange(record.partition, begin, record.offset + 1, topic_id)
         before = await offsets.advance(
             connection, [subscriber.name], self._topic, [event], self._now()
         )
@@ -254,7 +272,9 @@ class SingleEvents(Generic[W]):
         self, subscriber: Subscriber[W], record: Record, in_progress: ChunkInProgress
     ) -> Attempt:
         """Count one more attempt; the one before it has ended, and stays counted."""
-        attempt = await self._attempts.begin(record.partition, record.offset, subscriber.name)
+        attempt = await self._attempts.begin(
+            in_progress.chunk.topic_id, record.partition, record.offset, subscriber.name
+        )
         in_progress.attempts[:] = [
             each
             for each in in_progress.attempts

@@ -1,27 +1,41 @@
 """Where a worker begins to read each partition that it is given: where its subscribers are."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
+from uuid import UUID
 
-import structlog
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.consuming import offsets
-from chassis.consuming.offsets import highest, lowest
+from chassis.consuming import holds, offsets
+from chassis.consuming.holds import SeenTopic
+from chassis.consuming.offsets import SubscriberOffset, lowest
+from chassis.consuming.positions import StartPosition
 from chassis.consuming.processor import ChunkProcessor
-from chassis.persistence.database import is_connection_lost
-
-log = structlog.get_logger(__name__)
+from chassis.failpoints import failpoint
+from chassis.persistence.database import is_away, is_conflict
 
 _ASK_AGAIN_S: Final = 0.5
 
+AskTopicIds = Callable[[Sequence[str]], Awaitable[Mapping[str, UUID]]]
+"""Returns the id of each topic that exists."""
 
-class Bounds(Protocol):
-    """Where Kafka's partitions begin and end."""
+
+class KafkaTopics(Protocol):
+    """What a worker's consumer knows of the partitions in Kafka."""
+
+    @property
+    def out_of_range(self) -> Mapping[TopicPartition, int]:
+        """Return the offsets that a fetch did not find."""
+        ...
+
+    def forget_out_of_range(self, tp: TopicPartition) -> None:
+        """Forget such an offset."""
+        ...
 
     async def bounds(self, topic: str) -> Mapping[int, tuple[int, int]]:
         """Return the first and the next offset of each partition of a topic.
@@ -32,69 +46,91 @@ class Bounds(Protocol):
 
 
 class StartPositions:
-    """Finds out from the database, and from Kafka, where to read on.
+    """Finds out from the database, and from Kafka, where to read on; holds what does not fit.
 
-    :ivar waiting: why that is not known now; None: it is
-    :ivar shorter: topics that hold less than was read of them, which are not read; each with why
+    :ivar waiting: why that is not known now, by topic
     """
 
     def __init__(
         self,
         engine: AsyncEngine,
         processors: Mapping[str, ChunkProcessor[Any]],
+        ask_topic_ids: AskTopicIds,
         now: Callable[[], datetime],
     ) -> None:
-        self.waiting: str | None = None
-        self.shorter: Mapping[TopicPartition, str] = {}
+        self.waiting: dict[str, str] = {}
         self._engine = engine
         self._processors = processors
+        self._ask_topic_ids = ask_topic_ids
         self._now = now
 
     async def find(
-        self, partitions: frozenset[TopicPartition], kafka: Bounds
-    ) -> Mapping[TopicPartition, int]:
-        """Return where to read each partition from, as soon as Kafka and the database answer.
+        self, partitions: frozenset[TopicPartition], kafka: KafkaTopics
+    ) -> Mapping[TopicPartition, StartPosition]:
+        """Return where to read partitions of one topic, as soon as Kafka and the database answer.
 
-        One that is left out is not to be read.
+        One that is left out is not to be read: all its subscribers are held.
         """
-        while True:
-            try:
-                positions = await self._find_once(partitions, kafka)
-            except Exception as error:
-                if not (isinstance(error, KafkaError) or is_connection_lost(error)):
-                    raise
-                self.waiting = f"where to read on is not known: {type(error).__name__}"
+        [topic] = {tp.topic for tp in partitions}
+        try:
+            while True:
+                try:
+                    return await self._find_once(topic, partitions, kafka)
+                except Exception as error:
+                    if not _is_waited_for(error):
+                        raise
+                    reason = f"where to read on is not known: {type(error).__name__}"
+                    self.waiting[topic] = reason
                 await asyncio.sleep(_ASK_AGAIN_S)
-            else:
-                self.waiting = None
-                return positions
+        finally:
+            self.waiting.pop(topic, None)
 
     async def _find_once(
-        self, partitions: frozenset[TopicPartition], kafka: Bounds
-    ) -> Mapping[TopicPartition, int]:
-        positions: dict[TopicPartition, int] = {}
-        shorter: dict[TopicPartition, str] = {}
-        for name, processor in self._processors.items():
-            bounds = await kafka.bounds(name)
-            async with self._engine.begin() as connection:
-                found = await offsets.begin(
-                    connection, processor.subscribers, name, bounds, self._now
-                )
-            # Where all are paused, the first that is resumed needs what is lowest of them.
-            begin = lowest(found) | lowest(each for each in found if not each.paused)
-            furthest = highest(found)
-            # Asked again: progress may have moved, and with it the end, since it was asked first.
-            bounds = await kafka.bounds(name)
-            for tp in (each for each in partitions if each.topic == name):
-                first, following = bounds[tp.partition]
-                if begin[tp] < first or furthest[tp] > following:
-                    # A restored cluster, or a cut log. To go on would lose what is missing.
-                    shorter[tp] = (
-                        f"{name}[{tp.partition}] holds {first} to {following},"
-                        f" and progress is at {begin[tp]}"
-                    )
-                    log.error("topic-shorter-than-progress", topic=name, partition=tp.partition)
-                else:
-                    positions[tp] = begin[tp]
-        self.shorter = shorter
-        return positions
+        self, topic: str, partitions: frozenset[TopicPartition], kafka: KafkaTopics
+    ) -> Mapping[TopicPartition, StartPosition]:
+        processor = self._processors[topic]
+        topic_id = await self._id_of(topic)
+        bounds = await kafka.bounds(topic)
+        async with self._engine.begin() as connection:
+            begun = await offsets.begin(
+                connection, processor.subscribers, topic, bounds, self._now, topic_id
+            )
+        missed = {
+            tp.partition: offset for tp, offset in kafka.out_of_range.items() if tp.topic == topic
+        }
+        # Asked again: progress may have moved, and with it the end, since it was asked first.
+        seen = SeenTopic(topic, topic_id, await kafka.bounds(topic), missed)
+        if await self._id_of(topic) != topic_id:
+            # The bounds may be those of the one or of the other.
+            raise UnknownTopicOrPartitionError(topic)
+        found = await self._hold(seen, begun)
+        for partition in missed:
+            kafka.forget_out_of_range(TopicPartition(topic, partition))
+        await processor.read_allowances()
+        free = [each for each in found if each.held_because is None]
+        # Where all are paused, the first that is resumed needs what is lowest of them.
+        begin = lowest(free) | lowest(each for each in free if each.moves)
+        return {tp: StartPosition(begin[tp], topic_id) for tp in partitions if tp in begin}
+
+    async def _id_of(self, topic: str) -> UUID:
+        ids = await self._ask_topic_ids([topic])
+        if topic not in ids:
+            raise UnknownTopicOrPartitionError(topic)
+        return ids[topic]
+
+    async def _hold(
+        self, seen: SeenTopic, begun: Sequence[SubscriberOffset]
+    ) -> Sequence[SubscriberOffset]:
+        """Hold what does not fit; return all offsets as they are then."""
+        async with self._engine.begin() as connection:
+            is_new = await holds.hold(connection, seen, begun, self._now())
+            if is_new:
+                await failpoint("hold.before-commit")
+            found = await offsets.read(connection, self._processors[seen.name].subscribers)
+        if is_new:
+            await failpoint("hold.after-commit")
+        return found
+
+
+def _is_waited_for(error: Exception) -> bool:
+    return isinstance(error, KafkaError | PoolTimeoutError) or is_away(error) or is_conflict(error)

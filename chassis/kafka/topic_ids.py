@@ -108,6 +108,11 @@ class _MetadataRequest(Request[_MetadataRequestStruct]):  # type: ignore[misc]  
         return request_struct_class(topics, False, False, {})  # noqa: FBT003 - by position only
 
 
+def are_different(one: UUID, other: UUID) -> bool:
+    """Tell whether two ids are known, and of two topics."""
+    return one != other and UNKNOWN_TOPIC_ID not in (one, other)
+
+
 async def topic_ids(client: AIOKafkaAdminClient, names: Iterable[str]) -> Mapping[str, UUID]:
     """Return the id of each topic that exists; a topic that is missing is left out.
 

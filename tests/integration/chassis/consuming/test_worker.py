@@ -19,7 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from structlog.testing import capture_logs
 
 from chassis.backoff import Backoff
-from chassis.consuming import faust_app, faust_internals, positions, retry_policy, watchdog
+from chassis.consuming import (
+    faust_app,
+    faust_internals,
+    positions,
+    retries,
+    retry_policy,
+    watchdog,
+)
 from chassis.consuming.dead_letters import Failure, ParkedSubject
 from chassis.consuming.faust_transport import ChunkThread
 from chassis.consuming.offsets import begin
@@ -498,6 +505,7 @@ class TestTheWatch:
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(positions, "STUCK_AFTER_S", 0.5)
+        monkeypatch.setattr(retries, "_SHOW_CONTENTION_AFTER_S", 0)
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
         await publish_some(kafka, topic, [uuid4()], 1)
