@@ -61,6 +61,21 @@ consumer_chunk_seconds = Histogram(
 consumer_lag = Gauge(
     "consumer_lag", "Records published and not yet handled.", ["subscriber", "topic", "partition"]
 )
+consumer_given_up_offset = Gauge(
+    "consumer_given_up_offset",
+    "Where a partition can't be read on; one that is read has no series.",
+    ["topic", "partition"],
+)
+consumer_hidden_offsets = Gauge(
+    "consumer_hidden_offsets",
+    "Offsets hidden by an open transaction; without one there is no series.",
+    ["topic", "partition"],
+)
+consumer_held_partitions = Gauge(
+    "consumer_held_partitions",
+    "Partitions in which nothing is handled until an operator decides.",
+    ["subscriber", "topic"],
+)
 consumer_parked = Counter("consumer_parked", "Events parked.", ["subscriber"])
 consumer_parked_waiting = Gauge(
     "consumer_parked_waiting", "Parked events that wait for an operator.", ["subscriber"]

@@ -1,21 +1,20 @@
 """Dead letters: events that could not be handled, parked whole until an operator decides."""
 
-import base64
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, bindparam, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import telemetry
-from chassis.consuming.records import EventIdentity, Record
+from chassis.consuming.records import EventIdentity, Record, header_as_json, header_from_json
 from chassis.correlation import new_id
 from chassis.domain import DomainError, Kind
-from chassis.persistence.tables import parked
+from chassis.persistence.tables import UNKNOWN_TOPIC_ID, parked, progress
 
 _LONGEST_MESSAGE: Final = 1_000
 _COUNT_AT_MOST: Final = 100_000
@@ -123,9 +122,9 @@ class ParkedRecord:
         return cls(row.topic, row.partition, row.offset, row.key, value, headers)
 
 
-def headers_in(kept: Iterable[tuple[str, str | None]]) -> list[tuple[str, bytes | None]]:
+def headers_in(kept: Iterable[Sequence[str | None]]) -> list[tuple[str, bytes | None]]:
     """Return the headers that a parked event came with, from the form in which they are kept."""
-    return [(name, None if value is None else base64.b64decode(value)) for name, value in kept]
+    return [header_from_json(each) for each in kept]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,7 @@ class ParkedSubject:
 
 
 class Parking:
-    """The events that one subscriber parks in one transaction."""
+    """The events that one subscriber parks in one transaction, which has moved its progress."""
 
     def __init__(self, subscriber: str, now: Callable[[], datetime]) -> None:
         self.stopped: list[ParkedSubject] = []
@@ -167,10 +166,7 @@ class Parking:
                 "offset": record.offset,
                 "key": record.key,
                 "payload": record.value,
-                "headers": [
-                    [name, None if value is None else base64.b64encode(value).decode()]
-                    for name, value in record.headers
-                ],
+                "headers": [header_as_json(name, value) for name, value in record.headers],
                 "subject": identity.subject if identity else None,
                 "sequence": identity.sequence if identity else None,
                 "event_id": identity.event_id if identity else None,
@@ -185,12 +181,27 @@ class Parking:
         )
 
     async def flush(self, connection: AsyncConnection) -> None:
-        """Write the parked events, in one statement."""
+        """Write the parked events, each at its place in the topic that progress is in.
+
+        Another topic of that name, which was deleted, may have had an event parked at that place.
+        """
         rows, self._rows = self._rows, []
         if rows:
+            topic_ids = {
+                (row.topic, row.partition): row.topic_id
+                for row in await connection.execute(_TOPIC_IDS, {"of_subscriber": self._subscriber})
+            }
+            for each in rows:
+                each["topic_id"] = topic_ids.get(
+                    (each["topic"], each["partition"]), UNKNOWN_TOPIC_ID
+                )
             await connection.execute(insert(parked).on_conflict_do_nothing(), rows)
             telemetry.consumer_parked.labels(self._subscriber).inc(len(rows))
 
+
+_TOPIC_IDS: Final = select(progress.c.topic, progress.c.partition, progress.c.topic_id).where(
+    progress.c.subscriber == bindparam("of_subscriber")
+)
 
 _WAITING: Final = text(
     "SELECT named, (SELECT count(*) FROM"

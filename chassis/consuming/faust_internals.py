@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Final
 
 import faust
+from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
@@ -29,7 +30,8 @@ _NAMES: Final[Mapping[type, Sequence[str]]] = {
         "verify_event_path",
     ),
     driver.Transport: ("Consumer",),
-    GroupCoordinator: ("request_rejoin",),
+    Fetcher: ("error_future",),
+    GroupCoordinator: ("check_errors", "request_rejoin"),
     ServiceThread: ("Worker", "stop"),
     TableManager: ("on_start", "sleep"),
     WorkerThread: ("run",),

@@ -8,6 +8,10 @@ What is read next is decided by a ``FetchPosition``, which only our seeks and ou
 a chunk's ``begin`` is true by construction, and a lost or doubled chunk is detected when it is
 compared with the ``progress`` row. Kafka's committed offsets serve lag tools, nothing else.
 
+Only committed records are read. Where a fetch moves aiokafka's position over offsets that hold no
+record (the marker of a transaction, records that were aborted or compacted away), the chunk moves
+progress over them too, if need be without a record.
+
 The names of Faust's and aiokafka's insides that this rests on are used in this file only, and
 ``faust_internals.py`` looks for them at the start.
 """
@@ -17,25 +21,44 @@ import contextlib
 import itertools
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
+from uuid import UUID
 
 import faust
 import structlog
 import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Seconds, Service
 from mode.threads import ServiceThread, WorkerThread
 
+from chassis.consuming.careful_reading import (
+    WAITED_FOR,
+    CannotRead,
+    CarefulReading,
+    NoLongerHeld,
+)
 from chassis.consuming.chunk import Chunk
-from chassis.consuming.positions import FetchPosition, ProcessedPositions
+from chassis.consuming.positions import (
+    FetchPosition,
+    GivenUp,
+    ProcessedPositions,
+    StartPosition,
+)
 from chassis.consuming.records import Record
 from chassis.kafka.client import translate_foreign_cancellation
+from chassis.kafka.raw_fetch import RawFetch, high_watermarks
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +69,17 @@ _NOTHING_READY_S: Final = 0.02
 # only one, a lost chunk would not be detected by the chunk after it.
 _MOST_AHEAD: Final = 2
 _LOOK_AT_ENDS_EVERY_S: Final = 0.25
+# A partition that has more and does not move for so long is read carefully: aiokafka only logs some
+# errors with which a broker answers.
+_STILL_AFTER_S: Final = 5.0
+
+_PRIVATE: Final = (
+    "_client",
+    "_coordinator",
+    "_fetch_max_wait_ms",
+    "_fetcher",
+    "_isolation_level",
+)
 
 _serial = itertools.count()
 
@@ -88,8 +122,10 @@ class DeliveredChunk(Chunk):
         return ChunkReference(self)
 
 
-FindPositions = Callable[[frozenset[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]]
-"""Returns where to read each partition from; a partition that it leaves out is not read."""
+FindPositions = Callable[
+    [frozenset[TopicPartition]], Awaitable[Mapping[TopicPartition, StartPosition]]
+]
+"""Returns where to read each partition of a topic; a partition that it leaves out is not read."""
 
 
 class _Thread(WorkerThread):
@@ -120,10 +156,13 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         self.fetch_positions: dict[TopicPartition, FetchPosition] = {}
         self._ahead: dict[TopicPartition, deque[int]] = defaultdict(deque)
         self.ends: dict[TopicPartition, int | None] = {}
-        self.given_up: dict[TopicPartition, str] = {}
+        self.hidden: dict[TopicPartition, int] = {}
+        self.given_up: dict[TopicPartition, GivenUp] = {}
+        self.careful = CarefulReading()
+        #: What was to be fetched next of partitions that do not hold it; they are not read.
+        self.out_of_range: dict[TopicPartition, int] = {}
         self._looked_at = 0.0
-        self._doubted: dict[TopicPartition, int] = {}
-        self._fetches_each_alone = False
+        self._still: dict[TopicPartition, tuple[int, float]] = {}
         self._most_records = self.app.conf.broker_max_poll_records
         self._epochs = itertools.count(1)
         # No seek may come between a fetch and the position that follows from it.
@@ -131,10 +170,13 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
-        if not hasattr(consumer, "_fetch_max_wait_ms"):
-            raise RuntimeError("AIOKafkaConsumer._fetch_max_wait_ms is gone")
+        for name in _PRIVATE:
+            if not hasattr(consumer, name):
+                raise RuntimeError(f"AIOKafkaConsumer.{name} is gone")
         # Faust's 1.5 s would let one partition with nothing new hold up the others so long.
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001 - Faust offers no setting
+        # Faust sets it only with its own kind of transactions.
+        consumer._isolation_level = "read_committed"  # noqa: SLF001
         return consumer
 
     async def stop(self) -> None:
@@ -153,6 +195,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         self.fetch_positions.clear()
         self._ahead.clear()
         self.given_up.clear()
+        self.careful.clear()
         await super().on_partitions_revoked(revoked)
 
     async def getmany(
@@ -166,28 +209,24 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
 
     async def _fetch(self, wanted: frozenset[TP]) -> dict[TopicPartition, list[Chunk]]:
         async with self._moving:
+            await self._look_at_given_up()
             ours = [tp for tp in self.fetch_positions if tp in wanted]
             ready = sorted(tp for tp in ours if not self._is_far_ahead(tp))
             # A partition that has enough ahead now may need the next chunk at any moment.
             wait_ms = _FETCH_WAIT_MS if len(ready) == len(ours) else _ROOM_WAIT_MS
             self._look_at_ends()
+            self._find_still(ready)
             if not ready or not self.consumer.flow_active:
                 await asyncio.sleep(_NOTHING_READY_S)
                 return {}
-            try:
-                found = await self._fetch_each(ready, wait_ms)
-            except NoOffsetForPartitionError:
-                return {}  # a rebalance came between, and no seek has been made yet
-            except OffsetOutOfRangeError as error:
-                for tp in error.args[0]:
-                    self._give_up(tp, "no longer holds what comes next")
-                return {}
-            chunks = {
-                tp: self._chunk_of(tp, records)
-                for tp, records in found.items()
-                if records and tp in self.fetch_positions
-            }
-            return {tp: [chunk] for tp, chunk in chunks.items() if chunk is not None}
+            careful = [tp for tp in ready if tp in self.careful]
+            usual = await self._where_we_left([tp for tp in ready if tp not in self.careful])
+            chunks = await self._read_carefully(careful)
+            if usual:
+                chunks += await self._fetch_usual(usual, wait_ms)
+            elif not chunks:
+                await asyncio.sleep(_NOTHING_READY_S)
+            return {chunk.tp: [chunk] for chunk in chunks}
 
     def _is_far_ahead(self, tp: TopicPartition) -> bool:
         """Tell whether enough chunks of a partition wait here.
@@ -200,60 +239,192 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             ahead.popleft()
         return len(ahead) >= _MOST_AHEAD
 
-    async def _fetch_each(
-        self, ready: Sequence[TopicPartition], wait_ms: int
-    ) -> dict[TopicPartition, list[Record]]:
-        """Fetch one chunk of every partition that has something."""
-        consumer = self._ensure_consumer()
-        found: dict[TopicPartition, list[Record]] = {}
-        if not self._fetches_each_alone:
-            try:
-                found |= await consumer.getmany(*ready, timeout_ms=wait_ms)
-                if sum(map(len, found.values())) < self._most_records:
-                    return found  # there was room for more, and no partition has more
-            except UnicodeDecodeError:
-                # The name of a header, which aiokafka must decode. The error does not name the
-                # partition, and records that this call had taken of others are gone: all are
-                # fetched again, each partition alone.
-                self._fetches_each_alone = True
-                for tp, position in self.fetch_positions.items():
-                    consumer.seek(tp, position.next)
-        each_wait_ms = wait_ms // len(ready) if self._fetches_each_alone else 0
-        for tp in ready:
-            if tp not in found:
-                try:
-                    found |= await consumer.getmany(tp, timeout_ms=each_wait_ms)
-                except UnicodeDecodeError:
-                    self._give_up(tp, "holds a record that can't be read next")
-                    self._fetches_each_alone = False
-        return found
+    async def _where_we_left(
+        self, partitions: Sequence[TopicPartition]
+    ) -> Sequence[TopicPartition]:
+        """Return the partitions whose position is where our last seek or fetch left it.
 
-    def _chunk_of(self, tp: TopicPartition, records: list[Record]) -> Chunk | None:
-        """Make a chunk of what was fetched, and move the position behind it.
-
-        Our topics have no holes. Where one appears, the fetch is repeated before the hole is
-        believed: aiokafka's position may have been moved by other code than ours.
+        Others are sought again: a chunk that began elsewhere would leave records out.
         """
-        position = self.fetch_positions[tp]
-        if records[0].offset != position.next and self._doubted.get(tp) != position.next:
-            log.warning("unexpected-hole", topic=tp.topic, partition=tp.partition)
-            self._doubted[tp] = position.next
-            self._seek_to(tp, position.next)
+        consumer = self._ensure_consumer()
+        as_left: list[TopicPartition] = []
+        for tp in partitions:
+            position = self.fetch_positions.get(tp)
+            found = None if position is None else await self._position_of(tp)
+            if position is None or found is None:
+                continue  # it is being revoked
+            if found != position.next:
+                log.warning("position-moved", topic=tp.topic, partition=tp.partition, offset=found)
+                consumer.seek(tp, position.next)
+                self.careful.start([tp])
+            else:
+                as_left.append(tp)
+        return as_left
+
+    async def _position_of(self, tp: TopicPartition) -> int | None:
+        try:
+            return int(await self._ensure_consumer().position(tp))
+        except IllegalStateError:
+            return None  # it is not assigned any more
+
+    async def _fetch_usual(self, partitions: Sequence[TopicPartition], wait_ms: int) -> list[Chunk]:
+        """Fetch one chunk of every partition that has something."""
+        found = await self._getmany(partitions, wait_ms)
+        if sum(map(len, found.values())) >= self._most_records:
+            # There was no room for more, and other partitions may have some.
+            for tp in partitions:
+                if tp not in found:
+                    found |= await self._getmany([tp], 0)
+        chunks: list[Chunk] = []
+        for tp in partitions:
+            if (position := self.fetch_positions.get(tp)) is None:
+                continue
+            # Read here, where no seek can come between.
+            end = await self._position_of(tp)
+            if end is not None and end > position.next:
+                chunks.append(self._chunk_of(tp, found.get(tp, []), end))
+        return chunks
+
+    async def _getmany(
+        self, partitions: Sequence[TopicPartition], wait_ms: int
+    ) -> dict[TopicPartition, list[Record]]:
+        consumer = self._ensure_consumer()
+        try:
+            return dict(await consumer.getmany(*partitions, timeout_ms=wait_ms))
+        except ConsumerStoppedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - decompressors raise whatever they like
+            # What concerns the group is raised here, and ends the process.
+            consumer._coordinator.check_errors()  # noqa: SLF001 - aiokafka offers none
+            self._fetch_failed(partitions, error)
+            return {}
+
+    def _fetch_failed(self, partitions: Sequence[TopicPartition], error: Exception) -> None:
+        """Lose nothing, and read these partitions carefully unless the error is waited for."""
+        if type(error) is NoOffsetForPartitionError:
+            return  # a rebalance came between, and no seek has been made yet
+        if type(error) is OffsetOutOfRangeError:
+            for tp, offset in error.args[0].items():
+                self._not_held(tp, offset)
+            return
+        consumer = self._ensure_consumer()
+        assigned = consumer.assignment()
+        for tp in partitions:
+            # The error does not always name its partition, and records that this call had taken of
+            # others are gone.
+            if (position := self.fetch_positions.get(tp)) is not None and tp in assigned:
+                consumer.seek(tp, position.next)
+        if type(error) not in WAITED_FOR:
+            log.warning("fetch-failed", error=type(error).__name__)
+            self.careful.start([tp for tp in partitions if tp in self.fetch_positions])
+
+    async def _read_carefully(self, partitions: Sequence[TopicPartition]) -> list[Chunk]:
+        """Read one chunk of every partition that has something, each by itself."""
+        chunks = [await self._read_one_carefully(tp) for tp in partitions]
+        return [each for each in chunks if each is not None]
+
+    async def _read_one_carefully(self, tp: TopicPartition) -> Chunk | None:
+        if (position := self.fetch_positions.get(tp)) is None:
             return None
-        end = records[-1].offset + 1
-        self.fetch_positions[tp] = FetchPosition(position.epoch, end)
+        consumer = self._ensure_consumer()
+        error: Exception | None = None
+        fetched: RawFetch | None = None
+        try:
+            fetched = await self.careful.read(
+                consumer._client,  # noqa: SLF001 - aiokafka offers no raw fetch
+                tp,
+                position.next,
+                self._most_records,
+            )
+        except (CannotRead, NoLongerHeld) as raised:
+            error = raised
+        if self.fetch_positions.get(tp) != position:
+            return None  # it was revoked meanwhile
+        if isinstance(error, NoLongerHeld):
+            self._not_held(tp, position.next)
+        elif error is not None:
+            self._give_up(tp, f"can't be read at offset {position.next}: {error}")
+        if fetched is None:
+            return None
+        consumer.seek(tp, fetched.end)
+        if fetched.end == position.next:
+            return None
+        return self._chunk_of(tp, fetched.records, fetched.end)
+
+    async def _look_at_given_up(self) -> None:
+        """Read on in a partition that can be read now: its broker may have been repaired."""
+        consumer = self._ensure_consumer()
+        for tp, given_up in list(self.given_up.items()):
+            if tp not in self.careful or tp not in consumer.assignment():
+                continue
+            position = given_up.position
+            try:
+                fetched = await self.careful.read(
+                    consumer._client,  # noqa: SLF001 - aiokafka offers no raw fetch
+                    tp,
+                    position.next,
+                    1,
+                )
+            except NoLongerHeld:
+                self.careful.end(tp)
+            except CannotRead:
+                self.careful.look_again(tp)
+            else:
+                if fetched is not None and self.given_up.get(tp) is given_up:
+                    log.info("partition-readable", topic=tp.topic, partition=tp.partition)
+                    self._seek_to(tp, position.next, position.topic_id)
+
+    def _chunk_of(self, tp: TopicPartition, records: Sequence[Record], end: int) -> Chunk:
+        """Make a chunk of what was fetched, and move the position behind it."""
+        position = self.fetch_positions[tp]
+        self.fetch_positions[tp] = replace(position, next=end)
         self._ahead[tp].append(end)
-        return DeliveredChunk(tp.topic, tp.partition, position.next, end, position.epoch, records)
+        return DeliveredChunk(
+            tp.topic,
+            tp.partition,
+            position.next,
+            end,
+            position.epoch,
+            records,
+            position.topic_id,
+        )
 
     def _look_at_ends(self) -> None:
-        """Remember where each partition ended when it was last fetched, for the main thread."""
+        """Remember where each partition ended when it was last fetched, for the main thread.
+
+        It ends where an open transaction begins: what comes after that is hidden until it ends.
+        """
         now = time.monotonic()
         if now - self._looked_at < _LOOK_AT_ENDS_EVERY_S:
             return
         self._looked_at = now
         consumer = self._ensure_consumer()
+        # It ends by itself where it fails, and nothing would be fetched any more.
+        if (fetching := consumer._fetcher.error_future).done():  # noqa: SLF001 - aiokafka is silent
+            fetching.result()
         assigned = consumer.assignment()
-        self.ends = {tp: consumer.highwater(tp) for tp in self.fetch_positions if tp in assigned}
+        known = [tp for tp in self.fetch_positions if tp in assigned]
+        self.ends = {tp: consumer.last_stable_offset(tp) for tp in known}
+        self.hidden = {
+            tp: hidden
+            for tp in known
+            if (stable := self.ends[tp]) is not None
+            and (hidden := consumer.highwater(tp) - stable) > 0
+        }
+
+    def _find_still(self, partitions: Sequence[TopicPartition]) -> None:
+        """Begin to read those carefully that have more, as far as is known, and do not move."""
+        now = time.monotonic()
+        still: dict[TopicPartition, tuple[int, float]] = {}
+        for tp in partitions:
+            end, offset = self.ends.get(tp), self.fetch_positions[tp].next
+            if end is None or end > offset:
+                seen, since = self._still.get(tp, (offset, now))
+                still[tp] = (offset, since if seen == offset else now)
+                if now - still[tp][1] >= _STILL_AFTER_S:
+                    self.careful.start([tp])
+                    still[tp] = (offset, now)
+        self._still = still
 
     def highwater(self, tp: Any) -> Any:
         # aiokafka's own may only be asked in its thread, and not once the partition is gone.
@@ -272,27 +443,62 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         partitions = [TopicPartition(topic, number) for number in numbers]
         with translate_foreign_cancellation():
             first = await consumer.beginning_offsets(partitions)
-            following = await consumer.end_offsets(partitions)
+            # Not where the committed records end: progress may lie behind the begin of an open
+            # transaction, since it was moved by a version that read uncommitted records.
+            following = await high_watermarks(
+                consumer._client,  # noqa: SLF001 - aiokafka asks in its own isolation only
+                partitions,
+            )
         return {tp.partition: (first[tp], following[tp]) for tp in partitions}
 
     def _give_up(self, tp: TopicPartition, reason: str) -> None:
-        """Read no more of a partition until an operator decides, and report it; others are read."""
+        """Read no more of a partition until it can be read, or an operator passes over a batch."""
+        position = self.fetch_positions[tp]
+        self._stop_reading(tp)
+        self.given_up[tp] = GivenUp(position, f"{tp.topic}[{tp.partition}] {reason}")
+        self.careful.look_again(tp)
+        log.error(
+            "partition-given-up",
+            topic=tp.topic,
+            partition=tp.partition,
+            offset=position.next,
+            reason=reason,
+        )
+
+    def _not_held(self, tp: TopicPartition, offset: int) -> None:
+        log.error("offset-out-of-range", topic=tp.topic, partition=tp.partition, offset=offset)
+        self.out_of_range[tp] = offset
+        self.careful.end(tp)
+        self._stop_reading(tp)
+
+    def _stop_reading(self, tp: TopicPartition) -> None:
         position = self.fetch_positions.pop(tp, None)
         consumer = self._ensure_consumer()
         if position is not None and tp in consumer.assignment():
             consumer.pause(tp)
             consumer.seek(tp, position.next)  # drops what aiokafka has buffered of it
-        self.given_up[tp] = f"{tp.topic}[{tp.partition}] {reason}"
-        log.error("partition-given-up", topic=tp.topic, partition=tp.partition, reason=reason)
 
-    async def seek_all(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Read on from these offsets, in a new epoch each."""
-        await self.call_thread(self._seek_all, offsets)
+    async def leave(self, partitions: Collection[TopicPartition], epoch: int | None = None) -> None:
+        """Read no more of partitions until their next seek; with ``epoch``, unless it is over."""
+        await self.call_thread(self._leave, partitions, epoch)
 
-    async def _seek_all(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def _leave(self, partitions: Collection[TopicPartition], epoch: int | None) -> None:
         async with self._moving:
-            for tp, offset in offsets.items():
-                self._seek_to(tp, offset)
+            for tp in partitions:
+                position = self.fetch_positions.get(tp)
+                if position is not None and epoch in (None, position.epoch):
+                    self._stop_reading(tp)
+                if epoch is None and self.given_up.pop(tp, None) is not None:
+                    self.careful.end(tp)
+
+    async def seek_all(self, positions: Mapping[TopicPartition, StartPosition]) -> None:
+        """Read on from these positions, in a new epoch each."""
+        await self.call_thread(self._seek_all, positions)
+
+    async def _seek_all(self, positions: Mapping[TopicPartition, StartPosition]) -> None:
+        async with self._moving:
+            for tp, position in positions.items():
+                self._seek_to(tp, position.offset, position.topic_id)
 
     async def rewind(self, tp: TopicPartition, offset: int, epoch: int) -> None:
         """Read on from ``offset``, unless there was a seek since ``epoch``."""
@@ -302,15 +508,27 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         async with self._moving:
             position = self.fetch_positions.get(tp)
             if position is not None and position.epoch == epoch:
-                self._seek_to(tp, offset)
+                self._seek_to(tp, offset, position.topic_id)
 
-    def _seek_to(self, tp: TopicPartition, offset: int) -> None:
+    def _seek_to(self, tp: TopicPartition, offset: int, topic_id: UUID) -> None:
         consumer = self._ensure_consumer()
         if tp in consumer.assignment():
             consumer.resume(tp)
             consumer.seek(tp, offset)
-            self.fetch_positions[tp] = FetchPosition(next(self._epochs), offset)
+            self.fetch_positions[tp] = FetchPosition(next(self._epochs), offset, topic_id)
             self._ahead[tp].clear()
+            if self.given_up.pop(tp, None) is not None:
+                self.careful.end(tp)
+
+    async def go_on(self, tp: TopicPartition, offset: int) -> None:
+        """Read on from ``offset`` in a partition that was given up before it."""
+        await self.call_thread(self._go_on, tp, offset)
+
+    async def _go_on(self, tp: TopicPartition, offset: int) -> None:
+        async with self._moving:
+            given_up = self.given_up.get(tp)
+            if given_up is not None and given_up.position.next < offset:
+                self._seek_to(tp, offset, given_up.position.topic_id)
 
     async def rejoin(self) -> None:
         """Ask the group to rebalance; Kafka does so if this worker is the group's leader."""
@@ -335,7 +553,7 @@ class ChunkConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._processed = ProcessedPositions()
-        self._positioning: asyncio.Task[None] | None = None
+        self._positioning: dict[str, asyncio.Task[None]] = {}
 
     def _new_consumer_thread(self) -> ChunkThread:
         # As the main thread has; left alone it makes one of asyncio's.
@@ -349,9 +567,36 @@ class ChunkConsumer(driver.Consumer):
         return self._thread.fetch_positions
 
     @property
-    def given_up(self) -> Mapping[TopicPartition, str]:
+    def topic_ids(self) -> Mapping[TopicPartition, UUID]:
+        """Return the id of the topic of each partition that is read, or that was given up."""
+        given_up = {tp: each.position for tp, each in self.given_up.items()}
+        return {tp: each.topic_id for tp, each in (dict(self.fetch_positions) | given_up).items()}
+
+    @property
+    def given_up(self) -> Mapping[TopicPartition, GivenUp]:
         """Return the partitions that are no longer read, and why."""
         return dict(self._thread.given_up)
+
+    @property
+    def tried_again(self) -> Mapping[TopicPartition, str]:
+        """Return the partitions that could not be read when last tried, and why."""
+        careful = self._thread.careful
+        reasons = {tp: careful.reason(tp) for tp in list(self.fetch_positions)}
+        return {tp: reason for tp, reason in reasons.items() if reason is not None}
+
+    @property
+    def hidden(self) -> Mapping[TopicPartition, int]:
+        """Return how many offsets an open transaction hides, of those partitions with one."""
+        return self._thread.hidden
+
+    @property
+    def out_of_range(self) -> Mapping[TopicPartition, int]:
+        """Return the offsets that were to be fetched, of partitions that do not hold them."""
+        return dict(self._thread.out_of_range)
+
+    def forget_out_of_range(self, tp: TopicPartition) -> None:
+        """Forget that an offset was not there, once that is in the database."""
+        self._thread.out_of_range.pop(tp, None)
 
     @property
     def ends(self) -> Mapping[TopicPartition, int | None]:
@@ -372,8 +617,10 @@ class ChunkConsumer(driver.Consumer):
         return self._processed.offsets.get(tp)
 
     def lagging(self) -> Mapping[TopicPartition, int]:
-        """Return up to where each partition is processed of which more is published."""
-        return self._processed.lagging(self._thread.ends)
+        """Return up to where each partition is processed that has more, and is not tried again."""
+        tried = self.tried_again
+        lagging = self._processed.lagging(self._thread.ends)
+        return {tp: offset for tp, offset in lagging.items() if tp not in tried}
 
     async def bounds(self, topic: str) -> Mapping[int, tuple[int, int]]:
         """Return the first and the next offset of each partition of a topic.
@@ -394,6 +641,14 @@ class ChunkConsumer(driver.Consumer):
         log.info("rewind", topic=chunk.topic, partition=chunk.partition, offset=offset)
         await self._thread.rewind(chunk.tp, offset, chunk.epoch)
 
+    async def leave(self, chunk: Chunk) -> None:
+        await self._thread.leave([chunk.tp], chunk.epoch)
+
+    async def leave_all(self, partitions: Collection[TopicPartition]) -> None:
+        """Read no more of these partitions until they are positioned again."""
+        if partitions:
+            await self._thread.leave(partitions)
+
     async def go_back(self, tp: TopicPartition, offset: int) -> None:
         """Read on from ``offset``: an operator has moved progress back."""
         position = self.fetch_positions.get(tp)
@@ -401,6 +656,12 @@ class ChunkConsumer(driver.Consumer):
             log.info("rewind", topic=tp.topic, partition=tp.partition, offset=offset)
             self._processed.offsets[tp] = offset
             await self._thread.rewind(tp, offset, position.epoch)
+
+    async def go_on(self, tp: TopicPartition, offset: int) -> None:
+        """Read on from ``offset``: an operator has moved progress over what can't be read."""
+        log.info("read-on", topic=tp.topic, partition=tp.partition, offset=offset)
+        self._processed.offsets[tp] = offset
+        await self._thread.go_on(tp, offset)
 
     def begin(self, chunk: Chunk) -> None:
         self._processed.begin(chunk)
@@ -417,19 +678,41 @@ class ChunkConsumer(driver.Consumer):
         It returns at once: a partition without a position is not read, and the database that
         knows the position may be unreachable for a while.
         """
-        if self._positioning is not None:
-            self._positioning.cancel()
-        self._positioning = asyncio.create_task(self._position_assigned())
+        self._stop_positioning()
+        self.find_positions(self._assigned())
         return {}
 
-    async def _position_assigned(self) -> None:
+    def find_positions(self, partitions: Collection[TopicPartition]) -> None:
+        """Begin to find out where to read these partitions; no topic waits for another."""
+        for topic in {tp.topic for tp in partitions}:
+            of_topic = frozenset(tp for tp in partitions if tp.topic == topic)
+            self._positioning[topic] = asyncio.create_task(self._position(of_topic))
+
+    async def _position(self, partitions: frozenset[TopicPartition]) -> None:
         try:
-            assigned = frozenset(TopicPartition(*tp) for tp in self.assignment())
-            offsets = await self.positions(assigned)
-            self._processed.start(offsets)
-            await self._thread.seek_all(offsets)
+            positions = await self.positions(partitions)
+            self._processed.start({tp: each.offset for tp, each in positions.items()})
+            await self._thread.seek_all(positions)
         except Exception as error:  # noqa: BLE001 - the watchdog ends the process
             await self.crash(error)
+
+    def _stop_positioning(self) -> None:
+        for task in self._positioning.values():
+            task.cancel()
+        self._positioning.clear()
+
+    def unpositioned(self) -> Collection[TopicPartition]:
+        """Return assigned partitions that are not read, although nothing here is in the way."""
+        known = {*self.fetch_positions, *self.given_up}
+        return [
+            tp
+            for tp in self._assigned()
+            if tp not in known
+            and ((task := self._positioning.get(tp.topic)) is None or task.done())
+        ]
+
+    def _assigned(self) -> frozenset[TopicPartition]:
+        return frozenset(TopicPartition(*tp) for tp in self.assignment())
 
     async def force_commit(
         self,
@@ -454,8 +737,7 @@ class ChunkConsumer(driver.Consumer):
         """Leave out Faust's own stall report: it looks at acknowledgements, and we make none."""
 
     async def on_stop(self) -> None:
-        if self._positioning is not None:
-            self._positioning.cancel()
+        self._stop_positioning()
         await super().on_stop()
 
 

@@ -3,14 +3,26 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 from aiokafka import TopicPartition
 
 from chassis.consuming.chunk import Chunk
+from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 
 # Looked at once a second, so that a lost last chunk is fetched again within 6 s.
 TAIL_LOST_AFTER_S: Final = 4.0
 STUCK_AFTER_S: Final = 30.0
+# A transaction is usually open for milliseconds; Kafka ends one after 15 minutes at most.
+OPEN_FOR_LONG_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class StartPosition:
+    """Where to begin to read a partition, and the id of the topic in which that is."""
+
+    offset: int
+    topic_id: UUID = UNKNOWN_TOPIC_ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +31,15 @@ class FetchPosition:
 
     epoch: int
     next: int
+    topic_id: UUID = UNKNOWN_TOPIC_ID
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A partition that is no longer read, because what comes next can't be."""
+
+    position: FetchPosition
+    reason: str
 
 
 class ProcessedPositions:
@@ -31,7 +52,7 @@ class ProcessedPositions:
 
     def start(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Begin with these partitions, processed up to these offsets."""
-        self.offsets = dict(offsets)
+        self.offsets.update(offsets)
 
     def begin(self, chunk: Chunk) -> None:
         """Note that a chunk is in progress: however long that takes, it is not lost."""
@@ -97,3 +118,36 @@ class StallDetector:
     def restart(self) -> None:
         """Begin to count again: something else is in the way."""
         self._since.clear()
+
+
+class OpenTransactions:
+    """Finds partitions in which a transaction of a producer has been open for long.
+
+    Readers get none of its records, and none that come after it, until it ends. That is no stall.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[TopicPartition, tuple[int | None, float]] = {}
+
+    def look(
+        self,
+        ends: Mapping[TopicPartition, int | None],
+        hidden: Mapping[TopicPartition, int],
+        now: float,
+    ) -> Mapping[TopicPartition, str]:
+        """Return those partitions, each with how much is hidden in it.
+
+        :param ends: where each partition ends for readers
+        :param hidden: how many offsets each has after that
+        """
+        since = {tp: (ends.get(tp), now) for tp in hidden}
+        since |= {
+            tp: at for tp, at in self._since.items() if tp in hidden and ends.get(tp) == at[0]
+        }
+        self._since = since
+        return {
+            tp: f"an open transaction hides {hidden[tp]} records of {tp.topic}[{tp.partition}]"
+            f" from offset {begin} on"
+            for tp, (begin, at) in since.items()
+            if now - at >= OPEN_FOR_LONG_S
+        }

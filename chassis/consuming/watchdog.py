@@ -11,15 +11,16 @@ from typing import Any, Final
 
 import faust
 from aiokafka import TopicPartition
+from prometheus_client import Gauge
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import telemetry
-from chassis.consuming import dead_letters, offsets
+from chassis.consuming import dead_letters, holds, offsets
 from chassis.consuming.cluster_check import ClusterCheck, names_of
 from chassis.consuming.faust_app import consumer_of
 from chassis.consuming.offsets import SubscriberOffset, lowest
-from chassis.consuming.positions import StallDetector
+from chassis.consuming.positions import OpenTransactions, StallDetector
 from chassis.consuming.processor import ChunkProcessor
 from chassis.consuming.subscribers import Subscriber
 from chassis.persistence.advisory_lock import AdvisoryLock
@@ -38,7 +39,8 @@ class Watchdog:
     """Watches one app, and follows what operators changed of its subscribers' progress.
 
     :ivar trouble: why events do not flow, as far as it is seen here; None: they do
-    :ivar given_up: partitions that are no longer read, each with why
+    :ivar holds: what is held, and why
+    :ivar unread: partitions that are no longer read, or not for now, each with why
     """
 
     def __init__(
@@ -52,7 +54,8 @@ class Watchdog:
         worker_name: AdvisoryLock,
     ) -> None:
         self.trouble: str | None = "joining the consumer group"
-        self.given_up: Mapping[TopicPartition, str] = {}
+        self.holds: Sequence[str] = ()
+        self.unread: Mapping[TopicPartition, str] = {}
         self._app = app
         self._processors = processors
         self._subscribers = subscribers
@@ -60,6 +63,9 @@ class Watchdog:
         self._cluster = cluster
         self._worker_name = worker_name
         self._stalls = StallDetector()
+        self._open_transactions = OpenTransactions()
+        self._unread_offsets = _Gauges(telemetry.consumer_given_up_offset)
+        self._hidden_offsets = _Gauges(telemetry.consumer_hidden_offsets)
         self._offsets: Sequence[SubscriberOffset] = ()
 
     async def watch(
@@ -86,7 +92,7 @@ class Watchdog:
                 healthy_at = time.monotonic()
                 self.trouble = None
                 await self._follow_progress()
-                self._report_lag()
+                self._report()
                 stuck = self._stalls.look(self._unexplained_lag(), time.monotonic())
             if stuck or time.monotonic() - healthy_at > _JOIN_WITHIN_S:
                 await self._end_if_kafka_answers(stuck)
@@ -114,15 +120,16 @@ class Watchdog:
         raise WorkerStalled(f"not joined the consumer group within {_JOIN_WITHIN_S:g} s")
 
     async def _follow_progress(self) -> None:
-        """Go back to where an operator resumed a subscriber, or had it begin again.
+        """Follow where an operator moved progress, which no chunk may come to reveal.
 
-        The next chunk would be refused for it; but none may come.
+        Go back to where a subscriber was resumed, or had to begin again; go on behind a batch that
+        can't be read and was passed over.
 
         :raises WorkerStalled: progress can't be read, and the database is not away
         """
         consumer = consumer_of(self._app)
         # Before progress is read, which only an operator moves back.
-        processed = consumer.processed
+        processed, given_up = consumer.processed, consumer.given_up
         try:
             async with asyncio.timeout(_LOOK_WITHIN_S), self._engine.connect() as connection:
                 self._offsets = found = await offsets.read(connection, self._subscribers)
@@ -135,20 +142,67 @@ class Watchdog:
             raise WorkerStalled(f"progress can't be read: {type(error).__name__}") from error
         for subscriber, events in waiting.items():
             telemetry.consumer_parked_waiting.labels(subscriber).set(events)
+        await self._follow_holds()
         for name, processor in self._processors.items():
             processor.paused = frozenset(
                 each.subscriber for each in found if each.paused and each.tp.topic == name
             )
-        for tp, offset in lowest(each for each in found if not each.paused).items():
+        for tp, offset in lowest(each for each in found if each.moves).items():
             if offset < processed.get(tp, offset):
                 await consumer.go_back(tp, offset)
+            elif tp in given_up and given_up[tp].position.next < offset:
+                await consumer.go_on(tp, offset)
 
-    def _report_lag(self) -> None:
+    async def _follow_holds(self) -> None:
+        """Read no more of what is held; find out where to read what is not, and is not read."""
         consumer = consumer_of(self._app)
-        self.given_up = consumer.given_up
-        ends = consumer.ends
+        held = {each.tp for each in self._offsets}.difference(
+            each.tp for each in self._offsets if each.held_because is None
+        )
+        await consumer.leave_all([tp for tp in consumer.topic_ids if tp in held])
+        for tp in held:
+            consumer.forget_out_of_range(tp)
+        consumer.find_positions([tp for tp in consumer.unpositioned() if tp not in held])
+
+    def _report(self) -> None:
+        consumer = consumer_of(self._app)
+        ends, given_up = consumer.ends, consumer.given_up
+        self.holds = holds.describe(self._offsets)
+        for subscriber in self._subscribers:
+            telemetry.consumer_held_partitions.labels(subscriber.name, subscriber.topic.name).set(
+                sum(
+                    each.held_because is not None
+                    for each in self._offsets
+                    if (each.subscriber, each.tp.topic) == (subscriber.name, subscriber.topic.name)
+                )
+            )
         for each in self._offsets:
             if (end := ends.get(each.tp)) is not None:
                 telemetry.consumer_lag.labels(
                     each.subscriber, each.tp.topic, str(each.tp.partition)
                 ).set(max(0, end - each.next_offset))
+        self.unread = (
+            {tp: each.reason for tp, each in given_up.items()}
+            | {
+                tp: f"{tp.topic}[{tp.partition}] can't be read now, and is tried again: {reason}"
+                for tp, reason in consumer.tried_again.items()
+            }
+            | dict(self._open_transactions.look(ends, consumer.hidden, time.monotonic()))
+        )
+        self._unread_offsets.set({tp: each.position.next for tp, each in given_up.items()})
+        self._hidden_offsets.set(consumer.hidden)
+
+
+class _Gauges:
+    """One value of each partition that has one; the others have no series."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._shown: frozenset[TopicPartition] = frozenset()
+
+    def set(self, values: Mapping[TopicPartition, int]) -> None:
+        for tp in self._shown.difference(values):
+            self._gauge.remove(tp.topic, str(tp.partition))
+        for tp, value in values.items():
+            self._gauge.labels(tp.topic, str(tp.partition)).set(value)
+        self._shown = frozenset(values)

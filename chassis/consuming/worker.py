@@ -20,6 +20,7 @@ from chassis.consuming.start_positions import StartPositions
 from chassis.consuming.subscribers import Subscriber
 from chassis.consuming.watchdog import Watchdog
 from chassis.persistence.advisory_lock import AdvisoryLock
+from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 from chassis.persistence.transactor import Work
 from chassis.settings import ServiceSettings
 
@@ -80,7 +81,9 @@ class Worker(Generic[W]):
         self._cluster = ClusterCheck(
             settings, service, [each.topic for each in self._processors.values()]
         )
-        self._start_positions = StartPositions(engine, self._processors, now)
+        self._start_positions = StartPositions(
+            engine, self._processors, self._cluster.ask_topic_ids, now
+        )
         self._watchdog: Watchdog | None = None
         self._phase: str | None = "starting"
         self._stopping = asyncio.Event()
@@ -90,9 +93,9 @@ class Worker(Generic[W]):
         watchdog = self._watchdog
         if phase := self._phase or (watchdog and watchdog.trouble):
             return phase
-        reasons = [self._cluster.lacking, self._start_positions.waiting]
-        reasons += self._start_positions.shorter.values()
-        reasons += watchdog.given_up.values() if watchdog else ()
+        reasons = [self._cluster.lacking, *sorted({*self._start_positions.waiting.values()})]
+        reasons += watchdog.holds if watchdog else ()
+        reasons += watchdog.unread.values() if watchdog else ()
         reasons += [each.trouble() for each in self._processors.values()]
         if self._cluster.unassigned:
             reasons.append(f"no worker has {names_of(self._cluster.unassigned)}")
@@ -165,6 +168,9 @@ class Worker(Generic[W]):
     async def _keep_asking_kafka(self, consumer: ChunkConsumer) -> None:
         """Ask the cluster again and again: Faust reports nothing when no broker answers.
 
+        A topic that was made again is no longer read: where to read it is found out again, and then
+        it is held.
+
         Where partitions stay unassigned, have the group assign them. A worker that is back within
         its session is given what it had, and the group does not rebalance (KIP-345); so its
         partitions that were added then, or before, would wait until the group's leader looks for
@@ -173,7 +179,15 @@ class Worker(Generic[W]):
         """
         while True:
             await asyncio.sleep(_ASK_KAFKA_EVERY_S)
-            if await self._cluster.look() is not None:
+            lacking = await self._cluster.look()
+            await consumer.leave_all(
+                [
+                    tp
+                    for tp, known in consumer.topic_ids.items()
+                    if self._cluster.topic_ids.get(tp.topic, known) not in (UNKNOWN_TOPIC_ID, known)
+                ]
+            )
+            if lacking is not None:
                 continue
             if still := await self._cluster.find_unassigned():
                 log.warning("partitions-unowned", partitions=names_of(still))

@@ -131,12 +131,11 @@ async def _connected(database_url: str) -> AsyncIterator["asyncpg.Connection"]:
 
 
 async def partition_bounds(
-    settings: KafkaSettings, partitions: Collection[TopicPartition]
+    settings: KafkaSettings, partitions: Collection[TopicPartition], *, committed: bool = True
 ) -> Mapping[TopicPartition, tuple[int, int]]:
-    """Return the first offset of each partition, and the one after its last committed record.
+    """Return the first and the next offset of each partition.
 
-    Where a transaction is open, a partition ends for readers where that begins.
-
+    :param committed: a partition ends, as it does for readers, where an open transaction begins
     :raises KafkaError: the brokers did not answer within seconds
     """
 
@@ -145,7 +144,7 @@ async def partition_bounds(
         following = await consumer.end_offsets(partitions)
         return {each: (first[each], following[each]) for each in partitions}
 
-    return await _ask_as_consumer(settings, ask) if partitions else {}
+    return await ask_as_consumer(settings, ask, committed=committed) if partitions else {}
 
 
 async def hidden_offsets(
@@ -163,16 +162,23 @@ async def hidden_offsets(
         stable = await consumer.end_offsets(partitions)
         return {each: max(0, ends[each] - stable[each]) for each in partitions}
 
-    return await _ask_as_consumer(settings, ask) if partitions else {}
+    return await ask_as_consumer(settings, ask) if partitions else {}
 
 
-async def _ask_as_consumer(
-    settings: KafkaSettings, ask: Callable[[AIOKafkaConsumer], Awaitable[T]]
+async def ask_as_consumer(
+    settings: KafkaSettings,
+    ask: Callable[[AIOKafkaConsumer], Awaitable[T]],
+    *,
+    committed: bool = True,
 ) -> T:
+    """Return the result of a request, made by a consumer of no group that is open for it alone.
+
+    :raises KafkaError: the brokers did not answer within seconds
+    """
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap,
         request_timeout_ms=int(_BOUNDS_TIMEOUT_S * 1_000),
-        isolation_level="read_committed",
+        isolation_level="read_committed" if committed else "read_uncommitted",
         **KafkaSecurity.of(settings).client_arguments(),
     )
     try:

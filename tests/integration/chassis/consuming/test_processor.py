@@ -1,6 +1,7 @@
 """Each event has its effect once, whatever chunk it comes in, how often, and what fails."""
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from sqlalchemy import text
 
 from chassis.backoff import Backoff
 from chassis.consuming import group_commit, retries, retry_policy, single_events
+from chassis.consuming.dead_letters import headers_in
 from chassis.consuming.processor import SUSPECT_AFTER, ChunkProcessor
 from chassis.consuming.records import Record
 from chassis.consuming.single_events import MOST_TRIES
@@ -24,10 +26,10 @@ from contracts.events import IntegrationEvent
 from tests.integration.chassis.path import (
     PathWork,
     count,
+    is_waiting_for_a_lock,
     rows,
     schema,
     signed_up,
-    is_waiting_for_a_lock,
     subscriber,
 )
 from tests.integration.chassis.proxy import postgres_through_proxy
@@ -307,6 +309,21 @@ class TestAnEventThatFails:
         assert (kept["key"], kept["payload"]) == (record.key, record.value)
         assert (kept["subject"], kept["sequence"]) == (subject_of(record), 1)
         assert '["odd", null]' in kept["headers"]
+
+    async def test_is_kept_as_it_came_also_where_a_headers_name_is_not_utf_8(
+        self, service: Service
+    ) -> None:
+        [record, other] = sign_ups(2)
+        odd = [*record.headers, (b"a\xff".decode("utf-8", "surrogateescape"), b"x")]
+        consumer = await service.processor(subscriber("test.one", TOPIC))
+
+        await service.process(consumer, [replace(record, headers=odd), other])
+
+        [kept] = await rows(service.database, "SELECT * FROM parked")
+        assert (kept["key"], kept["payload"]) == (record.key, record.value)
+        assert (kept["reason"], kept["subject"]) == ("not-understood", None)
+        assert headers_in(json.loads(kept["headers"])) == odd
+        assert await service.handled() == [(subject_of(other), 1)]
 
     async def test_stops_the_later_ones_of_its_subject_only(self, service: Service) -> None:
         ada, bob = uuid4(), uuid4()
@@ -797,7 +814,10 @@ class TestASecondSubscriber:
 
         assert len(await service.handled("test.two")) == 15
         assert len(seen.seen) == 15
-        assert (await service.next_offset("test.one"), await service.next_offset("test.two")) == (15, 15)
+        assert (await service.next_offset("test.one"), await service.next_offset("test.two")) == (
+            15,
+            15,
+        )
 
     async def test_that_starts_now_passes_over_what_was_there(self, service: Service) -> None:
         records = sign_ups(10)
