@@ -1,7 +1,8 @@
 """The settings of the gateway, read from its environment."""
 
+from typing import Any
+
 from pydantic import Field, SecretStr
-from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsConfigDict
 
 from chassis.settings import ProcessSettings
@@ -11,7 +12,7 @@ from services.settings import one_for_each
 _ORIGIN = r"^https?://[^/?#@\s]+/?$"
 
 
-def _url_of(service: DeclaredService) -> tuple[type[str], FieldInfo]:
+def _url_of(service: DeclaredService) -> tuple[type[str], Any]:
     meaning = f"where the {service.name} service listens"
     return str, Field(pattern=_ORIGIN, description=meaning)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
-from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services import SERVICES, DeclaredService
@@ -26,7 +25,7 @@ def _port(default: int, owner: str) -> Any:
     return Field(default=default, ge=1, le=65535, description=f"port of {owner}")
 
 
-def _port_of(service: DeclaredService) -> tuple[type[int], FieldInfo]:
+def _port_of(service: DeclaredService) -> tuple[type[int], Any]:
     return int, _port(service.port, service.name)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from pydantic import create_model
-from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from services import DeclaredService
@@ -15,7 +14,7 @@ S = TypeVar("S", bound=BaseSettings)
 def one_for_each(
     services: Iterable[DeclaredService],
     suffix: str,
-    field_of: Callable[[DeclaredService], tuple[Any, FieldInfo]],
+    field_of: Callable[[DeclaredService], tuple[Any, Any]],
 ) -> Callable[[type[S]], type[S]]:
     """Add a field to the decorated class for each of these services.
 

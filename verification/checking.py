@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 from verification import effects
 from verification.evidence import Evidence
 from verification.invariants import INVARIANTS, Invariant
@@ -13,6 +14,7 @@ _PARAMETERS: Final = {
     "plans_deliveries": effects.PLANS_DELIVERIES,
     "keeps_records": effects.KEEPS_RECORDS,
     "most_messages": effects.MAX_STAND_IN_MESSAGES,
+    "unknown_topic_id": str(UNKNOWN_TOPIC_ID),
 }
 
 

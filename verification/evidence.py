@@ -20,7 +20,9 @@ CREATE TABLE delivery_rules (rule, type);
 
 -- Kafka. A record that is not an event of ours has a reason instead of subject, sequence, id and
 -- type.
-CREATE TABLE partitions (topic, partition INTEGER, first_offset INTEGER, next_offset INTEGER);
+CREATE TABLE partitions (
+    topic, partition INTEGER, first_offset INTEGER, next_offset INTEGER, topic_id
+);
 CREATE TABLE published (
     topic, partition INTEGER, offset INTEGER, subject, sequence INTEGER, event_id, type,
     sha256 BLOB, key_is_subject INTEGER, unreadable_because,
@@ -50,7 +52,9 @@ CREATE TABLE parked (
 );
 CREATE TABLE missing (service, subscriber, subject, sequence INTEGER, last_sequence INTEGER);
 CREATE TABLE tries (service, topic, partition INTEGER, offset INTEGER, count INTEGER);
-CREATE TABLE progress (service, subscriber, topic, partition INTEGER, next_offset INTEGER);
+CREATE TABLE progress (
+    service, subscriber, topic, partition INTEGER, next_offset INTEGER, topic_id, held_because
+);
 
 -- Slack's stand-in.
 CREATE TABLE messages (ts, delivery_id);

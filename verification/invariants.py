@@ -442,7 +442,7 @@ _NOTHING_WAITS: Final = Invariant(
 
 _PROGRESS: Final = Invariant(
     name="progress",
-    sentence="every consumer has read every partition to its end",
+    sentence="every consumer has read every partition to its end, and is held in none",
     looked_at={
         "partitions": "SELECT count(*) FROM partitions",
         "places of subscribers": "SELECT count(*) FROM progress",
@@ -456,6 +456,20 @@ _PROGRESS: Final = Invariant(
             0
         FROM progress JOIN partitions USING (topic, partition)
         WHERE progress.next_offset <> partitions.next_offset
+        """,
+        """
+        SELECT topic || ' ' || partition, subscriber || ' is held: ' || held_because, 0
+        FROM progress
+        WHERE held_because IS NOT NULL
+        """,
+        """
+        SELECT
+            topic || ' ' || partition,
+            subscriber || ' has its progress in another topic of this name',
+            0
+        FROM progress JOIN partitions USING (topic, partition)
+        WHERE held_because IS NULL AND progress.topic_id <> partitions.topic_id
+            AND :unknown_topic_id NOT IN (progress.topic_id, partitions.topic_id)
         """,
         """
         SELECT topic || ' ' || partition, service || ' has never read it', 0

@@ -20,7 +20,13 @@ OF_EVERY_SERVICE: Final = (
     ),
     ("missing", "SELECT $1::text, subscriber, subject, sequence, last_sequence FROM inbox_missing"),
     ("tries", 'SELECT $1::text, topic, "partition", "offset", count FROM tries'),
-    ("progress", 'SELECT $1::text, subscriber, topic, "partition", next_offset FROM progress'),
+    (
+        "progress",
+        """
+        SELECT $1::text, subscriber, topic, "partition", next_offset, topic_id::text, held_because
+        FROM progress
+        """,
+    ),
 )
 """Which table of the evidence each query fills; ``$1`` is the service's name."""
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from pydantic import Field, SecretStr
-from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsConfigDict
 
 from chassis.kafka.client import KafkaSecurity
@@ -13,7 +12,7 @@ from services.settings import one_for_each
 from verification.addresses import Addresses
 
 
-def _database_of(service: DeclaredService) -> tuple[Any, FieldInfo]:
+def _database_of(service: DeclaredService) -> tuple[Any, Any]:
     return DatabaseUrl, Field(description=f"the {service.name} service's database")
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 from uuid import UUID
@@ -12,6 +12,8 @@ from aiokafka.errors import KafkaError
 
 from chassis.consuming.records import Record, identity_of, open_record
 from chassis.kafka.client import admin_client
+from chassis.kafka.topic_ids import topic_ids
+from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 from contracts.envelope import InvalidEnvelope, event_in
 from contracts.operations import ParkedEventDiscardedV1
 from contracts.topics import TOPICS
@@ -30,10 +32,15 @@ class Topics:
     """An open consumer of all topics of the catalogue."""
 
     def __init__(
-        self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], name: str
+        self, consumer: AIOKafkaConsumer, partitions: Mapping[TopicPartition, UUID], name: str
     ) -> None:
+        """Make it.
+
+        :param partitions: all of them, each with the id of its topic
+        """
         self._consumer = consumer
-        self._partitions = partitions
+        self._topic_ids = partitions
+        self._partitions = list(partitions)
         self._name = name
 
     async def ends(self) -> dict[tuple[str, int], int]:
@@ -54,7 +61,7 @@ class Topics:
             ends = await self._consumer.end_offsets(self._partitions)
             evidence.add(
                 "partitions",
-                ((each.topic, each.partition, first[each], ends[each]) for each in ends),
+                ((*each, first[each], ends[each], str(self._topic_ids[each])) for each in ends),
             )
             for each in self._partitions:
                 self._consumer.seek(each, first[each])
@@ -147,12 +154,16 @@ async def open_topics(addresses: Addresses) -> AsyncIterator[Topics]:
         await consumer.stop()
 
 
-async def _partitions(addresses: Addresses) -> list[TopicPartition]:
-    """Return every partition of the catalogue's topics."""
+async def _partitions(addresses: Addresses) -> dict[TopicPartition, UUID]:
+    """Return every partition of the catalogue's topics, and the id of its topic."""
+    names = [topic.name for topic in TOPICS]
     async with admin_client(addresses.kafka_bootstrap, addresses.kafka_security) as client:
-        described = await client.describe_topics([topic.name for topic in TOPICS])
-    return [
-        TopicPartition(topic["topic"], partition["partition"])
+        described = await client.describe_topics(names)
+        ids = await topic_ids(client, names)
+    return {
+        TopicPartition(topic["topic"], partition["partition"]): ids.get(
+            topic["topic"], UNKNOWN_TOPIC_ID
+        )
         for topic in described
         for partition in topic["partitions"]
-    ]
+    }

@@ -1,6 +1,7 @@
 """``services.toml`` is read strictly, and each service gets a field in the settings of others."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import Field, ValidationError
@@ -56,7 +57,10 @@ class TestAFieldForEachService:
     ) -> None:
         service = declared(tmp_path, LOYALTY)
 
-        @one_for_each([service], "_port", lambda each: (int, Field(default=each.port, gt=0)))
+        def port_of(each: DeclaredService) -> tuple[type[int], Any]:
+            return int, Field(default=each.port, gt=0)
+
+        @one_for_each([service], "_port", port_of)
         class Settings(BaseSettings):
             """The settings of this test."""
 
