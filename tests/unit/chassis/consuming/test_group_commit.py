@@ -9,7 +9,7 @@ import pytest
 from chassis.consuming import group_commit as module
 from chassis.consuming.chunk import Chunk, ChunkInProgress
 from chassis.consuming.group_commit import GroupCommit
-from chassis.testing import FakeChunkSource
+from chassis.testing import FakeChunkSource, eventually
 
 Outcome = asyncio.Task[bool]
 
@@ -195,35 +195,48 @@ class TestABatchThatFails:
         assert await second
 
 
+async def until_begun(topic: Topic, *transactions: list[int]) -> None:
+    async def are_begun() -> bool:
+        return topic.begun == list(transactions)
+
+    await eventually(are_begun)
+
+
 class TestAChunkThatTakesLong:
     @pytest.fixture(autouse=True)
     def short(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "_BATCH_TIMEOUT_S", 0.05)
+
+    async def begin_slow(self, process: Process, topic: Topic) -> Outcome:
+        """Begin a chunk that is committed by itself now, and has taken too long for that too."""
+        [slow] = await process.begin(topic, chunk(0)[0])
+        await until_begun(topic, [0], [0])
+        await asyncio.sleep(0.06)  # at least: longer than a batch may take
+        return slow
 
     async def test_is_committed_by_itself_and_holds_up_no_batch(
         self, process: Process, topic: Topic
     ) -> None:
         other = Topic()
         other.let(1)
-        slow = await process.begin(topic, chunk(0)[0])
+        [slow] = await process.begin(topic, chunk(0)[0])
         [quick] = await process.begin(other, chunk(1)[0])
 
         assert await quick
-        assert not slow[0].done()
+        assert not slow.done()
         topic.let(1)
-        assert await slow[0]
+        assert await slow
 
     async def test_has_the_next_of_its_topic_skip_the_batch_so_that_it_is_handled_once(
         self, process: Process, topic: Topic
     ) -> None:
-        [slow] = await process.begin(topic, chunk(0)[0])
-        await asyncio.sleep(0.15)  # longer than a batch may take, and then as long by itself
+        slow = await self.begin_slow(process, topic)
         topic.let(1)
         await slow
         topic.begun.clear()
 
         [again] = await process.begin(topic, chunk(0)[0])
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # at least: a batch would have failed by now
         topic.let(1)
         await again
 
@@ -233,31 +246,31 @@ class TestAChunkThatTakesLong:
         self, process: Process, topic: Topic, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "_SLOW_TOPIC_SKIPS_BATCHES_FOR_S", 0.0)
-        [slow] = await process.begin(topic, chunk(0)[0])
-        await asyncio.sleep(0.15)
+        slow = await self.begin_slow(process, topic)
         topic.let(1)
         await slow
+        topic.begun.clear()
+        monkeypatch.setattr(module, "_BATCH_TIMEOUT_S", 600)
 
+        await process.begin(topic, *(chunk(number)[0] for number in range(3)))
         topic.let(2)
-        await process.begin(topic, chunk(0)[0])
-        await process.begin(topic, chunk(1)[0], chunk(2)[0])
 
-        assert topic.begun[-1] == [2]
+        await until_begun(topic, [0], [1, 2])
 
     async def test_because_the_database_stood_still_once_is_no_reason_to_skip_batches(
-        self, process: Process, topic: Topic
+        self, process: Process, topic: Topic, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         [stopped] = await process.begin(topic, chunk(0)[0])
-        await asyncio.sleep(0.06)
+        await until_begun(topic, [0], [0])
+        monkeypatch.setattr(module, "_BATCH_TIMEOUT_S", 600)  # by itself it was quick
         topic.let(1)
         await stopped
         topic.begun.clear()
 
         await process.begin(topic, *(chunk(number)[0] for number in range(3)))
         topic.let(2)
-        await settle()
 
-        assert topic.begun == [[0], [1, 2]]
+        await until_begun(topic, [0], [1, 2])
 
 
 class TestOneThatIsCancelled:
@@ -325,7 +338,8 @@ class TestLargeChunks:
         monkeypatch.setattr(module, "_LARGE_TIMEOUT_S", 0.05)
         await process.begin(topic, *(chunk(number, 400)[0] for number in range(3)))
 
-        await asyncio.sleep(0.08)
+        async def third_is_begun() -> bool:
+            return [2] in topic.begun
 
+        await eventually(third_is_begun)
         assert topic.begun[:2] == [[0], [1]]
-        assert [2] in topic.begun
