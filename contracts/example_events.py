@@ -45,15 +45,16 @@ def _record(
     event: IntegrationEvent,
     *,
     source: str | None = None,
-    id: UUID,  # noqa: A002 - CloudEvents' own name
+    id: UUID | None = None,  # noqa: A002 - CloudEvents' own name
     subject: UUID,
     after_ms: int,
     sequence: int = 1,
     causationid: UUID | None = None,
 ) -> EncodedEvent:
+    """Return the record of an example; its id is made from its time unless one is given."""
     return encode(
         event,
-        id=id,
+        id=id or _id_made(after_ms=after_ms),
         source=source or "/" + event.event_type.split(".")[0],
         subject=str(subject),
         time=_SIGN_UP + timedelta(milliseconds=after_ms),

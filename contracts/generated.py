@@ -8,7 +8,9 @@ from pathlib import Path
 from contracts.asyncapi import asyncapi_document
 from contracts.compatibility import breaking_catalogue_changes, breaking_schema_changes
 from contracts.example_events import EXAMPLES
+from contracts.example_rules import example_mistakes
 from contracts.json_schemas import Json, json_schemas
+from contracts.published import published
 from contracts.topics import EVENTS, TOPICS
 
 HERE = Path(__file__).parent
@@ -16,13 +18,19 @@ HERE = Path(__file__).parent
 _TABLES = re.compile(r"(?<=<!-- generated -->\n).*?(?=<!-- end of generated -->)", re.DOTALL)
 
 
+def mistakes() -> list[str]:
+    """What is wrong with the examples, and what to do about it."""
+    return sorted(example_mistakes(EVENTS, EXAMPLES))
+
+
 def breaking_changes(directory: Path = HERE) -> list[str]:
     """The changes in the code that break readers of the files committed in ``directory``."""
-    committed = {path.stem: _read(path) for path in (directory / "schemas").glob("*.json")}
-    lines = breaking_schema_changes(committed, json_schemas())
-    document = directory / "asyncapi.json"
-    if document.exists():
-        lines += breaking_catalogue_changes(_read(document), asyncapi_document())
+    committed = dict(published(directory))
+    document = committed.pop("asyncapi.json", None)
+    schemas = {Path(path).stem: schema for path, schema in committed.items()}
+    lines = breaking_schema_changes(schemas, json_schemas())
+    if document is not None:
+        lines += breaking_catalogue_changes(document, asyncapi_document())
     return lines
 
 
@@ -64,11 +72,6 @@ def _wanted(directory: Path) -> dict[Path, str]:
 
 def _present(directory: Path) -> set[Path]:
     return {*directory.glob("schemas/*"), *directory.glob("examples/*")}
-
-
-def _read(path: Path) -> Json:
-    content: Json = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 def _text(content: Json) -> str:
