@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +121,8 @@ class TestAnExample:
         assert late != sign_up.payload
         assert list(example_mistakes(events, examples)) == [
             (
-                f"{SIGNED_UP}: the id of its example in contracts/example_events.py has another time"
-                " than the event; leave id out there, and it is made from after_ms"
+                f"{SIGNED_UP}: the id of its example in contracts/example_events.py has another"
+                " time than the event; leave id out there, and it is made from after_ms"
             ),
             f"{OPENED}: its example in contracts/example_events.py is an event of type {SIGNED_UP}",
             (
@@ -133,10 +132,9 @@ class TestAnExample:
         ]
 
     @pytest.fixture
-    def without_one(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def without_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fewer = {name: each for name, each in EXAMPLES.items() if name != OPENED}
         monkeypatch.setattr(generated, "EXAMPLES", fewer)
-        return
 
     @pytest.mark.usefixtures("without_one")
     @pytest.mark.parametrize("verb", ["check", "generate"])
