@@ -81,4 +81,6 @@ class TestTheCommandLine:
         done = await run(system, VERIFY_SLACK_STAND_IN_URL=url)
 
         assert done.returncode == 3
-        assert done.stderr == f"cannot verify: Slack's stand-in ({url}): ConnectError\n"
+        # On a busy machine it also prints its progress.
+        lines = [line for line in done.stderr.splitlines() if not line.startswith("… ")]
+        assert lines == [f"cannot verify: Slack's stand-in ({url}): ConnectError"]
