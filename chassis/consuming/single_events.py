@@ -6,7 +6,7 @@ rehearsed: where more aggregates would park than may, none does.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
@@ -121,6 +121,24 @@ class SingleEvents(Generic[W]):
                         return False
             processed[subscriber.name] = record.offset + 1
             in_progress.advance(min(processed.values()))
+        return await self._pass_over_rest(subscriber, processed, in_progress)
+
+    async def _pass_over_rest(
+        self, subscriber: Subscriber[W], processed: dict[str, int], in_progress: ChunkInProgress
+    ) -> bool:
+        """Move progress over the offsets behind the last record, which hold none."""
+        chunk, begin = in_progress.chunk, processed[subscriber.name]
+        if begin == chunk.end:
+            return True
+        if not in_progress.is_ours():
+            return False
+        rest = OffsetRange(chunk.partition, begin, chunk.end, chunk.topic_id)
+        with suppress(AllPaused):
+            async with self._engine.begin() as connection:
+                await offsets.advance(
+                    connection, [subscriber.name], self._topic, [rest], self._now()
+                )
+        processed[subscriber.name] = chunk.end
         return True
 
     async def _rehearse(self, in_progress: ChunkInProgress, found: Mapping[str, int]) -> None:

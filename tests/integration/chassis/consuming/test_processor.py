@@ -20,7 +20,7 @@ from chassis.consuming.subscribers import RecordSubscriber, Start
 from chassis.domain import DomainError, Kind
 from chassis.persistence.database import create_engine
 from chassis.persistence.transactor import StaleAggregate
-from chassis.testing import FakeRecord, eventually
+from chassis.testing import FakeRecord, chunk_of, eventually
 from contracts.envelope import Envelope, decode
 from contracts.events import IntegrationEvent
 from tests.integration.chassis.path import (
@@ -78,6 +78,54 @@ async def service(database: str) -> AsyncIterator[Service]:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry_policy, "BACKOFF", Backoff(first_s=0.02, longest_s=0.02))
+
+
+class TestOffsetsWithoutARecord:
+    async def test_move_progress_by_an_empty_chunk(self, service: Service) -> None:
+        consumer = await service.processor(subscriber("test.one", TOPIC))
+        empty = replace(chunk_of(sign_ups(1)), end=7, records=[])
+
+        await consumer.process(empty, service.chunks)
+
+        assert (await service.next_offset(), service.chunks.done) == (7, 7)
+        assert await count(service.database) == 0
+        assert await service.open_attempts() == []
+
+    async def test_behind_the_last_record_move_progress_with_it(self, service: Service) -> None:
+        consumer = await service.processor(subscriber("test.one", TOPIC))
+
+        await consumer.process(replace(chunk_of(sign_ups(3)), end=7), service.chunks)
+
+        assert await service.next_offset() == 7
+
+    async def test_move_progress_also_when_a_chunk_is_handled_event_by_event(
+        self, service: Service
+    ) -> None:
+        records = sign_ups(3)
+        failing = Failing(lambda: NameIsTaken("taken"), records[2])
+        one = subscriber("test.one", TOPIC, before=failing)
+        consumer = await service.processor(one, subscriber("test.two", TOPIC))
+
+        await consumer.process(replace(chunk_of(records), end=7), service.chunks)
+
+        assert [await service.next_offset(name) for name in ("test.one", "test.two")] == [7, 7]
+        assert len(await service.parked()) == 1
+        assert service.chunks.done == 7
+
+    async def test_move_the_progress_of_no_subscriber_that_is_paused(
+        self, service: Service
+    ) -> None:
+        records = sign_ups(3)
+        failing = Failing(lambda: NameIsTaken("taken"), records[2])
+        two = subscriber("test.two", TOPIC)
+        consumer = await service.processor(subscriber("test.one", TOPIC, before=failing), two)
+        await rows(
+            service.database, "UPDATE progress SET paused_at = now() WHERE subscriber = 'test.two'"
+        )
+
+        await consumer.process(replace(chunk_of(records), end=7), service.chunks)
+
+        assert [await service.next_offset(name) for name in ("test.one", "test.two")] == [7, 0]
 
 
 class TestProgressDecides:
