@@ -148,7 +148,7 @@ async def open_topics(addresses: Addresses) -> AsyncIterator[Topics]:
             await consumer.start()
         except (KafkaError, OSError) as error:
             raise CannotVerify(f"{name}: {type(error).__name__}") from error
-        consumer.assign(partitions)
+        consumer.assign(list(partitions))
         yield Topics(consumer, partitions, name)
     finally:
         await consumer.stop()

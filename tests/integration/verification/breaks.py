@@ -316,6 +316,18 @@ BREAKS: Final = [
     ),
     Break(
         "progress",
+        "accounts.open-account is held: users.user was cut",
+        "accounts",
+        "UPDATE progress SET held_because = 'users.user was cut'",
+    ),
+    Break(
+        "progress",
+        "accounts.open-account has its progress in another topic of this name",
+        "accounts",
+        "UPDATE progress SET topic_id = gen_random_uuid()",
+    ),
+    Break(
+        "progress",
         "audit has never read it",
         "audit",
         "DELETE FROM progress",

@@ -1,15 +1,18 @@
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from contracts.topics import TOPICS
+from chassis.persistence.tables import UNKNOWN_TOPIC_ID
+from contracts.topics import TOPICS, USERS_USER
 from verification.checking import check_all
 from verification.effects import ONBOARDING_TASKS, SIGN_UP
 from verification.evidence import Evidence
 from verification.report import MAX_EXAMPLES, Check, Expected
 
 SHA = b"\1" * 32
+TOPIC_ID = str(uuid4())
 
 
 class System:
@@ -59,7 +62,7 @@ class System:
 
     def check(self, **expected: Any) -> dict[str, Check]:
         self.evidence.has_messages = True
-        self.evidence.add("partitions", [(topic, 0, 0, 0) for topic in self.topics])
+        self.evidence.add("partitions", [(topic, 0, 0, 0, TOPIC_ID) for topic in self.topics])
         return {each.name: each for each in check_all(self.evidence, Expected(**expected))}
 
     def broken(self, **expected: Any) -> dict[str, int]:
@@ -168,11 +171,40 @@ class TestATry:
     ) -> None:
         # A worker that lost its partition may count a try after another has handled the event.
         place = ("users.user", 0)
-        system.evidence.add("partitions", [(*place, 0, 7)])
-        system.evidence.add("progress", [("accounts", "accounts.open-account", *place, 7)])
+        system.evidence.add("partitions", [(*place, 0, 7, TOPIC_ID)])
+        system.evidence.add(
+            "progress", [("accounts", "accounts.open-account", *place, 7, TOPIC_ID, None)]
+        )
         system.evidence.add("tries", [("accounts", *place, offset, 1)])
 
         assert system.broken().get("nothing-waits", 0) == times
+
+
+class TestProgress:
+    @pytest.mark.parametrize(
+        ("topic_id", "held_because", "times"),
+        [
+            (TOPIC_ID, None, 0),
+            (str(UNKNOWN_TOPIC_ID), None, 0),
+            (str(uuid4()), None, 1),
+            (str(uuid4()), "users.user was made again", 1),
+            (TOPIC_ID, "users.user was cut", 1),
+        ],
+        ids=["well", "unknown", "another", "another and held", "held"],
+    )
+    def test_that_is_held_or_of_another_topic_is_reported_once(
+        self, system: System, topic_id: str, held_because: str | None, times: int
+    ) -> None:
+        system.evidence.add("partitions", [("users.user", 1, 0, 7, TOPIC_ID)])
+        system.evidence.add(
+            "progress",
+            [
+                (each, f"{each}.x", "users.user", 1, 7, topic_id, held_because)
+                for each in USERS_USER.consumers
+            ],
+        )
+
+        assert system.broken().get("progress", 0) == times * len(USERS_USER.consumers)
 
 
 class TestAReport:
