@@ -60,6 +60,8 @@ _OPERATIONS: Final = (
     ("POST", "progress/resume"),
     ("POST", "progress/restart"),
     ("POST", "progress/park-all"),
+    ("POST", "progress/skip-batch"),
+    ("POST", "progress/end-hold"),
     ("GET", "sequences"),
 )
 

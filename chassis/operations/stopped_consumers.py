@@ -10,17 +10,23 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chassis.consuming import holds
+from chassis.consuming.holds import ContinueFrom, Decision, see_topic
+from chassis.consuming.skip_batch import find_unreadable_batch, pass_over
 from chassis.domain import DomainError, Kind
 from chassis.kafka.partitions import partition_bounds
 from chassis.operations import terminal
 from chassis.operations.acts import Act, Command, Route
 from chassis.operations.context import AnyRuntime
+from chassis.operations.dead_letter_rows import subscriber_of
 from chassis.operations.offsets import KafkaIsAway
 from chassis.operations.operator_log import Operator, subject_of_partition
 from chassis.operations.terminal import Shown
 from chassis.persistence.tables import park_allowances, progress
 from contracts.events import Text
-from contracts.operations import ParkingAllowedV1
+from contracts.operations import BatchSkippedV1, HoldEndedV1, ParkingAllowedV1
+
+_LARGEST_OFFSET: Final = 2**63 - 1
 
 
 class NotConsumed(DomainError):
@@ -92,6 +98,122 @@ async def park_all(runtime: AnyRuntime, of: OfTopic, operator: Operator) -> Park
     return ParkingBody(allowed=allowed)
 
 
+class OnePartition(OfTopic):
+    """The partition that a consumer can't read on."""
+
+    partition: Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class UnreadableBatch(OnePartition):
+    """The batch that can't be read, by the offset at which readiness names it."""
+
+    offset: Annotated[int, Field(ge=0, le=_LARGEST_OFFSET)]
+    end: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=_LARGEST_OFFSET,
+            description="The next offset behind it; only where the batch does not tell.",
+        ),
+    ] = None
+
+
+class SkippedBody(BaseModel):
+    """The batch that is passed over, and by whom."""
+
+    begin_offset: int
+    end_offset: int
+    raw_bytes: Annotated[int | None, Field(description="Kept of it; null: none could be had.")]
+    subscribers: list[str]
+
+
+async def skip_batch(
+    runtime: AnyRuntime, unreadable: UnreadableBatch, operator: Operator
+) -> SkippedBody:
+    """Pass over a batch that can't be read. Its bytes are kept, where the broker gives them.
+
+    :raises BatchIsReadable: it can be read
+    :raises BatchEndNotKnown: ``end`` is needed
+    :raises WrongBatchEnd: ``end`` is not the batch's
+    :raises NotAtBatch: no subscriber is at its offset
+    :raises KafkaIsAway: Kafka does not answer
+    """
+    tp = TopicPartition(unreadable.topic, unreadable.partition)
+    try:
+        batch = await find_unreadable_batch(runtime.settings, tp, unreadable.offset, unreadable.end)
+    except (KafkaError, OSError) as error:
+        raise KafkaIsAway(f"the batch can't be looked at: {type(error).__name__}") from error
+    names = [each.name for each in runtime.subscribers if each.topic.name == tp.topic]
+    async with runtime.act() as connection:
+        skipped_by = await pass_over(connection, names, batch, runtime.now())
+        act = BatchSkippedV1(
+            by=operator.by,
+            why=operator.why,
+            topic=tp.topic,
+            partition=tp.partition,
+            begin_offset=batch.begin,
+            end_offset=batch.end,
+            raw_sha256=batch.raw_sha256,
+        )
+        await runtime.operator_log.record(connection, {subject_of_partition(tp): act})
+    return SkippedBody(
+        begin_offset=batch.begin,
+        end_offset=batch.end,
+        raw_bytes=None if batch.raw is None else len(batch.raw),
+        subscribers=list(skipped_by),
+    )
+
+
+class HeldSubscriber(OnePartition):
+    """The subscriber that is held, where, and where it continues."""
+
+    subscriber: Text
+    continue_from: ContinueFrom
+    offset: Annotated[
+        int | None,
+        Field(ge=0, le=_LARGEST_OFFSET, description="Where `continue_from` is `offset`."),
+    ] = None
+
+
+class EndedHoldBody(BaseModel):
+    """Where the subscriber continues."""
+
+    next_offset: Annotated[
+        int | None, Field(description="Null: the topic has no such partition any more.")
+    ]
+
+
+async def end_hold(runtime: AnyRuntime, held: HeldSubscriber, operator: Operator) -> EndedHoldBody:
+    """End the hold of a subscriber at a topic that was made again, cut, or lost its end.
+
+    :raises NoSuchSubscriber: the service has none of this name
+    :raises NotHeld: it is not held there
+    :raises OffsetNotThere: the partition does not hold the offset
+    :raises KafkaIsAway: Kafka does not answer, or has no such topic
+    """
+    subscriber_of(runtime, held.subscriber, held.topic)
+    tp = TopicPartition(held.topic, held.partition)
+    try:
+        topic = await see_topic(runtime.settings, held.topic)
+    except (KafkaError, OSError) as error:
+        raise KafkaIsAway(f"{held.topic} can't be looked at: {type(error).__name__}") from error
+    decision = Decision(held.continue_from, held.offset)
+    async with runtime.act() as connection:
+        next_offset = await holds.end_hold(
+            connection, held.subscriber, tp, decision, topic, runtime.now()
+        )
+        act = HoldEndedV1(
+            by=operator.by,
+            why=operator.why,
+            topic=tp.topic,
+            partition=tp.partition,
+            subscriber=held.subscriber,
+            next_offset=next_offset or 0,
+        )
+        await runtime.operator_log.record(connection, {subject_of_partition(tp): act})
+    return EndedHoldBody(next_offset=next_offset)
+
+
 async def _partitions_of(connection: AsyncConnection, topic: str) -> dict[TopicPartition, int]:
     """Return the lowest offset of all subscribers in each partition of a topic."""
     query = (
@@ -122,6 +244,16 @@ _ALLOW: Final = _new.on_conflict_do_update(
 )
 
 
+def _shown_skipped(skipped: SkippedBody) -> Shown:
+    return terminal.fields(skipped)
+
+
+def _shown_ended(ended: EndedHoldBody) -> Shown:
+    if ended.next_offset is None:
+        return Shown("the topic has no such partition any more")
+    return Shown(f"continues at offset {ended.next_offset}")
+
+
 def _shown(allowed: ParkingBody) -> Shown:
     if not allowed.allowed:
         return Shown("nothing is left to read")
@@ -138,5 +270,28 @@ OPERATIONS: Final[Sequence[Act[Any, Any]]] = (
         run=park_all,
         route=Route("POST", "/progress/park-all", "post_park_all"),
         command=Command(name="park-all", show=_shown, arguments=("topic",)),
+    ),
+    Act(
+        summary="Pass over a batch that can't be read",
+        description="For a partition that stopped at a batch with a wrong checksum, for example."
+        " Its events are lost to this service; its bytes are kept, where the broker gives them.",
+        input=UnreadableBatch,
+        output=SkippedBody,
+        run=skip_batch,
+        route=Route("POST", "/progress/skip-batch", "post_skip_batch"),
+        command=Command(
+            name="skip-batch", show=_shown_skipped, arguments=("topic", "partition", "offset")
+        ),
+    ),
+    Act(
+        summary="Have a held subscriber continue",
+        description="For a topic that was made again, was cut, or lost its end.",
+        input=HeldSubscriber,
+        output=EndedHoldBody,
+        run=end_hold,
+        route=Route("POST", "/progress/end-hold", "post_end_hold"),
+        command=Command(
+            name="end-hold", show=_shown_ended, arguments=("subscriber", "topic", "partition")
+        ),
     ),
 )

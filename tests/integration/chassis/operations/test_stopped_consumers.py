@@ -7,12 +7,24 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chassis.consuming.holds import ContinueFrom, NotHeld
+from chassis.consuming.skip_batch import BatchIsReadable
+from chassis.operations.dead_letter_rows import NoSuchSubscriber
 from chassis.operations.offsets import KafkaIsAway
-from chassis.operations.stopped_consumers import NotConsumed, OfTopic, park_all
+from chassis.operations.stopped_consumers import (
+    HeldSubscriber,
+    NotConsumed,
+    OfTopic,
+    UnreadableBatch,
+    end_hold,
+    park_all,
+    skip_batch,
+)
 from chassis.testing import eventually
 from contracts.envelope import Envelope
 from contracts.events import IntegrationEvent
 from contracts.topics import Topic
+from local_cluster.testing import RunningInfrastructure
 from tests.integration.chassis.path import (
     consuming,
     count,
@@ -26,6 +38,7 @@ from tests.integration.chassis.path import (
     topic_of_its_own,
 )
 from tests.integration.chassis.service import NameIsTaken
+from tests.segments import flip_a_bit
 
 from .operating import BY_ADA, asking, runtime_of, service_of
 
@@ -130,3 +143,121 @@ class TestParkAll:
             await park_all(runtime, OfTopic(topic=topic.name), BY_ADA)
 
         assert await count(database, "park_allowances") == 0
+
+
+async def operators_acts(database: str) -> list[str]:
+    return [row["type"] for row in await rows(database, "SELECT type FROM outbox")]
+
+
+class TestSkipBatch:
+    async def test_has_the_consumer_continue_behind_the_batch_and_keeps_its_bytes(
+        self,
+        database: str,
+        engine: AsyncEngine,
+        own_kafka: RunningInfrastructure,
+    ) -> None:
+        kafka, topic = own_kafka.kafka_bootstrap, topic_of_its_own(1)
+        await create_topic(kafka, topic)
+        for _ in range(5):
+            await publish_for(kafka, topic, [uuid4()])
+        flip_a_bit(own_kafka.directory, topic.name, 0, 3)
+        settings = settings_for(database, kafka)
+        one = subscriber("test.one", topic)
+        runtime = runtime_of(service_of(topic, [one]), settings, engine)
+        async with consuming(settings, engine, [one], service=topic.name) as running:
+
+            async def is_stopped_there() -> bool:
+                stopped = "can't be read at offset 3" in (running.worker.trouble() or "")
+                return stopped and await count(database) == 3
+
+            await eventually(is_stopped_there)
+            batch = UnreadableBatch(topic=topic.name, partition=0, offset=3)
+            skipped = await skip_batch(runtime, batch, BY_ADA)
+
+            async def is_read_on() -> bool:
+                return await count(database) == 4
+
+            await eventually(is_read_on)
+        assert (skipped.begin_offset, skipped.end_offset) == (3, 4)
+        assert skipped.subscribers == ["test.one"]
+        assert skipped.raw_bytes
+        assert await operators_acts(database) == ["operations.batch-skipped.v1"]
+
+    async def test_of_a_batch_that_can_be_read_is_refused_and_records_nothing(
+        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+    ) -> None:
+        runtime = runtime_of(service_of(topic), settings_for(database, kafka), engine)
+        await publish_for(kafka, topic, [uuid4()])
+
+        with pytest.raises(BatchIsReadable):
+            await skip_batch(
+                runtime, UnreadableBatch(topic=topic.name, partition=0, offset=0), BY_ADA
+            )
+        assert await operators_acts(database) == []
+
+    async def test_is_refused_while_kafka_does_not_answer(
+        self, database: str, engine: AsyncEngine, topic: Topic
+    ) -> None:
+        runtime = runtime_of(service_of(topic), settings_for(database, NO_BROKER), engine)
+
+        with pytest.raises(KafkaIsAway):
+            await skip_batch(
+                runtime, UnreadableBatch(topic=topic.name, partition=0, offset=0), BY_ADA
+            )
+
+
+class TestEndHold:
+    async def test_has_the_subscriber_continue_where_the_operator_says(
+        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+    ) -> None:
+        settings = settings_for(database, kafka)
+        one = subscriber("test.one", topic)
+        runtime = runtime_of(service_of(topic, [one]), settings, engine)
+        await publish_for(kafka, topic, [uuid4() for _ in range(3)])
+        await progress_of_another_topic(database, topic)
+        async with consuming(settings, engine, [one], service=topic.name) as running:
+
+            async def is_held() -> bool:
+                return "was deleted and made again" in (running.worker.trouble() or "")
+
+            await eventually(is_held)
+            held = HeldSubscriber(
+                subscriber="test.one",
+                topic=topic.name,
+                partition=0,
+                continue_from=ContinueFrom.BEGINNING,
+            )
+            ended = await end_hold(runtime, held, BY_ADA)
+
+            async def all_are_handled() -> bool:
+                return await count(database) == 3
+
+            await eventually(all_are_handled)
+        assert ended.next_offset == 0
+        assert await operators_acts(database) == ["operations.hold-ended.v1"]
+
+    async def test_of_a_subscriber_that_is_not_held_is_refused_and_records_nothing(
+        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+    ) -> None:
+        one = subscriber("test.one", topic)
+        runtime = runtime_of(service_of(topic, [one]), settings_for(database, kafka), engine)
+        held = HeldSubscriber(
+            subscriber="test.one", topic=topic.name, partition=0, continue_from=ContinueFrom.END
+        )
+
+        with pytest.raises(NotHeld):
+            await end_hold(runtime, held, BY_ADA)
+        with pytest.raises(NoSuchSubscriber):
+            await end_hold(runtime, held.model_copy(update={"subscriber": "test.no"}), BY_ADA)
+        assert await operators_acts(database) == []
+
+
+async def progress_of_another_topic(database: str, topic: Topic) -> None:
+    """Store progress as if it were of an earlier topic of this name."""
+    await rows(
+        database,
+        "INSERT INTO progress (subscriber, topic, partition, next_offset, updated_at, topic_id)"
+        " VALUES ('test.one', $1, 0, 2, now(), $2)",
+        topic.name,
+        uuid4(),
+    )
