@@ -1,5 +1,6 @@
 """Writes docs/settings.md: every setting of every process, as the code has it (``make docs``)."""
 
+import re
 from collections.abc import Iterator
 from enum import Enum
 from importlib import import_module
@@ -11,10 +12,13 @@ from pydantic_settings import BaseSettings
 
 from chassis.settings import KafkaSettings, ProcessSettings, ServiceSettings, TokenReaderSettings
 from local_cluster.settings import REPOSITORY, Settings
-from services import SERVICES, DeclaredService
+from services import FILE, SERVICES, DeclaredService
+from services.settings import ONE_FOR_EACH
 from verification.settings import VerifySettings
 
 PAGE: Final = REPOSITORY / "docs" / "settings.md"
+# Each process has another default.
+_PORT: Final = "http_port"
 
 
 def settings_of(service: DeclaredService) -> type[ProcessSettings]:
@@ -40,10 +44,7 @@ SECTIONS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("The local cluster", Settings),
 )
 
-_PREFIXES: Final = [f"`{service.prefix}`" for service in SERVICES]
-_WITHOUT_DATABASE: Final = [each.name for each in SERVICES if not each.database]
-
-_HEAD: Final = f"""\
+_HEAD: Final = """\
 # Settings
 
 <!-- Written by `make docs` from the settings classes. -->
@@ -52,10 +53,12 @@ Every setting is an environment variable. A process reads its settings once, whe
 wrong setting it does not start: it names each wrong one and exits with code 2. An empty variable
 counts as not set, except those of the local cluster (`LOCAL_…`).
 
-In the first tables `…` stands for the prefix of the process:
-{", ".join(_PREFIXES[:-1])} or {_PREFIXES[-1]}.
-{" and ".join(_WITHOUT_DATABASE)} have no database and do not use Kafka, so only the first table
-applies to them. `make up` sets what is needed, and passes on what you set for a process yourself:
+The processes are those of [`services.toml`](../services/services.toml). In the first tables `…`
+stands for the prefix of the process, its name in capitals: `USERS_` or `SLACK_STAND_IN_`. A process
+without a database does not use Kafka either, so only the first table applies to it. A process
+without a table below has no settings of its own.
+
+`make up` sets what is needed, and passes on what you set for a process yourself:
 `USERS_LOG_LEVEL=DEBUG make up`. The verification (`VERIFY_`,
 [what it is](operations.md#is-anything-lost)) runs only while it checks; `make verify` sets what it
 needs.
@@ -68,36 +71,35 @@ def page() -> str:
 
 
 def _section(title: str, settings: type[BaseSettings]) -> str:
+    # Of settings of which there is one for each service, one row stands for all.
+    rows = dict.fromkeys(_row(settings, name, field) for name, field in own_fields(settings))
+    if not rows:
+        return ""
+    return f"\n## {title}\n\n| setting | default | what |\n|---|---|---|\n{''.join(rows)}"
+
+
+def _row(settings: type[BaseSettings], name: str, field: FieldInfo) -> str:
     prefix = settings.model_config["env_prefix"] or "…"
-    rows = "".join(
-        f"| `{prefix}{name.upper()}` | {_default(field)} | {_meaning(field)} |\n"
-        for name, field in own_fields(settings)
-    )
-    return f"\n## {title}\n\n| setting | default | what |\n|---|---|---|\n{rows}"
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and ONE_FOR_EACH in extra:
+        suffix = str(extra[ONE_FOR_EACH]).upper()
+        default = "must be set" if field.is_required() else f"in `{FILE.name}`"
+        meaning = re.sub(r"the [\w-]+ service", "each service", _meaning(field))
+        meaning += f": `{prefix}USERS{suffix}` and so on"
+        return f"| `{prefix}…{suffix}` | {default} | {meaning} |\n"
+    default = f"in `{FILE.name}`" if name == _PORT else _default(field)
+    return f"| `{prefix}{name.upper()}` | {default} | {_meaning(field)} |\n"
 
 
 def own_fields(settings: type[BaseSettings]) -> Iterator[tuple[str, FieldInfo]]:
-    """Yield the fields of no other section, except those that each process redeclares."""
-    processes = [
-        each
-        for _, each in SECTIONS
-        if each is not settings and issubclass(each, settings) and each.model_config["env_prefix"]
-    ]
-    for name, field in settings.model_fields.items():
-        redeclared = processes and all(name in _declared_by(each) for each in processes)
-        if name in _declared_by(settings) and not redeclared:
-            yield name, field
-
-
-def _declared_by(settings: type[BaseSettings]) -> set[str]:
-    """Return the fields of the class, and of its bases that have no section of their own."""
+    """Yield the fields of no other section."""
     others = {each for _, each in SECTIONS} - {settings}
-    classes = (
-        each
-        for each in settings.__mro__
-        if each is settings or not any(issubclass(other, each) for other in others)
-    )
-    return {name for each in classes for name in each.__annotations__}
+    inherited = {
+        name for each in others if issubclass(settings, each) for name in each.model_fields
+    }
+    for name, field in settings.model_fields.items():
+        if name not in inherited:
+            yield name, field
 
 
 def _default(field: FieldInfo) -> str:

@@ -12,12 +12,11 @@ from services.settings import one_for_each
 _ORIGIN = r"^https?://[^/?#@\s]+/?$"
 
 
-def _url_of(service: DeclaredService) -> tuple[type[str], Any]:
-    meaning = f"where the {service.name} service listens"
-    return str, Field(pattern=_ORIGIN, description=meaning)
+def _url_of(service: DeclaredService) -> dict[str, Any]:
+    return {"pattern": _ORIGIN, "description": f"where the {service.name} service listens"}
 
 
-@one_for_each(FORWARDED, "_url", _url_of)
+@one_for_each(FORWARDED, "_url", str, _url_of)
 class GatewaySettings(ProcessSettings):
     """The settings, as ``GATEWAY_…``."""
 

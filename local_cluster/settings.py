@@ -21,12 +21,12 @@ def _default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / PROJECT
 
 
-def _port(default: int, owner: str) -> Any:
-    return Field(default=default, ge=1, le=65535, description=f"port of {owner}")
+def _port(default: int, owner: str) -> dict[str, Any]:
+    return {"default": default, "ge": 1, "le": 65535, "description": f"port of {owner}"}
 
 
-def _port_of(service: DeclaredService) -> tuple[type[int], Any]:
-    return int, _port(service.port, service.name)
+def _port_of(service: DeclaredService) -> dict[str, Any]:
+    return _port(service.port, f"the {service.name} service")
 
 
 def port_setting(service: DeclaredService) -> str:
@@ -37,7 +37,7 @@ def port_setting(service: DeclaredService) -> str:
 FullPath = Annotated[Path, AfterValidator(Path.absolute)]
 
 
-@one_for_each(SERVICES, "_port", _port_of)
+@one_for_each(SERVICES, "_port", int, _port_of)
 class Settings(BaseSettings):
     """One cluster: its directory, the shared cache, its ports."""
 
@@ -49,9 +49,9 @@ class Settings(BaseSettings):
     cache_directory: FullPath = Field(
         default_factory=_default_cache, description="what is downloaded, once per user"
     )
-    kafka_port: int = _port(9092, "Kafka for clients")
-    kafka_controller_port: int = _port(29093, "Kafka's own controller")
-    postgres_port: int = _port(25432, "PostgreSQL")
+    kafka_port: int = Field(**_port(9092, "Kafka for clients"))
+    kafka_controller_port: int = Field(**_port(29093, "Kafka's own controller"))
+    postgres_port: int = Field(**_port(25432, "PostgreSQL"))
 
     def port_of(self, service: DeclaredService) -> int:
         """Return the port of a service."""

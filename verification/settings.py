@@ -12,11 +12,11 @@ from services.settings import one_for_each
 from verification.addresses import Addresses
 
 
-def _database_of(service: DeclaredService) -> tuple[Any, Any]:
-    return DatabaseUrl, Field(description=f"the {service.name} service's database")
+def _database_of(service: DeclaredService) -> dict[str, Any]:
+    return {"description": f"the {service.name} service's database"}
 
 
-@one_for_each(WITH_DATABASE, "_database_url", _database_of)
+@one_for_each(WITH_DATABASE, "_database_url", DatabaseUrl, _database_of)
 class VerifySettings(KafkaSettings):
     """The addresses to read from, as ``VERIFY_…``. Read-only logins are enough."""
 

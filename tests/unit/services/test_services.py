@@ -1,10 +1,9 @@
 """``services.toml`` is read strictly, and each service gets a field in the settings of others."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services import SERVICES, DeclaredService, WrongDeclaration, read, service_named
@@ -57,10 +56,7 @@ class TestAFieldForEachService:
     ) -> None:
         service = declared(tmp_path, LOYALTY)
 
-        def port_of(each: DeclaredService) -> tuple[type[int], Any]:
-            return int, Field(default=each.port, gt=0)
-
-        @one_for_each([service], "_port", port_of)
+        @one_for_each([service], "_port", int, lambda each: {"default": each.port, "gt": 0})
         class Settings(BaseSettings):
             """The settings of this test."""
 
