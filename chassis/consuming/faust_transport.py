@@ -300,20 +300,17 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             return {}
 
     def _fetch_failed(self, partitions: Sequence[TopicPartition], error: Exception) -> None:
-        """Lose nothing, and read these partitions carefully unless the error is waited for."""
+        """Read these partitions carefully, each from its position, unless the error is waited for.
+
+        It does not always name its partition, and records that this call had taken of others are
+        gone.
+        """
         if type(error) is NoOffsetForPartitionError:
             return  # a rebalance came between, and no seek has been made yet
         if type(error) is OffsetOutOfRangeError:
             for tp, offset in error.args[0].items():
                 self._not_held(tp, offset)
             return
-        consumer = self._ensure_consumer()
-        assigned = consumer.assignment()
-        for tp in partitions:
-            # The error does not always name its partition, and records that this call had taken of
-            # others are gone.
-            if (position := self.fetch_positions.get(tp)) is not None and tp in assigned:
-                consumer.seek(tp, position.next)
         if type(error) not in WAITED_FOR:
             log.warning("fetch-failed", error=type(error).__name__)
             self.careful.start([tp for tp in partitions if tp in self.fetch_positions])

@@ -15,6 +15,8 @@ _DATABASE_AWAY: Final = f"{_CHASSIS}/consuming/test_processor.py::TestADatabaseT
 _BATCHES: Final = f"{_CHASSIS}/consuming/test_group_commit.py::"
 _UNIT_BATCHES: Final = "tests/unit/chassis/consuming/test_group_commit.py::"
 _SEEN: Final = f"{_CHASSIS}/consuming/test_subscribers.py::TestWhatWasSeenBefore::"
+_VERSIONS: Final = f"{_CHASSIS}/consuming/test_versions.py::"
+_RELEASED_VERSIONS: Final = f"{_CHASSIS}/operations/test_versions.py::"
 _INBOX_LOCK: Final = f"{_CHASSIS}/consuming/test_subscribers.py::TestTheInboxLock::"
 _RELAY: Final = f"{_CHASSIS}/publishing/test_relay.py::"
 _UNIT_RELAY: Final = "tests/unit/chassis/publishing/test_relay.py::"
@@ -23,7 +25,21 @@ _CONFLICTS: Final = f"{_CHASSIS}/persistence/test_transactor.py::TestConflicts::
 _SESSION: Final = f"{_CHASSIS}/persistence/test_database.py::TestASession::"
 _TRANSPORT: Final = f"{_CHASSIS}/consuming/test_faust_transport.py::"
 _CHUNKS: Final = "tests/unit/chassis/consuming/test_faust_transport.py::TestTheConsumer::"
-_PLACES: Final = "tests/unit/chassis/consuming/test_faust_transport.py::TestPlaces::"
+_FETCHES: Final = "tests/unit/chassis/consuming/test_faust_transport.py::"
+_POSITIONS: Final = f"{_FETCHES}TestPositions::"
+_HOLES: Final = f"{_FETCHES}TestOffsetsWithoutARecord::"
+_CANNOT_READ: Final = f"{_FETCHES}TestWhatCannotBeRead::"
+_STOPS_ITS_PARTITION: Final = (
+    f"{_CANNOT_READ}test_stops_its_partition_only_and_is_reported_with_its_offset"
+)
+_LAGS: Final = f"{_FETCHES}TestAPartitionThatLags::"
+_BATCH_END: Final = "tests/unit/chassis/kafka/test_raw_fetch.py::TestWhereItEnds::"
+_FLIPPED: Final = f"{_CHASSIS}/consuming/test_unreadable.py::TestABatchWithAFlippedBit::"
+_FOREIGN: Final = f"{_CHASSIS}/consuming/test_unreadable.py::TestATransactionOfAnotherProducer::"
+_SKIPPING: Final = f"{_CHASSIS}/consuming/test_unreadable.py::TestPassingOver::"
+_ODD_HEADER: Final = f"{_CHASSIS}/consuming/test_unreadable.py::TestAHeaderNameThatIsNotUtf8::"
+_REST: Final = f"{_CHASSIS}/consuming/test_processor.py::TestOffsetsWithoutARecord::"
+_RAISING_REFUSED: Final = f"{_CHASSIS}/kafka/test_partitions.py::TestRaisingIsRefused::"
 _BEGINS: Final = f"{_CHASSIS}/consuming/test_worker.py::TestWhereItBegins::"
 _WORKERS: Final = f"{_CHASSIS}/consuming/test_worker.py::TestSeveralWorkers::"
 _WATCH: Final = f"{_CHASSIS}/consuming/test_worker.py::TestTheWatch::"
@@ -208,7 +224,7 @@ _FETCHING: Final = (
         file="chassis/consuming/faust_transport.py",
         before="if position is not None and position.epoch == epoch:",
         after="if position is not None:",
-        proven_by=(f"{_PLACES}test_a_rewind_of_an_epoch_that_is_over_does_nothing",),
+        proven_by=(f"{_POSITIONS}test_a_rewind_of_an_epoch_that_is_over_does_nothing",),
     ),
     Mutation(
         name="epoch-skip",
@@ -230,12 +246,137 @@ _FETCHING: Final = (
         proven_by=(f"{_TRANSPORT}TestALostTail::test_is_fetched_again_when_it_is_not_in_progress",),
     ),
     Mutation(
-        name="doubted-hole",
-        guard="missing offsets are fetched once more before a chunk is accepted without them",
+        name="position-where-we-left-it",
+        guard="a chunk begins where our last seek or fetch ended; no other code moves the position",
         file="chassis/consuming/faust_transport.py",
-        before="if records[0].offset != position.next and self._doubted.get(tp) != position.next:",
+        before="            if found != position.next:\n",
+        after="            if False:\n",
+        proven_by=(f"{_HOLES}test_are_passed_over_by_no_code_but_ours",),
+    ),
+    Mutation(
+        name="offsets-without-a-record",
+        guard="offsets that hold no record move progress, if need be by an empty chunk",
+        file="chassis/consuming/faust_transport.py",
+        before="            if end is not None and end > position.next:\n",
+        after="            if end is not None and found.get(tp):\n",
+        proven_by=(
+            f"{_HOLES}test_make_an_empty_chunk",
+            f"{_FOREIGN}test_leaves_a_marker_that_is_passed_over[running]",
+        ),
+    ),
+    Mutation(
+        name="rest-of-a-chunk",
+        guard="a chunk handled event by event moves progress to its end, not to its last record",
+        file="chassis/consuming/single_events.py",
+        before="        return await self._pass_over_rest(subscriber, processed, in_progress)\n",
+        after="        return True\n",
+        proven_by=(f"{_REST}test_move_progress_also_when_a_chunk_is_handled_event_by_event",),
+    ),
+    Mutation(
+        name="read-committed",
+        guard="records of a transaction are handled once it commits; those of an aborted one never",
+        file="chassis/consuming/faust_transport.py",
+        before='consumer._isolation_level = "read_committed"',
+        after='consumer._isolation_level = "read_uncommitted"',
+        proven_by=(
+            f"{_FOREIGN}test_that_was_aborted_is_not_handled",
+            f"{_FOREIGN}test_that_is_open_hides_what_follows_and_is_no_stall",
+        ),
+    ),
+    Mutation(
+        name="stable-end",
+        guard="a partition ends for readers where an open transaction begins, so it is no stall",
+        file="chassis/consuming/faust_transport.py",
+        before="{tp: consumer.last_stable_offset(tp) for tp in known}",
+        after="{tp: consumer.highwater(tp) for tp in known}",
+        proven_by=(f"{_FOREIGN}test_that_is_open_hides_what_follows_and_is_no_stall",),
+    ),
+    Mutation(
+        name="no-partitions-amid-a-transaction",
+        guard="a topic gets no more partitions while an open transaction hides records of it",
+        file="chassis/kafka/partitions.py",
+        before="    if hidden := sum((await hidden_offsets(settings, partitions)).values()):\n",
+        after="    if hidden := 0:\n",
+        proven_by=(f"{_RAISING_REFUSED}test_while_an_open_transaction_hides_records",),
+    ),
+    Mutation(
+        name="errors-by-type",
+        guard="a fetch's error is waited for by its exact type; any other stops one partition",
+        file="chassis/consuming/faust_transport.py",
+        before="        if type(error) not in WAITED_FOR:\n",
+        after="        if not isinstance(error, (KafkaError, OSError)):\n",
+        proven_by=(
+            f"{_STOPS_ITS_PARTITION}[CorruptRecordException]",
+            f"{_STOPS_ITS_PARTITION}[OSError]",
+            f"{_FLIPPED}test_stops_its_partition_there_and_nothing_else",
+        ),
+    ),
+    Mutation(
+        name="given-up-after-some-tries",
+        guard="a partition that can't be read is given up after some tries, with its offset",
+        file="chassis/consuming/careful_reading.py",
+        before="        if partition.tries >= _MOST_TRIES:\n",
+        after="        if False:\n",
+        proven_by=(
+            f"{_STOPS_ITS_PARTITION}[CorruptRecordException]",
+            f"{_FLIPPED}test_stops_its_partition_there_and_nothing_else",
+        ),
+    ),
+    Mutation(
+        name="still-partition",
+        guard="a partition that has more and does not move is read by itself, to find out why",
+        file="chassis/consuming/faust_transport.py",
+        before="                if now - still[tp][1] >= _STILL_AFTER_S:\n",
+        after="                if False:\n",
+        proven_by=(f"{_CANNOT_READ}test_is_found_although_the_client_only_logs_it",),
+    ),
+    Mutation(
+        name="tried-again-is-no-stall",
+        guard="the process does not end for a partition that is tried again",
+        file="chassis/consuming/faust_transport.py",
+        before="{tp: offset for tp, offset in lagging.items() if tp not in tried}",
+        after="dict(lagging)",
+        proven_by=(f"{_LAGS}test_is_no_stall_while_it_is_tried_again[tried again]",),
+    ),
+    Mutation(
+        name="crc-of-a-batch",
+        guard="no record of a batch is handled whose CRC does not match",
+        file="chassis/kafka/raw_fetch.py",
+        before="if calc_crc32c(self.raw[_CRC_BEGINS_AT:].tobytes()) != self._field(4):",
         after="if False:",
-        proven_by=(f"{_PLACES}test_a_hole_is_fetched_again_before_it_is_believed",),
+        proven_by=(f"{_FLIPPED}test_stops_its_partition_there_and_nothing_else",),
+    ),
+    Mutation(
+        name="end-of-a-batch",
+        guard="where a skipped batch ends is compared with where the next one begins",
+        file="chassis/kafka/raw_fetch.py",
+        before="                return said if offset < said <= limit else limit\n",
+        after="                return said\n",
+        proven_by=(f"{_BATCH_END}test_is_where_the_next_batch_begins_when_it_says_more",),
+    ),
+    Mutation(
+        name="only-what-stands-there",
+        guard="a skipped batch moves the progress of those subscribers only that stand at it",
+        file="chassis/consuming/skip_batch.py",
+        before="          AND next_offset >= :begin AND next_offset < :end\n",
+        after="          AND next_offset < :end AND CAST(:begin AS bigint) >= 0\n",
+        proven_by=(f"{_SKIPPING}test_moves_those_that_stand_there_only",),
+    ),
+    Mutation(
+        name="read-on-behind-it",
+        guard="a worker reads on behind a batch that an operator skipped, without a restart",
+        file="chassis/consuming/watchdog.py",
+        before="            elif tp in given_up and given_up[tp].position.next < offset:\n",
+        after="            elif False:\n",
+        proven_by=(f"{_FLIPPED}test_is_passed_over_by_an_operator_while_the_worker_runs",),
+    ),
+    Mutation(
+        name="odd-header-parks",
+        guard="a record with a header's name that is not UTF-8 is parked as it came",
+        file="chassis/consuming/records.py",
+        before='        "".join(found).encode()\n',
+        after="        pass\n",
+        proven_by=(f"{_ODD_HEADER}test_parks_its_record_as_it_came_and_no_other_of_its_batch",),
     ),
     Mutation(
         name="topic-shorter-than-progress",
@@ -635,4 +776,102 @@ _NOTIFYING: Final = (
     ),
 )
 
-MUTATIONS: Final = (*_COMMANDS, *_PUBLISHING, *_FETCHING, *_PROCESSING, *_NOTIFYING)
+_OF_VERSIONS: Final = (
+    Mutation(
+        name="versions-named",
+        guard="the versions of a fact are published together, and each names the others",
+        file="chassis/persistence/outbox.py",
+        before="versions=sequences if len(fact) > 1 else None,",
+        after="versions=None,",
+        proven_by=(
+            "tests/unit/chassis/persistence/test_outbox.py::TestTheEventsOfAnAggregate::test_in_two_versions_are_adjacent_the_oldest_first_and_name_each_other",
+        ),
+    ),
+    Mutation(
+        name="other-version-passed-over",
+        guard="a version that a subscriber has no handler for is passed over, and holds up nothing",
+        file="chassis/consuming/versions.py",
+        before="        return Choice.NO_VERSION\n",
+        after="        return Choice.MISSED\n",
+        proven_by=(
+            f"{_VERSIONS}TestAVersionWithoutAHandler::test_is_passed_over_and_holds_up_nothing",
+        ),
+    ),
+    Mutation(
+        name="version-awaited",
+        guard="a fact is left to its newest version with a handler while that is still to come",
+        file="chassis/consuming/versions.py",
+        before="        return Choice.LATER\n",
+        after="        pass\n",
+        proven_by=(
+            f"{_VERSIONS}TestAFactInTwoVersions::test_is_handled_once_in_the_newest_that_has_a_handler[one-chunk-V2]",
+            f"{_VERSIONS}TestAFactInTwoVersions::test_is_handled_once_in_the_newest_that_has_a_handler[one-chunk-both]",
+        ),
+    ),
+    Mutation(
+        name="fact-handled-once",
+        guard="a fact that was handled in one version is not handled again in another",
+        file="chassis/consuming/versions.py",
+        before=(
+            "    if not seen.handled.isdisjoint(others.values()):\n        return Choice.HANDLED\n"
+        ),
+        after="",
+        proven_by=(
+            f"{_VERSIONS}TestAFactInTwoVersions::test_that_v1_was_handled_of_is_not_handled_again_as_v2",
+            f"{_RELEASED_VERSIONS}TestWhateverHappens::test_while_the_reader_is_moved_each_fact_is_handled_once",
+        ),
+    ),
+    Mutation(
+        name="handled-facts-kept",
+        guard="a handled fact is stored with its effects, until its last version has come",
+        file="chassis/consuming/inbox.py",
+        before="        await self._flush_handled(connection)\n",
+        after="",
+        proven_by=(
+            f"{_VERSIONS}TestAFactInTwoVersions::test_that_v1_was_handled_of_is_not_handled_again_as_v2",
+            f"{_RELEASED_VERSIONS}TestWhateverHappens::test_while_the_reader_is_moved_each_fact_is_handled_once",
+        ),
+    ),
+    Mutation(
+        name="missing-version-to-come",
+        guard="a version of a fact that is missing is still to come",
+        file="chassis/consuming/inbox.py",
+        before=" or sequence in self.gaps or ",
+        after=" or ",
+        proven_by=(
+            f"{_VERSIONS}TestAFactInTwoVersionsThatComesLate::test_after_the_reader_was_moved_is_not_handled_again",
+        ),
+    ),
+    Mutation(
+        name="parked-version-to-come",
+        guard="a version of a fact that is parked is still to come",
+        file="chassis/consuming/inbox.py",
+        before=" or sequence in self.parked_versions\n",
+        after="\n",
+        proven_by=(
+            f"{_RELEASED_VERSIONS}TestReleasing::test_the_versions_before_and_after_the_move_handles_the_fact_once",
+            f"{_RELEASED_VERSIONS}TestApplying::test_a_later_fact_first_does_not_handle_it_again_in_its_other_version",
+        ),
+    ),
+    Mutation(
+        name="missed-version-parked",
+        guard="a fact that would be missed, because its reader was changed between two of its"
+        " versions, is parked",
+        file="chassis/consuming/versions.py",
+        before="    return Choice.MISSED\n",
+        after="    return Choice.NO_VERSION\n",
+        proven_by=(
+            f"{_VERSIONS}TestAFactInTwoVersions::test_that_began_before_the_reader_was_moved_back_is_parked_not_missed",
+            f"{_RELEASED_VERSIONS}TestWhateverHappens::test_no_fact_is_handled_twice_or_missed_in_silence",
+        ),
+    ),
+)
+
+MUTATIONS: Final = (
+    *_COMMANDS,
+    *_PUBLISHING,
+    *_FETCHING,
+    *_PROCESSING,
+    *_OF_VERSIONS,
+    *_NOTIFYING,
+)

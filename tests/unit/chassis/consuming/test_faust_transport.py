@@ -30,7 +30,7 @@ from chassis.consuming import careful_reading, faust_transport
 from chassis.consuming.careful_reading import CarefulReading
 from chassis.consuming.chunk import Chunk
 from chassis.consuming.faust_transport import ChunkConsumer, ChunkThread, DeliveredChunk
-from chassis.consuming.positions import FetchPosition, StartPosition
+from chassis.consuming.positions import FetchPosition, ProcessedPositions, StartPosition
 from chassis.kafka.raw_fetch import RawFetch, UnreadableBatch
 from chassis.testing import FakeRecord
 
@@ -570,6 +570,24 @@ class TestTheConsumer:
         chunk = DeliveredChunk("t", 0, 5, 9, 1, [])
 
         assert self.consumer(places).is_current(chunk) is current
+
+
+class TestAPartitionThatLags:
+    @pytest.mark.parametrize("is_tried", [False, True], ids=["read", "tried again"])
+    async def test_is_no_stall_while_it_is_tried_again(
+        self, thread: ChunkThread, raw: RawFetches, *, is_tried: bool
+    ) -> None:
+        consumer = object.__new__(ChunkConsumer)
+        consumer._thread, consumer._processed = thread, ProcessedPositions()
+        await seek(thread, 5)
+        consumer._processed.start({TP: 5})
+        if is_tried:
+            raw.results[TP] = LeaderNotAvailableError()
+            thread.careful.start([TP])
+        await fetch(thread)
+
+        assert consumer.lagging() == ({} if is_tried else {TP: 5})
+        assert consumer.tried_again == ({TP: "LeaderNotAvailableError"} if is_tried else {})
 
 
 class TestToFaust:
