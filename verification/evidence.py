@@ -28,6 +28,9 @@ CREATE TABLE published (
     sha256 BLOB, key_is_subject INTEGER, unreadable_because,
     place AS (topic || ' ' || partition || '@' || offset)
 );
+CREATE TABLE unreadable_batches (
+    topic, partition INTEGER, begin_offset INTEGER, end_offset INTEGER, reason
+);
 -- Parked events that an operator decided to leave unhandled.
 CREATE TABLE discarded (
     subscriber, topic, partition INTEGER, offset INTEGER, event_id,
@@ -49,6 +52,9 @@ CREATE TABLE outbox (service, topic, subject, sequence INTEGER, set_aside INTEGE
 CREATE TABLE parked (
     service, subscriber, topic, partition INTEGER, offset INTEGER, subject, event_id,
     place AS (topic || ' ' || partition || '@' || offset)
+);
+CREATE TABLE skipped (
+    service, topic, partition INTEGER, begin_offset INTEGER, end_offset INTEGER
 );
 CREATE TABLE missing (service, subscriber, subject, sequence INTEGER, last_sequence INTEGER);
 CREATE TABLE tries (service, topic, partition INTEGER, offset INTEGER, count INTEGER);

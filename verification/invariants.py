@@ -121,6 +121,23 @@ _TOPICS: Final = Invariant(
         FROM published
         WHERE unreadable_because IS NULL AND NOT key_is_subject
         """,
+        # Explained once an operator of every consumer has skipped it.
+        """
+        SELECT
+            topic || ' ' || partition || '@' || begin_offset,
+            'a batch up to offset ' || end_offset || ' can''t be read: ' || reason,
+            NOT EXISTS (
+                SELECT 1 FROM consumers
+                WHERE consumers.topic = batch.topic AND NOT EXISTS (
+                    SELECT 1 FROM skipped
+                    WHERE skipped.service = consumers.service AND skipped.topic = batch.topic
+                        AND skipped.partition = batch.partition
+                        AND skipped.begin_offset <= batch.begin_offset
+                        AND skipped.end_offset >= batch.end_offset
+                )
+            )
+        FROM unreadable_batches AS batch
+        """,
     ),
 )
 

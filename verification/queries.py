@@ -18,6 +18,10 @@ OF_EVERY_SERVICE: Final = (
         FROM parked
         """,
     ),
+    (
+        "skipped",
+        'SELECT $1::text, topic, "partition", begin_offset, end_offset FROM skipped_batches',
+    ),
     ("missing", "SELECT $1::text, subscriber, subject, sequence, last_sequence FROM inbox_missing"),
     ("tries", 'SELECT $1::text, topic, "partition", "offset", count FROM tries'),
     (

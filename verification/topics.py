@@ -1,4 +1,4 @@
-"""Reads every record of every topic of the catalogue, as a consumer of no group."""
+"""Reads every committed record of every topic of the catalogue, as a consumer of no group."""
 
 import hashlib
 import time
@@ -10,8 +10,10 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from chassis.consuming.careful_reading import WAITED_FOR
 from chassis.consuming.records import Record, identity_of, open_record
 from chassis.kafka.client import admin_client
+from chassis.kafka.raw_fetch import raw_fetch
 from chassis.kafka.topic_ids import topic_ids
 from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 from contracts.envelope import InvalidEnvelope, event_in
@@ -44,7 +46,7 @@ class Topics:
         self._name = name
 
     async def ends(self) -> dict[tuple[str, int], int]:
-        """Return the offset after the last record of each partition."""
+        """Return the offset after the last committed record of each partition."""
         try:
             ends = await self._consumer.end_offsets(self._partitions)
         except (KafkaError, OSError) as error:
@@ -52,7 +54,7 @@ class Topics:
         return {(each.topic, each.partition): offset for each, offset in ends.items()}
 
     async def read_into(self, evidence: Evidence, progress: ReportProgress) -> None:
-        """Add every record up to the present end of the topics.
+        """Add every committed record up to the present end of the topics.
 
         :raises CannotVerify: Kafka stopped answering before the end
         """
@@ -67,36 +69,85 @@ class Topics:
                 self._consumer.seek(each, first[each])
             total = sum(ends[each] - first[each] for each in ends)
             unread = {each: ends[each] for each in ends if first[each] < ends[each]}
-            await self._read(unread, total, evidence, progress)
+            await self._read(unread, first, total, evidence, progress)
         except (KafkaError, OSError) as error:
             raise CannotVerify(f"{self._name}: {type(error).__name__}") from error
 
     async def _read(
         self,
         unread: dict[TopicPartition, int],
+        first: Mapping[TopicPartition, int],
         total: int,
         evidence: Evidence,
         progress: ReportProgress,
     ) -> None:
         read, received_at = 0, time.monotonic()
+        positions = {each: first[each] for each in unread}
         while unread:
-            chunks = await self._consumer.getmany(
-                *unread, timeout_ms=1_000, max_records=_RECORDS_AT_ONCE
-            )
-            for partition, records in chunks.items():
+            fetched = await self._fetch({each: positions[each] for each in unread}, evidence)
+            has_moved = False
+            for partition, (records, position) in fetched.items():
                 until_end = [each for each in records if each.offset < unread[partition]]
                 _add(until_end, evidence)
                 read += len(until_end)
-            for partition in list(unread):
+                has_moved = has_moved or position > positions[partition]
                 # By position, not by the last record: a batch may end with offsets
                 # that hold no record.
-                if await self._consumer.position(partition) >= unread[partition]:
+                positions[partition] = position
+                if position >= unread[partition]:
                     del unread[partition]
-            if chunks:
+            if has_moved:
                 received_at = time.monotonic()
                 progress(f"read {read:,} of {total:,} records on the topics")
             elif time.monotonic() - received_at > _MAX_SILENCE_S:
                 raise CannotVerify(f"{self._name}: no record for {_MAX_SILENCE_S:g} s")
+
+    async def _fetch(
+        self, positions: Mapping[TopicPartition, int], evidence: Evidence
+    ) -> dict[TopicPartition, tuple[Sequence[Record], int]]:
+        """Return what comes next in each partition, and the position behind it."""
+        try:
+            chunks = await self._consumer.getmany(
+                *positions, timeout_ms=1_000, max_records=_RECORDS_AT_ONCE
+            )
+        except Exception as error:
+            if type(error) in WAITED_FOR:
+                raise
+            # Records that this call had taken of other partitions are gone.
+            return {
+                each: await self._fetch_one(each, position, evidence)
+                for each, position in positions.items()
+            }
+        return {
+            each: (chunks.get(each, []), await self._consumer.position(each)) for each in positions
+        }
+
+    async def _fetch_one(
+        self, partition: TopicPartition, position: int, evidence: Evidence
+    ) -> tuple[Sequence[Record], int]:
+        """Read a partition batch by batch, and note one that can't be read.
+
+        :raises CannotVerify: it is not known where that ends
+        """
+        fetched = await raw_fetch(
+            self._consumer._client,  # noqa: SLF001 - aiokafka offers no raw fetch
+            partition,
+            position,
+            max_bytes=_FETCH_BYTES,
+        )
+        position = fetched.end
+        if (batch := fetched.unreadable) is not None:
+            if batch.end is None:
+                raise CannotVerify(
+                    f"{self._name}: {partition.topic}[{partition.partition}] can't be read at"
+                    f" offset {batch.offset}, and where that batch ends is not known"
+                )
+            evidence.add(
+                "unreadable_batches", [(*partition, batch.offset, batch.end, batch.reason)]
+            )
+            position = batch.end
+        self._consumer.seek(partition, position)
+        return fetched.records, position
 
 
 def _add(records: Sequence[Record], evidence: Evidence) -> None:
@@ -139,6 +190,7 @@ async def open_topics(addresses: Addresses) -> AsyncIterator[Topics]:
         auto_offset_reset="none",
         request_timeout_ms=_REQUEST_TIMEOUT_MS,
         max_partition_fetch_bytes=_FETCH_BYTES,
+        isolation_level="read_committed",
         **addresses.kafka_security.client_arguments(),
     )
     name = f"Kafka ({addresses.kafka_bootstrap})"

@@ -207,6 +207,23 @@ class TestProgress:
         assert system.broken().get("progress", 0) == times * len(USERS_USER.consumers)
 
 
+class TestABatchThatCannotBeRead:
+    @pytest.mark.parametrize(
+        ("begin", "end", "leave_out", "times"),
+        [(7, 9, 0, 0), (6, 10, 0, 0), (7, 9, 1, 1), (8, 9, 0, 1), (7, 8, 0, 1)],
+    )
+    def test_is_explained_once_every_consumer_has_skipped_all_of_it(
+        self, system: System, begin: int, end: int, leave_out: int, times: int
+    ) -> None:
+        place = ("users.user", 0)
+        system.evidence.add("unreadable_batches", [(*place, 7, 9, "its CRC does not match")])
+        system.evidence.add(
+            "skipped", [(each, *place, begin, end) for each in USERS_USER.consumers[leave_out:]]
+        )
+
+        assert system.broken().get("topics", 0) == times
+
+
 class TestAReport:
     def test_it_names_twenty_and_counts_all(self, system: System) -> None:
         system.evidence.add("users", [(f"user {number}", True) for number in range(500)])
