@@ -123,4 +123,4 @@ def _failures() -> Iterator[None]:
     except aiohttp.ClientConnectorError as error:
         raise ServiceFailed(502, "service-unreachable", "cannot be reached") from error
     except aiohttp.ClientError as error:
-        raise ServiceFailed(502, "service-answer-broken", "gave no whole answer") from error
+        raise ServiceFailed(502, "service-answer-broken", "gave no complete answer") from error

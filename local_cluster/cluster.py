@@ -67,7 +67,7 @@ class Cluster:
         """Start what is asked for and wait until it is ready; what runs as described keeps running.
 
         :raises PortTaken: another program listens on a port of one of the processes
-        :raises ClusterError: something did not come up; the message says what and where to look
+        :raises ClusterError: a process did not start; the message names it and its log
         """
         names = [service.name for service in self.topology.services] if services else []
         supervised = self.control.is_up()

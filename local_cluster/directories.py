@@ -42,7 +42,7 @@ def private_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise ClusterError(f"{folder} is not ours alone: remove it")
+        raise ClusterError(f"{folder} can be entered by other users: remove it")
 
 
 @contextmanager

@@ -97,5 +97,5 @@ class Report:
 
 
 def _json_fields(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    # Programs read a violation's problem as "said".
+    # In JSON a violation's problem is the field "said".
     return {"said" if name == "problem" else name: value for name, value in fields}

@@ -58,7 +58,7 @@ class TestAServiceThatFails:
     @pytest.mark.parametrize(
         "answer", [b"", b"HTTP/1.1 200 OK\r\nContent-", b"not HTTP at all\r\n"]
     )
-    async def test_gave_no_whole_answer(self, answer: bytes) -> None:
+    async def test_gave_no_complete_answer(self, answer: bytes) -> None:
         requests = 0
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -73,7 +73,7 @@ class TestAServiceThatFails:
         assert problem_of(response) == (
             502,
             "service-answer-broken",
-            "the users service gave no whole answer",
+            "the users service gave no complete answer",
         )
         assert requests == 1  # the service may have done it, so it is not sent again
 
