@@ -26,7 +26,7 @@ up: $(VENV)/product ## start Kafka, PostgreSQL and the services
 down: $(VENV)/product ## stop them; the data stays
 	@$(RUN) local_cluster down
 
-status: $(VENV)/product ## show each process, each consumer's lag, each outbox's depth
+status: $(VENV)/product ## show each process, its troubles, each consumer's lag, each outbox's depth
 	@$(RUN) local_cluster status
 
 logs: $(VENV)/product ## show the logs of the processes (make logs PROCESS=users)

@@ -1,4 +1,4 @@
-"""The command line: up, down, status, logs, clean, verify, and Kafka's own console consumer."""
+"""The command line: the cluster, Kafka's own console consumer, and a new service's skeleton."""
 
 import asyncio
 import json
@@ -18,6 +18,7 @@ from local_cluster.display import print_status, print_summary
 from local_cluster.errors import ClusterError, PortTaken
 from local_cluster.kafka import CONSOLE_CONSUMER
 from local_cluster.logs import show_logs
+from local_cluster.new_service import write_service
 from local_cluster.ports import is_free
 from local_cluster.settings import REPOSITORY, Settings
 from local_cluster.status import read_status
@@ -85,7 +86,7 @@ def down(cluster: Cluster) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj
 def status(cluster: Cluster, *, as_json: bool) -> None:
-    """Show processes, consumers' lag, outboxes, and where the logs are."""
+    """Show processes, their troubles, consumers' lag, outboxes, and where the logs are."""
     report = asyncio.run(read_status(cluster))
     if as_json:
         click.echo(json.dumps(asdict(report), indent=2))
@@ -127,6 +128,15 @@ def demo(cluster: Cluster) -> None:
     with cluster_lock(cluster.settings.directory):
         asyncio.run(cluster.up())
     asyncio.run(show_journey(cluster, _console))
+
+
+@main.command()
+@click.argument("name")
+def new_service(name: str) -> None:
+    """Write a service that runs, with its tests: new-service loyalty."""
+    for path in write_service(REPOSITORY, name):
+        _console.print(f"[dim]wrote[/] {path}")
+    _console.print("\nnow: make format contracts docs, and make test")
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

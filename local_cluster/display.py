@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from local_cluster.cluster import Cluster
@@ -31,11 +32,16 @@ def print_summary(console: Console, cluster: Cluster, took_s: float, *, services
 
 
 def print_status(console: Console, report: ClusterReport) -> None:
-    """Show processes, lag, outboxes and where the logs are."""
+    """Show processes, their troubles, lag, outboxes and where the logs are."""
     if not report.up:
         console.print("nothing is up")
         return
     console.print(_processes(report.processes))
+    if report.troubles:
+        troubles = _table("process", "trouble with", "reason")
+        for trouble in report.troubles:
+            troubles.add_row(trouble.process, trouble.check, escape(trouble.reason))
+        console.print(troubles)
     lags = _table("consumer group", "topic", "lag")
     for lag in report.lags or []:
         lags.add_row(lag.group, lag.topic, str(lag.records))

@@ -1,10 +1,12 @@
-"""The state of the cluster: its processes, the consumers' lag, the outboxes."""
+"""The state of the cluster: its processes, their troubles, the consumers' lag, the outboxes."""
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import asyncpg
+import httpx
 import psutil
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -31,6 +33,15 @@ class ProcessReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """What a process reports that does not work, such as its agents, and why."""
+
+    process: str
+    check: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lag:
     """How many records of a topic a consumer group has not handled yet."""
 
@@ -45,6 +56,7 @@ class ClusterReport:
 
     up: bool
     processes: list[ProcessReport]
+    troubles: list[Trouble]
     lags: list[Lag] | None
     outboxes: dict[str, int | None]
     logs: str
@@ -58,8 +70,15 @@ async def read_status(cluster: Cluster) -> ClusterReport:
     """Read everything at once; what does not run is left out, not waited for."""
     processes = _processes(cluster)
     databases = cluster.topology.databases
-    lags, depths = await asyncio.gather(
+    lags, troubles, depths = await asyncio.gather(
         _lags(f"127.0.0.1:{cluster.settings.kafka_port}", processes.get("kafka")),
+        _troubles(
+            {
+                name: url
+                for name, url in cluster.topology.urls.items()
+                if (process := processes.get(name)) is not None and process.pid
+            }
+        ),
         asyncio.gather(
             *(_outbox_depth(cluster, name, processes.get("postgres")) for name in databases)
         ),
@@ -67,6 +86,7 @@ async def read_status(cluster: Cluster) -> ClusterReport:
     return ClusterReport(
         up=bool(processes),
         processes=[_report(process) for process in processes.values()],
+        troubles=troubles,
         lags=lags,
         outboxes=dict(zip(databases, depths, strict=True)),
         logs=str(cluster.settings.directory / "logs"),
@@ -105,11 +125,29 @@ def _memory_bytes(pid: int) -> int:
     return total
 
 
+async def _troubles(urls: Mapping[str, str]) -> list[Trouble]:
+    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
+        found = await asyncio.gather(
+            *(_troubles_of(client, name, url) for name, url in urls.items())
+        )
+    return [trouble for troubles in found for trouble in troubles]
+
+
+async def _troubles_of(client: httpx.AsyncClient, name: str, url: str) -> list[Trouble]:
+    try:
+        answer = (await client.get(f"{url}/health/ready")).json()
+    except (httpx.HTTPError, ValueError) as error:
+        return [Trouble(name, "http", type(error).__name__)]
+    reasons = {each["field"]: each["message"] for each in answer.get("errors", [])}
+    reasons |= answer.get("troubles", {})
+    return [Trouble(name, check, reason) for check, reason in reasons.items()]
+
+
 async def _lags(bootstrap: str, kafka: ProcessStatus | None) -> list[Lag] | None:
     if kafka is None or not kafka.pid:
         return None
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed")
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             await admin.start()

@@ -1,0 +1,61 @@
+"""The state of the cluster names what each process reports that does not work."""
+
+import io
+
+import httpx
+import pytest
+from rich.console import Console
+
+from local_cluster.display import print_status
+from local_cluster.status import ClusterReport, Trouble, _troubles_of
+
+REASON = "users.user[3] can't be read at offset 17: its CRC does not match"
+
+
+class TestTroubles:
+    @pytest.mark.parametrize(
+        ("answer", "expected"),
+        [
+            (httpx.Response(200, json={"status": "ready", "troubles": {}}), []),
+            (
+                httpx.Response(200, json={"status": "ready", "troubles": {"agents": REASON}}),
+                [Trouble("audit", "agents", REASON)],
+            ),
+            (
+                httpx.Response(503, json={"errors": [{"field": "database", "message": "OSError"}]}),
+                [Trouble("audit", "database", "OSError")],
+            ),
+            (httpx.Response(502, text="no"), [Trouble("audit", "http", "JSONDecodeError")]),
+        ],
+        ids=["none", "of what does not gate", "of what gates", "no answer of ours"],
+    )
+    async def test_are_those_that_a_process_reports(
+        self, answer: httpx.Response, expected: list[Trouble]
+    ) -> None:
+        transport = httpx.MockTransport(lambda request: answer)
+        async with httpx.AsyncClient(transport=transport) as client:
+            assert await _troubles_of(client, "audit", "http://audit") == expected
+
+    async def test_include_a_process_that_does_not_answer(self) -> None:
+        def refuse(request: httpx.Request) -> httpx.Response:
+            raise httpx.ConnectError("refused")
+
+        async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as client:
+            assert await _troubles_of(client, "audit", "http://audit") == [
+                Trouble("audit", "http", "ConnectError")
+            ]
+
+    def test_are_shown(self) -> None:
+        shown = io.StringIO()
+        report = ClusterReport(
+            up=True,
+            processes=[],
+            troubles=[Trouble("audit", "agents", REASON)],
+            lags=[],
+            outboxes={},
+            logs="logs",
+        )
+
+        print_status(Console(file=shown, width=200), report)
+
+        assert REASON in shown.getvalue()
