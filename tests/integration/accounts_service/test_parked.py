@@ -35,7 +35,7 @@ from tests.integration.accounts_service.test_service import settings
 pytestmark = pytest.mark.timeout(240)
 
 PAGE = (REPOSITORY / "docs" / "operations.md").read_text()
-KNOWN, UNKNOWN = b"users.user-signed-up.v1", b"users.user-signed-up.v2"
+VALID, INVALID = b'"username":"ada"', b'"user_name":"ada"'
 
 
 def utc_now() -> datetime:
@@ -55,14 +55,13 @@ def signed_up(user: UUID, sequence: int) -> EncodedEvent:
     )
 
 
-def of_an_unknown_version(event: EncodedEvent) -> EncodedEvent:
-    headers = [(name, value.replace(KNOWN, UNKNOWN)) for name, value in event.headers]
-    return EncodedEvent(event.key, event.payload.replace(KNOWN, UNKNOWN), headers)
+def with_invalid_data(event: EncodedEvent) -> EncodedEvent:
+    return EncodedEvent(event.key, event.payload.replace(VALID, INVALID), event.headers)
 
 
 @dataclass
 class Parked:
-    """A database in which a user's first event is parked, since its version is unknown."""
+    """A database in which a user's first event is parked, because its data is invalid."""
 
     database: str
     engine: AsyncEngine
@@ -121,7 +120,7 @@ class Parked:
 async def service(accounts_database: str, engine: AsyncEngine, tmp_path: Path) -> Parked:
     user = new_id()
     subscribers = SERVICE.subscribers(settings(accounts_database, Role.API))
-    events: Sequence[EncodedEvent] = [of_an_unknown_version(signed_up(user, 1)), signed_up(user, 2)]
+    events: Sequence[EncodedEvent] = [with_invalid_data(signed_up(user, 1)), signed_up(user, 2)]
     async with engine.begin() as connection:
         await offsets.begin(connection, subscribers, USERS_USER.name, {0: (0, 0)}, utc_now)
     processor = ChunkProcessor(USERS_USER, subscribers, engine, SERVICE.open_work, utc_now)
@@ -135,12 +134,12 @@ async def service(accounts_database: str, engine: AsyncEngine, tmp_path: Path) -
 
 async def test_the_commands_on_the_page_find_edit_and_release_an_event(service: Parked) -> None:
     (block,) = re.findall(
-        r"^```sh\n(python -m accounts_service parked .*?)^```$", PAGE, re.DOTALL | re.MULTILINE
+        r"^```sh\n(python -m accounts_service parked count.*?)^```$", PAGE, re.DOTALL | re.MULTILINE
     )
     for line in block.replace("\\\n", "").splitlines():
         if line.startswith("#"):
             event = service.directory / "event.json"
-            event.write_bytes(event.read_bytes().replace(UNKNOWN, KNOWN))
+            event.write_bytes(event.read_bytes().replace(INVALID, VALID))
         else:
             await asyncio.to_thread(service.run_line, line)
 
