@@ -118,13 +118,11 @@ async def hold(
         )
         if held.rowcount:
             is_new = True
-            log.error(
-                "topic-made-again" if other else "topic-shorter-than-progress",
-                topic=topic.name,
-                partition=each.tp.partition,
-                subscriber=each.subscriber,
-                reason=reason,
-            )
+            held_at = {"partition": each.tp.partition, "subscriber": each.subscriber}
+            if other:
+                log.error("topic-made-again", topic=topic.name, reason=reason, **held_at)
+            else:
+                log.error("topic-shorter-than-progress", topic=topic.name, reason=reason, **held_at)
     return is_new
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
-from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -201,6 +200,7 @@ class SingleEvents(Generic[W]):
         self, subscriber: Subscriber[W], record: Record, begin: int, in_progress: ChunkInProgress
     ) -> bool:
         """Handle or park one event; false when the chunk is no longer ours."""
+        event = OffsetRange(record.partition, begin, record.offset + 1, in_progress.chunk.topic_id)
         attempt = await self._begin_attempt(subscriber, record, in_progress)
         failure = (
             worker_died(attempt.count - 1, attempt.first_at) if attempt.count > MOST_TRIES else None
@@ -208,9 +208,7 @@ class SingleEvents(Generic[W]):
         failures = Failures(self._engine)
         while in_progress.is_ours():
             try:
-                was_tried = await self._try_event(
-                    subscriber, record, begin, failure, in_progress.chunk.topic_id
-                )
+                was_tried = await self._try_event(subscriber, record, event, failure)
             except (ChunkRefused, LimitExceeded, AllHeld):
                 raise
             except Exception as error:
@@ -241,16 +239,15 @@ class SingleEvents(Generic[W]):
         self,
         subscriber: Subscriber[W],
         record: Record,
-        begin: int,
+        event: OffsetRange,
         failure: Failure | None,
-        topic_id: UUID,
     ) -> bool:
         """Handle or park one event; false when the subscriber was paused meanwhile."""
         parked: Sequence[ParkedSubject] = ()
         try:
             with self._limit.reservation() as reserve:
                 async with asyncio.timeout(_EVENT_TIMEOUT_S), self._engine.begin() as connection:
-                    if await self._is_next(connection, subscriber, record, begin, topic_id):
+                    if await self._is_next(connection, subscriber, record, event):
                         work = self._open_work(connection)
                         parked = await subscriber.take(
                             work, connection, [record], self._now, failure
@@ -268,8 +265,7 @@ class SingleEvents(Generic[W]):
         connection: AsyncConnection,
         subscriber: Subscriber[W],
         record: Record,
-        begin: int,
-        topic_id: UUID,
+        event: OffsetRange,
     ) -> bool:
         """Lock progress and move it over the record; false where it was processed before.
 
@@ -277,12 +273,11 @@ class SingleEvents(Generic[W]):
         :raises AllHeld: the subscriber is held
         :raises ChunkRefused: something before the record is not processed
         """
-        event = OffsetRange(record.partition, begin, record.offset + 1, topic_id)
         before = await offsets.advance(
             connection, [subscriber.name], self._topic, [event], self._now()
         )
         next_offset = before[record.partition][subscriber.name]
-        if begin > next_offset:
+        if event.begin > next_offset:
             raise ChunkRefused(next_offset)
         return next_offset <= record.offset
 

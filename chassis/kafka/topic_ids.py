@@ -103,6 +103,12 @@ class _MetadataRequest(Request[_MetadataRequestStruct]):  # type: ignore[misc]  
     def __init__(self, names: Iterable[str]) -> None:
         self._names = names
 
+    def prepare(self, versions: Mapping[int, tuple[int, int]]) -> _MetadataRequestStruct:
+        oldest, newest = versions.get(self.API_KEY, (0, 0))
+        if not oldest <= _MetadataRequestStruct.API_VERSION <= newest:
+            raise IncompatibleBrokerVersion(f"Metadata {oldest} to {newest}")
+        return super().prepare(versions)
+
     def build(self, request_struct_class: type[_MetadataRequestStruct]) -> _MetadataRequestStruct:
         topics: list[Any] = [(UNKNOWN_TOPIC_ID, name, {}) for name in self._names]
         return request_struct_class(topics, False, False, {})  # noqa: FBT003 - by position only
@@ -125,8 +131,7 @@ async def topic_ids(client: AIOKafkaAdminClient, names: Iterable[str]) -> Mappin
     internal: Any = client._client  # noqa: SLF001 - aiokafka offers no other way to send a request
     try:
         answer = await internal.send(internal.get_random_node(), _MetadataRequest(wanted))
-    except (IncompatibleBrokerVersion, NotImplementedError):
-        # What aiokafka raises for a broker without this version of the request.
+    except IncompatibleBrokerVersion:
         return dict.fromkeys(wanted, UNKNOWN_TOPIC_ID)
     return {
         name: topic_id

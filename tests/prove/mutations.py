@@ -40,6 +40,9 @@ _SKIPPING: Final = f"{_CHASSIS}/consuming/test_unreadable.py::TestPassingOver::"
 _ODD_HEADER: Final = f"{_CHASSIS}/consuming/test_unreadable.py::TestAHeaderNameThatIsNotUtf8::"
 _REST: Final = f"{_CHASSIS}/consuming/test_processor.py::TestOffsetsWithoutARecord::"
 _RAISING_REFUSED: Final = f"{_CHASSIS}/kafka/test_partitions.py::TestRaisingIsRefused::"
+_HOLDS: Final = f"{_CHASSIS}/consuming/test_holds.py::"
+_HELD: Final = f"{_HOLDS}TestWhatIsHeld::"
+_IDENTITY: Final = f"{_CHASSIS}/consuming/test_topic_identity.py::"
 _BEGINS: Final = f"{_CHASSIS}/consuming/test_worker.py::TestWhereItBegins::"
 _WORKERS: Final = f"{_CHASSIS}/consuming/test_worker.py::TestSeveralWorkers::"
 _WATCH: Final = f"{_CHASSIS}/consuming/test_worker.py::TestTheWatch::"
@@ -261,7 +264,7 @@ _FETCHING: Final = (
         after="            if end is not None and found.get(tp):\n",
         proven_by=(
             f"{_HOLES}test_make_an_empty_chunk",
-            f"{_FOREIGN}test_leaves_a_marker_that_is_passed_over[running]",
+            f"{_FOREIGN}test_that_was_aborted_is_not_handled",
         ),
     ),
     Mutation(
@@ -381,11 +384,105 @@ _FETCHING: Final = (
     Mutation(
         name="topic-shorter-than-progress",
         guard="a partition that does not hold the stored offset is not read; health reports it",
-        file="chassis/consuming/start_positions.py",
-        before="if begin[tp] < first or furthest[tp] > following:",
-        after="if False:",
+        file="chassis/consuming/holds.py",
+        before="        if not first <= offset.next_offset <= end:\n",
+        after="        if False:\n",
         proven_by=(
             f"{_BEGINS}test_a_topic_that_is_shorter_than_progress_is_not_read_and_reported",
+            f"{_HELD}test_is_what_comes_after_the_end_or_before_the_beginning",
+        ),
+    ),
+    Mutation(
+        name="made-again-held",
+        guard="a topic that was deleted and made again is recognised by Kafka's id, and held",
+        file="chassis/consuming/holds.py",
+        before="        if are_different(offset.topic_id, self.topic_id):\n",
+        after="        if False:\n",
+        proven_by=(f"{_HELD}test_is_every_partition_of_a_topic_that_was_made_again",),
+    ),
+    Mutation(
+        name="new-partitions-held",
+        guard="where a topic was made again with more partitions, the new ones are held too",
+        file="chassis/consuming/offsets.py",
+        before='"held_because": made_again(topic, others[0], topic_id) if others else None,',
+        after='"held_because": None,',
+        proven_by=(f"{_HELD}test_is_each_partition_that_is_new_where_a_topic_was_made_again",),
+    ),
+    Mutation(
+        name="ids-looked-at",
+        guard="a worker compares the ids of its topics with Kafka's every few seconds",
+        file="chassis/consuming/worker.py",
+        before="            await consumer.leave_all(\n",
+        after="            list(\n",
+        proven_by=(
+            f"{_IDENTITY}TestALook::test_notices_a_topic_that_was_made_again_without_a_rebalance",
+        ),
+    ),
+    Mutation(
+        name="missed-offset-held",
+        guard="an offset that a fetch did not find is held although the topic has grown since",
+        file="chassis/consuming/holds.py",
+        before="        if missed is not None and missed >= first:\n",
+        after="        if False:\n",
+        proven_by=(
+            f"{_HELD}test_is_what_a_fetch_did_not_find_although_the_topic_has_grown_since",
+            f"{_IDENTITY}TestATopicThatIsCut::test_at_its_end_while_it_is_read_is_held_by_what_a_fetch_did_not_find",
+        ),
+    ),
+    Mutation(
+        name="hold-stored",
+        guard="a hold is stored in the database, and outlives every restart",
+        file="chassis/consuming/start_positions.py",
+        before="            is_new = await holds.hold(connection, seen, begun, self._now())\n",
+        after="            is_new = False\n",
+        proven_by=(
+            f"{_IDENTITY}TestATopicThatIsCut::test_at_its_end_is_held_though_it_has_grown_when_the_worker_comes_back",
+        ),
+    ),
+    Mutation(
+        name="held-not-moved",
+        guard="no chunk moves progress that is held, or that is in another topic of the same name",
+        file="chassis/consuming/offsets.py",
+        before="          AND NOT locked.held\n",
+        after="",
+        proven_by=(f"{_HOLDS}TestAHeldPartition::test_is_moved_by_no_chunk",),
+    ),
+    Mutation(
+        name="held-not-handled",
+        guard="no event is handled for a subscriber that is held, or from another topic",
+        file="chassis/consuming/offsets.py",
+        before="if not row.held and row.paused_at is None",
+        after="if row.paused_at is None",
+        proven_by=(
+            f"{_HOLDS}TestAChunk::test_of_a_topic_that_is_gone_is_left",
+            f"{_HOLDS}TestAChunk::test_of_a_partition_that_is_held_is_left",
+            f"{_HOLDS}TestAChunk::test_is_handled_by_the_subscribers_that_are_not_held",
+        ),
+    ),
+    Mutation(
+        name="parked-by-topic",
+        guard="an event parks also where an event of a former topic has the same place",
+        file="chassis/consuming/dead_letters.py",
+        before='                each["topic_id"] = topic_ids.get(\n',
+        after="                topic_ids.get(\n",
+        proven_by=(f"{_HOLDS}TestAPlace::test_parks_an_event_where_another_was_parked_before",),
+    ),
+    Mutation(
+        name="attempts-by-topic",
+        guard="attempts at an event of a former topic do not count against one at the same place",
+        file="chassis/consuming/attempts.py",
+        before="                topic_id=topic_id,\n",
+        after="",
+        proven_by=(f"{_HOLDS}TestAPlace::test_counts_the_attempts_of_its_own_topic_only",),
+    ),
+    Mutation(
+        name="places-given-free",
+        guard="when a hold ends, parked events leave their places to the records that come there",
+        file="chassis/consuming/holds.py",
+        before="        .values(topic_id=parked.c.id)\n",
+        after="        .values(topic_id=parked.c.topic_id)\n",
+        proven_by=(
+            f"{_HOLDS}TestTheEndOfAHold::test_keeps_what_is_parked_and_what_parks_at_its_place_afterwards",
         ),
     ),
     Mutation(
@@ -497,7 +594,9 @@ _PROCESSING: Final = (
         name="refuse-one-by-one",
         guard="an event handled alone is refused when it begins after the stored offset",
         file="chassis/consuming/single_events.py",
-        before=("        if begin > next_offset:\n            raise ChunkRefused(next_offset)\n"),
+        before=(
+            "        if event.begin > next_offset:\n            raise ChunkRefused(next_offset)\n"
+        ),
         after="",
         proven_by=(
             f"{_PROGRESS}test_a_hole_that_opens_while_event_after_event_is_handled_is_noticed_too",
@@ -515,8 +614,8 @@ _PROCESSING: Final = (
         name="progress-never-back",
         guard="a chunk that arrives late never moves progress back",
         file="chassis/consuming/offsets.py",
-        before=" AND next_offset < range.ends AS moves\n",
-        after=" AS moves\n",
+        before="          AND locked.next_offset < locked.ends\n",
+        after="",
         proven_by=(f"{_PROGRESS}test_an_older_chunk_that_comes_late_moves_nothing_back",),
     ),
     Mutation(
@@ -592,8 +691,8 @@ _PROCESSING: Final = (
         name="one-by-one",
         guard="a chunk that fails is handled event by event, so only the failing event is parked",
         file="chassis/consuming/single_events.py",
-        before="            if attempt.count > MOST_TRIES\n",
-        after="            if attempt.count > 0\n",
+        before=" if attempt.count > MOST_TRIES else None\n",
+        after=" if attempt.count > 0 else None\n",
         proven_by=(f"{_FAILS}test_for_good_is_parked_at_once_and_the_rest_is_handled",),
     ),
     Mutation(

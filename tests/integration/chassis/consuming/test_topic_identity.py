@@ -13,6 +13,8 @@ from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming import worker
+from chassis.consuming.faust_app import consumer_of
+from chassis.consuming.faust_transport import ChunkThread
 from chassis.consuming.holds import ContinueFrom, Decision, end_hold, see_topic
 from chassis.consuming.offsets import begin
 from chassis.kafka.client import admin_client
@@ -70,6 +72,12 @@ async def publish_to_each(kafka: str, topic: Topic, events: int) -> None:
             return True
 
         await eventually(is_published, despite=(KafkaError,))
+
+
+def thread_of(running: RunningWorker) -> ChunkThread:
+    watchdog = running.worker._watchdog
+    assert watchdog is not None
+    return consumer_of(watchdog._app)._thread
 
 
 async def until_reports(running: RunningWorker, reason: str) -> None:
@@ -253,6 +261,27 @@ class TestATopicThatIsMadeAgain:
         return {row["topic_id"] for row in found}
 
 
+class TestALook:
+    async def test_notices_a_topic_that_was_made_again_without_a_rebalance(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic = topic_of_its_own(1)
+        await create_topic(kafka, topic)
+        async with one_consuming(database, kafka, engine, topic) as running:
+            await until_well(running)
+
+            # As if what is read had been another topic: nothing but its id tells.
+            thread, tp, former = thread_of(running), TopicPartition(topic.name, 0), uuid4()
+            await rows(database, "UPDATE progress SET topic_id = $1", former)
+            position = thread.fetch_positions[tp]
+            thread.fetch_positions[tp] = replace(position, topic_id=former)
+
+            await until_reports(running, f"{topic.name} was deleted and made again")
+            await publish_to_each(kafka, topic, 3)
+            await end_holds(database, kafka, engine, FROM_BEGINNING)
+            await until_handled(database, 3)
+
+
 class TestBetweenTwoLooks:
     async def test_what_was_handled_stays_and_the_rest_is_handled_from_the_beginning_once(
         self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
@@ -351,9 +380,9 @@ class TestATopicThatIsCut:
             await until_handled(database, 3)
 
             # As if the fetch after the third had found nothing, and the topic had grown since.
-            consumer = running.worker._watchdog._app.consumer  # type: ignore[union-attr]
-            consumer._thread.out_of_range[TopicPartition(topic.name, 0)] = 3  # type: ignore[union-attr]
-            await consumer.leave_all([TopicPartition(topic.name, 0)])  # type: ignore[union-attr]
+            thread, tp = thread_of(running), TopicPartition(topic.name, 0)
+            thread.out_of_range[tp] = 3
+            await thread.leave([tp])
             await publish_to_each(kafka, topic, 3)
 
             await until_reports(running, f"{topic.name}[0] ended before 3, and now holds 0 to ")
