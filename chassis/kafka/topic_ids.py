@@ -107,7 +107,8 @@ class _MetadataRequest(Request[_MetadataRequestStruct]):  # type: ignore[misc]  
         oldest, newest = versions.get(self.API_KEY, (0, 0))
         if not oldest <= _MetadataRequestStruct.API_VERSION <= newest:
             raise IncompatibleBrokerVersion(f"Metadata {oldest} to {newest}")
-        return super().prepare(versions)
+        struct: _MetadataRequestStruct = super().prepare(versions)
+        return struct
 
     def build(self, request_struct_class: type[_MetadataRequestStruct]) -> _MetadataRequestStruct:
         topics: list[Any] = [(UNKNOWN_TOPIC_ID, name, {}) for name in self._names]
