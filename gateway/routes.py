@@ -49,6 +49,7 @@ _OPERATIONS: Final = (
     ("GET", "parked"),
     ("GET", "parked/count"),
     ("POST", "parked/release"),
+    ("POST", "parked/release-all"),
     ("GET", "parked/{parked_id}"),
     ("POST", "parked/{parked_id}/dry-run"),
     ("PUT", "parked/{parked_id}/payload"),

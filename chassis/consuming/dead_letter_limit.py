@@ -83,7 +83,7 @@ class DeadLetterLimit:
             if len(together) > self._most:
                 raise LimitExceeded(
                     f"{len(together)} aggregates of {self._topic} would park with {code}"
-                    f" ({len(before)} of them are parked)",
+                    f" ({len(before)} of them are parked, and `parked release-all` releases them)",
                     code,
                 )
         new = [each for each in limited if each.subject not in self._parked_at[each.code]]

@@ -14,6 +14,7 @@ from chassis.operations import (
     offsets,
     outbox,
     release,
+    release_together,
     sequences,
     stopped_consumers,
 )
@@ -33,6 +34,7 @@ def operations_routes(runtime: AnyRuntime, operator: AskOperator) -> APIRouter:
         *dead_letters.OPERATIONS,
         dry_run.DRY_RUN,
         release.RELEASE_SUBJECT,
+        release_together.RELEASE_ALL,
         release.RELEASE_ONE,
         release.APPLY,
         *offsets.OPERATIONS,

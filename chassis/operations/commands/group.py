@@ -11,6 +11,7 @@ from chassis.operations import (
     offsets,
     outbox,
     release,
+    release_together,
     sequences,
     stopped_consumers,
 )
@@ -26,7 +27,7 @@ def operations_commands(service: Service[Any, Any]) -> Sequence[click.Command]:
     parked = group_of(
         "parked",
         "What subscribers could not handle.",
-        (*dead_letters.OPERATIONS, dry_run.DRY_RUN, release.APPLY),
+        (*dead_letters.OPERATIONS, dry_run.DRY_RUN, release_together.RELEASE_ALL, release.APPLY),
         context,
     )
     parked.add_command(release_command(context))

@@ -18,8 +18,9 @@ from accounts_service.__main__ import cli
 from chassis.correlation import new_id
 from contracts.accounts import AccountOpenedV1
 from contracts.envelope import decode, encode
+from contracts.topics import USERS_USER
 from local_cluster.settings import REPOSITORY
-from tests.integration.chassis.path import rows, utc_now
+from tests.integration.chassis.path import create_topic, publish, rows, signed_up, utc_now
 
 # Every command is a process of its own.
 pytestmark = [pytest.mark.usefixtures("_settings"), pytest.mark.timeout(240)]
@@ -48,12 +49,19 @@ def accounts(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def run_block(block: str, directory: Path, **variables: object) -> None:
-    """Run a block of commands from docs/operations.md; at its comment, edit the event."""
+def run_block(
+    block: str, directory: Path, *, without: str | None = None, **variables: object
+) -> None:
+    """Run a block of commands from docs/operations.md; at its comment, edit the event.
+
+    :param without: the name of a command that is left out
+    """
     [lines] = re.findall(
         rf"^```sh\n(python -m accounts_service {block}.*?)^```$", PAGE, re.DOTALL | re.MULTILINE
     )
-    for line in lines.splitlines():
+    for line in lines.replace("\\\n", "").splitlines():
+        if without is not None and f" {without} " in line:
+            continue
         if line.startswith("#"):
             event = directory / "event.json"
             event.write_text(event.read_text().replace("USD", "EUR"))
@@ -134,12 +142,42 @@ async def test_the_commands_on_the_page_pause_and_resume_a_subscriber(
         UUID(int=0),
     )
 
-    run_block("progress", tmp_path)
+    run_block("progress show", tmp_path)
 
     published = await rows(accounts_database, "SELECT type FROM outbox ORDER BY position")
     assert [each["type"] for each in published] == [
         "operations.subscriber-paused.v1",
         "operations.subscriber-resumed.v1",
+    ]
+
+
+async def test_the_command_on_the_page_releases_what_one_error_stopped(tmp_path: Path) -> None:
+    run_block("parked release-all", tmp_path, CODE="no-such-user")
+
+
+async def test_the_commands_on_the_page_have_a_stopped_consumer_continue(
+    accounts_database: str, kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCOUNTS_KAFKA_BOOTSTRAP", kafka)
+    await create_topic(kafka, USERS_USER)
+    await publish(kafka, USERS_USER, [signed_up(uuid4(), 1)], 0)
+    await rows(
+        accounts_database,
+        "INSERT INTO progress (subscriber, topic, topic_id, partition, next_offset, updated_at,"
+        " held_because, held_at)"
+        " VALUES ('accounts.open-account', 'users.user', $1, 0, 0, now(), 'a test', now())",
+        UUID(int=1),
+    )
+
+    with pytest.raises(AssertionError, match="batch-is-readable"):
+        run_block("progress park-all", tmp_path, OFFSET=0)
+    run_block("progress park-all", tmp_path, without="skip-batch")
+
+    published = await rows(accounts_database, "SELECT type FROM outbox ORDER BY position")
+    assert [each["type"] for each in published] == [
+        "operations.parking-allowed.v1",
+        "operations.parking-allowed.v1",
+        "operations.hold-ended.v1",
     ]
 
 

@@ -1,0 +1,107 @@
+"""All aggregates that one error stopped are released together."""
+
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+
+from chassis.operations import release_together
+from chassis.operations.dead_letter_rows import NoSuchSubscriber
+from chassis.operations.release_together import OfError, ReleasedBody, release_all
+from tests.integration.chassis.path import rows, schema
+from tests.integration.chassis.service import TOPIC
+
+from .operating import BY_ADA
+from .parking import NAME, Shop, without_label
+
+
+@pytest.fixture
+async def shop(database: str) -> AsyncIterator[Shop]:
+    async with schema(database) as engine:
+        yield Shop(database, engine)
+
+
+async def release(shop: Shop, code: str = "test", subscriber: str = NAME) -> ReleasedBody:
+    of = OfError(subscriber=subscriber, topic=TOPIC.name, error_code=code)
+    return await release_all(shop.runtime, of, BY_ADA)
+
+
+async def error_codes(shop: Shop) -> set[str]:
+    found = await rows(shop.service.database, "SELECT DISTINCT error_code FROM parked")
+    return {row["error_code"] for row in found}
+
+
+async def test_each_aggregate_is_handled_in_order_with_what_waits_behind(shop: Shop) -> None:
+    for subject in (uuid4(), uuid4(), uuid4()):
+        await shop.parks(subject, 1, 2)
+    code = next(iter(await error_codes(shop) - {"behind"}))
+
+    done = await release(shop, code)
+
+    assert done.model_dump(exclude={"first_stopped_at"}) == {
+        "tried": 3,
+        "released": 6,
+        "stopped": 0,
+        "more": False,
+    }
+    assert await shop.handled() == [1, 2, 1, 2, 1, 2]
+    assert await shop.ids() == {}
+
+
+async def test_aggregates_that_another_error_stopped_are_left(shop: Shop) -> None:
+    ada = uuid4()
+    await shop.parks(ada, 1)
+    await shop.comes(without_label(uuid4(), 1))
+    before = await error_codes(shop)
+    assert len(before) == 2
+    [code] = await rows(
+        shop.service.database, "SELECT error_code FROM parked WHERE subject = $1", str(ada)
+    )
+
+    done = await release(shop, code["error_code"])
+
+    assert (done.tried, done.released) == (1, 1)
+    assert await error_codes(shop) == before - {code["error_code"]}
+
+
+async def test_an_aggregate_that_fails_again_is_tried_once_and_stops_no_other(shop: Shop) -> None:
+    await shop.parks(uuid4(), 1)
+    await shop.parks(uuid4(), 7)
+    await shop.parks(uuid4(), 2)
+    [code] = await error_codes(shop)
+    shop.faults.on = {7}
+
+    done = await release(shop, code)
+
+    assert (done.tried, done.released, done.stopped) == (3, 2, 1)
+    assert done.first_stopped_at is not None
+    assert done.first_stopped_at.error_code == code
+    assert await shop.handled() == [1, 2]
+
+
+async def test_more_than_one_query_finds_are_released(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release_together, "_FOUND_AT_ONCE", 2)
+    for _ in range(5):
+        await shop.parks(uuid4(), 1)
+    [code] = await error_codes(shop)
+
+    assert (await release(shop, code)).released == 5
+
+
+async def test_tells_that_more_is_left_when_its_time_is_over(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.parks(uuid4(), 1)
+    [code] = await error_codes(shop)
+    monkeypatch.setattr(release_together, "_RELEASE_FOR_S", 0.0)
+
+    done = await release(shop, code)
+
+    assert (done.tried, done.more) == (0, True)
+
+
+async def test_of_an_unknown_subscriber_is_refused(shop: Shop) -> None:
+    with pytest.raises(NoSuchSubscriber):
+        await release(shop, subscriber="test.other")
