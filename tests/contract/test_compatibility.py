@@ -12,11 +12,12 @@ from contracts import __main__ as command
 from contracts.compatibility import breaking_catalogue_changes, breaking_schema_changes
 from contracts.generated import HERE
 from contracts.json_schemas import json_schemas
+from contracts.topics import USERS_USER
 
 SIGNED_UP = "users.user-signed-up.v1"
 DOCUMENT = json.loads((HERE / "asyncapi.json").read_text(encoding="utf-8"))
 
-READERS = "accounts, audit, notification, users"
+READERS = ", ".join(USERS_USER.consumers)
 
 Json = dict[str, Any]
 

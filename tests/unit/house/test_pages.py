@@ -18,7 +18,7 @@ from .repository import ROOT, blocks, pages, prose, read
 _NEWCOMER: Final = "tests/e2e/test_newcomer.py::test_the_first_hour"
 _OUTBOX: Final = (
     "tests/integration/accounts_service/test_commands.py"
-    "::test_the_commands_on_the_page_mend_a_row_that_kafka_refused"
+    "::test_the_commands_on_the_page_edit_a_row_that_kafka_refused"
 )
 _PROGRESS: Final = (
     "tests/integration/accounts_service/test_commands.py"
@@ -26,7 +26,7 @@ _PROGRESS: Final = (
 )
 _DELIVERIES: Final = (
     "tests/integration/notification_service/test_commands.py"
-    "::test_the_commands_on_the_page_retry_it"
+    "::test_the_commands_on_the_page_retry_a_delivery"
 )
 RUN_BY: Final = {
     "make demo": _NEWCOMER,
@@ -39,7 +39,7 @@ RUN_BY: Final = {
     "make test": ".ci/run",
     "python -m local_cluster kafka-console-consumer": _NEWCOMER,
     "python -m accounts_service parked": "tests/integration/accounts_service/test_parked.py"
-    "::test_the_commands_on_the_page_find_it_mend_it_and_release_it",
+    "::test_the_commands_on_the_page_find_edit_and_release_an_event",
     "python -m accounts_service outbox": _OUTBOX,
     "python -m accounts_service progress": _PROGRESS,
     "python -m accounts_service sequences": _PROGRESS,

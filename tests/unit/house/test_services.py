@@ -72,12 +72,12 @@ def test_every_package_is_named_wherever_it_must_be() -> None:
 
 
 def test_a_new_package_is_missing_until_it_is_named() -> None:
-    lines = list(missing_lines({"loyalty_service"}, set(), TOOLS))
+    lines = list(missing_lines({"new_service"}, set(), TOOLS))
 
     assert lines == [
-        f'{DECLARED}: add  [loyalty], and below it  module = "loyalty_service"  and the other keys',
-        'pyproject.toml, [tool.importlinter] root_packages: add  "loyalty_service",',
-        'pyproject.toml, id = "packages", layers: add  | loyalty_service',
+        f'{DECLARED}: add  [new], and below it  module = "new_service"  and the other keys',
+        'pyproject.toml, [tool.importlinter] root_packages: add  "new_service",',
+        'pyproject.toml, id = "packages", layers: add  | new_service',
     ]
     assert len(list(missing_lines({"ledger"}, set(), TOOLS))) == 4
     assert len(list(surplus_lines(packages(), {"gone_service"}, TOOLS))) == 1
