@@ -5,13 +5,13 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
 
 from chassis.correlation import new_id
-from tests.e2e.events import of_the_next_version, publish, signed_up
+from tests.e2e.events import publish, signed_up, with_invalid_data
 from tests.e2e.people import poll, token_of
 from tests.faults.harness import System
 from verification.addresses import SERVICES as WITH_DATABASE
@@ -41,7 +41,7 @@ async def _publish_next_version(system: System) -> None:
     subject = uuid4()
     system.made_up.add(str(subject))
     event = signed_up(subject, 1, subject, "ahead")
-    await publish(system.cluster, [of_the_next_version(event)])
+    await publish(system.cluster, [with_invalid_data(event)])
 
 
 async def _add_what_kafka_refuses(system: System) -> None:
@@ -84,7 +84,7 @@ async def _sign_in(system: System) -> dict[str, str]:
 
 
 async def _act(client: httpx.AsyncClient, ops: str) -> None:
-    """Pause and resume one subscriber; release each parked event, else discard it."""
+    """Pause and resume one subscriber, let it park; release each parked event, else discard it."""
     first = (await _answered(client.get, f"{ops}/progress"))["subscribers"][0]
     subscriber = {
         "subscriber": first["subscriber"],
@@ -93,10 +93,63 @@ async def _act(client: httpx.AsyncClient, ops: str) -> None:
     }
     await _answered(client.post, f"{ops}/progress/pause", json=subscriber)
     await _answered(client.post, f"{ops}/progress/resume", json=subscriber)
+    topic = {"topic": first["topic"], "why": subscriber["why"]}
+    await _answered(client.post, f"{ops}/progress/park-all", json=topic)
     for parked in (await _answered(client.get, f"{ops}/parked"))["parked"]:
         for act in ("release", "discard"):
             why = {"why": subscriber["why"]}
             await _answered(client.post, f"{ops}/parked/{parked['id']}/{act}", json=why)
+
+
+async def _hold(system: System) -> None:
+    """Let topics look as if they were made again; then an operator ends each hold."""
+    made_up = uuid4()
+    for service in WITH_DATABASE:
+        await _query(
+            system,
+            service,
+            "UPDATE progress SET topic_id = $1 WHERE topic IN ('users.user', 'accounts.account')",
+            made_up,
+        )
+    await _sign_up(system)
+    operator = await poll(lambda: _sign_in(system))
+    async with httpx.AsyncClient(timeout=10, headers=operator) as client:
+        await asyncio.gather(*(_end_holds(system, client, s, made_up) for s in WITH_DATABASE))
+
+
+async def _end_holds(
+    system: System, client: httpx.AsyncClient, service: str, made_up: UUID
+) -> None:
+    """Have every subscriber continue where it was, until none is at the topic that never was."""
+
+    async def are_ended() -> bool:
+        rows = await _query(
+            system,
+            service,
+            "SELECT subscriber, topic, partition, next_offset AS offset, held_because"
+            " FROM progress WHERE topic_id = $1",
+            made_up,
+        )
+        for row in rows:
+            held = dict(row)
+            if held.pop("held_because") is not None:
+                more = {"continue_from": "offset", "why": "it is the same topic"}
+                await _answered(
+                    client.post,
+                    f"{system.cluster.url(service)}/ops/progress/end-hold",
+                    json=held | more,
+                )
+        return not rows
+
+    await poll(are_ended)
+
+
+async def _query(system: System, service: str, query: str, *values: object) -> Sequence[Any]:
+    connection = await asyncpg.connect(system.cluster.postgres_url(service))
+    try:
+        return await connection.fetch(query, *values)
+    finally:
+        await connection.close()
 
 
 async def _answered(
@@ -122,6 +175,7 @@ STIMULI: Final = (
     Stimulus("an event of a later version", _publish_next_version),
     Stimulus("a row that Kafka refuses", _add_what_kafka_refuses),
     Stimulus("an operator's acts", _operate),
+    Stimulus("topics that were made again", _hold),
 )
 
 

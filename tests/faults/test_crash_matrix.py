@@ -87,4 +87,4 @@ async def test_a_kill_loses_nothing_and_does_nothing_twice(
 def test_there_are_points_around_every_durable_step() -> None:
     steps = {point.partition(".")[0] for point in failpoints()}
 
-    assert {"command", "relay", "chunk", "event", "park", "tries", "delivery"} <= steps
+    assert {"command", "relay", "chunk", "event", "park", "tries", "delivery", "hold"} <= steps
