@@ -35,6 +35,13 @@ def of_the_next_version(event: EncodedEvent) -> EncodedEvent:
     return EncodedEvent(event.key, event.payload.replace(_KNOWN, _NEXT), headers)
 
 
+def with_invalid_data(event: EncodedEvent) -> EncodedEvent:
+    """Return a sign-up that every subscriber parks: its data has no username."""
+    return EncodedEvent(
+        event.key, event.payload.replace(b'"username":', b'"user_name":'), event.headers
+    )
+
+
 async def publish(cluster: RunningCluster, events: Sequence[EncodedEvent]) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=cluster.kafka_bootstrap)
     await producer.start()

@@ -11,7 +11,7 @@ import pytest
 from contracts.envelope import EncodedEvent
 from contracts.topics import USERS_USER
 from local_cluster.testing import RunningCluster
-from tests.e2e.events import of_the_next_version, publish, signed_up
+from tests.e2e.events import publish, signed_up, with_invalid_data
 from tests.e2e.people import Operator, Person, a_name, poll, slack_messages
 
 CONSUMERS = {
@@ -48,7 +48,7 @@ async def repair(operator: Operator, service: str, subject: UUID, corrected: Enc
         assert answer.is_success, answer.text
         return answer
 
-    edit = {"why": "published too early", "payload": json.loads(corrected.payload)}
+    edit = {"why": "a typing error", "payload": json.loads(corrected.payload)}
     await act("PUT", f"{first['id']}/payload", **edit)
     outcome = (await act("POST", f"{first['id']}/dry-run")).json()
     assert outcome["stays_parked"] is None
@@ -60,7 +60,7 @@ async def repair(operator: Operator, service: str, subject: UUID, corrected: Enc
 
 # If it is the first of a run, it waits for the system to start.
 @pytest.mark.timeout(240)
-class TestAnEventOfAnUnknownVersion:
+class TestAnEventWithInvalidData:
     async def test_is_edited_and_released_and_audit_has_both_acts(
         self, cluster: RunningCluster, operator: Operator
     ) -> None:
@@ -70,7 +70,7 @@ class TestAnEventOfAnUnknownVersion:
         corrected = signed_up(subject, 1, subject, ada.username)
         behind = signed_up(subject, 2, UUID(bob.id), bob.username)
 
-        await publish(cluster, [of_the_next_version(corrected), behind])
+        await publish(cluster, [with_invalid_data(corrected), behind])
         repaired = [await repair(operator, service, subject, corrected) for service in CONSUMERS]
 
         for person in (ada, bob):
