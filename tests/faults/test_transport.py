@@ -15,9 +15,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.consuming import faust_transport
+from chassis.consuming import chunk_thread, faust_transport
 from chassis.consuming.chunk import Chunk
-from chassis.consuming.faust_transport import ChunkThread, DeliveredChunk
+from chassis.consuming.chunk_thread import ChunkThread, DeliveredChunk
 from chassis.consuming.positions import TAIL_LOST_AFTER_S
 from chassis.testing import eventually
 from contracts.topics import Topic
@@ -96,7 +96,7 @@ class FaultyThread(ChunkThread):
 def repeated(chunk: Chunk) -> Chunk:
     """The same chunk, which Faust takes for another record."""
     assert isinstance(chunk, DeliveredChunk)
-    return dataclasses.replace(chunk, offset=next(faust_transport._serial))
+    return dataclasses.replace(chunk, offset=next(chunk_thread._serial))
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import pytest
 from aiokafka import TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.consuming import faust_transport
+from chassis.consuming import chunk_thread, faust_transport
 from chassis.consuming.chunk import Chunk, ChunkSource
-from chassis.consuming.faust_transport import ChunkThread, DeliveredChunk
+from chassis.consuming.chunk_thread import ChunkThread, DeliveredChunk
 from chassis.consuming.processor import ChunkProcessor
 from chassis.testing import eventually
 from tests.integration.chassis.path import (
@@ -69,7 +69,7 @@ class Misbehaving(ChunkThread):
 def again(chunk: Chunk) -> Chunk:
     """The same chunk, as if it were another record to Faust."""
     assert isinstance(chunk, DeliveredChunk)
-    return dataclasses.replace(chunk, offset=next(faust_transport._serial))
+    return dataclasses.replace(chunk, offset=next(chunk_thread._serial))
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming import worker
+from chassis.consuming.chunk_thread import ChunkThread
 from chassis.consuming.faust_app import consumer_of
-from chassis.consuming.faust_transport import ChunkThread
 from chassis.consuming.holds import ContinueFrom, Decision, end_hold, see_topic
 from chassis.consuming.offsets import begin
 from chassis.kafka.client import admin_client

@@ -27,8 +27,8 @@ from chassis.consuming import (
     retry_policy,
     watchdog,
 )
+from chassis.consuming.chunk_thread import ChunkThread
 from chassis.consuming.dead_letters import Failure, ParkedSubject
-from chassis.consuming.faust_transport import ChunkThread
 from chassis.consuming.offsets import begin
 from chassis.consuming.processor import ChunkProcessor
 from chassis.consuming.records import Record

@@ -26,10 +26,11 @@ from aiokafka.errors import (
 )
 from faust.types import tuples
 
-from chassis.consuming import careful_reading, faust_transport
+from chassis.consuming import careful_reading, chunk_thread
 from chassis.consuming.careful_reading import CarefulReading
 from chassis.consuming.chunk import Chunk
-from chassis.consuming.faust_transport import ChunkConsumer, ChunkThread, DeliveredChunk
+from chassis.consuming.chunk_thread import ChunkThread, DeliveredChunk
+from chassis.consuming.faust_transport import ChunkConsumer
 from chassis.consuming.positions import FetchPosition, ProcessedPositions, StartPosition
 from chassis.kafka.raw_fetch import RawFetch, UnreadableBatch
 from chassis.testing import FakeRecord
@@ -176,7 +177,7 @@ def raw(monkeypatch: pytest.MonkeyPatch) -> RawFetches:
     fetches = RawFetches()
     monkeypatch.setattr(careful_reading, "raw_fetch", fetches)
     monkeypatch.setattr(careful_reading, "_TRY_AGAIN_S", 0.0)
-    monkeypatch.setattr(faust_transport, "_NOTHING_READY_S", 0.0)
+    monkeypatch.setattr(chunk_thread, "_NOTHING_READY_S", 0.0)
     return fetches
 
 
@@ -462,7 +463,7 @@ class TestWhatCannotBeRead:
         async def nothing(*_: object, **__: object) -> Mapping[Any, Any]:
             return {}
 
-        monkeypatch.setattr(faust_transport, "_STILL_AFTER_S", 0.0)
+        monkeypatch.setattr(chunk_thread, "_STILL_AFTER_S", 0.0)
         monkeypatch.setattr(kafka, "getmany", nothing)
         raw.results[TP] = CorruptRecordException()
         await seek(thread, 5)
