@@ -36,8 +36,8 @@ async def _fail_chunks(system: System) -> None:
     await _sign_up(system)
 
 
-async def _publish_next_version(system: System) -> None:
-    """Publish the next version of an event, as a newer producer would."""
+async def _publish_invalid_event(system: System) -> None:
+    """Publish an event that every subscriber parks."""
     subject = uuid4()
     system.made_up.add(str(subject))
     event = signed_up(subject, 1, subject, "ahead")
@@ -67,7 +67,7 @@ async def _add_what_kafka_refuses(system: System) -> None:
 
 async def _operate(system: System) -> None:
     """Let an operator do every act once, at every service."""
-    await _publish_next_version(system)
+    await _publish_invalid_event(system)
     operator = await poll(lambda: _sign_in(system))
     async with httpx.AsyncClient(timeout=10, headers=operator) as client:
         await asyncio.gather(*(_act(client, f"{system.cluster.url(s)}/ops") for s in WITH_DATABASE))
@@ -172,7 +172,7 @@ async def _answered(
 STIMULI: Final = (
     Stimulus("sign-ups", _sign_up),
     Stimulus("a chunk that fails", _fail_chunks),
-    Stimulus("an event of a later version", _publish_next_version),
+    Stimulus("an event with invalid data", _publish_invalid_event),
     Stimulus("a row that Kafka refuses", _add_what_kafka_refuses),
     Stimulus("an operator's acts", _operate),
     Stimulus("topics that were made again", _hold),
