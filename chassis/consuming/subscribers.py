@@ -320,12 +320,11 @@ class EventSubscriber(Generic[W]):
         """
         if (envelope.type, is_handled) not in self._logged:
             self._logged.add((envelope.type, is_handled))
-            (log.info if is_handled else log.warning)(
-                "version-passed-over",
-                subscriber=self.name,
-                type=envelope.type,
-                handled_in_another=is_handled,
-            )
+            line = {"subscriber": self.name, "type": envelope.type}
+            if is_handled:
+                log.info("version-passed-over", handled_in_another=True, **line)
+            else:
+                log.warning("version-passed-over", handled_in_another=False, **line)
         return Outcome.OTHER_VERSION if is_handled else Outcome.NO_HANDLED_VERSION
 
     def _count(self, verdict: Verdict, outcome: Outcome) -> None:

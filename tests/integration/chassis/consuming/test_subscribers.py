@@ -15,11 +15,12 @@ from chassis.consuming.records import EventIdentity
 from chassis.consuming.subscribers import Start
 from chassis.correlation import CorrelationContext, current_correlation, new_id
 from chassis.persistence.tables import parked
-from chassis.testing import FakeRecord
+from chassis.testing import FakeRecord, eventually
 from contracts.envelope import Envelope
 from contracts.events import IntegrationEvent
 from tests.integration.chassis.path import (
     count,
+    is_waiting_for_a_lock,
     other_event,
     rows,
     schema,
@@ -235,14 +236,22 @@ class TestTheInboxLock:
     async def lock(self, connection: AsyncConnection, label: EventIdentity) -> Inbox:
         return await Inbox.lock(connection, "test.one", TOPIC.name, [label], from_beginning=True)
 
+    async def until_it_waits(self, service: Service, waiting: asyncio.Task[Inbox]) -> None:
+        """Wait until a task waits for a lock; fail if it is done instead."""
+
+        async def it_waits_or_is_done() -> bool:
+            return waiting.done() or await is_waiting_for_a_lock(service.database)
+
+        await eventually(it_waits_or_is_done)
+        assert not waiting.done()
+
     async def test_two_that_meet_a_new_subject_see_one_another(self, service: Service) -> None:
         async with service.engine.connect() as one, service.engine.connect() as two:
             first, second = (EventIdentity("ada", number, new_id(), "x") for number in (1, 2))
             inbox = await self.lock(one, first)
             waiting = asyncio.create_task(self.lock(two, second))
             assert inbox.judge(first) is Verdict.NEXT
-            await asyncio.wait([waiting], timeout=0.1)
-            assert not waiting.done()
+            await self.until_it_waits(service, waiting)
 
             await one.commit()
 
@@ -257,7 +266,7 @@ class TestTheInboxLock:
             await lock_subject(releasing, "test.one", TOPIC.name, str(ada))
             following = EventIdentity(str(ada), 2, new_id(), "x")
             waiting = asyncio.create_task(self.lock(live, following))
-            await asyncio.wait([waiting], timeout=0.1)
+            await self.until_it_waits(service, waiting)
             await releasing.execute(delete(parked))
 
             await releasing.commit()

@@ -253,6 +253,21 @@ class TestAFactInTwoVersionsThatComesLate:
         assert await reader.parked() == []
         assert await reader.kept() == [None]
 
+    async def test_one_version_before_and_one_after_the_move_is_not_handled_again(
+        self, reader: Reader
+    ) -> None:
+        ada = uuid4()
+        first, second = in_both_versions(ada, 1)
+
+        await reader.take(V1, *in_both_versions(ada, 3))
+        await reader.take(V1, first)
+        assert await reader.kept() == [[1]]
+        await reader.take(V2, second)
+
+        assert await reader.handled() == [3, 1]
+        assert await reader.parked() == []
+        assert await reader.kept() == [None]
+
     async def test_whose_later_version_was_passed_over_before_the_move_is_parked(
         self, reader: Reader
     ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
@@ -254,6 +254,8 @@ ACTS = st.sampled_from(["", "", "release", "release-one", "repair"])
 whatever_happens = settings(
     deadline=None,
     max_examples=40,
+    # An example takes some tenths of a second, and is small from the start.
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

@@ -1,7 +1,7 @@
 """What a subscriber does with one version of a fact, by what it has seen of the others."""
 
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -16,13 +16,9 @@ FACT = {1: 7, 2: 8, 3: 9}
 
 
 def event(sequence: int, versions: Mapping[int, int] | None = None) -> Envelope:
-    """Return an event of one of these versions."""
-    return Envelope.model_construct(
-        id=UUID(int=sequence),
-        time=datetime(2026, 1, 1, tzinfo=UTC),
-        sequence=sequence,
-        versions=versions,
-    )
+    """Return an event of one of these versions, as far as the choice depends on it."""
+    attributes: dict[str, Any] = {"sequence": sequence, "versions": versions}
+    return Envelope.model_construct(**attributes)
 
 
 def chosen(
@@ -160,7 +156,7 @@ class TestWhateverTheOrder:
                     fact[version], [each for each in fact.values() if each != fact[version]]
                 )
 
-        assert max(handled) == 1 or not any(handled)
+        assert max(handled) <= 1
         assert all(
             once or seen_missed or none
             for once, seen_missed, none in zip(handled, reported, passed, strict=True)
