@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,6 +23,7 @@ from chassis.consuming.skip_batch import (
     find_unreadable_batch,
     pass_over,
 )
+from chassis.consuming.watchdog import WorkerStalled
 from chassis.kafka.partitions import hidden_offsets, partition_bounds
 from chassis.settings import KafkaSettings
 from chassis.testing import eventually
@@ -57,6 +59,18 @@ async def topic(own_kafka: RunningInfrastructure) -> Topic:
     await create_topic(own_kafka.kafka_bootstrap, topic)
     await publish_one_by_one(own_kafka.kafka_bootstrap, topic, 5)
     return topic
+
+
+@asynccontextmanager
+async def consuming_on(
+    database: str, kafka: str, engine: AsyncEngine, topic: Topic
+) -> AsyncIterator[RunningWorker]:
+    """Have a worker whose one subscriber takes a topic, and whose process does not end."""
+    try:
+        async with one_consuming(database, kafka, engine, topic) as worker:
+            yield worker
+    except WorkerStalled as error:
+        raise AssertionError("the process ends") from error
 
 
 async def publish_one_by_one(kafka: str, topic: Topic, number: int, partition: int = 0) -> None:
@@ -127,7 +141,7 @@ class TestABatchWithAFlippedBit:
         flip_a_bit(own_kafka.directory, topic.name, 0, 3)
         reason = f"{topic.name}[0] can't be read at offset 3: its CRC does not match"
 
-        async with one_consuming(database, kafka, engine, topic) as worker:
+        async with consuming_on(database, kafka, engine, topic) as worker:
             await until_reports(worker, reason)
             await publish_one_by_one(kafka, topic, 4, partition=1)
             await until(database, topic, 4, partition=1)
@@ -138,7 +152,7 @@ class TestABatchWithAFlippedBit:
         assert await progress(database, topic) == 3
         assert await count(database) == 7
 
-        async with one_consuming(database, kafka, engine, topic) as worker:
+        async with consuming_on(database, kafka, engine, topic) as worker:
             await until_reports(worker, reason)
         assert await count(database) == 7
 
@@ -153,7 +167,7 @@ class TestABatchWithAFlippedBit:
         monkeypatch.setattr(careful_reading, "_LOOK_AGAIN_S", 0.5)
         flip_a_bit(own_kafka.directory, topic.name, 0, 3)
 
-        async with one_consuming(database, own_kafka.kafka_bootstrap, engine, topic) as worker:
+        async with consuming_on(database, own_kafka.kafka_bootstrap, engine, topic) as worker:
             await until_reports(worker, "can't be read at offset 3")
 
             flip_a_bit(own_kafka.directory, topic.name, 0, 3)
@@ -168,7 +182,7 @@ class TestABatchWithAFlippedBit:
         kafka = own_kafka.kafka_bootstrap
         flip_a_bit(own_kafka.directory, topic.name, 0, 3)
 
-        async with one_consuming(database, kafka, engine, topic) as worker:
+        async with consuming_on(database, kafka, engine, topic) as worker:
             await until_reports(worker, "can't be read at offset 3")
 
             await skip(engine, kafka, topic, 3)
@@ -187,12 +201,12 @@ class TestABatchThatTheBrokerItselfCannotRead:
         self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure, topic: Topic
     ) -> None:
         kafka = own_kafka.kafka_bootstrap
-        async with one_consuming(database, kafka, engine, topic):
+        async with consuming_on(database, kafka, engine, topic):
             await until(database, topic, 5)
         await publish_one_by_one(kafka, topic, 2)
         break_the_length(own_kafka.directory, topic.name, 0, 5)
 
-        async with one_consuming(database, kafka, engine, topic) as worker:
+        async with consuming_on(database, kafka, engine, topic) as worker:
             await until_reports(worker, f"{topic.name}[0] can't be read at offset 5: ")
             await publish_one_by_one(kafka, topic, 1, partition=1)
             await until(database, topic, 1, partition=1)
@@ -328,12 +342,14 @@ class TestAHeaderNameThatIsNotUtf8:
         await publish_one_by_one(kafka, topic, 2)
         await publish_one_by_one(kafka, topic, 2, partition=1)
 
-        async with one_consuming(database, kafka, engine, topic) as worker:
+        async with consuming_on(database, kafka, engine, topic) as worker:
             await until(database, topic, 10)
             await until(database, topic, 2, partition=1)
             await until_well(worker)
 
-        [kept] = await rows(database, "SELECT * FROM parked")
+        parked = await rows(database, "SELECT * FROM parked")
+        assert len(parked) == 1
+        [kept] = parked
         assert (kept["offset"], kept["reason"]) == (6, "not-understood")
         assert (kept["key"], kept["payload"]) == (events[1].key, events[1].payload)
         *_, (name, value) = headers_in(json.loads(kept["headers"]))
@@ -350,7 +366,7 @@ class TestACodec:
         await create_topic(kafka, topic, **{"compression.type": codec})
         await publish(kafka, topic, [signed_up(uuid4(), 1) for _ in range(50)])
 
-        async with one_consuming(database, kafka, engine, topic) as worker:
+        async with consuming_on(database, kafka, engine, topic) as worker:
             await until(database, topic, 50)
             await until_well(worker)
         assert await count(database) == 50
@@ -364,12 +380,12 @@ class TestATransactionOfAnotherProducer:
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic)
         if between == "running":
-            async with one_consuming(database, kafka, engine, topic) as worker:
+            async with consuming_on(database, kafka, engine, topic) as worker:
                 await self._publish(kafka, topic)
                 await self._is_well_at_the_end(database, topic, worker)
         else:
             await self._publish(kafka, topic)
-            async with one_consuming(database, kafka, engine, topic) as worker:
+            async with consuming_on(database, kafka, engine, topic) as worker:
                 await self._is_well_at_the_end(database, topic, worker)
         assert await count(database) == 1
 
@@ -394,7 +410,7 @@ class TestATransactionOfAnotherProducer:
     ) -> None:
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic)
-        async with one_consuming(database, kafka, engine, topic) as worker:
+        async with consuming_on(database, kafka, engine, topic) as worker:
             async with transaction(kafka, commits=False) as producer:
                 event = signed_up(uuid4(), 1)
                 await producer.send_and_wait(
@@ -419,7 +435,7 @@ class TestATransactionOfAnotherProducer:
         await create_topic(kafka, topic)
         await publish_one_by_one(kafka, topic, 1)
         settings, tp = KafkaSettings(kafka_bootstrap=kafka), TopicPartition(topic.name, 0)
-        async with one_consuming(database, kafka, engine, topic) as worker:
+        async with consuming_on(database, kafka, engine, topic) as worker:
             event = signed_up(uuid4(), 1)
             async with transaction(kafka) as producer:
                 await producer.send_and_wait(
@@ -451,14 +467,14 @@ class TestATransactionOfAnotherProducer:
         """As an older version of this worker, which read uncommitted records, left it."""
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic)
-        async with one_consuming(database, kafka, engine, topic) as worker:
+        async with consuming_on(database, kafka, engine, topic) as worker:
             await until_well(worker)
         async with transaction(kafka) as producer:
             await producer.send_and_wait(topic.name, b"x", partition=0)
             await publish_one_by_one(kafka, topic, 1)
             await rows(database, "UPDATE progress SET next_offset = 2")
 
-            async with one_consuming(database, kafka, engine, topic) as worker:
+            async with consuming_on(database, kafka, engine, topic) as worker:
                 await until_reports(worker, "an open transaction hides 2 records")
                 assert await rows(database, "SELECT 1 FROM progress WHERE held_at > now()") == []
                 await producer.commit_transaction()
