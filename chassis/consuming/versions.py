@@ -1,8 +1,8 @@
 """A fact that is published in several versions: a subscriber handles one of them, once.
 
 Each version is an event with a sequence of its own, and the envelope's ``versions`` names them all.
-A subscriber takes the newest version that it has a handler for. After it was changed to take another
-one, its inbox shows which facts it has handled already.
+A subscriber takes the newest version that it has a handler for. After it was changed to take
+another one, its inbox shows which facts it has handled already.
 """
 
 from collections.abc import Collection, Mapping

@@ -24,10 +24,10 @@ from contracts.envelope import decode
 from tests.integration.chassis.path import (
     PathWork,
     count,
+    is_waiting_for_a_lock,
     rows,
     schema,
     signed_up,
-    is_waiting_for_a_lock,
 )
 from tests.integration.chassis.service import TOPIC, NameIsTaken, records_of
 
