@@ -1,6 +1,7 @@
 """The patches of docs/extending.md, applied and run on a history of sign-ups."""
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -24,26 +25,32 @@ from contracts.envelope import EncodedEvent, encode
 from contracts.topics import ACCOUNTS_ACCOUNT, USERS_USER
 from contracts.users import UserSignedUpV1
 from local_cluster.testing import running_infrastructure
+from services import WITH_DATABASE
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "extending.md"
 HISTORY = 1_200
 WITHIN_S = 90
+CONTRACT_TESTS = ("test_catalogue.py", "test_published_versions.py")
 
 
-@pytest.fixture(scope="module")
-def kafka(run_directory: Path) -> Iterator[str]:
-    """A broker for this test alone, since its topics have the catalogue's names."""
-    with running_infrastructure(run_directory / "extending", postgres=False) as infrastructure:
+@pytest.fixture
+def kafka(tmp_path: Path) -> Iterator[str]:
+    """A broker for one test alone, since its topics have the catalogue's names."""
+    with running_infrastructure(tmp_path / "extending", postgres=False) as infrastructure:
         yield infrastructure.kafka_bootstrap
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of the packages that the accounts service needs, to apply the patches to."""
+    """A copy of the services and of a test of what they publish, to apply the patches to."""
     copy = tmp_path / "tree"
-    for package in ("contracts", "chassis", "accounts_service"):
+    packages = ["contracts", "chassis", "services", *(each.package for each in WITH_DATABASE)]
+    for package in packages:
         shutil.copytree(ROOT / package, copy / package)
+    (copy / "tests").mkdir()
+    for test in CONTRACT_TESTS:
+        shutil.copy(ROOT / "tests" / "contract" / test, copy / "tests")
     return copy
 
 
@@ -155,8 +162,19 @@ class Accounts:
         return dict(await self.rows("SELECT day, count FROM sign_ups"))
 
 
-def apply_the_patches(tree: Path) -> None:
-    patches = re.findall(r"^```diff\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+def patches_of(section: str) -> dict[str, list[str]]:
+    """Return the patches of each step of a section; a step has a bold number and title."""
+    _, _, text = PAGE.read_text().partition(f"\n## {section}\n")
+    text = text.partition("\n## ")[0]
+    steps = re.split(r"^\*\*\d\. (.*?)\.?\*\*", text, flags=re.MULTILINE)
+    titles_and_texts = zip(steps[1::2], steps[2::2], strict=True)
+    return {
+        title: re.findall(r"^```diff\n(.*?)^```$", step, re.DOTALL | re.MULTILINE)
+        for title, step in titles_and_texts
+    }
+
+
+def apply(tree: Path, patches: Sequence[str]) -> None:
     assert patches
     for patch in patches:
         subprocess.run(
@@ -168,6 +186,13 @@ def apply_the_patches(tree: Path) -> None:
             text=True,
             check=True,
         )
+
+
+def add_the_second_subscriber(tree: Path) -> None:
+    apply(
+        tree,
+        [each for step in patches_of("A second subscriber to an event").values() for each in step],
+    )
 
 
 @pytest.mark.timeout(300)
@@ -188,7 +213,7 @@ async def test_a_new_subscriber_handles_the_whole_history_and_the_other_none_of_
     async with accounts.running():
         await accounts.until("an account for each", lambda: opened(HISTORY))
 
-    apply_the_patches(tree)
+    add_the_second_subscriber(tree)
     await accounts.migrate()
 
     per_day = Counter(moment.date() for moment in moments)
@@ -209,7 +234,7 @@ async def test_a_new_subscriber_handles_the_whole_history_and_the_other_none_of_
 
 
 def test_the_revision_creates_the_declared_tables(tree: Path, database: str) -> None:
-    apply_the_patches(tree)
+    add_the_second_subscriber(tree)
     # In a process of its own, which imports the changed tree only.
     script = (
         "import sys; from alembic import command; from chassis.migrations import config_of; "
@@ -217,3 +242,136 @@ def test_the_revision_creates_the_declared_tables(tree: Path, database: str) -> 
         "command.upgrade(config, 'heads'); command.check(config)"
     )
     subprocess.run([sys.executable, "-c", script, database], cwd=tree, check=True)
+
+
+# Signs users up as the users service does, and prints the rows of its outbox.
+_PUBLISH = """
+import base64, json, sys
+from datetime import UTC, datetime
+from chassis.correlation import new_id
+from chassis.domain import Aggregate
+from chassis.persistence.outbox import Outbox
+from contracts.topics import USERS_USER
+from users_service.application.integration_events import translate
+from users_service.domain.user import UserSignedUp
+from users_service.domain.values import Username
+
+now = datetime.now(UTC)
+for number in range(int(sys.argv[1])):
+    user = Aggregate(new_id())
+    user._record(UserSignedUp(user.id, Username(f"ada{number}"), occurred_at=now))
+    outbox = Outbox("/users", lambda: now)
+    outbox.append_events_of(user, topic=USERS_USER, translate=translate)
+    rows = outbox.take_rows()
+    print(json.dumps([[r["aggregateid"], r["payload"].decode(), r["headers"]] for r in rows]))
+"""
+
+
+def run_in(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the tree, and in nothing else of ours."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=tree, check=False, capture_output=True, text=True
+    )
+
+
+def sign_ups_of(tree: Path, number: int) -> list[list[EncodedEvent]]:
+    """Return what the users service of a tree publishes of each of so many sign-ups."""
+    done = run_in(tree, "-c", _PUBLISH, str(number))
+    assert done.returncode == 0, done.stderr
+    return [
+        [
+            EncodedEvent(
+                key.encode(), payload.encode(), [(k, v.encode()) for k, v in headers.items()]
+            )
+            for key, payload, headers in json.loads(line)
+        ]
+        for line in done.stdout.splitlines()
+    ]
+
+
+def contract_tests(tree: Path) -> subprocess.CompletedProcess[str]:
+    return run_in(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "tests")
+
+
+@pytest.mark.timeout(300)
+class TestANewVersion:
+    async def test_is_handled_once_by_a_reader_that_moves_to_it_at_any_moment(
+        self, tree: Path, database: str, kafka: str
+    ) -> None:
+        steps = patches_of("A new version of an event")
+        async with admin_client(kafka) as client:
+            await create_topics(client, brokers=1)
+        accounts = Accounts(tree, database, kafka)
+        await accounts.migrate()
+
+        async def opened(number: int) -> bool:
+            return await accounts.number_of("accounts") == number
+
+        old = sign_ups_of(tree, 200)
+        apply(tree, [*steps["The contract"], *steps["Publish both"]])
+        both = sign_ups_of(tree, 600)
+        assert {len(each) for each in both} == {2}
+        divided, together = both[:100], both[100:]
+        # Of these the reader is moved between the two versions.
+        first, second = zip(*divided, strict=True)
+        await publish(kafka, first)
+        async with accounts.running():
+            await accounts.until("an account for each V1", lambda: opened(100))
+            # Of these it is moved somewhere.
+            await publish(kafka, [event for each in [*together, *old] for event in each])
+
+            async def some_more() -> bool:
+                return await accounts.number_of("accounts") > 100
+
+            await accounts.until("some more accounts", some_more)
+
+        apply(tree, steps["Move the readers"])
+        await publish(kafka, second)
+        apply(tree, steps["End the old version"])
+        await publish(kafka, [event for each in sign_ups_of(tree, 100) for event in each])
+        async with accounts.running():
+            await accounts.until("an account for each sign-up", lambda: opened(900))
+
+            async def all_published() -> bool:
+                return await published(kafka) == 900
+
+            await accounts.until("an event of each account", all_published)
+            await accounts.until("every event read", lambda: all_is_read(accounts, kafka))
+        assert await opened(900)
+        assert await accounts.number_of("parked") == 0
+        assert await accounts.number_of("inbox_missing") == 0
+        assert await accounts.rows("SELECT FROM inbox WHERE handled_sequences IS NOT NULL") == []
+
+    def test_ends_the_old_one_when_every_reader_has_a_handler_for_it(self, tree: Path) -> None:
+        steps = patches_of("A new version of an event")
+        apply(tree, [*steps["The contract"], *steps["Publish both"]])
+        generated = run_in(tree, "-m", "contracts", "generate")
+        assert generated.returncode == 0, generated.stdout
+        assert contract_tests(tree).returncode == 0
+
+        apply(tree, steps["End the old version"])
+        refused = contract_tests(tree)
+        apply(tree, steps["Move the readers"])
+        taken = contract_tests(tree)
+
+        assert refused.returncode == 1
+        for reader in (
+            "accounts.open-account",
+            "users.create-onboarding-tasks",
+            "notification.plan-deliveries",
+        ):
+            assert f"{reader} takes users.user-signed-up.v1" in refused.stdout
+        assert taken.returncode == 0, taken.stdout
+
+
+async def all_is_read(accounts: Accounts, kafka: str) -> bool:
+    """Return whether the service's progress is at the end of every partition."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka)
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(USERS_USER.name, n) for n in range(USERS_USER.partitions)]
+        ends = await consumer.end_offsets(partitions)
+    finally:
+        await consumer.stop()
+    read = await accounts.rows("SELECT partition, next_offset FROM progress")
+    return {each.partition: end for each, end in ends.items()} == dict(read)
