@@ -4,7 +4,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from contracts.topics import TOPICS
+from contracts.events import family_of
+from contracts.topics import EVENTS, TOPICS
 from verification.effects import DELIVERY_RULES, ONBOARDING_TASKS, SIGN_UP
 
 # The cache is the most memory that it takes.
@@ -28,6 +29,8 @@ CREATE TABLE published (
     sha256 BLOB, key_is_subject INTEGER, unreadable_because,
     place AS (topic || ' ' || partition || '@' || offset)
 );
+-- Events of facts that are published in several versions. The versions of a fact have one name.
+CREATE TABLE versions (event_id, fact);
 CREATE TABLE unreadable_batches (
     topic, partition INTEGER, begin_offset INTEGER, end_offset INTEGER, reason
 );
@@ -75,27 +78,35 @@ CREATE TABLE made_up (subject);
 _DERIVED: Final = """
 CREATE INDEX published_event ON published (topic, subject, sequence, event_id);
 CREATE INDEX published_place ON published (place);
+CREATE INDEX versions_event ON versions (event_id);
 CREATE TABLE events AS
-    SELECT topic, subject, sequence, event_id, type, count(*) AS times
+    SELECT
+        topic, subject, sequence, event_id, type, count(*) AS times,
+        coalesce((SELECT fact FROM versions WHERE event_id = published.event_id), event_id) AS fact
     FROM published WHERE unreadable_because IS NULL
     GROUP BY topic, subject, sequence, event_id, type;
 CREATE INDEX events_subject ON events (topic, subject, sequence);
 CREATE INDEX events_id ON events (event_id);
 CREATE TABLE sign_ups AS
-    SELECT DISTINCT subject AS user_id, event_id FROM events JOIN sign_up USING (type);
+    SELECT DISTINCT subject AS user_id, fact FROM events JOIN sign_up USING (type);
 CREATE INDEX sign_ups_user ON sign_ups (user_id);
 
 -- What a subscriber parked, or an operator discarded.
 CREATE TABLE not_handled AS
-    SELECT subscriber, event_id, place FROM parked
-    UNION SELECT subscriber, event_id, place FROM discarded;
+    SELECT
+        subscriber, place,
+        coalesce((SELECT fact FROM versions WHERE event_id = held.event_id), event_id) AS fact
+    FROM (
+        SELECT subscriber, event_id, place FROM parked
+        UNION SELECT subscriber, event_id, place FROM discarded
+    ) AS held;
 CREATE INDEX not_handled_place ON not_handled (place);
-CREATE INDEX not_handled_event ON not_handled (event_id);
+CREATE INDEX not_handled_fact ON not_handled (fact);
 
 -- Sign-ups (the first event of their user) without all their effects: for one subscriber, or for
 -- all where the subscriber is NULL.
 CREATE TABLE sign_ups_held AS
-    SELECT user_id, subscriber FROM not_handled JOIN sign_ups USING (event_id)
+    SELECT user_id, subscriber FROM not_handled JOIN sign_ups USING (fact)
     UNION SELECT subject, NULL FROM outbox WHERE topic = 'users.user' AND sequence = 1
     UNION SELECT subject, NULL FROM events
         WHERE topic = 'users.user' AND sequence = 1 AND type LIKE '%.event-withheld.v%';
@@ -127,9 +138,12 @@ class Evidence:
         self._database.executescript(_SCHEMA)
         self.add("catalogue", ((each.name,) for each in TOPICS))
         self.add("consumers", ((name, each.name) for each in TOPICS for name in each.consumers))
-        self.add("sign_up", [(SIGN_UP,)])
+        self.add("sign_up", ((type_,) for type_ in _versions_of(SIGN_UP)))
         self.add("onboarding_tasks", ((name,) for name in ONBOARDING_TASKS))
-        self.add("delivery_rules", DELIVERY_RULES.items())
+        self.add(
+            "delivery_rules",
+            ((rule, type_) for rule, of in DELIVERY_RULES.items() for type_ in _versions_of(of)),
+        )
 
     def add(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
         """Add rows whose values are in the order of the table's columns."""
@@ -150,3 +164,8 @@ class Evidence:
 
     def close(self) -> None:
         self._database.close()
+
+
+def _versions_of(event_type: str) -> list[str]:
+    """Return an event type in all versions of the catalogue."""
+    return [each for each in EVENTS if family_of(each) == family_of(event_type)]

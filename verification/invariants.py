@@ -300,9 +300,9 @@ _EFFECTS: Final = Invariant(
     },
     broken_by=(
         """
-        SELECT user_id, 'event ' || event_id || ' opened no account', EXISTS (
+        SELECT user_id, 'event ' || fact || ' opened no account', EXISTS (
             SELECT 1 FROM not_handled AS held
-            WHERE held.event_id = sign_ups.event_id AND held.subscriber = :opens_accounts
+            WHERE held.fact = sign_ups.fact AND held.subscriber = :opens_accounts
         )
         FROM sign_ups
         WHERE NOT EXISTS (SELECT 1 FROM accounts WHERE accounts.user_id = sign_ups.user_id)
@@ -313,9 +313,9 @@ _EFFECTS: Final = Invariant(
         WHERE user_id IS NOT NULL AND first_entries <> 1
         """,
         """
-        SELECT user_id, 'event ' || event_id || ' created no “' || wanted.name || '”', EXISTS (
+        SELECT user_id, 'event ' || fact || ' created no “' || wanted.name || '”', EXISTS (
             SELECT 1 FROM not_handled AS held
-            WHERE held.event_id = sign_ups.event_id AND held.subscriber = :creates_tasks
+            WHERE held.fact = sign_ups.fact AND held.subscriber = :creates_tasks
         )
         FROM sign_ups CROSS JOIN onboarding_tasks AS wanted
         WHERE NOT EXISTS (
@@ -326,17 +326,17 @@ _EFFECTS: Final = Invariant(
         """
         SELECT
             events.subject,
-            'event ' || events.event_id || ' has ' || count(deliveries.id) || ' deliveries by '
+            'event ' || events.fact || ' has ' || count(deliveries.id) || ' deliveries by '
             || delivery_rules.rule,
             count(deliveries.id) = 0 AND EXISTS (
                 SELECT 1 FROM not_handled AS held
-                WHERE held.event_id = events.event_id AND held.subscriber = :plans_deliveries
+                WHERE held.fact = events.fact AND held.subscriber = :plans_deliveries
             )
         FROM events
             JOIN delivery_rules USING (type)
             LEFT JOIN deliveries ON deliveries.event_id = events.event_id
                 AND deliveries.rule = delivery_rules.rule
-        GROUP BY events.topic, events.subject, events.event_id, delivery_rules.rule
+        GROUP BY events.topic, events.subject, events.fact, delivery_rules.rule
         HAVING count(deliveries.id) <> 1
         """,
         """

@@ -17,6 +17,7 @@ from chassis.kafka.raw_fetch import raw_fetch
 from chassis.kafka.topic_ids import topic_ids
 from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 from contracts.envelope import InvalidEnvelope, event_in
+from contracts.events import family_of
 from contracts.operations import ParkedEventDiscardedV1
 from contracts.topics import TOPICS
 from verification.addresses import Addresses, CannotVerify
@@ -153,6 +154,7 @@ class Topics:
 def _add(records: Sequence[Record], evidence: Evidence) -> None:
     published: list[tuple[Any, ...]] = []
     discarded: list[tuple[Any, ...]] = []
+    versions: list[tuple[str, str]] = []
     for record in records:
         place = (record.topic, record.partition, record.offset)
         sha256 = hashlib.sha256(record.value or b"").digest()
@@ -168,9 +170,13 @@ def _add(records: Sequence[Record], evidence: Evidence) -> None:
             continue
         identity = (event.subject, event.sequence, str(event.id), event.type)
         key_is_subject = record.key == event.subject.encode()
+        if event.versions is not None:
+            first = min(event.versions.values())
+            versions.append((str(event.id), f"{event.subject} {first} {family_of(event.type)}"))
         published.append((*place, *identity, sha256, key_is_subject, None))
     evidence.add("published", published)
     evidence.add("discarded", discarded)
+    evidence.add("versions", versions)
 
 
 def _id(event_id: UUID | None) -> str | None:

@@ -5,9 +5,17 @@ from uuid import uuid4
 import pytest
 
 from chassis.persistence.tables import UNKNOWN_TOPIC_ID
-from contracts.topics import TOPICS, USERS_USER
+from contracts.topics import EVENTS, TOPICS, USERS_USER
+from contracts.users import UserSignedUpV1
+from verification import evidence as evidence_module
 from verification.checking import check_all
-from verification.effects import ONBOARDING_TASKS, SIGN_UP
+from verification.effects import (
+    CREATES_TASKS,
+    ONBOARDING_TASKS,
+    OPENS_ACCOUNTS,
+    PLANS_DELIVERIES,
+    SIGN_UP,
+)
 from verification.evidence import Evidence
 from verification.report import MAX_EXAMPLES, Check, Expected
 
@@ -47,11 +55,11 @@ class System:
             [(*place, None if event["bad"] else event_id, event["sha256"], event["sha256"])],
         )
 
-    def sign_up(self, name: str) -> None:
+    def sign_up(self, name: str, *, last_sequence: int = 1) -> None:
         """Add a user with all effects, but without the events of account and tasks."""
         add = self.evidence.add
         add("users", [(name, True)])
-        add("aggregates", [("users.user", name, 1)])
+        add("aggregates", [("users.user", name, last_sequence)])
         self.publish("users.user", name, f"event of {name}")
         add("accounts", [(f"account of {name}", name, 1, 1)])
         add("tasks", [(f"{task} of {name}", name, task) for task in ONBOARDING_TASKS])
@@ -205,6 +213,56 @@ class TestProgress:
         )
 
         assert system.broken().get("progress", 0) == times * len(USERS_USER.consumers)
+
+
+class TestAFactInTwoVersions:
+    V2 = "users.user-signed-up.v2"
+
+    @pytest.fixture
+    def system(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
+        """A system that publishes sign-ups as V2 too, and whose only user is ada."""
+        monkeypatch.setattr(evidence_module, "EVENTS", {**EVENTS, self.V2: UserSignedUpV1})
+        evidence = Evidence()
+        system = System(evidence)
+        system.sign_up("ada", last_sequence=2)
+        system.publish("users.user", "ada", "V2 of ada", sequence=2, type=self.V2)
+        evidence.add("versions", [("event of ada", "sign-up"), ("V2 of ada", "sign-up")])
+        yield system
+        evidence.close()
+
+    def test_with_its_effects_by_one_of_them_holds(self, system: System) -> None:
+        checks = system.check()
+
+        assert {name: each.violated for name, each in checks.items() if each.violated} == {}
+        assert checks["effects"].looked_at["sign-ups"] == 1
+
+    def test_with_an_effect_by_each_of_them_is_reported(self, system: System) -> None:
+        rule = "slack-growth-user-signed-up"
+        delivery = ("again", rule, "V2 of ada", "slack", "sent", False, "2.0")
+        system.evidence.add("deliveries", [delivery])
+        system.evidence.add("messages", [("2.0", "again")])
+
+        assert system.broken() == {"effects": 1}
+
+    @pytest.mark.parametrize("of", ["V1", "V2"])
+    def test_without_an_effect_is_explained_while_either_of_them_is_parked(
+        self, system: System, of: str
+    ) -> None:
+        system.publish("users.user", "bob", "V1 of bob")
+        system.publish("users.user", "bob", "V2 of bob", sequence=2, type=self.V2)
+        system.evidence.add("versions", [(f"V{n} of bob", "sign-up of bob") for n in (1, 2)])
+        system.evidence.add(
+            "parked",
+            [
+                (name.split(".")[0], name, "users.user", 0, 1, "bob", f"{of} of bob")
+                for name in (OPENS_ACCOUNTS, CREATES_TASKS, PLANS_DELIVERIES)
+            ],
+        )
+
+        effects = system.check(parked=True)["effects"]
+
+        # The account, each task, and the delivery.
+        assert (effects.violated, effects.explained) == (0, 2 + len(ONBOARDING_TASKS))
 
 
 class TestABatchThatCannotBeRead:
