@@ -102,12 +102,16 @@ def set_aside(runtime: ServiceRuntime[ServiceSettings, PathWork]) -> SetAside:
 
 
 async def refuse(
-    engine: AsyncEngine, topic: Topic, *events: tuple[UUID, int], name: str = "ada"
+    engine: AsyncEngine,
+    topic: Topic,
+    *events: tuple[UUID, int],
+    name: str = "ada",
+    versions: Mapping[int, int] | None = None,
 ) -> list[UUID]:
     """Write these events as if Kafka had refused them; return their ids."""
     outbox = Outbox("/test", utc_now)
     for subject, sequence in events:
-        append(outbox, topic, subject, sequence, name)
+        append(outbox, topic, subject, sequence, name, versions)
     async with engine.begin() as connection:
         await outbox.flush(connection)
         found = await connection.execute(
@@ -186,6 +190,17 @@ class TestEditing:
         act = OutboxRowEditedV1.event_type
         assert await acts_of(database) == [(act, str(id_), 1), (act, str(id_), 2)]
 
+    async def test_keeps_the_versions_that_it_names(
+        self, engine: AsyncEngine, topic: Topic, set_aside: SetAside
+    ) -> None:
+        [id_] = await refuse(engine, topic, (uuid4(), 1), versions={1: 1, 2: 2})
+
+        await set_aside.edit(id_, await payload_of(set_aside, id_, username="bea"))
+
+        row = await set_aside.show(id_)
+        assert row.payload["data"]["username"] == "bea"
+        assert row.payload["versions"] == "v1:0000000001 v2:0000000002"
+
     @pytest.mark.parametrize(
         ("changes", "code"),
         [
@@ -195,6 +210,7 @@ class TestEditing:
             ({"subject": str(uuid4())}, "another-event"),
             ({"sequence": "0000000002"}, "another-event"),
             ({"type": "users.user-signed-up.v2"}, "another-event"),
+            ({"versions": "v1:0000000001 v2:0000000002"}, "another-event"),
             ({"data": {"username": 1}}, "wrong-data"),
         ],
     )

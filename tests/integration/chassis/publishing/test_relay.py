@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -59,13 +59,21 @@ async def relaying(settings: ServiceSettings, service: str = "test") -> AsyncIte
         await asyncio.wait_for(task, 20)
 
 
-def append(outbox: Outbox, topic: Topic, subject: UUID, sequence: int, name: str = "ada") -> None:
+def append(
+    outbox: Outbox,
+    topic: Topic,
+    subject: UUID,
+    sequence: int,
+    name: str = "ada",
+    versions: Mapping[int, int] | None = None,
+) -> None:
     outbox.append(
         UserSignedUpV1.model_construct(user_id=subject, username=name),
         topic=topic,
         subject=subject,
         sequence=sequence,
         occurred_at=YESTERDAY,
+        versions=versions,
     )
 
 
