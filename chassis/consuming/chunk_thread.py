@@ -266,24 +266,27 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         if sum(map(len, found.values())) >= self._most_records:
             # There was no room for more, and other partitions may have some.
             for tp in partitions:
-                if tp not in found:
+                if not found.get(tp):
                     found |= await self._getmany([tp], 0)
         chunks: list[Chunk] = []
-        for tp in partitions:
+        # Not of all: a fetch that failed has moved the positions of records that are gone with it.
+        for tp, records in found.items():
             if (position := self.fetch_positions.get(tp)) is None:
                 continue
             # Read here, where no seek can come between.
             end = await self._position_of(tp)
             if end is not None and end > position.next:
-                chunks.append(self._chunk_of(tp, found.get(tp, []), end))
+                chunks.append(self._chunk_of(tp, records, end))
         return chunks
 
     async def _getmany(
         self, partitions: Sequence[TopicPartition], wait_ms: int
     ) -> dict[TopicPartition, list[Record]]:
+        """Return the records of these partitions, if need be none; nothing when that fails."""
         consumer = self._ensure_consumer()
         try:
-            return dict(await consumer.getmany(*partitions, timeout_ms=wait_ms))
+            found = await consumer.getmany(*partitions, timeout_ms=wait_ms)
+            return {tp: found.get(tp, []) for tp in partitions}
         except ConsumerStoppedError:
             raise
         except Exception as error:  # noqa: BLE001 - decompressors raise whatever they like

@@ -268,6 +268,17 @@ _FETCHING: Final = (
         ),
     ),
     Mutation(
+        name="failed-fetch-moves-nothing",
+        guard="a fetch that fails for one partition loses no record of another",
+        file="chassis/consuming/chunk_thread.py",
+        before="        for tp, records in found.items():\n",
+        after="        for tp, records in ((each, found.get(each, [])) for each in partitions):\n",
+        proven_by=(
+            f"{_STOPS_ITS_PARTITION}[CorruptRecordException]",
+            f"{_ODD_HEADER}test_parks_its_record_as_it_came_and_no_other_of_its_batch",
+        ),
+    ),
+    Mutation(
         name="rest-of-a-chunk",
         guard="a chunk handled event by event moves progress to its end, not to its last record",
         file="chassis/consuming/single_events.py",

@@ -370,6 +370,7 @@ class TestWhatCannotBeRead:
         others = [each for each in fetched if each.tp == OTHER]
         assert (others[0].begin, others[-1].end) == (5, 40)
         assert all(one.end == two.begin for one, two in itertools.pairwise(others))
+        assert all(len(each.records) == each.end - each.begin for each in others)
         assert {tp: (each.position.next, each.reason) for tp, each in thread.given_up.items()} == {
             TP: (7, "t[0] can't be read at offset 7: its CRC does not match")
         }
