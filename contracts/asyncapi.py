@@ -27,11 +27,35 @@ def asyncapi_document() -> Json:
             "license": {"name": "MIT"},
         },
         "defaultContentType": CONTENT_TYPE,
+        "servers": _servers(),
         "channels": {topic.name: _channel(topic) for topic in TOPICS},
         "operations": {f"publish.{topic.name}": _operation(topic) for topic in TOPICS},
         "components": {
             "messages": {name: _message(event) for name, event in EVENTS.items()},
             "schemas": _schemas(),
+            "securitySchemes": {
+                "login": {
+                    "type": "scramSha512",
+                    "description": "May read its topics and its own consumer groups, no more.",
+                }
+            },
+        },
+    }
+
+
+def _servers() -> Json:
+    return {
+        "production": {
+            "host": "{brokers}",
+            "protocol": "kafka-secure",
+            "description": "Ask us for the addresses and a login; README.md lists its rights.",
+            "variables": {"brokers": {"description": "host:port of brokers, comma separated"}},
+            "security": [{"$ref": "#/components/securitySchemes/login"}],
+        },
+        "local": {
+            "host": "127.0.0.1:9092",
+            "protocol": "kafka",
+            "description": "The whole system on your own machine: make up. Without a login.",
         },
     }
 
