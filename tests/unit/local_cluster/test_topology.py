@@ -31,7 +31,7 @@ def specs(settings: Settings) -> dict[str, ProcessSpec]:
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
-        if name.startswith(("LOCAL_", "NOTIFICATION_")):
+        if name.startswith("LOCAL_"):
             monkeypatch.delenv(name)
 
 
@@ -78,28 +78,6 @@ class TestWiring:
 
     def test_the_same_cluster_is_wired_the_same_each_time(self, settings: Settings) -> None:
         assert specs(settings) == specs(settings)
-
-
-class TestSlack:
-    def test_without_a_token_the_stand_in_is_started(self, settings: Settings) -> None:
-        wired = specs(settings)
-
-        assert "slack-stand-in" in wired
-        assert (
-            wired["notification"].environment["NOTIFICATION_SLACK_BASE_URL"]
-            == "http://127.0.0.1:28105/api/"
-        )
-
-    def test_with_a_token_the_real_one_is_used(
-        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("NOTIFICATION_SLACK_TOKEN", "xoxb-1")
-
-        wired = specs(settings)
-
-        assert "slack-stand-in" not in wired
-        assert "NOTIFICATION_SLACK_BASE_URL" not in wired["notification"].environment
-        assert wired["notification"].environment["NOTIFICATION_SLACK_TOKEN"] == "xoxb-1"
 
 
 class TestSettingsOfTheCaller:

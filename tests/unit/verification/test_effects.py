@@ -6,11 +6,7 @@ from accounts_service.application.open_account import OpenAccountHandler
 from accounts_service.entrypoints import agents as accounts_agents
 from audit_service import records
 from chassis.correlation import new_id
-from contracts.events import family_of
 from contracts.topics import TOPICS
-from notification_service import agents as notification_agents
-from notification_service.rules import PlanDeliveries, rules
-from notification_service.slack_stand_in import messages
 from users_service.application.create_onboarding_tasks import (
     ONBOARDING_TASKS,
     CreateOnboardingTasksHandler,
@@ -28,28 +24,13 @@ class TestTheStatedEffects:
     def test_the_onboarding_tasks(self) -> None:
         assert tuple(each.value for each in ONBOARDING_TASKS) == effects.ONBOARDING_TASKS
 
-    def test_the_rules_of_deliveries(self) -> None:
-        # A rule may be about several versions of its event.
-        stated = {rule: family_of(type_) for rule, type_ in effects.DELIVERY_RULES.items()}
-
-        assert {
-            rule.name: family_of(rule.event.event_type) for rule in rules(slack_channel="growth")
-        } == stated
-
-    def test_who_opens_accounts_creates_tasks_plans_deliveries_and_keeps_records(self) -> None:
+    def test_who_opens_accounts_creates_tasks_and_keeps_records(self) -> None:
         accounts = accounts_agents.subscribers(OpenAccountHandler(new_id, now, currency="USD"))
-        plan = PlanDeliveries(rules(slack_channel="growth"), new_id, now)
         users = users_agents.subscribers(CreateOnboardingTasksHandler(new_id, now))
 
         assert [each.name for each in accounts] == [effects.OPENS_ACCOUNTS]
         assert [each.name for each in users] == [effects.CREATES_TASKS]
-        assert {each.name for each in notification_agents.subscribers(plan)} == {
-            effects.PLANS_DELIVERIES
-        }
         assert records.SUBSCRIBER == effects.KEEPS_RECORDS
-
-    def test_how_many_messages_the_stand_in_keeps(self) -> None:
-        assert messages._MOST_KEPT == effects.MAX_STAND_IN_MESSAGES
 
     def test_every_topic_has_a_table_with_the_last_sequence_of_each_subject(self) -> None:
         operations = {f"{service}.operations" for service in SERVICES}
