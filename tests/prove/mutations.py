@@ -262,10 +262,7 @@ _FETCHING: Final = (
         file="chassis/consuming/chunk_thread.py",
         before="            if end is not None and end > position.next:\n",
         after="            if end is not None and found.get(tp):\n",
-        proven_by=(
-            f"{_HOLES}test_make_an_empty_chunk",
-            f"{_FOREIGN}test_that_was_aborted_is_not_handled",
-        ),
+        proven_by=(f"{_HOLES}test_make_an_empty_chunk",),
     ),
     Mutation(
         name="failed-fetch-moves-nothing",
@@ -273,10 +270,7 @@ _FETCHING: Final = (
         file="chassis/consuming/chunk_thread.py",
         before="        for tp, records in found.items():\n",
         after="        for tp, records in ((each, found.get(each, [])) for each in partitions):\n",
-        proven_by=(
-            f"{_STOPS_ITS_PARTITION}[CorruptRecordException]",
-            f"{_ODD_HEADER}test_parks_its_record_as_it_came_and_no_other_of_its_batch",
-        ),
+        proven_by=(f"{_STOPS_ITS_PARTITION}[CorruptRecordException]",),
     ),
     Mutation(
         name="rest-of-a-chunk",
