@@ -305,7 +305,11 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             return  # a rebalance came between, and no seek has been made yet
         if type(error) is OffsetOutOfRangeError:
             for tp, offset in error.args[0].items():
-                self._not_held(tp, offset)
+                position = self.fetch_positions.get(tp)
+                # Before our first seek aiokafka fetches from the committed offset, which may lie
+                # where progress does not.
+                if position is not None and position.next == offset:
+                    self._not_held(tp, offset)
             return
         if type(error) not in WAITED_FOR:
             log.warning("fetch-failed", error=type(error).__name__)

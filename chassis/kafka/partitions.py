@@ -37,7 +37,9 @@ _POLL_S: Final = 0.1
 _METADATA_TIMEOUT_S: Final = 10.0
 
 _WAITING: Final = "SELECT count(*) FROM outbox WHERE aggregatetype = $1"
-_PROGRESS: Final = "SELECT subscriber, partition, next_offset FROM progress WHERE topic = $1"
+_PROGRESS: Final = (
+    "SELECT subscriber, partition, next_offset, held_because FROM progress WHERE topic = $1"
+)
 
 
 class NotDrained(Exception):
@@ -107,6 +109,9 @@ async def _require_all_handled(
         if held and not rows:
             raise NotDrained(f"{service} has never read it")
         offsets = {(row["subscriber"], row["partition"]): row["next_offset"] for row in rows}
+        # Its offset may be behind the end of the topic, so that it would not count as behind.
+        if on_hold := sorted({row["subscriber"] for row in rows if row["held_because"]}):
+            raise NotDrained(f"{', '.join(on_hold)} is held until an operator decides")
         for subscriber in sorted({row["subscriber"] for row in rows}):
             behind = sum(
                 max(0, end - offsets.get((subscriber, tp.partition), first))

@@ -142,7 +142,7 @@ class TestWhatIsHeld:
             None,
         ]
 
-    async def test_is_nobody_that_a_cut_beginning_does_not_concern(
+    async def test_is_not_an_offset_after_a_cut_beginning(
         self, connection: AsyncConnection
     ) -> None:
         await begin(connection, (0, 0), subscribers=[ONE])

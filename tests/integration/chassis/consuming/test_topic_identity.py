@@ -170,7 +170,7 @@ class TestATopicThatIsDeleted:
 
 class TestATopicThatIsMadeAgain:
     @pytest.mark.parametrize("events", [2, 9], ids=["shorter than progress", "grown past it"])
-    async def test_is_handled_by_no_one_until_an_operator_decides(
+    async def test_is_not_handled_until_an_operator_decides(
         self, database: str, engine: AsyncEngine, kafka: str, events: int
     ) -> None:
         topic = topic_of_its_own()
@@ -197,7 +197,7 @@ class TestATopicThatIsMadeAgain:
             await until_well(running)
             assert REGISTRY.get_sample_value("consumer_held_partitions", labels) == 0
 
-    async def test_while_nobody_reads_it_is_noticed_at_the_start(
+    async def test_while_no_worker_reads_it_is_noticed_at_the_start(
         self, database: str, engine: AsyncEngine, kafka: str
     ) -> None:
         topic = topic_of_its_own()
@@ -270,7 +270,7 @@ class TestALook:
         async with one_consuming(database, kafka, engine, topic) as running:
             await until_well(running)
 
-            # As if what is read had been another topic: nothing but its id tells.
+            # As if what is read had been another topic: only its id differs.
             thread, tp, former = thread_of(running), TopicPartition(topic.name, 0), uuid4()
             await rows(database, "UPDATE progress SET topic_id = $1", former)
             position = thread.fetch_positions[tp]

@@ -128,6 +128,17 @@ class TestRaisingIsRefused:
 
         assert await partitions_of(kafka, topic) == 2
 
+    async def test_while_a_subscriber_is_held(
+        self, database: str, kafka: str, topic: Topic
+    ) -> None:
+        await read_up_to(database, kafka, topic)
+        await rows(database, "UPDATE progress SET held_because = 'it is' WHERE partition = 1")
+
+        with pytest.raises(NotDrained, match=r"test\.one is held until an operator decides"):
+            await raised(database, kafka, topic)
+
+        assert await partitions_of(kafka, topic) == 2
+
     async def test_while_a_subscriber_has_not_begun_a_partition(
         self, database: str, kafka: str, topic: Topic
     ) -> None:
