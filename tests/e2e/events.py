@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
 from uuid import UUID
 
 from aiokafka import AIOKafkaProducer
@@ -12,9 +11,6 @@ from contracts.envelope import EncodedEvent, encode
 from contracts.topics import USERS_USER
 from contracts.users import UserSignedUpV1
 from local_cluster.testing import RunningCluster
-
-_KNOWN: Final = b"users.user-signed-up.v1"
-_NEXT: Final = b"users.user-signed-up.v2"
 
 
 def signed_up(subject: UUID, sequence: int, user: UUID, username: str) -> EncodedEvent:
@@ -27,12 +23,6 @@ def signed_up(subject: UUID, sequence: int, user: UUID, username: str) -> Encode
         sequence=sequence,
         correlationid="ahead",
     )
-
-
-def of_the_next_version(event: EncodedEvent) -> EncodedEvent:
-    """Return a sign-up as a newer producer would publish it, in a version no subscriber handles."""
-    headers = [(name, value.replace(_KNOWN, _NEXT)) for name, value in event.headers]
-    return EncodedEvent(event.key, event.payload.replace(_KNOWN, _NEXT), headers)
 
 
 def with_invalid_data(event: EncodedEvent) -> EncodedEvent:
