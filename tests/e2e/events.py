@@ -1,4 +1,4 @@
-"""Sign-ups as a producer outside of the system publishes them, also of the next version."""
+"""Sign-ups as a producer outside of the system publishes them."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
