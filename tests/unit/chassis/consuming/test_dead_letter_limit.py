@@ -24,7 +24,7 @@ class TestTheLimit:
         park(limit, parked(*range(50)))
 
         with pytest.raises(
-            LimitExceeded, match=r"51 aggregates of t would park with x \(50 of them are parked\)"
+            LimitExceeded, match=r"51 aggregates of t would park with x \(50 of them are parked,"
         ):
             park(limit, parked("one more"))
 
