@@ -56,7 +56,11 @@ async def running_stand_in(**settings: Any) -> AsyncIterator[StandIn]:
         serving = asyncio.create_task(server.serve())
         try:
             port = await _port_of(server)
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            # A kept connection may be closed by the server at the moment of the next request.
+            limits = httpx.Limits(max_keepalive_connections=0)
+            async with httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}", limits=limits
+            ) as client:
                 yield StandIn(client)
         finally:
             server.should_exit = True

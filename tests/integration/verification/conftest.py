@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 
 from chassis.kafka.client import admin_client
 from chassis.kafka.topics import create_topics, topic_states
+from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 from chassis.testing import eventually
 from contracts.topics import TOPICS
 from local_cluster.testing import RunningCluster, running_cluster
@@ -41,6 +42,16 @@ class Origin:
     people: list[str]
 
     async def restore_topics(self) -> None:
+        """Make the topics again, with the records that they had."""
+        for service in SERVICES:
+            connection = await asyncpg.connect(self.cluster.postgres_url(service))
+            try:
+                # They get other ids, and progress is to be in them.
+                await connection.execute(
+                    "UPDATE progress SET topic_id = $1 WHERE topic_id <> $1", UNKNOWN_TOPIC_ID
+                )
+            finally:
+                await connection.close()
         async with admin_client(self.cluster.kafka_bootstrap) as client:
             names = [topic.name for topic in TOPICS]
             there = [name for name, state in (await topic_states(client, names)).items() if state]

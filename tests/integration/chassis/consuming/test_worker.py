@@ -12,7 +12,6 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewPartitions, RecordsToDelete
 from aiokafka.errors import KafkaError
-from aiokafka.record import default_records
 from mode.threads import WorkerThread
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -293,48 +292,6 @@ class TestWhereItBegins:
             await client.delete_records(
                 {TopicPartition(topic.name, 0): RecordsToDelete(before_offset=offset)}
             )
-
-
-class _NotUtf8(str):
-    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
-        return b"\xff\xfe"
-
-
-class TestARecordThatCannotBeRead:
-    async def test_stops_its_partition_only_and_is_reported(
-        self, database: str, engine: AsyncEngine, kafka: str
-    ) -> None:
-        topic = topic_of_its_own(2)
-        await create_topic(kafka, topic)
-        producer = AIOKafkaProducer(bootstrap_servers=kafka)
-        await producer.start()
-        batch = producer.create_batch()
-        batch._builder = default_records._DefaultRecordBatchBuilderPy(
-            2,
-            0,
-            is_transactional=0,
-            producer_id=-1,
-            producer_epoch=-1,
-            base_sequence=0,
-            batch_size=9_999,
-        )
-        batch.append(key=b"k", value=b"v", timestamp=None, headers=[(_NotUtf8("x"), b"")])
-        await (await producer.send_batch(batch, topic.name, partition=0))
-        for number in range(20):
-            event = signed_up(uuid4(), 1)
-            await producer.send_and_wait(
-                topic.name,
-                event.payload,
-                key=event.key,
-                headers=event.headers,
-                partition=number % 2,
-            )
-        await producer.stop()
-
-        async with one_consuming(database, kafka, engine, topic) as worker:
-            await until_reports(worker, f"{topic.name}[0] holds a record that can't be read next")
-            await until_handled(database, 10)
-            assert not worker.task.done()
 
 
 class TestOddRecords:
