@@ -20,10 +20,11 @@ import asyncio
 import contextlib
 import itertools
 import time
+from abc import abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 import structlog
@@ -55,9 +56,6 @@ from chassis.consuming.positions import (
 from chassis.consuming.records import Record
 from chassis.kafka.client import translate_foreign_cancellation
 from chassis.kafka.raw_fetch import RawFetch, high_watermarks
-
-if TYPE_CHECKING:
-    from chassis.consuming.faust_transport import ChunkConsumer
 
 log = structlog.get_logger(__name__)
 
@@ -137,11 +135,19 @@ class _Thread(WorkerThread):
                 self.service.parent_loop.call_soon_threadsafe(self.ended.set)
 
 
+class ProcessingConsumer(driver.Consumer):
+    """The consumer that a thread fetches for: it knows how far the chunks are processed."""
+
+    @abstractmethod
+    def processed_up_to(self, tp: TopicPartition) -> int | None:
+        """Return the offset up to which a partition is processed; None: it is not known."""
+
+
 class ChunkThread(driver.AIOKafkaConsumerThread):
     """The consumer's thread: fetches chunks, and keeps the position of every partition."""
 
     Worker = _Thread
-    consumer: "ChunkConsumer"
+    consumer: ProcessingConsumer
     _thread: _Thread | None
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from faust.types import TP
 from mode import Seconds
 
 from chassis.consuming.chunk import Chunk
-from chassis.consuming.chunk_thread import ChunkThread
+from chassis.consuming.chunk_thread import ChunkThread, ProcessingConsumer
 from chassis.consuming.positions import (
     FetchPosition,
     GivenUp,
@@ -35,7 +35,7 @@ FindPositions = Callable[
 """Returns where to read each partition of a topic; a partition that it leaves out is not read."""
 
 
-class ChunkConsumer(driver.Consumer):
+class ChunkConsumer(ProcessingConsumer):
     """Faust's consumer, positioned by ``progress`` instead of by Kafka's committed offsets."""
 
     positions: FindPositions
