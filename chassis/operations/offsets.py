@@ -1,7 +1,8 @@
 """How far the subscribers are, and how an operator pauses, resumes and restarts them."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -42,6 +43,19 @@ class NotRestartable(DomainError):
 
 class KafkaIsAway(DomainError):
     kind, code = Kind.UNAVAILABLE, "kafka-is-away"
+
+
+@contextmanager
+def asking_kafka(unanswered: str) -> Iterator[None]:
+    """Ask Kafka in the block.
+
+    :param unanswered: what then is not known or can't be done
+    :raises KafkaIsAway: it does not answer
+    """
+    try:
+        yield
+    except (KafkaError, OSError) as error:
+        raise KafkaIsAway(f"{unanswered}: {type(error).__name__}") from error
 
 
 # The topic is part of the key: subscribers to several topics may have one name.
@@ -178,12 +192,8 @@ async def _beginnings(runtime: AnyRuntime, of: OfSubscriber) -> Mapping[TopicPar
     async with runtime.engine.connect() as connection:
         found = await connection.execute(select(_progress).where(*_of(_progress, of)))
         partitions = [_partition_of(row) for row in found]
-    try:
+    with asking_kafka(f"it is not known where {of.topic} begins"):
         bounds = await partition_bounds(runtime.settings, partitions)
-    except (KafkaError, OSError) as error:
-        raise KafkaIsAway(
-            f"it is not known where {of.topic} begins: {type(error).__name__}"
-        ) from error
     return {tp: first for tp, (first, _) in bounds.items()}
 
 

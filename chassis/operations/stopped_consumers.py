@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
 from pydantic import BaseModel, Field
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -19,7 +18,7 @@ from chassis.operations import terminal
 from chassis.operations.acts import Act, Command, Route
 from chassis.operations.context import AnyRuntime
 from chassis.operations.dead_letter_rows import subscriber_of
-from chassis.operations.offsets import KafkaIsAway
+from chassis.operations.offsets import asking_kafka
 from chassis.operations.operator_log import Operator, subject_of_partition
 from chassis.operations.terminal import Shown
 from chassis.persistence.tables import park_allowances, progress
@@ -67,12 +66,8 @@ async def park_all(runtime: AnyRuntime, of: OfTopic, operator: Operator) -> Park
         lagging = await _partitions_of(connection, of.topic)
     if not lagging:
         raise NotConsumed(of.topic)
-    try:
+    with asking_kafka(f"it is not known where {of.topic} ends"):
         bounds = await partition_bounds(runtime.settings, list(lagging))
-    except (KafkaError, OSError) as error:
-        raise KafkaIsAway(
-            f"it is not known where {of.topic} ends: {type(error).__name__}"
-        ) from error
     ends = {tp: end for tp, (_, end) in bounds.items() if end > lagging[tp]}
     if ends:
         async with runtime.act() as connection:
@@ -139,10 +134,8 @@ async def skip_batch(
     :raises KafkaIsAway: Kafka does not answer
     """
     tp = TopicPartition(unreadable.topic, unreadable.partition)
-    try:
+    with asking_kafka("the batch can't be looked at"):
         batch = await find_unreadable_batch(runtime.settings, tp, unreadable.offset, unreadable.end)
-    except (KafkaError, OSError) as error:
-        raise KafkaIsAway(f"the batch can't be looked at: {type(error).__name__}") from error
     names = [each.name for each in runtime.subscribers if each.topic.name == tp.topic]
     async with runtime.act() as connection:
         skipped_by = await pass_over(connection, names, batch, runtime.now())
@@ -193,10 +186,8 @@ async def end_hold(runtime: AnyRuntime, held: HeldSubscriber, operator: Operator
     """
     subscriber_of(runtime, held.subscriber, held.topic)
     tp = TopicPartition(held.topic, held.partition)
-    try:
+    with asking_kafka(f"{held.topic} can't be looked at"):
         topic = await see_topic(runtime.settings, held.topic)
-    except (KafkaError, OSError) as error:
-        raise KafkaIsAway(f"{held.topic} can't be looked at: {type(error).__name__}") from error
     decision = Decision(held.continue_from, held.offset)
     async with runtime.act() as connection:
         next_offset = await holds.end_hold(

@@ -22,6 +22,7 @@ from chassis.kafka.client import admin_client
 from chassis.persistence import tables
 from chassis.persistence.database import create_engine
 from chassis.settings import ServiceSettings
+from chassis.testing import eventually
 from contracts.envelope import EncodedEvent, Envelope, encode
 from contracts.events import IntegrationEvent
 from contracts.topics import Topic
@@ -273,3 +274,30 @@ async def is_waiting_for_a_lock(database: str) -> bool:
         " WHERE datname = current_database() AND wait_event_type = 'Lock'",
     )
     return bool(waiting)
+
+
+async def until_handled(database: str, number: int) -> None:
+    """Wait until so many effects are there, and no more."""
+
+    async def all_are() -> bool:
+        return await count(database) >= number
+
+    await eventually(all_are)
+    assert await count(database) == number
+
+
+async def until_reports(worker: RunningWorker, reason: str, *, within_s: float = 30) -> None:
+    """Wait until a worker, which goes on, reports this."""
+
+    async def reports_it() -> bool:
+        assert not worker.task.done()
+        return reason in (worker.worker.trouble() or "")
+
+    await eventually(reports_it, within_s=within_s)
+
+
+async def until_well(worker: RunningWorker) -> None:
+    async def is_well() -> bool:
+        return worker.worker.trouble() is None
+
+    await eventually(is_well)

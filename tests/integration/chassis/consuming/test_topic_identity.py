@@ -36,6 +36,9 @@ from tests.integration.chassis.path import (
     signed_up,
     subscriber,
     topic_of_its_own,
+    until_handled,
+    until_reports,
+    until_well,
     utc_now,
 )
 
@@ -78,28 +81,6 @@ def thread_of(running: RunningWorker) -> ChunkThread:
     watchdog = running.worker._watchdog
     assert watchdog is not None
     return consumer_of(watchdog._app)._thread
-
-
-async def until_reports(running: RunningWorker, reason: str) -> None:
-    async def reports_it() -> bool:
-        return reason in (running.worker.trouble() or "")
-
-    await eventually(reports_it)
-
-
-async def until_well(running: RunningWorker) -> None:
-    async def is_well() -> bool:
-        return running.worker.trouble() is None
-
-    await eventually(is_well)
-
-
-async def until_handled(database: str, number: int) -> None:
-    async def all_are() -> bool:
-        return await count(database) >= number
-
-    await eventually(all_are)
-    assert await count(database) == number
 
 
 async def until_held(database: str, partitions: int) -> None:

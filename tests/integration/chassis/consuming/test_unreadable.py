@@ -41,6 +41,8 @@ from tests.integration.chassis.path import (
     signed_up,
     topic_of_its_own,
     transaction,
+    until_reports,
+    until_well,
     utc_now,
 )
 from tests.segments import break_the_length, flip_a_bit
@@ -95,21 +97,6 @@ async def progress(database: str, topic: Topic, partition: int = 0) -> int | Non
         partition,
     )
     return found[0]["next_offset"] if found else None
-
-
-async def until_reports(worker: RunningWorker, reason: str) -> None:
-    async def reports_it() -> bool:
-        assert not worker.task.done()
-        return reason in (worker.worker.trouble() or "")
-
-    await eventually(reports_it)
-
-
-async def until_well(worker: RunningWorker) -> None:
-    async def is_well() -> bool:
-        return worker.worker.trouble() is None
-
-    await eventually(is_well)
 
 
 def metric(name: str, topic: Topic, partition: int = 0, **labels: str) -> float | None:

@@ -42,7 +42,6 @@ from contracts.topics import Topic
 from local_cluster.testing import RunningInfrastructure
 from tests.integration.chassis.path import (
     PathWork,
-    RunningWorker,
     consuming,
     count,
     create_topic,
@@ -54,6 +53,9 @@ from tests.integration.chassis.path import (
     signed_up,
     subscriber,
     topic_of_its_own,
+    until_handled,
+    until_reports,
+    until_well,
     utc_now,
 )
 from tests.integration.chassis.proxy import postgres_through_proxy
@@ -71,28 +73,6 @@ async def publish_some(kafka: str, topic: Topic, subjects: Sequence[UUID], *sequ
     await publish(
         kafka, topic, [signed_up(each, number) for number in sequences for each in subjects]
     )
-
-
-async def until_handled(database: str, number: int) -> None:
-    async def all_are() -> bool:
-        return await count(database) >= number
-
-    await eventually(all_are)
-    assert await count(database) == number
-
-
-async def until_reports(worker: RunningWorker, reason: str, *, within_s: float = 30) -> None:
-    async def reports_it() -> bool:
-        return reason in (worker.worker.trouble() or "")
-
-    await eventually(reports_it, within_s=within_s)
-
-
-async def until_well(worker: RunningWorker) -> None:
-    async def is_well() -> bool:
-        return worker.worker.trouble() is None
-
-    await eventually(is_well)
 
 
 async def order(database: str) -> dict[str, list[int]]:

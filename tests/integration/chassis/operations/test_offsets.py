@@ -28,7 +28,6 @@ from contracts.operations import SubscriberPausedV1, SubscriberRestartedV1, Subs
 from contracts.topics import Topic
 from tests.integration.chassis.path import (
     PathWork,
-    RunningWorker,
     consuming,
     count,
     create_topic,
@@ -40,6 +39,8 @@ from tests.integration.chassis.path import (
     signed_up,
     subscriber,
     topic_of_its_own,
+    until_reports,
+    until_well,
     utc_now,
 )
 from tests.integration.chassis.service import TOPIC, Failing, NameIsTaken, Service, sign_ups
@@ -148,20 +149,6 @@ class Office:
         await eventually(it_is, within_s=within_s)
 
 
-async def until_well(worker: RunningWorker) -> None:
-    async def is_well() -> bool:
-        return worker.worker.trouble() is None
-
-    await eventually(is_well)
-
-
-async def until_reported(worker: RunningWorker, reason: str) -> None:
-    async def is_reported() -> bool:
-        return reason in (worker.worker.trouble() or "")
-
-    await eventually(is_reported)
-
-
 SUBJECTS = [uuid4() for _ in range(20)]
 
 
@@ -234,7 +221,7 @@ class TestPausing:
             await office.pause(TWO)
             await office.publish(SUBJECTS, 2)
             await office.until_handled(ONE, SUBJECTS, 1, 2)
-            await until_reported(worker, f"{TWO} is paused at {topic.name}")
+            await until_reports(worker, f"{TWO} is paused at {topic.name}")
             await office.publish(SUBJECTS, 3)
             await office.until_handled(ONE, SUBJECTS, 1, 2, 3)
             paused = await office.look(TWO)
@@ -276,8 +263,8 @@ class TestPausing:
             await office.until_handled(TWO, SUBJECTS, 1)
             await office.pause(TWO)
             await office.publish(SUBJECTS, 2)
-            await until_reported(worker, f"{ONE} is paused")
-            await until_reported(worker, f"{TWO} is paused")
+            await until_reports(worker, f"{ONE} is paused")
+            await until_reports(worker, f"{TWO} is paused")
             assert await office.order(ONE) == {}
             assert await office.order(TWO) == {str(each): [1] for each in SUBJECTS}
 
@@ -302,7 +289,7 @@ class TestPausing:
 
         async with office.consuming() as worker:
             await office.until_handled(ONE, SUBJECTS, 1)
-            await until_reported(worker, f"{TWO} is paused")
+            await until_reports(worker, f"{TWO} is paused")
             assert await office.order(TWO) == {}
             # It is not read again from where the paused one is.
             everywhere = frozenset(TopicPartition(topic.name, each) for each in range(2))
@@ -521,7 +508,7 @@ class TestRestarting:
             await office.pause(ONE)
 
             await office.restart(ONE)
-            await until_reported(worker, f"{ONE} is paused")
+            await until_reports(worker, f"{ONE} is paused")
             assert await office.order(ONE) == {}
             assert (await office.look(ONE)).lag == 20
 
