@@ -166,29 +166,31 @@ class ChunkProcessor(Generic[W]):
 
     async def _halt(self, error: LimitExceeded) -> None:
         """Stand still, unless an operator has allowed to park what is there."""
-        if await self._read_allowances():
+        if await self.read_allowances():
             return
         self._halted = f"{error}: park-all parks them, or the service is mended and started again"
         log.error("consumer-halted", topic=self.topic.name, reason=self._halted)
 
     async def _wait_for_operator(self, in_progress: ChunkInProgress) -> None:
         await in_progress.pause(1)
-        if await self._read_allowances():
-            log.info("consumer-resumed", topic=self.topic.name)
-            self._halted = None
+        await self.read_allowances()
 
-    async def read_allowances(self) -> None:
-        """Read where operators allowed to park; what was known of a former topic is forgotten."""
-        await self._read_allowances()
+    async def read_allowances(self) -> bool:
+        """Read where operators allowed to park, and continue if that is new; tell whether it is.
 
-    async def _read_allowances(self) -> bool:
+        What was known of a former topic is forgotten.
+        """
         try:
             async with self._engine.connect() as connection:
-                return await self._dead_letter_limit.read_allowances(connection)
+                is_new = await self._dead_letter_limit.read_allowances(connection)
         except Exception as error:
             if not is_away(error) and not isinstance(error, PoolTimeoutError):
                 raise
             return False
+        if is_new and self._halted is not None:
+            log.info("consumer-resumed", topic=self.topic.name)
+            self._halted = None
+        return is_new
 
     async def _process_once(self, in_progress: ChunkInProgress) -> int | None:
         if not in_progress.event_by_event and await self._is_suspect(in_progress):

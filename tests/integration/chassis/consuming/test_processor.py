@@ -457,6 +457,25 @@ class TestManyThatFail:
         service.chunks.revoked = True
         await again
 
+    async def test_are_parked_when_a_rebalance_is_what_reads_the_allowance(
+        self, service: Service
+    ) -> None:
+        records = [replace(each, value=b"{}") for each in sign_ups(6)]
+        consumer = await service.processor(subscriber("test.one", TOPIC), dead_letter_limit=5)
+        processing = asyncio.create_task(service.process(consumer, records))
+        await until_reports(consumer, "6 aggregates")
+        service.chunks.revoked = True
+        await processing
+
+        await rows(
+            service.database, "INSERT INTO park_allowances VALUES ($1, 0, 6, now())", TOPIC.name
+        )
+        await consumer.read_allowances()
+        service.chunks.revoked = False
+        await asyncio.wait_for(service.process(consumer, records), 30)
+
+        assert len(await service.parked()) == 6
+
     async def test_because_bytes_can_t_be_read_stop_it_without_parking(
         self, service: Service
     ) -> None:
