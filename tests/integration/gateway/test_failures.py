@@ -1,6 +1,7 @@
 import asyncio
 import json
 import socket
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -230,8 +231,11 @@ class TestAnAnswerBeforeTheBodyIsComplete:
             writer.write(b"32\r\n" + b"x" * 50 + b"\r\n")
             await reader.readuntil(b"first")
             writer.write(b"33\r\n" + b"x" * 51 + b"\r\n")
-            async with asyncio.timeout(5):
-                rest = await reader.read()
+            rest = b""
+            # Bytes that the gateway had not read yet make its end of the connection a reset.
+            with suppress(ConnectionResetError):
+                async with asyncio.timeout(5):
+                    rest = await reader.read()
 
         assert rest == b""
         assert [line["event"] for line in log_lines if line["log_level"] != "info"] == []
@@ -290,10 +294,11 @@ class TestASlowClient:
         ):
             writer.write(b"POST /users HTTP/1.1\r\nHost: g\r\nContent-Length: 999\r\n\r\n")
             sending = asyncio.create_task(send_slowly(writer))
-            answer = await reader.read()
+            # Not up to the connection's end: a byte that meets a closed socket resets it.
+            head = await reader.readuntil(b"\r\n\r\n")
             sending.cancel()
 
-        assert answer.startswith(b"HTTP/1.1 408")
+        assert head.startswith(b"HTTP/1.1 408")
 
     async def test_that_does_not_read_its_answer_is_disconnected(
         self, users: Toy, users_url: str
