@@ -83,7 +83,7 @@ class DeadLetterLimit:
             if len(together) > self._most:
                 raise LimitExceeded(
                     f"{len(together)} aggregates of {self._topic} would park with {code}"
-                    f" ({len(before)} of them are parked, and `parked release-all` releases them)",
+                    f"{_parked_before(list(before))}",
                     code,
                 )
         new = [each for each in limited if each.subject not in self._parked_at[each.code]]
@@ -91,6 +91,19 @@ class DeadLetterLimit:
             self._parked_at[each.code][each.subject] = now
         return new
 
+
+def _parked_before(subjects: Sequence[str]) -> str:
+    if not subjects:
+        return ""
+    names = ", ".join(subjects[:_MOST_NAMES])
+    more = ", …" if len(subjects) > _MOST_NAMES else ""
+    return (
+        f" ({len(subjects)} of them are parked: {names}{more}; `parked release-all` releases them)"
+    )
+
+
+#: The message is part of the answer of readiness, so it does not grow with what parked.
+_MOST_NAMES: Final = 10
 
 _ALLOWANCES: Final = select(park_allowances.c.partition, park_allowances.c.below_offset).where(
     park_allowances.c.topic == bindparam("of_topic")

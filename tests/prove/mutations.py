@@ -308,6 +308,14 @@ _FETCHING: Final = (
         proven_by=(f"{_RAISING_REFUSED}test_while_an_open_transaction_hides_records",),
     ),
     Mutation(
+        name="no-partitions-while-held",
+        guard="a topic gets no more partitions while one of its subscribers is held",
+        file="chassis/kafka/partitions.py",
+        before="""row["subscriber"] for row in rows if row["held_because"]""",
+        after="""row["subscriber"] for row in ()""",
+        proven_by=(f"{_RAISING_REFUSED}test_while_a_subscriber_is_held",),
+    ),
+    Mutation(
         name="errors-by-type",
         guard="a fetch's error is waited for by its exact type; any other stops one partition",
         file="chassis/consuming/chunk_thread.py",
@@ -805,6 +813,14 @@ _PROCESSING: Final = (
         before="each.offset >= self._allowed_below.get(each.partition, 0)",
         after="each",
         proven_by=(f"{_MANY_FAIL}test_are_parked_once_an_operator_allows_it",),
+    ),
+    Mutation(
+        name="allowance-ends-the-stop",
+        guard="an allowance ends the consumer's stop, whatever is the first to read it",
+        file="chassis/consuming/processor.py",
+        before="        if is_new and self._halted is not None:\n",
+        after="        if False:\n",
+        proven_by=(f"{_MANY_FAIL}test_are_parked_when_a_rebalance_is_what_reads_the_allowance",),
     ),
     Mutation(
         name="contention-never-parks",

@@ -500,7 +500,7 @@ class TestManyThatFail:
 
         processing = asyncio.create_task(service.process(consumer, records[4:]))
 
-        await until_reports(consumer, "6 aggregates of", "(4 of them are parked,")
+        await until_reports(consumer, "6 aggregates of", "(4 of them are parked: ")
         assert len(await service.parked()) == 4
         service.chunks.revoked = True
         await processing

@@ -24,8 +24,22 @@ class TestTheLimit:
         park(limit, parked(*range(50)))
 
         with pytest.raises(
-            LimitExceeded, match=r"51 aggregates of t would park with x \(50 of them are parked,"
+            LimitExceeded, match=r"51 aggregates of t would park with x \(50 of them are parked: "
         ):
+            park(limit, parked("one more"))
+
+    def test_names_those_that_were_parked_before_it_was_reached(self) -> None:
+        limit = DeadLetterLimit("t", most=2)
+        park(limit, parked("ada", "bob"))
+
+        with pytest.raises(LimitExceeded, match=r"are parked: ada, bob; `parked release-all`"):
+            park(limit, parked("one more"))
+
+    def test_names_ten_of_them_at_most(self) -> None:
+        limit = DeadLetterLimit("t", most=11)
+        park(limit, parked(*range(11)))
+
+        with pytest.raises(LimitExceeded, match=r"are parked: 0, 1, [^;]*, 9, …; "):
             park(limit, parked("one more"))
 
     def test_is_not_many_errors_of_one_subject(self) -> None:
