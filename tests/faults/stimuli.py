@@ -85,20 +85,20 @@ async def _sign_in(system: System) -> dict[str, str]:
 
 async def _act(client: httpx.AsyncClient, ops: str) -> None:
     """Pause and resume one subscriber, let it park; release each parked event, else discard it."""
-    first = (await _answered(client.get, f"{ops}/progress"))["subscribers"][0]
+    first = (await answered(client.get, f"{ops}/progress"))["subscribers"][0]
     subscriber = {
         "subscriber": first["subscriber"],
         "topic": first["topic"],
         "why": "to see it crash",
     }
-    await _answered(client.post, f"{ops}/progress/pause", json=subscriber)
-    await _answered(client.post, f"{ops}/progress/resume", json=subscriber)
+    await answered(client.post, f"{ops}/progress/pause", json=subscriber)
+    await answered(client.post, f"{ops}/progress/resume", json=subscriber)
     topic = {"topic": first["topic"], "why": subscriber["why"]}
-    await _answered(client.post, f"{ops}/progress/park-all", json=topic)
-    for parked in (await _answered(client.get, f"{ops}/parked"))["parked"]:
+    await answered(client.post, f"{ops}/progress/park-all", json=topic)
+    for parked in (await answered(client.get, f"{ops}/parked"))["parked"]:
         for act in ("release", "discard"):
             why = {"why": subscriber["why"]}
-            await _answered(client.post, f"{ops}/parked/{parked['id']}/{act}", json=why)
+            await answered(client.post, f"{ops}/parked/{parked['id']}/{act}", json=why)
 
 
 async def _hold(system: System) -> None:
@@ -134,7 +134,7 @@ async def _end_holds(
             held = dict(row)
             if held.pop("held_because") is not None:
                 more = {"continue_from": "offset", "why": "it is the same topic"}
-                await _answered(
+                await answered(
                     client.post,
                     f"{system.cluster.url(service)}/ops/progress/end-hold",
                     json=held | more,
@@ -152,7 +152,7 @@ async def _query(system: System, service: str, query: str, *values: object) -> S
         await connection.close()
 
 
-async def _answered(
+async def answered(
     request: Callable[..., Awaitable[httpx.Response]], *args: Any, **more: Any
 ) -> Any:
     """Repeat a request until it is answered; an act that was done already is refused."""

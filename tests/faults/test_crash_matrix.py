@@ -10,10 +10,14 @@ from typing import Final
 
 import pytest
 
+from audit_service.agents import SUBSCRIBER
+from contracts.topics import USERS_USER
 from tests.e2e.people import poll
+from tests.faults.damage import READERS, damage_one_batch, operating, reported_by_all, skipping
+from tests.faults.databases import execute, rows
 from tests.faults.harness import System
 from tests.faults.points import failpoints
-from tests.faults.stimuli import STIMULI, Reached, Stimulus
+from tests.faults.stimuli import STIMULI, Reached, Stimulus, answered
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("crash-matrix")]
 
@@ -82,6 +86,70 @@ async def test_a_kill_loses_nothing_and_does_nothing_twice(
 
     system.failpoints.disarm()
     await system.assert_nothing_is_lost()
+
+
+class TestAKillAmidAnOperatorsAct:
+    """The matrix kills at the first act that passes a point; these move progress."""
+
+    @pytest.mark.parametrize("point", ["operations.before-commit", "operations.after-commit"])
+    async def test_of_parking_all_leaves_it_done_when_repeated(
+        self, system: System, point: str
+    ) -> None:
+        subscriber = {"subscriber": SUBSCRIBER, "topic": USERS_USER.name, "why": "to lag"}
+        progress = f"{system.cluster.url('audit')}/ops/progress"
+        async with operating(system) as client:
+            paused = await client.post(f"{progress}/pause", json=subscriber)
+            assert paused.is_success, paused.text
+            await system.workload.sign_up(20)
+            await execute(system, "audit", "DELETE FROM park_allowances")
+            system.failpoints.arm(point, "kill", service="audit")
+
+            allowed = await answered(
+                client.post,
+                f"{progress}/park-all",
+                json={"topic": USERS_USER.name, "why": "to see it crash"},
+            )
+
+            assert system.failpoints.was_hit(point, service="audit")
+            system.failpoints.disarm()
+            stored = await rows(
+                system, "audit", "SELECT partition, below_offset FROM park_allowances"
+            )
+            assert allowed["allowed"]
+            assert sorted(map(tuple, stored)) == sorted(
+                (each["partition"], each["below_offset"]) for each in allowed["allowed"]
+            )
+            await answered(client.post, f"{progress}/resume", json=subscriber)
+        await system.assert_nothing_is_lost()
+
+    @pytest.mark.parametrize("point", ["operations.before-commit", "operations.after-commit"])
+    async def test_of_skipping_a_batch_skips_it_once(self, system: System, point: str) -> None:
+        for each in READERS:
+            await asyncio.to_thread(system.cluster.stop, each)
+        offset = await damage_one_batch(system, "running")
+        for each in READERS:
+            await asyncio.to_thread(system.cluster.resume, each)
+        await reported_by_all(system, f"can't be read at offset {offset}")
+        for each in READERS:
+            system.failpoints.arm(point, "kill", service=each)
+
+        async with operating(system) as client:
+            for each in READERS:
+                while not await skipped(system, each, offset):
+                    await answered(client.post, **skipping(system, each, offset))
+
+        assert all(system.failpoints.was_hit(point, service=each) for each in READERS)
+        system.failpoints.disarm()
+        assert [await skipped(system, each, offset) for each in READERS] == [1] * len(READERS)
+        await system.assert_nothing_is_lost()
+
+
+async def skipped(system: System, service: str, offset: int) -> int:
+    """Return how often a service has skipped the batch at an offset."""
+    (found,) = await rows(
+        system, service, "SELECT count(*) FROM skipped_batches WHERE begin_offset = $1", offset
+    )
+    return int(found["count"])
 
 
 def test_there_are_points_around_every_durable_step() -> None:

@@ -1,32 +1,26 @@
 """Transactions of other producers, any codec, a flipped bit: nothing is lost, no process ends."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
-from uuid import uuid4
 
-import httpx
 import pytest
-from aiokafka import AIOKafkaProducer
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from chassis.consuming.positions import STUCK_AFTER_S
 from chassis.kafka.client import admin_client
 from chassis.kafka.topics import topic_states
 from contracts.topics import USERS_USER
-from tests.e2e.people import everyone_is_ready, poll, token_of
-from tests.faults.bad_bytes import event, headers_of
+from tests.e2e.people import everyone_is_ready, poll
+from tests.faults.damage import READERS, damage_one_batch, publish, reported_by_all, skip
 from tests.faults.databases import rows
 from tests.faults.harness import System
-from tests.faults.watch import PER_SECOND, stopped, wait_for_answers, watching
+from tests.faults.watch import PER_SECOND, wait_for_answers, watching
 from tests.integration.chassis.path import transaction
-from tests.segments import flip_a_bit
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("unreadable")]
 
-READERS: Final = USERS_USER.consumers
 RESTARTED: Final = pytest.mark.parametrize("restarted", [False, True], ids=["", "restarted"])
 _KEPT_SETTINGS: Final = (
     "min.insync.replicas",
@@ -106,7 +100,7 @@ class TestAFlippedBit:
         self, system: System, broker: str, *, restarted: bool
     ) -> None:
         async with stopped_if(system, READERS, restarted=True):
-            offset = await publish_one_by_one_and_damage_the_second(system, broker)
+            offset = await damage_one_batch(system, broker)
         reason = f"users.user[0] can't be read at offset {offset}: its CRC does not match"
         await reported_by_all(system, reason)
         if restarted:
@@ -159,62 +153,6 @@ async def no_process_ends(system: System) -> AsyncIterator[None]:
         await watch.until_well()
         assert not watch.restarts
     await system.assert_nothing_is_lost()
-
-
-async def reported_by_all(system: System, reason: str) -> None:
-    async with watching(system) as watch:
-        for each in READERS:
-            await watch.until_reported(each, "agents", reason)
-
-
-async def publish(
-    system: System, producer: AIOKafkaProducer, partition: int | None = None
-) -> tuple[str, int]:
-    """Publish a good event of somebody who did not sign up; return its subject and its offset."""
-    attributes = event(USERS_USER, uuid4())
-    subject = str(attributes["subject"])
-    system.made_up.add(subject)
-    sent = await producer.send_and_wait(
-        USERS_USER.name,
-        json.dumps(attributes).encode(),
-        subject.encode(),
-        partition,
-        headers=headers_of(attributes),
-    )
-    return subject, sent.offset
-
-
-async def publish_one_by_one_and_damage_the_second(system: System, broker: str) -> int:
-    """Publish three events, each in a batch of its own; return the offset of the damaged one."""
-    producer = AIOKafkaProducer(bootstrap_servers=system.cluster.kafka_bootstrap)
-    await producer.start()
-    try:
-        offsets = [(await publish(system, producer, 0))[1] for _ in range(3)]
-    finally:
-        await producer.stop()
-    if broker == "stopped":
-        async with stopped(system, "kafka"):
-            flip_a_bit(system.cluster.directory, USERS_USER.name, 0, offsets[1])
-    else:
-        flip_a_bit(system.cluster.directory, USERS_USER.name, 0, offsets[1])
-    return offsets[1]
-
-
-async def skip(system: System, service: str, offset: int) -> None:
-    """Let an operator of a service skip the batch at an offset."""
-    async with httpx.AsyncClient(base_url=system.cluster.gateway_url, timeout=30) as gateway:
-        token = await token_of(gateway, system.cluster.operator, system.cluster.operator_password)
-        answer = await gateway.post(
-            f"{system.cluster.url(service)}/ops/progress/skip-batch",
-            json={
-                "topic": USERS_USER.name,
-                "partition": 0,
-                "offset": offset,
-                "why": "A bit of it was flipped.",
-            },
-            headers=token,
-        )
-    assert answer.is_success, answer.text
 
 
 async def audited(system: System, published: tuple[str, int]) -> int:
