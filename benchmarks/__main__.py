@@ -149,6 +149,6 @@ def _draw(file: Path, console: Console) -> int:
 
 
 if __name__ == "__main__":
-    # As with Ctrl-C: what it started ends with it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # As Ctrl-C, which asyncio turns into a cancellation: what it started ends with it, in order.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     sys.exit(main())

@@ -141,10 +141,7 @@ async def post_user(body: SignUpBody) -> SignedUpBody:
         orjson.dumps(headers).decode(),
         now,
     )
-    async with (
-        app.state.users.acquire() as connection,
-        connection.transaction(isolation="serializable"),
-    ):
+    async with app.state.users.acquire() as connection, connection.transaction():
         await connection.execute(INSERT_USER, *([each] for each in user))
         await connection.execute(INSERT_OUTBOX, *([each] for each in row))
         await connection.fetchrow(MARK)

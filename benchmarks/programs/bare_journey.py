@@ -154,7 +154,6 @@ async def users(service: Service) -> None:
 
     async def sign_ups(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with service.pool.acquire() as connection:
-            await connection.execute("SET default_transaction_isolation TO 'serializable'")
             while line := await reader.readline():
                 name, id_ = line.decode().strip(), uuid7()
                 mail = f"{name}@example.com"

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import telemetry
 from chassis.consuming import offsets
+from chassis.consuming.aggregates import lock_aggregates
 from chassis.consuming.attempts import Attempts
 from chassis.consuming.chunk import Chunk, ChunkInProgress, ChunkRefused, ChunkSource
 from chassis.consuming.dead_letter_limit import DeadLetterLimit, LimitExceeded, Reserve
@@ -256,14 +257,20 @@ class ChunkProcessor(Generic[W]):
         """Let each subscriber handle what of the chunks lies at or after its offset."""
         work = self._open_work(connection)
         parked: list[ParkedSubject] = []
-        for subscriber in self.subscribers:
-            records = [
-                record
-                for chunk in chunks
-                for record in chunk.records
-                if record.offset >= before[chunk.partition].get(subscriber.name, chunk.end)
-            ]
-            if records:
-                parked += await subscriber.take(work, connection, records, self._now)
+        to_take = [
+            (subscriber, records)
+            for subscriber in self.subscribers
+            if (
+                records := [
+                    record
+                    for chunk in chunks
+                    for record in chunk.records
+                    if record.offset >= before[chunk.partition].get(subscriber.name, chunk.end)
+                ]
+            )
+        ]
+        await lock_aggregates(work, to_take)
+        for subscriber, records in to_take:
+            parked += await subscriber.take(work, connection, records, self._now)
         await work.flush()
         return parked

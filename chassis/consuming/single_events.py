@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.consuming import offsets, retry_policy
+from chassis.consuming.aggregates import lock_aggregates
 from chassis.consuming.attempts import Attempt, Attempts
 from chassis.consuming.chunk import Chunk, ChunkInProgress, ChunkRefused
 from chassis.consuming.dead_letter_limit import DeadLetterLimit, LimitExceeded
@@ -185,6 +186,7 @@ class SingleEvents(Generic[W]):
             try:
                 async with connection.begin_nested():
                     work = self._open_work(connection)
+                    await lock_aggregates(work, [(subscriber, [record])])
                     parked = await subscriber.take(work, connection, [record], self._now, failure)
                     await work.flush()
                     return parked
@@ -249,6 +251,7 @@ class SingleEvents(Generic[W]):
                 async with asyncio.timeout(_EVENT_TIMEOUT_S), self._engine.begin() as connection:
                     if await self._is_next(connection, subscriber, record, event):
                         work = self._open_work(connection)
+                        await lock_aggregates(work, [(subscriber, [record])])
                         parked = await subscriber.take(
                             work, connection, [record], self._now, failure
                         )

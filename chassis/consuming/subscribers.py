@@ -1,8 +1,9 @@
 """Subscribers: which events are consumed, from where on, and by which handler."""
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -13,6 +14,7 @@ from opentelemetry.trace import SpanKind
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import telemetry
+from chassis.consuming.aggregates import Aggregates, NamesAggregates
 from chassis.consuming.dead_letters import (
     BEHIND,
     FORKED,
@@ -70,7 +72,7 @@ def count(subscriber: str, outcome: Outcome, events: int = 1) -> None:
         telemetry.consumer_events.labels(subscriber, also).inc(events)
 
 
-class Subscriber(Protocol[W_contra]):
+class Subscriber(NamesAggregates[W_contra], Protocol[W_contra]):
     """Consumes the records of one topic in order; its progress is kept under its name."""
 
     @property
@@ -121,6 +123,7 @@ class EventSubscriber(Generic[W]):
 
     :param name: ``<service>.<what it does>``; never changed, for progress is kept under it
     :param handlers: the contract's model of each wanted type, and its handler
+    :param aggregates: which existing aggregates the handler of a type loads
     :param empty_state: undoes all that it ever did, so that it can begin again; None: nothing can
     """
 
@@ -128,6 +131,9 @@ class EventSubscriber(Generic[W]):
     topic: Topic
     handlers: Mapping[type[IntegrationEvent], Handler[W]]
     starts: Start = Start.BEGINNING
+    aggregates: Mapping[type[IntegrationEvent], Sequence[Aggregates[W]]] = field(
+        default_factory=dict
+    )
     empty_state: Callable[[AsyncConnection], Awaitable[None]] | None = None
 
     @cached_property
@@ -145,6 +151,19 @@ class EventSubscriber(Generic[W]):
     @cached_property
     def _logged(self) -> set[tuple[str, bool]]:
         return set()
+
+    def aggregates_in(
+        self, records: Sequence[Record]
+    ) -> Iterator[tuple[Aggregates[W], Iterable[Any]]]:
+        named = {model.event_type: model for model in self.aggregates}
+        for record in records if named else ():
+            # What can't be read is parked, and loads nothing.
+            with suppress(InvalidEnvelope):
+                identity = identity_of(record)
+                if (model := named.get(identity.type)) is not None:
+                    event = event_in(open_record(record, identity), model)
+                    for each in self.aggregates[model]:
+                        yield each, each.keys(event)
 
     async def take(
         self,
@@ -341,6 +360,11 @@ class RecordSubscriber(Generic[W]):
     topic: Topic
     keep: Callable[[W, Sequence[Record]], Awaitable[None]]
     starts: Start = Start.BEGINNING
+
+    def aggregates_in(
+        self, records: Sequence[Record]
+    ) -> Iterable[tuple[Aggregates[W], Iterable[Any]]]:
+        return ()
 
     async def take(
         self,

@@ -13,6 +13,7 @@ from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.consuming import retry_policy
+from chassis.consuming.aggregates import lock_aggregates
 from chassis.consuming.dead_letters import CannotRelease, Failure, ParkedRecord, ParkReason
 from chassis.consuming.records import identity_of
 from chassis.consuming.retry_policy import is_transient
@@ -174,11 +175,13 @@ class Release:
         acts: dict[UUID, OperatorAct] = {}
         outcomes: list[Outcome] = []
         stopped_at: StoppedAt | None = None
-        for row in rows:
+        records = [ParkedRecord.of(row) for row in rows]
+        await lock_aggregates(work, [(subscriber, records)])
+        for row, record in zip(rows, records, strict=True):
             outcome = await subscriber.take_parked(
                 work,
                 connection,
-                ParkedRecord.of(row),
+                record,
                 runtime.now,
                 counted=row.subject is not None,
                 in_order=self.act is ParkedEventReleasedV1,

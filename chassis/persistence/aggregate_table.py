@@ -1,6 +1,8 @@
-"""Aggregates of one table: loaded once, saved into a buffer, written in one statement.
+"""Aggregates of one table: loaded once and locked, saved into a buffer, written in one statement.
 
-``save`` writes state and outbox together, so that neither can be forgotten.
+``save`` writes state and outbox together, so that neither can be forgotten. What is loaded is
+locked until the transaction ends, in the order of ids, so a rule holds over all that it has loaded
+(``docs/decisions/0014``).
 """
 
 from abc import ABC, abstractmethod
@@ -9,7 +11,7 @@ from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Table, bindparam, func, select, update
+from sqlalchemy import ARRAY, ColumnElement, Row, Table, bindparam, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
@@ -23,6 +25,7 @@ from contracts.events import IntegrationEvent
 from contracts.topics import Topic
 
 A = TypeVar("A", bound=Aggregate)
+V = TypeVar("V")
 
 
 class AggregateTable(ABC, Generic[A]):
@@ -33,6 +36,8 @@ class AggregateTable(ABC, Generic[A]):
 
     table: ClassVar[Table]
     topic: ClassVar[Topic]
+    #: The unique columns by which ``_find`` is asked.
+    found_by: ClassVar[Sequence[str]] = ()
     #: The error that a violated unique constraint is raised as, by the constraint's name.
     conflicts: ClassVar[Mapping[str, type[DomainError]]] = {}
 
@@ -41,6 +46,8 @@ class AggregateTable(ABC, Generic[A]):
         self._outbox = outbox
         self._loaded: dict[UUID, A] = {}
         self._saved: dict[UUID, A] = {}
+        # By a unique column and its value; an aggregate that was changed since is found no more.
+        self._known: dict[tuple[str, Any], A] = {}
 
     @abstractmethod
     def to_row(self, aggregate: A) -> dict[str, Any]:
@@ -58,23 +65,57 @@ class AggregateTable(ABC, Generic[A]):
     def save(self, aggregate: A) -> list[DomainEvent]:
         """Keep the aggregate's new state and events for the flush; return the events."""
         self._loaded[aggregate.id] = self._saved[aggregate.id] = aggregate
+        self._know(aggregate)
         return self._outbox.append_events_of(aggregate, topic=self.topic, translate=self.translate)
 
     async def load(self, ids: Iterable[UUID]) -> Mapping[UUID, A]:
-        """Return the aggregates that exist; one query reads all that were not loaded before."""
+        """Return the aggregates that exist, locked; one query reads all not loaded before.
+
+        A rule over several loads them in one call: other transactions lock them in the same order.
+        """
         wanted = list(dict.fromkeys(ids))
         unseen = [id_ for id_ in wanted if id_ not in self._loaded]
         if unseen:
             await self._fetch(self.table.c.id == func.any(bindparam("ids", unseen)))
         return {id_: self._loaded[id_] for id_ in wanted if id_ in self._loaded}
 
-    async def _fetch(self, condition: ColumnElement[bool]) -> Sequence[A]:
-        """Return all that match; an aggregate that was loaded before keeps its state in memory."""
-        found = await self._connection.execute(select(self.table).where(condition))
-        return [
-            self._loaded.setdefault(aggregate.id, aggregate)
-            for aggregate in map(self.from_row, found)
-        ]
+    async def _find(self, column: str, values: Iterable[V]) -> Mapping[V, A]:
+        """Return those with these values in a column of ``found_by``, locked as by ``load``.
+
+        An aggregate that was saved in this unit of work is found by its new value, and by no other.
+        """
+        wanted = list(dict.fromkeys(values))
+        unseen = [value for value in wanted if self._known_by(column, value) is None]
+        if unseen:
+            key = self.table.c[column]
+            await self._fetch(key == func.any(bindparam("values", unseen, ARRAY(key.type))))
+        found = ((value, self._known_by(column, value)) for value in wanted)
+        return {value: aggregate for value, aggregate in found if aggregate is not None}
+
+    def _known_by(self, column: str, value: object) -> A | None:
+        aggregate = self._known.get((column, value))
+        if aggregate is None or self.to_row(aggregate)[column] != value:
+            return None
+        return aggregate
+
+    def _know(self, aggregate: A) -> None:
+        if self.found_by:
+            row = self.to_row(aggregate)
+            self._known.update({(column, row[column]): aggregate for column in self.found_by})
+
+    async def _fetch(self, condition: ColumnElement[bool]) -> None:
+        """Read and lock all that match; one that was loaded before keeps its state in memory."""
+        found = await self._connection.execute(
+            select(self.table)
+            .where(condition)
+            # One order for all transactions, so that none waits for one that waits for it.
+            .order_by(self.table.c.id)
+            .with_for_update(key_share=True)
+        )
+        for aggregate in map(self.from_row, found):
+            if aggregate.id not in self._loaded:
+                self._loaded[aggregate.id] = aggregate
+                self._know(aggregate)
 
     async def flush(self) -> None:
         """Write everything that was saved: one statement for the new, one for the changed.

@@ -1,15 +1,16 @@
 """Connections to a service's own PostgreSQL; none can hold a lock for ever."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from chassis.settings import ServiceSettings
 
@@ -26,6 +27,8 @@ SESSION_SETTINGS: Final = {
     "timezone": "UTC",
 }
 
+# The server ends the wait also where the client is gone; whoever waits has its own deadline.
+_LOCK_TIMEOUT: Final = "5s"
 _CONNECT_TIMEOUT_S: Final = 5.0
 _STATEMENT_TIMEOUT_S: Final = 60.0
 
@@ -45,7 +48,8 @@ def create_engine(database_url: str, *, pool_size: int, application_name: str) -
         connect_args={
             "timeout": _CONNECT_TIMEOUT_S,
             "command_timeout": _STATEMENT_TIMEOUT_S,
-            "server_settings": SESSION_SETTINGS | {"application_name": application_name},
+            "server_settings": SESSION_SETTINGS
+            | {"application_name": application_name, "lock_timeout": _LOCK_TIMEOUT},
         },
     )
     event.listen(engine.sync_engine, "checkout", _refuse_if_closed)
@@ -73,6 +77,20 @@ async def pool(settings: ServiceSettings, application_name: str) -> AsyncIterato
         yield engine
     finally:
         await engine.dispose()
+
+
+@asynccontextmanager
+async def terminated_at(connection: AsyncConnection, time_s: float) -> AsyncIterator[None]:
+    """End the connection at a time of the loop's clock, if the block still runs then.
+
+    A cancelled statement waits two seconds for a server that does not answer; this ends the wait.
+    """
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    end = asyncio.get_running_loop().call_at(time_s, driver.terminate)
+    try:
+        yield
+    finally:
+        end.cancel()
 
 
 async def ping(engine: AsyncEngine) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import structlog
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import delete, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -62,9 +62,8 @@ class PostgresIdempotencyKeys:
     """Keys in the table ``idempotency_keys``.
 
     The claim is an insert, so when two transactions claim one key, the second waits for the first
-    one's row. When the first commits, the second's snapshot does not have that row: PostgreSQL
-    raises a serialization failure, the transactor runs the body again, and the new snapshot has
-    the answer. With an advisory lock the second would read its old snapshot, without the answer.
+    one's row. When the first commits, the second reads its answer: in READ COMMITTED each statement
+    sees what was committed before it.
     """
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -88,14 +87,8 @@ class PostgresIdempotencyKeys:
         return StoredAnswer(*found.one())
 
     async def remember(self, key: ScopedKey, answer: StoredAnswer, now: datetime) -> None:
-        # An upsert finds its row by the primary key. An UPDATE would scan a small table, and under
-        # SERIALIZABLE a scan conflicts with every other command's claim.
-        row = insert(_table).values(**asdict(key), **asdict(answer), created_at=now)
         await self._connection.execute(
-            row.on_conflict_do_update(
-                index_elements=_table.primary_key,
-                set_={each.name: row.excluded[each.name] for each in fields(StoredAnswer)},
-            )
+            update(_table).filter_by(**asdict(key)).values(**asdict(answer), created_at=now)
         )
 
 
@@ -119,7 +112,6 @@ class ExpiredKeys(Periodic):
 
     async def purge(self) -> int:
         """Delete up to 1,000 expired keys, and return how many were deleted."""
-        # READ COMMITTED, as the engine has it: a serializable scan would conflict with every claim.
         key = tuple_(*_table.primary_key)
         expired = (
             select(*_table.primary_key)

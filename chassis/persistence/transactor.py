@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Generic, Protocol, TypeVar
 from uuid import UUID
 
@@ -16,7 +16,13 @@ from chassis import telemetry
 from chassis.backoff import Backoff
 from chassis.domain import DomainError, Kind
 from chassis.failpoints import failpoint
-from chassis.persistence.database import is_connection_lost, is_worth_retrying, sqlstate_of
+from chassis.persistence.database import (
+    is_away,
+    is_connection_lost,
+    is_worth_retrying,
+    sqlstate_of,
+    terminated_at,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +36,12 @@ class StaleAggregate(Exception):
     def __init__(self, table: str = "", versions: Mapping[UUID, int] | None = None) -> None:
         super().__init__(table)
         self.versions = dict(versions or {})
+
+
+class NotInTime(DomainError):
+    """A command was not completed by its deadline; it changed nothing."""
+
+    kind, code = Kind.UNAVAILABLE, "not-in-time"
 
 
 class OutcomeUnknown(DomainError):
@@ -58,6 +70,8 @@ class Transact(Protocol[W_co]):
     async def __call__(self, body: Callable[[W_co], Awaitable[T]], /) -> T: ...
 
 
+# How much longer a session may take to roll back after the deadline.
+_GRACE_S: Final = 0.5
 _BACKOFF: Final = Backoff(first_s=0.01, longest_s=0.5)
 
 # By this a transaction is found when its COMMIT got no answer. A server that crashed may give the
@@ -74,12 +88,14 @@ _ID_IN_THE_FUTURE: Final = "22023"
 
 
 class Transactor(Generic[W]):
-    """Runs commands in SERIALIZABLE transactions, each of them once.
+    """Runs commands in transactions, each of them once.
 
-    A body that failed on a serialization failure, a deadlock, a stale aggregate or a connection
+    They are READ COMMITTED, and in effect serializable: repositories lock what they load
+    (``docs/decisions/0014``). A body that failed on a conflict, a stale aggregate or a connection
     lost before COMMIT runs again from its start, so it holds no effect outside the database.
 
     :param on_commit: called after each commit, to wake the relay of the same process
+    :param deadline_s: how long a command may take with all its attempts
     """
 
     def __init__(
@@ -88,80 +104,103 @@ class Transactor(Generic[W]):
         open_work: Callable[[AsyncConnection], W],
         *,
         on_commit: Callable[[], None] = lambda: None,
-        tries: int = 10,
-        ask_for_s: float = 10.0,
+        deadline_s: float = 6.0,
     ) -> None:
         self._engine = engine
-        self._serializable = engine.execution_options(isolation_level="SERIALIZABLE")
         self._open_work = open_work
         self._on_commit = on_commit
-        self._tries = tries
-        self._ask_for_s = ask_for_s
+        self._deadline_s = deadline_s
 
     async def __call__(self, body: Callable[[W], Awaitable[T]], /) -> T:
         """Run the body, write what it saved, commit, and return what the body returned.
 
+        :raises NotInTime: it was not completed by the deadline; nothing was committed
         :raises OutcomeUnknown: the connection was lost during COMMIT, and the database could not
-            report the outcome
+            report the outcome by the deadline
         :raises Exception: the body's own; nothing was committed
         """
+        deadline = asyncio.get_running_loop().time() + self._deadline_s
         attempt = 1
         while True:
             try:
-                result = await self._run_once(body)
+                result = await self._run_once(body, deadline)
             except Exception as error:
-                if attempt == self._tries or not _may_run_again(error):
+                if not _may_run_again(error):
                     raise
+                pause_s = _BACKOFF.pause_s(attempt)
+                if asyncio.get_running_loop().time() + pause_s >= deadline:
+                    if is_away(error):
+                        raise
+                    raise self._not_in_time() from error
                 log.info("transaction-retried", attempt=attempt, error=type(error).__name__)
                 telemetry.transaction_retries.inc()
             else:
                 self._on_commit()
                 return result
-            await asyncio.sleep(_BACKOFF.pause_s(attempt))
+            await asyncio.sleep(pause_s)
             attempt += 1
 
-    async def _run_once(self, body: Callable[[W], Awaitable[T]]) -> T:
-        async with self._serializable.connect() as connection:
-            work = self._open_work(connection)
-            result = await body(work)
-            await work.flush()
-            mark = (await connection.execute(_MARK)).one()
-            await failpoint("command.before-commit")
-            try:
+    async def _run_once(self, body: Callable[[W], Awaitable[T]], deadline: float) -> T:
+        committing: tuple[Row[Any], T] | None = None
+        timeout = asyncio.timeout_at(deadline)
+        try:
+            async with (
+                timeout,
+                self._engine.connect() as connection,
+                terminated_at(connection, deadline + _GRACE_S),
+            ):
+                work = self._open_work(connection)
+                result = await body(work)
+                await work.flush()
+                mark = (await connection.execute(_MARK)).one()
+                await failpoint("command.before-commit")
+                committing = mark, result
                 await connection.commit()
-            except Exception as error:
-                if mark.id is None or not is_connection_lost(error):
-                    raise
-                lost = error
-            else:
-                await failpoint("command.after-commit")
-                return result
+        except Exception as error:
+            if committing is None or committing[0].id is None:
+                if timeout.expired():
+                    raise self._not_in_time() from error
+                raise
+            mark, result = committing
+            if not timeout.expired() and not is_connection_lost(error):
+                raise
+            lost = error
+        else:
+            await failpoint("command.after-commit")
+            return result
         # Outside of the block, where the lost connection took a place of the pool: after a restart
         # of the server many commands ask at once.
         log.warning("commit-unanswered", transaction_id=mark.id)
-        if not await self._was_committed(mark):
+        if not await self._was_committed(mark, deadline):
             raise lost
         return result
 
-    async def _was_committed(self, mark: Row[Any]) -> bool:
+    def _not_in_time(self) -> NotInTime:
+        return NotInTime(
+            f"The request could not be completed within {self._deadline_s:g} s, and changed"
+            " nothing. Send it again."
+        )
+
+    async def _was_committed(self, mark: Row[Any], deadline: float) -> bool:
         """Ask the database for the outcome of a transaction, until it answers.
 
         :raises OutcomeUnknown: it did not answer in time, or has lost the outcome in a crash
         """
-        deadline = asyncio.get_running_loop().time() + self._ask_for_s
         attempt = 0
-        while asyncio.get_running_loop().time() < deadline:
-            attempt += 1
-            answer = await self._ask(str(mark.id))
-            if answer is not None:
-                status, life = answer
-                if life == mark.life and status == "committed":
-                    return True
-                if status == "aborted" or (life != mark.life and status == "in progress"):
-                    return False
-                if life != mark.life:
-                    break  # maybe another transaction that got the same id
-            await asyncio.sleep(_BACKOFF.pause_s(attempt))
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    attempt += 1
+                    answer = await self._ask(str(mark.id))
+                    if answer is not None:
+                        status, life = answer
+                        if life == mark.life and status == "committed":
+                            return True
+                        if status == "aborted" or (life != mark.life and status == "in progress"):
+                            return False
+                        if life != mark.life:
+                            break  # maybe another transaction that got the same id
+                    await asyncio.sleep(_BACKOFF.pause_s(attempt))
         raise OutcomeUnknown(
             "The database went away during the commit: the change is either complete or absent. "
             "Repeat the request with the same Idempotency-Key to find out."

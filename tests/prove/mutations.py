@@ -21,7 +21,8 @@ _INBOX_LOCK: Final = f"{_CHASSIS}/consuming/test_subscribers.py::TestTheInboxLoc
 _RELAY: Final = f"{_CHASSIS}/publishing/test_relay.py::"
 _UNIT_RELAY: Final = "tests/unit/chassis/publishing/test_relay.py::"
 _LOST: Final = f"{_CHASSIS}/persistence/test_transactor.py::TestAConnectionLost::"
-_CONFLICTS: Final = f"{_CHASSIS}/persistence/test_transactor.py::TestConflicts::"
+_DEADLINE: Final = f"{_CHASSIS}/persistence/test_transactor.py::TestTheDeadline::"
+_ISOLATION: Final = f"{_CHASSIS}/consuming/test_isolation.py::"
 _SESSION: Final = f"{_CHASSIS}/persistence/test_database.py::TestASession::"
 _TRANSPORT: Final = f"{_CHASSIS}/consuming/test_faust_transport.py::"
 _CHUNKS: Final = "tests/unit/chassis/consuming/test_faust_transport.py::TestTheConsumer::"
@@ -69,8 +70,8 @@ _COMMANDS: Final = (
         name="ask-after-commit",
         guard="after a COMMIT without an answer the database is asked whether it took effect",
         file="chassis/persistence/transactor.py",
-        before="        if not await self._was_committed(mark):\n            raise lost\n",
-        after="        raise lost\n",
+        before="if not await self._was_committed(mark, deadline):\n            raise lost",
+        after="raise lost",
         proven_by=(f"{_LOST}test_before_the_answer_to_commit_does_not_run_the_command_twice",),
     ),
     Mutation(
@@ -84,14 +85,43 @@ _COMMANDS: Final = (
         ),
     ),
     Mutation(
-        name="serializable-commands",
-        guard="of two commands that read what the other writes, one is rolled back and repeated",
-        file="chassis/persistence/transactor.py",
-        before='engine.execution_options(isolation_level="SERIALIZABLE")',
-        after="engine",
+        name="loaded-is-locked",
+        guard="what a transaction has loaded no other one changes before it ends",
+        file="chassis/persistence/aggregate_table.py",
+        before="            .with_for_update(key_share=True)\n",
+        after="",
         proven_by=(
-            f"{_CONFLICTS}test_two_commands_that_read_what_the_other_writes_run_one_after_the_other",
+            f"{_ISOLATION}TestCommands::test_two_with_a_rule_over_two_aggregates_run_one_after_the_other",
+            f"{_ISOLATION}test_a_rule_over_two_aggregates_holds_in_any_interleaving",
         ),
+    ),
+    Mutation(
+        name="locked-in-order",
+        guard="aggregates are locked in the order of their ids, so that commands do not deadlock",
+        file="chassis/persistence/aggregate_table.py",
+        before="            .order_by(self.table.c.id)\n",
+        after="            .order_by(func.random())\n",
+        proven_by=(
+            f"{_ISOLATION}TestCommands::test_that_load_the_same_aggregates_in_opposite_orders_do_not_deadlock",
+        ),
+    ),
+    Mutation(
+        name="chunk-locked-at-once",
+        guard="the aggregates of a whole chunk are locked before its first event is handled",
+        file="chassis/consuming/processor.py",
+        before="        await lock_aggregates(work, to_take)\n",
+        after="",
+        proven_by=(
+            f"{_ISOLATION}TestChunks::test_that_change_the_same_aggregates_in_opposite_orders_do_not_deadlock",
+        ),
+    ),
+    Mutation(
+        name="one-deadline",
+        guard="a command ends by its deadline, whatever it waits for",
+        file="chassis/persistence/transactor.py",
+        before="        timeout = asyncio.timeout_at(deadline)\n",
+        after="        timeout = asyncio.timeout_at(None)\n",
+        proven_by=(f"{_DEADLINE}test_ends_the_wait_for_a_place_in_the_pool",),
     ),
     Mutation(
         name="optimistic-lock",
@@ -100,7 +130,7 @@ _COMMANDS: Final = (
         before=".where(table.c.id == given.c.id, table.c.version == given.c.version - 1)",
         after=".where(table.c.id == given.c.id)",
         proven_by=(
-            f"{_AGGREGATES}TestWriting::test_an_aggregate_that_another_transaction_changed_is_stale",
+            f"{_AGGREGATES}TestWriting::test_an_aggregate_that_was_changed_since_it_was_loaded_is_stale",
         ),
     ),
     Mutation(

@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accounts_service.adapters.postgres_accounts import PostgresAccountsWork
 from accounts_service.adapters.postgres_views import PostgresAccountViews
-from chassis.persistence.transactor import StaleAggregate, Transactor
+from chassis.persistence.transactor import Transactor
 from tests.unit.accounts_service.making import an_account, now, post
 from tests.unit.accounts_service.ports_suite import AccountsSuite, ViewsSuite, store
 
@@ -50,24 +50,6 @@ class TestPostgresAccounts(AccountsSuite):
             (2, 700),
             (1, 0),
         ]
-
-    async def test_the_second_of_two_concurrent_changes_is_stale(
-        self, engine: AsyncEngine, transact: Transactor[PostgresAccountsWork]
-    ) -> None:
-        account = an_account()
-        await store(transact, account)
-
-        async with engine.connect() as first, engine.connect() as second:
-            works = [open_work(first), open_work(second)]
-            for work in works:
-                loaded = (await work.accounts.load([account.id]))[account.id]
-                post(loaded, 100)
-                work.accounts.save(loaded)
-            await works[0].flush()
-            await first.commit()
-
-            with pytest.raises(StaleAggregate):
-                await works[1].flush()
 
 
 class TestPostgresAccountViews(ViewsSuite):

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -26,6 +26,7 @@ from chassis.consuming import (
     retry_policy,
     watchdog,
 )
+from chassis.consuming.aggregates import Aggregates
 from chassis.consuming.chunk_thread import ChunkThread
 from chassis.consuming.dead_letters import Failure, ParkedSubject
 from chassis.consuming.offsets import begin
@@ -372,6 +373,11 @@ class Unkeepable:
 
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
+
+    def aggregates_in(
+        self, records: Sequence[Record]
+    ) -> Iterable[tuple[Aggregates[PathWork], Iterable[Any]]]:
+        return ()
 
     async def take(
         self,

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.persistence.database import create_engine, is_connection_lost
-from chassis.persistence.transactor import OutcomeUnknown, StaleAggregate, Transactor
+from chassis.persistence.transactor import NotInTime, OutcomeUnknown, StaleAggregate, Transactor
 from chassis.testing import eventually
 from local_cluster.testing import RunningInfrastructure, running_infrastructure
 from tests.integration.chassis.path import rows
@@ -46,8 +46,10 @@ class Bench:
         self.runs = 0
         self.commits = 0
 
-    def transactor(self, **options: float) -> Transactor[NoteWork]:
-        return Transactor(self.engine, NoteWork, on_commit=self._count_commit, **options)  # type: ignore[arg-type]  # mypy can't match the two options' types
+    def transactor(self, *, deadline_s: float = 6) -> Transactor[NoteWork]:
+        return Transactor(
+            self.engine, NoteWork, on_commit=self._count_commit, deadline_s=deadline_s
+        )
 
     def _count_commit(self) -> None:
         self.commits += 1
@@ -158,25 +160,25 @@ class TestAConnectionLost:
         bench.proxy.on_answer = stay_away
 
         with pytest.raises(OutcomeUnknown):
-            await bench.transactor(ask_for_s=0.5)(bench.noting("hello"))
+            await bench.transactor(deadline_s=1)(bench.noting("hello"))
 
         assert bench.runs == 1
         assert bench.commits == 0
 
-    async def test_a_database_that_stays_away_is_an_error_after_some_attempts(
+    async def test_a_database_that_stays_away_is_an_error_at_the_deadline(
         self, bench: Bench
     ) -> None:
         await bench.proxy.refuse()
 
         with pytest.raises(ConnectionRefusedError) as raised:
-            await bench.transactor(tries=3)(bench.noting("hello"))
+            await bench.transactor(deadline_s=0.3)(bench.noting("hello"))
 
         assert is_connection_lost(raised.value)
         assert bench.runs == 0
 
     async def test_a_database_that_comes_back_is_waited_for(self, bench: Bench) -> None:
         await bench.proxy.refuse()
-        command = asyncio.create_task(bench.transactor(tries=50)(bench.noting("hello")))
+        command = asyncio.create_task(bench.transactor()(bench.noting("hello")))
         await asyncio.sleep(0)
 
         await bench.proxy.accept()
@@ -200,7 +202,7 @@ class TestAConnectionLost:
                 return False
 
             bench.proxy.on_answer = cut_two_together
-            transactor = bench.transactor(ask_for_s=5)
+            transactor = bench.transactor(deadline_s=5)
 
             async with asyncio.timeout(5):
                 await asyncio.gather(*(transactor(bench.noting(each)) for each in "ab"))
@@ -250,7 +252,7 @@ class TestAServerThatCrashes:
 
             bench.proxy.on_request = crash_at_commit
             command = asyncio.create_task(
-                bench.transactor(ask_for_s=20)(bench.noting("hello", remember_number))
+                bench.transactor(deadline_s=20)(bench.noting("hello", remember_number))
             )
             await crashed.wait()
             await eventually(another_has_the_number, despite=(OSError, asyncpg.PostgresError))
@@ -263,28 +265,6 @@ class TestAServerThatCrashes:
 
 
 class TestConflicts:
-    async def test_two_commands_that_read_what_the_other_writes_run_one_after_the_other(
-        self, bench: Bench
-    ) -> None:
-        both_have_read = asyncio.Barrier(2)
-        counts: list[int] = []
-
-        async def count_notes(work: NoteWork) -> None:
-            count = int(await work.connection.scalar(text("SELECT count(*) FROM notes")) or 0)
-            if len(counts) < 2:
-                counts.append(count)
-                await both_have_read.wait()
-            else:
-                counts.append(count)
-
-        transactor = bench.transactor()
-        await asyncio.gather(
-            transactor(bench.noting("a", count_notes)), transactor(bench.noting("b", count_notes))
-        )
-
-        assert sorted(await bench.notes()) == ["a", "b"]
-        assert counts == [0, 0, 1]
-
     async def test_a_stale_aggregate_is_loaded_again(self, bench: Bench) -> None:
         async def be_stale_once(_work: NoteWork) -> None:
             if bench.runs == 1:
@@ -294,16 +274,95 @@ class TestConflicts:
 
         assert await bench.notes() == ["hello"]
 
-    async def test_a_conflict_that_stays_is_an_error_after_some_attempts(
-        self, bench: Bench
-    ) -> None:
+
+class TestTheDeadline:
+    async def test_is_one_for_all_attempts(self, bench: Bench) -> None:
         async def be_stale(_work: NoteWork) -> None:
             raise StaleAggregate
 
-        with pytest.raises(StaleAggregate):
-            await bench.transactor(tries=3)(bench.noting("hello", be_stale))
+        with pytest.raises(NotInTime):
+            await bench.transactor(deadline_s=0.3)(bench.noting("hello", be_stale))
 
-        assert bench.runs == 3
+        assert bench.runs > 1
+        assert await bench.notes() == []
+
+    async def test_ends_the_wait_for_a_lock_here_and_at_the_server(self, bench: Bench) -> None:
+        async with holding(bench, "LOCK notes"):
+            with pytest.raises(NotInTime):
+                await bench.transactor(deadline_s=0.3)(bench.noting("hello"))
+
+            await eventually(lambda: nothing_waits(bench))
+
+        assert await bench.notes() == []
+        assert bench.engine.pool.status().endswith("Current Checked out connections: 0")
+
+    async def test_ends_the_wait_for_a_place_in_the_pool(self, database: str) -> None:
+        async with bench_on(database, pool_size=1) as bench, bench.engine.connect():
+            command = bench.transactor(deadline_s=0.3)(bench.noting("hello"))
+
+            (outcome,) = await asyncio.gather(command, return_exceptions=True)
+
+            assert isinstance(outcome, NotInTime)
+            assert bench.runs == 0
+
+    async def test_ends_a_command_whose_server_answers_no_more(self, bench: Bench) -> None:
+        await bench.transactor()(bench.noting("before"))
+
+        async with silent(bench):
+            with pytest.raises(NotInTime):
+                await bench.transactor(deadline_s=0.3)(bench.noting("hello"))
+
+        assert bench.engine.pool.status().endswith("Current Checked out connections: 0")
+        assert await bench.notes() == ["before"]
+
+    async def test_ends_the_question_what_became_of_a_commit_without_an_answer(
+        self, bench: Bench
+    ) -> None:
+        await bench.transactor()(bench.noting("before"))
+
+        async with silent(bench, from_=b"COMMIT"):
+            with pytest.raises(OutcomeUnknown):
+                await bench.transactor(deadline_s=0.3)(bench.noting("hello"))
+
+        assert await bench.notes() == ["before", "hello"]
+
+    async def test_is_outlived_by_no_lock_of_a_client_that_is_gone(self, bench: Bench) -> None:
+        async with bench.transactor().query() as connection:
+            assert await connection.scalar(text("SHOW lock_timeout")) == "5s"
+
+
+@asynccontextmanager
+async def silent(bench: Bench, from_: bytes = b"") -> AsyncIterator[None]:
+    """Hold back the server's answers while the block runs, from one that contains this on."""
+    over = asyncio.Event()
+
+    async def hold_back(data: bytes) -> bool:
+        if from_ in data:
+            await over.wait()
+            return False
+        return True
+
+    bench.proxy.on_answer = hold_back
+    try:
+        yield
+    finally:
+        over.set()
+
+
+@asynccontextmanager
+async def holding(bench: Bench, lock: str) -> AsyncIterator[None]:
+    """Hold a lock on another connection while the block runs."""
+    other = await asyncpg.connect(bench.database)
+    try:
+        async with other.transaction():
+            await other.execute(lock)
+            yield
+    finally:
+        await other.close()
+
+
+async def nothing_waits(bench: Bench) -> bool:
+    return not await rows(bench.database, "SELECT FROM pg_locks WHERE NOT granted")
 
 
 class TestAFailure:
