@@ -40,7 +40,7 @@ class Periodic(ABC):
 
 
 class Polling(ABC):
-    """Looks for work in a table, at once when it is woken; what it has begun ends before ``run``.
+    """Looks for work in a table: with growing pauses, and at once when it is woken.
 
     A step that raises ends the component, and so the process. It catches what may fail itself.
     """
@@ -51,13 +51,12 @@ class Polling(ABC):
     def __init__(self) -> None:
         self._wake = asyncio.Event()
         self._stopping = False
+        #: What steps have begun, and ``run`` waits for at its end.
+        self._begun: set[asyncio.Task[None]] = set()
 
     @abstractmethod
     async def step(self, idle_s: float) -> float:
         """Look once, and return how many seconds to sleep; ``idle_s``: how many it were before."""
-
-    async def end(self) -> None:
-        """Wait for what was begun."""
 
     def wake(self) -> None:
         """Look at once, since there may be work."""
@@ -75,7 +74,7 @@ class Polling(ABC):
                 idle_s = SHORTEST_IDLE_S
             except TimeoutError:
                 continue
-        await self.end()
+        await asyncio.gather(*self._begun)
 
     async def stop(self) -> None:
         self._stopping = True

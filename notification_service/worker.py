@@ -93,7 +93,6 @@ class DeliveryWorker(Polling):
         self._now = now
         self._timeouts = timeouts
         self._concurrency = concurrency
-        self._sending: set[asyncio.Task[None]] = set()
         #: Whether more may be due than the worker can send at once.
         self._more_waits = False
         self._database_trouble: str | None = None
@@ -102,12 +101,9 @@ class DeliveryWorker(Polling):
     def trouble(self) -> str | None:
         return self._database_trouble or self._chat_trouble
 
-    async def end(self) -> None:
-        await asyncio.gather(*self._sending)
-
     async def step(self, idle_s: float) -> float:
         """Claim as many as can be sent at once, start them, and return how long to sleep."""
-        free = self._concurrency - len(self._sending)
+        free = self._concurrency - len(self._begun)
         if not free:
             self._more_waits = True
             return LONGEST_IDLE_S  # the end of a delivery wakes the worker
@@ -129,12 +125,12 @@ class DeliveryWorker(Polling):
         self._more_waits = len(claimed) == free
         for each in claimed:
             task = asyncio.create_task(self._deliver(each))
-            self._sending.add(task)
+            self._begun.add(task)
             task.add_done_callback(self._done)
         return next_idle_s(idle_s, found=bool(claimed))
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._sending.discard(task)
+        self._begun.discard(task)
         if self._more_waits:
             self._wake.set()
 

@@ -63,14 +63,13 @@ def claim(
 ) -> Update:
     """Claim these rows until then; the caller adds the other values that change."""
     return (
-        update(key.table)
-        .where(key == rows.c[key.name])
-        .values({claims: claims + 1, due_at: until})
+        update(key.table).where(key == rows.c[key.name]).values({claims: claims + 1, due_at: until})
     )
 
 
 def is_ours(key: Column[Any], claims: Column[int]) -> ColumnElement[bool]:
     """Return whether no other worker has claimed the row ``of_id`` since the claim ``of_claim``."""
     return and_(
-        key == bindparam("of_id", type_=key.type), claims == bindparam("of_claim", type_=Integer)
+        key == bindparam("of_id", type_=key.type),
+        claims == bindparam("of_claim", type_=claims.type),
     )
