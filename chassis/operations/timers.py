@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Row, Select, delete, select, update
+from sqlalchemy import ARRAY, Row, Select, Uuid, bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.domain import DomainError, Kind
@@ -18,10 +18,11 @@ from chassis.persistence.tables import next_timers, timers
 from chassis.timers.postgres_timers import UNTRIED, advance
 from chassis.web.paging import PageLimit, Search, matching, page_of
 from contracts.events import Text
-from contracts.operations import TimerAct, TimerDiscardedV1, TimerReleasedV1
+from contracts.operations import TimerDiscardedV1, TimerReleasedV1
 
 _n: Final = next_timers.c
 _t: Final = timers.c
+_MOST_RELEASED: Final = 1_000
 
 
 class NoSuchParkedTimer(DomainError):
@@ -79,6 +80,20 @@ class TimerPage(BaseModel):
     next: Annotated[UUID | None, Field(description="`after` of the next page; null on the last.")]
 
 
+class TimersRelease(BaseModel):
+    """The timers of one kind that one error stopped."""
+
+    kind: Text
+    error_code: Text
+
+
+class ReleasedTimersBody(BaseModel):
+    """How many timers were released."""
+
+    released: int
+    more_are_left: Annotated[bool, Field(description="Then release again.")]
+
+
 async def page(runtime: AnyRuntime, search: TimerSearch) -> TimerPage:
     """Return the parked timers that match, without their data."""
     query = _PARKED.where(*matching(search, _FILTERS)).order_by(_n.timer_id)
@@ -109,12 +124,27 @@ async def release(runtime: AnyRuntime, one: OneTimer, operator: Operator) -> Non
     """
     async with runtime.act() as connection:
         row = await _locked(connection, one)
-        await connection.execute(
-            update(next_timers)
-            .where(_n.subject == row.subject)
-            .values(next_at=row.due_at, **UNTRIED)
-        )
-        await _record(runtime, connection, row, TimerReleasedV1(**_details_of(row, operator)))
+        await connection.execute(_RELEASE, {"ids": [row.id]})
+        act = TimerReleasedV1(**_details_of(row, operator))
+        await runtime.operator_log.record(connection, {row.id: act})
+
+
+async def release_all(
+    runtime: AnyRuntime, wanted: TimersRelease, operator: Operator
+) -> ReleasedTimersBody:
+    """Have workers handle again all that one error stopped, up to 1,000 timers."""
+    query = (
+        _PARKED.where(_t.kind == wanted.kind, _n.error_code == wanted.error_code)
+        .order_by(_n.timer_id)
+        .limit(_MOST_RELEASED + 1)
+    )
+    async with runtime.act() as connection:
+        locked = await connection.execute(query.with_for_update(of=next_timers, skip_locked=True))
+        found = page_of(locked.all(), _MOST_RELEASED, key=lambda row: row.id)
+        acts = {row.id: TimerReleasedV1(**_details_of(row, operator)) for row in found.items}
+        await connection.execute(_RELEASE, {"ids": list(acts)})
+        await runtime.operator_log.record(connection, acts)
+    return ReleasedTimersBody(released=len(acts), more_are_left=found.next is not None)
 
 
 async def discard(runtime: AnyRuntime, one: OneTimer, operator: Operator) -> None:
@@ -126,13 +156,8 @@ async def discard(runtime: AnyRuntime, one: OneTimer, operator: Operator) -> Non
         row = await _locked(connection, one)
         await connection.execute(delete(timers).where(_t.id == row.id))
         await advance(connection, row.subject)
-        await _record(runtime, connection, row, TimerDiscardedV1(**_details_of(row, operator)))
-
-
-async def _record(
-    runtime: AnyRuntime, connection: AsyncConnection, row: Row[Any], act: TimerAct
-) -> None:
-    await runtime.operator_log.record(connection, {row.id: act})
+        act = TimerDiscardedV1(**_details_of(row, operator))
+        await runtime.operator_log.record(connection, {row.id: act})
 
 
 async def _locked(connection: AsyncConnection, one: OneTimer) -> Row[Any]:
@@ -171,6 +196,17 @@ _PARKED: Final[Select[*tuple[Any, ...]]] = (
 _FILTERS: Final = {"kind": _t.kind, "subject": _t.subject, "error_code": _n.error_code}
 
 
+_RELEASE: Final = (
+    update(next_timers)
+    .where(
+        _n.timer_id == func.any(bindparam("ids", type_=ARRAY(Uuid))),
+        _n.error_code.is_not(None),
+        _t.id == _n.timer_id,
+    )
+    .values(next_at=_t.due_at, **UNTRIED)
+)
+
+
 def _of(one: OneTimer) -> Select[*tuple[Any, ...]]:
     return _PARKED.where(_n.timer_id == one.timer_id)
 
@@ -205,6 +241,14 @@ OPERATIONS: Final = (
         run=release,
         route=Route("POST", "/timers/{timer_id}/release", "post_timer_release"),
         command=Command(name="release", show=terminal.done("released: a worker handles it")),
+    ),
+    Act(
+        summary="Have workers handle again all that one error stopped",
+        input=TimersRelease,
+        output=ReleasedTimersBody,
+        run=release_all,
+        route=Route("POST", "/timers/release-all", "post_timers_release_all"),
+        command=Command(name="release-all", show=terminal.fields),
     ),
     Act(
         summary="Never handle it",

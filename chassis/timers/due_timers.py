@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Integer,
     Interval,
@@ -30,7 +31,7 @@ from chassis.failpoints import failpoint
 from chassis.persistence import claims
 from chassis.persistence.tables import Moment, next_timers, timers
 from chassis.persistence.transactor import Work
-from chassis.timers.postgres_timers import NOW, advance
+from chassis.timers.postgres_timers import NOW, advance, being_handled
 from chassis.timers.timer import DueTimer, Handle
 
 W = TypeVar("W", bound=Work)
@@ -128,8 +129,9 @@ class DueTimers(Generic[W]):
         """
         async with self._engine.begin() as connection:
             work = self._open_work(connection)
-            await handle(work)
-            await work.flush()
+            with being_handled(connection, claimed.due.id):
+                await handle(work)
+                await work.flush()
             gone = await connection.execute(_HANDLED, _claim_of(claimed))
             if not gone.rowcount:
                 raise ClaimLost
@@ -156,7 +158,7 @@ class DueTimers(Generic[W]):
 
     async def give_back(self, claimed: ClaimedTimer) -> None:
         """Let the timer be claimed at once; no attempt was made."""
-        await self._end(_GIVE_BACK, claimed, due_at=claimed.due.due_at)
+        await self._end(_GIVE_BACK, claimed, due_at=claimed.due.due_at, suspect=claimed.suspect)
 
     async def park(self, claimed: ClaimedTimer, failure: Failure) -> None:
         """Keep the timer until an operator decides; its aggregate's later ones wait for it."""
@@ -217,7 +219,10 @@ _PUT_BACK: Final = _ours.values(
     error_code=_code,
 )
 _GIVE_BACK: Final = _ours.values(
-    begun=False, next_at=bindparam("due_at", type_=Moment), tries=_n.tries - 1
+    # Of a suspect an earlier attempt has not ended.
+    begun=bindparam("suspect", type_=Boolean),
+    next_at=bindparam("due_at", type_=Moment),
+    tries=_n.tries - 1,
 )
 _PARK: Final = _ours.values(
     begun=False,

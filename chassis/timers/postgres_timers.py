@@ -5,6 +5,9 @@ one changes that row, so that none is left without a first one. Under SERIALIZAB
 change: a row that another transaction only locked would be read in an old snapshot.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -21,6 +24,20 @@ from chassis.timers.timer import Timer
 
 _n: Final = next_timers.c
 _t: Final = timers.c
+
+
+#: The timer whose handler runs in this transaction: it is deleted by itself.
+_handled: ContextVar[tuple[AsyncConnection, UUID] | None] = ContextVar("handled", default=None)
+
+
+@contextmanager
+def being_handled(connection: AsyncConnection, timer_id: UUID) -> Iterator[None]:
+    """Have ``cancel`` answer no, in this transaction, where it is asked for this timer."""
+    token = _handled.set((connection, timer_id))
+    try:
+        yield
+    finally:
+        _handled.reset(token)
 
 
 class PostgresTimers:
@@ -47,6 +64,8 @@ class PostgresTimers:
     async def cancel(self, timer_id: UUID, /) -> bool:
         if self._scheduled.pop(timer_id, None) is not None:
             return True
+        if _handled.get() == (self._connection, timer_id):
+            return False
         subject = await self._connection.scalar(_SUBJECT, {"of_id": timer_id})
         if subject is None:
             return False

@@ -51,8 +51,8 @@ class Timers(Protocol):
         """Let a timer never be handled; false: it has been handled, or was cancelled before.
 
         A worker that handles the timer at this moment commits first, and the answer is false, or
-        its effects are rolled back. To be called after the aggregate was loaded, and not by the
-        handler of this very timer, which is deleted by itself.
+        its effects are rolled back. To be called after the aggregate was loaded. The handler of
+        this very timer gets false.
         """
 
 

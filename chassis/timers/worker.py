@@ -32,6 +32,8 @@ _LEASE_S: Final = 30.0
 _TIMEOUT_S: Final = 10.0
 _DATABASE_RETRY_S: Final = 1.0
 _END_WITHIN_S: Final = 2.0
+# After so many conflicts with other transactions a timer waits in the table, not in its worker.
+_TRIES_AT_ONCE: Final = 3
 _LOOK_EVERY_S: Final = 5.0
 _LATE_AFTER_S: Final = 60.0
 _RETRIES: Final = retries(longest_s=60.0)
@@ -149,11 +151,13 @@ class TimerWorker(Polling, Generic[W]):
                 return "claim-lost"
             except Exception as error:  # noqa: BLE001 - the worker must not stop
                 cause = await failures.add(error)
-                if cause is not Cause.CONTENTION or self._stopping:
+                pause_s = retry_policy.BACKOFF.pause_s(failures.count)
+                is_last = (
+                    failures.count == _TRIES_AT_ONCE or time.monotonic() + pause_s > last_begin
+                )
+                if cause is not Cause.CONTENTION or is_last:
                     return await self._fail(claimed, error, cause)
-                await asyncio.sleep(retry_policy.BACKOFF.pause_s(failures.count))
-                if time.monotonic() > last_begin:
-                    return await self._fail(claimed, error, cause)
+                await asyncio.sleep(pause_s)
             else:
                 return "handled"
 

@@ -165,7 +165,7 @@ async def test_the_commands_on_the_page_release_a_timer(
         id_,
     )
 
-    run_block("timers list", tmp_path, ID=id_)
+    run_block("timers list", tmp_path, ID=id_, KIND="x", CODE="y")
 
     [published] = await rows(accounts_database, "SELECT type FROM outbox")
     assert published["type"] == "operations.timer-released.v1"

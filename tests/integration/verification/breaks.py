@@ -25,7 +25,7 @@ INSERT INTO outbox_set_aside (position, id, aggregatetype, aggregateid, type, se
 """
 A_TIMER: Final = """
 INSERT INTO timers (id, subject, kind, data, due_at, correlation_id) VALUES
-    (gen_random_uuid(), gen_random_uuid(), 'x', '{{}}', now() + interval '1 h', 'x');
+    (gen_random_uuid(), gen_random_uuid(), 'x', '{}', now() + interval '1 h', 'x');
 """
 AND_IT_IS_PARKED: Final = """
 INSERT INTO next_timers (subject, timer_id, claims, begun, tries, failures, error_code,

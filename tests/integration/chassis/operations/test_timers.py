@@ -76,6 +76,21 @@ class TestParkedTimers:
         with pytest.raises(NoSuchParkedTimer):
             await timers.release(runtime, OneTimer(timer_id=id_), BY_ADA)
 
+    async def test_that_one_error_stopped_are_released_together(
+        self, bench: Timed, runtime: ServiceRuntime[ServiceSettings, PathWork]
+    ) -> None:
+        ids = [await park_one(bench, Notes(), uuid4()) for _ in range(3)]
+        body = {"kind": "test.note", "error_code": "refused", "why": "the deploy is corrected"}
+
+        async with asking(runtime) as client:
+            released = await client.post("/ops/timers/release-all", json=body)
+            again = await client.post("/ops/timers/release-all", json=body)
+
+        assert released.json() == {"released": 3, "more_are_left": False}
+        assert again.json() == {"released": 0, "more_are_left": False}
+        assert (await bench.due.waiting()).parked == 0
+        assert len(await acts_of(bench.database)) == len(ids)
+
     async def test_that_are_discarded_let_the_next_of_their_aggregate_be_handled(
         self, bench: Timed, runtime: ServiceRuntime[ServiceSettings, PathWork]
     ) -> None:

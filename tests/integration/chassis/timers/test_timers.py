@@ -136,6 +136,22 @@ class TestAPoll:
         assert len(await bench.handled()) == 10
         assert pause_s > 0.5
 
+    async def test_is_one_statement_and_each_timer_two_beside_its_handlers(
+        self, bench: Timed
+    ) -> None:
+        worker = bench.worker()
+        await worker.step(0)  # which also counts what waits
+        for number in range(10):
+            await schedule(bench, str(number))
+
+        with statements(bench) as idle, statements(bench) as sent:
+            await worker.step(0)
+            idle.clear()
+            await worker.step(0)
+
+        assert len(sent) == 1 + 10 * (1 + 2) + 1
+        assert len(idle) == 1
+
 
 class TestSeveralWorkers:
     async def test_handle_each_timer_once(self, bench: Timed) -> None:
@@ -175,6 +191,26 @@ class TestSeveralWorkers:
 
 class Death(BaseException):
     """What a handler raises in place of killing the process: nothing catches it."""
+
+
+class TestAStop:
+    async def test_gives_back_what_was_not_begun_uncounted_and_ends_the_rest(
+        self, bench: Timed
+    ) -> None:
+        subjects = [uuid4() for _ in range(4)]
+        for number, subject in enumerate(subjects):
+            await schedule(bench, str(number), PAST + timedelta(hours=number), subject=subject)
+
+        async def handle(work: TimedWork, what: Note, due: DueTimer) -> None:
+            await worker.stop()
+            await write_effect(work, what, due)
+
+        worker = bench.worker(handle, timers_at_once=1)
+        await worker.run()
+
+        assert await bench.handled() == ["0"]
+        left = [await bench.first(subject) for subject in subjects[1:]]
+        assert {(row["tries"], row["begun"]) for row in left} == {(0, False)}
 
 
 class TestATimerThatKillsItsProcess:
@@ -340,8 +376,8 @@ class TestAnyInterleaving:
         chance = random.Random(15)  # noqa: S311 - no secret
         scheduled: set[UUID] = set()
         cancelled: set[UUID] = set()
-        worker = bench.worker()
-        running = asyncio.create_task(worker.run())
+        workers = [bench.worker() for _ in range(2)]
+        running = [asyncio.create_task(worker.run()) for worker in workers]
 
         async def client() -> None:
             for _ in range(15):
@@ -363,8 +399,7 @@ class TestAnyInterleaving:
             return not await rows(bench.database, "SELECT FROM timers")
 
         await eventually(none_is_left)
-        await worker.stop()
-        await running
+        await asyncio.gather(*(worker.stop() for worker in workers), *running)
 
         found = await rows(bench.database, "SELECT event_id FROM effects")
         assert sorted(row["event_id"] for row in found) == sorted(scheduled - cancelled)

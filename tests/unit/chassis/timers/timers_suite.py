@@ -36,7 +36,7 @@ class Notes:
     def __init__(self) -> None:
         self.handled: list[tuple[str, DueTimer, CorrelationContext]] = []
         self.refused: set[str] = set()
-        self.then: Callable[[WorkWithTimers], None] = lambda work: None
+        self.then: Callable[[WorkWithTimers], Awaitable[None]] | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -45,7 +45,8 @@ class Notes:
     async def __call__(self, work: WorkWithTimers, what: Note, due: DueTimer) -> None:
         if what.text in self.refused:
             raise Refused(what.text)
-        self.then(work)
+        if self.then is not None:
+            await self.then(work)
         self.handled.append((what.text, due, current_correlation()))
 
     @property
@@ -199,7 +200,7 @@ class TimersSuite:
         subject = uuid4()
         await schedule(bench, "first", subject=subject)
 
-        def then(work: WorkWithTimers) -> None:
+        async def then(work: WorkWithTimers) -> None:
             if not notes.handled:
                 at = PAST - timedelta(hours=1)
                 work.timers.schedule(at, Note(text="earlier"), subject=subject)
@@ -208,6 +209,20 @@ class TimersSuite:
         await bench.fire(notes)
 
         assert notes.texts == ["first", "earlier"]
+
+    async def test_one_that_is_handled_can_not_be_cancelled_by_its_handler(
+        self, bench: Bench, notes: Notes
+    ) -> None:
+        id_ = await schedule(bench, "itself")
+        answers: list[bool] = []
+
+        async def then(work: WorkWithTimers) -> None:
+            answers.append(await work.timers.cancel(id_))
+
+        notes.then = then
+        await bench.fire(notes)
+
+        assert (notes.texts, answers) == (["itself"], [False])
 
     async def test_it_has_the_correlation_and_the_cause_that_scheduled_it(
         self, bench: Bench, notes: Notes
