@@ -39,6 +39,8 @@ W = TypeVar("W", bound=Work)
 _n: Final = next_timers.c
 _t: Final = timers.c
 _COUNT_AT_MOST: Final = 100_000
+# Less than a worker's time-out, so that to wait for a lock is a conflict, and no unknown error.
+_LOCK_TIMEOUT: Final = text("SET LOCAL lock_timeout = '8s'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ class DueTimers(Generic[W]):
         :raises Exception: the handler's own; all is rolled back
         """
         async with self._engine.begin() as connection:
+            await connection.execute(_LOCK_TIMEOUT)
             work = self._open_work(connection)
             with being_handled(connection, claimed.due.id):
                 await handle(work)

@@ -62,6 +62,8 @@ class TimerWorker(Polling, Generic[W]):
         self._engine = engine
         self._due = DueTimers(engine, open_work, lease_s=lease_s)
         self._handlers = {timer.kind: (timer, handler) for timer, handler in handlers.items()}
+        if len(self._handlers) < len(handlers):
+            raise ValueError("two timers have one kind")
         self._on_commit = on_commit
         self._lease_s = lease_s
         self._per_s = settings.timers_per_s

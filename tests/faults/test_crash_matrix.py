@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from audit_service.agents import SUBSCRIBER
+from audit_service.records import SUBSCRIBER
 from contracts.topics import USERS_USER
 from tests.e2e.people import poll
 from tests.faults.damage import READERS, damage_one_batch, operating, reported_by_all, skipping

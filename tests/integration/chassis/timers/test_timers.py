@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from chassis.backoff import Backoff
@@ -136,7 +136,7 @@ class TestAPoll:
         assert len(await bench.handled()) == 10
         assert pause_s > 0.5
 
-    async def test_is_one_statement_and_each_timer_two_beside_its_handlers(
+    async def test_is_one_statement_and_each_timer_three_beside_its_handlers(
         self, bench: Timed
     ) -> None:
         worker = bench.worker()
@@ -149,7 +149,7 @@ class TestAPoll:
             idle.clear()
             await worker.step(0)
 
-        assert len(sent) == 1 + 10 * (1 + 2) + 1
+        assert len(sent) == 1 + 10 * (1 + 3) + 1
         assert len(idle) == 1
 
 
@@ -306,6 +306,24 @@ class TestATimerThatFails:
             await worker.step(0)
 
         assert await bench.handled() == ["in the way"]
+
+    async def test_because_it_waited_for_a_lock_has_met_a_conflict(
+        self, bench: Timed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(due_timers, "_LOCK_TIMEOUT", text("SET LOCAL lock_timeout = '20ms'"))
+        lock = select(func.pg_advisory_xact_lock(15))
+
+        async def handle(work: TimedWork, what: Note, due: DueTimer) -> None:
+            await work.connection.execute(lock)
+
+        subject = uuid4()
+        await schedule(bench, "behind a lock", subject=subject)
+        async with bench.engine.begin() as other:
+            await other.execute(lock)
+            await bench.worker(handle).step(0)
+
+        first = await bench.first(subject)
+        assert (first["error_code"], first["tries"]) == ("contention", 0)
 
     async def test_of_a_kind_that_no_handler_has_is_parked(self, bench: Timed) -> None:
         subject = uuid4()
