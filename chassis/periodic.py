@@ -1,8 +1,12 @@
-"""A component that repeats one step until it is stopped."""
+"""Components that repeat one step until they are stopped."""
 
 import asyncio
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from typing import Final
+
+SHORTEST_IDLE_S: Final = 0.02
+LONGEST_IDLE_S: Final = 0.5
 
 
 class Periodic(ABC):
@@ -33,3 +37,53 @@ class Periodic(ABC):
 
     def trouble(self) -> str | None:
         return None
+
+
+class Polling(ABC):
+    """Looks for work in a table: with growing pauses, and at once when it is woken.
+
+    A step that raises ends the component, and so the process. It catches what may fail itself.
+    """
+
+    name: str
+    gates_readiness = False
+
+    def __init__(self) -> None:
+        self._wake = asyncio.Event()
+        self._stopping = False
+        #: What steps have begun, and ``run`` waits for at its end.
+        self._begun: set[asyncio.Task[None]] = set()
+
+    @abstractmethod
+    async def step(self, idle_s: float) -> float:
+        """Look once, and return how many seconds to sleep; ``idle_s``: how many it were before."""
+
+    def wake(self) -> None:
+        """Look at once, since there may be work."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Look until stopped, then end what was begun."""
+        idle_s = SHORTEST_IDLE_S
+        while not self._stopping:
+            self._wake.clear()
+            idle_s = await self.step(idle_s)
+            try:
+                async with asyncio.timeout(idle_s):
+                    await self._wake.wait()
+                idle_s = SHORTEST_IDLE_S
+            except TimeoutError:
+                continue
+        await asyncio.gather(*self._begun)
+
+    async def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    def trouble(self) -> str | None:
+        return None
+
+
+def next_idle_s(idle_s: float, *, found: bool) -> float:
+    """Return how many seconds to sleep after a look that found something, or nothing."""
+    return SHORTEST_IDLE_S if found else min(LONGEST_IDLE_S, idle_s * 2)

@@ -126,6 +126,12 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
     relay_idle_s: float = Field(
         default=0.05, gt=0, description="longest sleep when the outbox is empty"
     )
+    timers_per_s: float = Field(
+        default=100.0, gt=0, description="timers that this process begins a second, at most"
+    )
+    timers_at_once: int = Field(
+        default=4, gt=0, le=100, description="timers that it handles at once, at most"
+    )
 
     access_token_issuer: str = Field(
         default="users", min_length=1, description="issuer of access tokens (their iss)"

@@ -82,6 +82,13 @@ consumer_parked_waiting = Gauge(
 )
 consumer_retries = Counter("consumer_retries", "Attempts that failed.", ["topic"])
 
+timers_tried = Counter("timers", "Attempts to handle a timer, by outcome.", ["kind", "outcome"])
+timers_due = Gauge("timers_due", "Aggregates with a due timer.")
+timers_overdue_seconds = Gauge(
+    "timers_overdue_seconds", "How long the longest overdue timer has been due."
+)
+timers_parked_waiting = Gauge("timers_parked_waiting", "Parked timers that wait for an operator.")
+
 
 def configure_logging(service: str, settings: ProcessSettings) -> None:
     """Write every log line, those of libraries too, to standard error in one form."""

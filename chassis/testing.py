@@ -5,15 +5,22 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
 from chassis.consuming.chunk import Chunk
 from chassis.consuming.records import Record
+from chassis.correlation import (
+    CorrelationContext,
+    current_correlation,
+    new_id,
+    use_correlation,
+)
 from chassis.domain import Aggregate, DomainError, DomainEvent
 from chassis.persistence.idempotency_keys import KEEP, ScopedKey, StoredAnswer
 from chassis.persistence.outbox import Outbox, Translate
-from chassis.persistence.transactor import Work
+from chassis.persistence.transactor import Transact, Work
+from chassis.timers.timer import DueTimer, Timer, TimerHandlers, Timers
 from contracts.envelope import EncodedEvent
 from contracts.topics import Topic
 
@@ -175,6 +182,73 @@ class InMemoryTransactor(Generic[S, W]):
             await work.flush()
             self.stored = copy
             return result
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTimer:
+    """A timer that waits: what is to be done, when, and about which aggregate."""
+
+    due: DueTimer
+    what: Timer
+    correlation: CorrelationContext
+
+
+class InMemoryTimers:
+    """The timers of a unit of work, in the dictionary ``stored``."""
+
+    def __init__(self, stored: dict[UUID, StoredTimer]) -> None:
+        self._stored = stored
+
+    def schedule(self, at: datetime, what: Timer, /, *, subject: UUID | None = None) -> UUID:
+        id_ = new_id()
+        due = DueTimer(id_, subject or id_, at)
+        self._stored[id_] = StoredTimer(due, what, current_correlation())
+        return id_
+
+    async def cancel(self, timer_id: UUID, /) -> bool:
+        return self._stored.pop(timer_id, None) is not None
+
+
+class WorkWithTimers(Work, Protocol):
+    @property
+    def timers(self) -> Timers: ...
+
+
+V = TypeVar("V", bound=WorkWithTimers)
+
+
+async def fire_due(
+    transact: Transact[V],
+    handlers: TimerHandlers[V],
+    stored: Callable[[], Mapping[UUID, StoredTimer]],
+    now: datetime,
+) -> list[Exception]:
+    """Handle what is due as a worker does, also what that schedules; return what failed.
+
+    A timer that fails stays, and holds up the later ones of its aggregate.
+
+    :param stored: gives the timers that are committed
+    """
+    failed: dict[UUID, Exception] = {}
+    while True:
+        due = [
+            each
+            for each in stored().values()
+            if each.due.due_at <= now and each.due.subject not in failed
+        ]
+        if not due:
+            return list(failed.values())
+        first = min(due, key=lambda each: (each.due.due_at, each.due.id))
+
+        async def body(work: V, timer: StoredTimer = first) -> None:
+            await work.timers.cancel(timer.due.id)
+            await handlers[type(timer.what)](work, timer.what, timer.due)
+
+        try:
+            with use_correlation(first.correlation):
+                await transact(body)
+        except Exception as error:  # noqa: BLE001 - it is returned
+            failed[first.due.subject] = error
 
 
 class InMemoryIdempotencyKeys:

@@ -26,6 +26,8 @@ from contracts.operations import (
     SubscriberPausedV1,
     SubscriberRestartedV1,
     SubscriberResumedV1,
+    TimerDiscardedV1,
+    TimerReleasedV1,
 )
 from contracts.users import TaskCreatedV1, UsersEventWithheldV1, UserSignedUpV1
 
@@ -71,6 +73,7 @@ _ROW = UUID("01937b5e-9c00-7a63-b162-738495061728")
 _SUBSCRIBER = UUID("5f0a6b7c-8d9e-5a1b-8c2d-3e4f50617283")
 _PARTITION = UUID("7c1e2d3f-4a5b-5c6d-9e7f-8a9b0c1d2e3f")
 _DELIVERY = UUID("01937b5e-8b44-7c75-ab64-1b2c3d4e5f60")
+_TIMER = UUID("01937b5e-8c55-7d86-bc75-2b3c4d5e6f70")
 _BYTES_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 
@@ -91,6 +94,16 @@ def _about_parked(why: str) -> dict[str, Any]:
         "parked_subject": str(_ADA),
         "parked_event_id": _SIGNED_UP,
         "parked_type": UserSignedUpV1.event_type,
+    }
+
+
+def _about_timer(why: str) -> dict[str, Any]:
+    return {
+        "by": _OPERATOR,
+        "why": why,
+        "timer_id": _TIMER,
+        "timer_kind": "accounts.hold-expiry",
+        "timer_subject": _ACCOUNT,
     }
 
 
@@ -168,6 +181,8 @@ _ACTS: Sequence[tuple[UUID, OperatorAct]] = (
             by=_OPERATOR, why="the channel is there now", delivery_id=_DELIVERY, rule="new-user"
         ),
     ),
+    (_TIMER, TimerReleasedV1(**_about_timer("1.4.3 is out"))),
+    (_TIMER, TimerDiscardedV1(**_about_timer("it was done by hand"))),
 )
 
 EXAMPLES: Mapping[str, EncodedEvent] = {

@@ -1,7 +1,7 @@
 """What operators did by hand: every service publishes it, to its own ``<service>.operations``.
 
 The subject is what they acted on: a parked event, an outbox row, a subscriber, a partition that
-its consumer can't read on, a delivery.
+its consumer can't read on, a timer, a delivery.
 """
 
 from typing import Annotated, ClassVar
@@ -159,6 +159,26 @@ class HoldEndedV1(StoppedConsumerAct):
     next_offset: Annotated[int, Field(ge=0, description="The offset that it reads from.")]
 
 
+class TimerAct(OperatorAct):
+    """Something was done with a timer that could not be handled when it was due."""
+
+    timer_id: UUID
+    timer_kind: Text
+    timer_subject: Annotated[UUID, Field(description="Its aggregate; of none, the timer's id.")]
+
+
+class TimerReleasedV1(TimerAct):
+    """A worker handles it again."""
+
+    event_type: ClassVar[str] = "operations.timer-released.v1"
+
+
+class TimerDiscardedV1(TimerAct):
+    """It will not be handled."""
+
+    event_type: ClassVar[str] = "operations.timer-discarded.v1"
+
+
 class DeliveryRetriedV1(OperatorAct):
     """A message that its receiver had refused is sent again."""
 
@@ -189,6 +209,8 @@ ACTS: tuple[type[IntegrationEvent], ...] = (
     ParkingAllowedV1,
     BatchSkippedV1,
     HoldEndedV1,
+    TimerReleasedV1,
+    TimerDiscardedV1,
     OperationsEventWithheldV1,
 )
 """The acts in every service's topic; `DeliveryRetriedV1` is in the notification service's only."""

@@ -5,24 +5,11 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import (
-    Integer,
-    Row,
-    Table,
-    Text,
-    Update,
-    Uuid,
-    and_,
-    bindparam,
-    case,
-    exists,
-    func,
-    select,
-    update,
-)
+from sqlalchemy import Row, Table, Text, Update, and_, bindparam, case, exists, func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chassis.persistence import claims
 from chassis.persistence.bulk import insert_rows
 from chassis.persistence.tables import Moment
 from notification_service import tables
@@ -118,7 +105,7 @@ class PostgresDeliveryQueue:
         )
 
     async def _mark(self, marking: Update, claimed: ClaimedDelivery, **values: Any) -> bool:
-        claim = {"of_id": claimed.id, "of_attempt": claimed.attempt}
+        claim = {"of_id": claimed.id, "of_claim": claimed.attempt}
         async with self._engine.connect() as connection:
             marked = await connection.execute(marking, claim | values)
             return marked.rowcount == 1
@@ -172,35 +159,20 @@ _paused = exists().where(
     _p.c.began_at <= _now,
     _p.c.until > _now,
 )
-# A CTE: an IN (SELECT …) may be executed, and lock rows, more than once.
-_due = (
-    select(_d.c.id)
-    .where(_OPEN, _d.c.medium == _medium, _d.c.next_attempt_at <= _now, ~_paused)
-    .order_by(_d.c.next_attempt_at, _d.c.id)
-    .limit(bindparam("most", type_=Integer))
-    .with_for_update(skip_locked=True)
-    .cte("due")
-)
+_due = claims.due(_d.c.id, _d.c.next_attempt_at, _now, _OPEN, _d.c.medium == _medium, ~_paused)
 _unfinished = and_(_d.c.state == State.SENDING, _d.c.unsure_since.is_(None))
 _CLAIM: Final = (
-    update(_d)
-    .where(_d.c.id == _due.c.id)
+    claims.claim(_d.c.id, _d.c.attempts, _d.c.next_attempt_at, _due, until=_reclaim_at)
     .values(
         state=State.SENDING,
-        attempts=_d.c.attempts + 1,
         unsure_since=case((_unfinished, _d.c.claimed_at), else_=_d.c.unsure_since),
         claimed_at=_now,
         updated_at=_now,
-        next_attempt_at=_reclaim_at,
     )
     .returning(_d)
 )
 # The claim's number in WHERE is the lease: no row is changed if another worker has claimed it.
-_OURS: Final = and_(
-    _d.c.id == bindparam("of_id", type_=Uuid),
-    _d.c.state == State.SENDING,
-    _d.c.attempts == bindparam("of_attempt", type_=Integer),
-)
+_OURS: Final = and_(claims.is_ours(_d.c.id, _d.c.attempts), _d.c.state == State.SENDING)
 _marked = update(_d).where(_OURS)
 _WILL_REPEAT: Final = _marked.values(
     maybe_repeated=True, updated_at=_now, next_attempt_at=_reclaim_at

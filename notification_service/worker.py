@@ -10,9 +10,10 @@ import structlog
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter, Histogram
 
-from chassis.backoff import Backoff
 from chassis.correlation import CorrelationContext, use_correlation
 from chassis.failpoints import failpoint
+from chassis.periodic import LONGEST_IDLE_S, Polling, next_idle_s
+from chassis.persistence.claims import retries
 from chassis.telemetry import span
 from notification_service.chat import (
     Chat,
@@ -24,9 +25,6 @@ from notification_service.chat import (
 )
 from notification_service.deliveries import ClaimedDelivery, DeliveryQueue
 
-_SHORTEST_IDLE_S: Final = 0.02
-_LONGEST_IDLE_S: Final = 0.5
-_FIRST_RETRY_S: Final = 0.5
 _DATABASE_RETRY_S: Final = 1.0
 # How far the chat's clock may differ from ours.
 _CLOCK_DIFFERENCE: Final = timedelta(minutes=1)
@@ -70,7 +68,7 @@ class Timeouts:
     longest_retry_s: float
 
 
-class DeliveryWorker:
+class DeliveryWorker(Polling):
     """Sends the deliveries of one chat; any number of workers may run, in any processes.
 
     The worker claims a delivery in one transaction, sends it outside of any, and marks it in
@@ -79,7 +77,6 @@ class DeliveryWorker:
     """
 
     name = "delivery-worker"
-    gates_readiness = False
 
     def __init__(
         self,
@@ -90,50 +87,26 @@ class DeliveryWorker:
         *,
         concurrency: int,
     ) -> None:
+        super().__init__()
         self._queue = queue
         self._chat = chat
         self._now = now
         self._timeouts = timeouts
         self._concurrency = concurrency
-        self._wake = asyncio.Event()
-        self._stopping = False
-        self._sending: set[asyncio.Task[None]] = set()
         #: Whether more may be due than the worker can send at once.
         self._more_waits = False
         self._database_trouble: str | None = None
         self._chat_trouble: str | None = None
 
-    def wake(self) -> None:
-        """Look for due deliveries at once, since some were planned in this process."""
-        self._wake.set()
-
     def trouble(self) -> str | None:
         return self._database_trouble or self._chat_trouble
 
-    async def stop(self) -> None:
-        self._stopping = True
-        self._wake.set()
-
-    async def run(self) -> None:
-        """Send until stopped; then wait for the deliveries in progress."""
-        idle_s = _SHORTEST_IDLE_S
-        while not self._stopping:
-            self._wake.clear()
-            idle_s = await self._start_due_deliveries(idle_s)
-            try:
-                async with asyncio.timeout(idle_s):
-                    await self._wake.wait()
-                idle_s = _SHORTEST_IDLE_S
-            except TimeoutError:
-                continue
-        await asyncio.gather(*self._sending)
-
-    async def _start_due_deliveries(self, idle_s: float) -> float:
+    async def step(self, idle_s: float) -> float:
         """Claim as many as can be sent at once, start them, and return how long to sleep."""
-        free = self._concurrency - len(self._sending)
+        free = self._concurrency - len(self._begun)
         if not free:
             self._more_waits = True
-            return _LONGEST_IDLE_S  # the end of a delivery wakes the worker
+            return LONGEST_IDLE_S  # the end of a delivery wakes the worker
         now = self._now()
         try:
             claimed = await self._queue.claim(
@@ -152,12 +125,12 @@ class DeliveryWorker:
         self._more_waits = len(claimed) == free
         for each in claimed:
             task = asyncio.create_task(self._deliver(each))
-            self._sending.add(task)
+            self._begun.add(task)
             task.add_done_callback(self._done)
-        return _SHORTEST_IDLE_S if claimed else min(_LONGEST_IDLE_S, idle_s * 2)
+        return next_idle_s(idle_s, found=bool(claimed))
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._sending.discard(task)
+        self._begun.discard(task)
         if self._more_waits:
             self._wake.set()
 
@@ -241,9 +214,7 @@ class DeliveryWorker:
             until = now + timedelta(seconds=wait_s)
             await self._queue.pause(claimed.address, now, until=until)
         else:
-            wait_s = Backoff(_FIRST_RETRY_S, self._timeouts.longest_retry_s).pause_s(
-                claimed.attempt
-            )
+            wait_s = retries(self._timeouts.longest_retry_s).pause_s(claimed.attempt)
         if unsure:
             wait_s = max(wait_s, self._timeouts.settle_s)
         at = now + timedelta(seconds=wait_s)

@@ -40,6 +40,11 @@ class ServiceDatabase:
             (subscriber, topic, partition): next_ for subscriber, topic, partition, next_ in rows
         }
 
+    async def due_timers(self) -> int:
+        """Return how many aggregates have a timer to handle now."""
+        with _errors_of(self._name):
+            return int(await self._connection.fetchval(queries.DUE_TIMERS))
+
     async def open_deliveries(self) -> int:
         """Return how many deliveries wait for a try."""
         if self.service != "notification":

@@ -64,6 +64,8 @@ CREATE TABLE tries (service, topic, partition INTEGER, offset INTEGER, count INT
 CREATE TABLE progress (
     service, subscriber, topic, partition INTEGER, next_offset INTEGER, topic_id, held_because
 );
+-- Timers that can't stay as they are.
+CREATE TABLE timers (id, problem, parked INTEGER);
 
 -- Slack's stand-in.
 CREATE TABLE messages (ts, delivery_id);

@@ -450,6 +450,10 @@ _NOTHING_WAITS: Final = Invariant(
         ), 0)
         """,
         """
+        SELECT id, problem, :parked AND parked
+        FROM timers
+        """,
+        """
         SELECT id, 'this delivery by ' || rule || ' is ' || state, :parked AND state = 'failed'
         FROM deliveries
         WHERE state <> 'sent'

@@ -23,6 +23,28 @@ OF_EVERY_SERVICE: Final = (
         'SELECT $1::text, topic, "partition", begin_offset, end_offset FROM skipped_batches',
     ),
     ("missing", "SELECT $1::text, subscriber, subject, sequence, last_sequence FROM inbox_missing"),
+    (
+        "timers",
+        """
+        SELECT id::text, format(
+            'this timer (%s) of %s %s', kind, $1::text, CASE
+                WHEN parked THEN 'is parked; see python -m ' || $1::text || '_service timers list'
+                WHEN no_first THEN 'is found by no worker, since its aggregate has no first timer'
+                ELSE 'is due, and not handled'
+            END
+        ), parked
+        FROM (
+            SELECT id, kind, due_at, n.parked_at IS NOT NULL AS parked,
+                n.timer_id IS NULL AS no_first
+            FROM timers LEFT JOIN next_timers AS n USING (subject)
+        ) AS each
+        WHERE parked OR no_first OR due_at <= clock_timestamp()
+        UNION ALL
+        SELECT timer_id::text, 'this first timer of an aggregate of ' || $1::text || ' is gone',
+            false
+        FROM next_timers WHERE timer_id NOT IN (SELECT id FROM timers)
+        """,
+    ),
     ("tries", 'SELECT $1::text, topic, "partition", "offset", count FROM tries'),
     (
         "progress",
@@ -125,4 +147,5 @@ SELECT count(*), coalesce(max(position), 0) FROM outbox AS o WHERE NOT EXISTS (
 )
 """
 PROGRESS: Final = 'SELECT subscriber, topic, "partition", next_offset FROM progress'
+DUE_TIMERS: Final = "SELECT count(*) FROM next_timers WHERE begun OR next_at <= clock_timestamp()"
 OPEN_DELIVERIES: Final = "SELECT count(*) FROM deliveries WHERE next_attempt_at IS NOT NULL"

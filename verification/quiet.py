@@ -27,6 +27,7 @@ class Snapshot:
     outboxes: Mapping[str, tuple[int, int]]
     """How many rows each service has to publish, and the highest position among them."""
     open_deliveries: int
+    due_timers: int = 0
 
     @property
     def backlog(self) -> str:
@@ -52,6 +53,7 @@ class Snapshot:
             "to publish": unpublished,
             "to handle": unread,
             "to deliver": self.open_deliveries,
+            "timers to handle": self.due_timers,
         }
         return ", ".join(f"{count:,} {what}" for what, count in found.items() if count)
 

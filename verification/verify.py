@@ -70,7 +70,8 @@ class _Sources:
             for key, next_offset in (await each.progress()).items()
         }
         open_deliveries = sum([await each.open_deliveries() for each in self._databases])
-        return Snapshot(ends, progress, outboxes, open_deliveries)
+        due_timers = sum([await each.due_timers() for each in self._databases])
+        return Snapshot(ends, progress, outboxes, open_deliveries, due_timers)
 
     async def read_into(self, evidence: Evidence, progress: ReportProgress) -> None:
         for each in self._databases:

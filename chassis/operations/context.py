@@ -14,6 +14,7 @@ from chassis.operations.operator_log import OperatorLog
 from chassis.persistence.aggregate_table import AggregateTable
 from chassis.persistence.transactor import Work
 from chassis.settings import ServiceSettings
+from chassis.timers.timer import TimerHandlers, no_timers
 from contracts.topics import Topic
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -28,6 +29,7 @@ class Service(Generic[S, W]):
     :param operations_topic: where operators' acts are published, ``<name>.operations``
     :param aggregates: those that publish their events
     :param subscribers: makes those that consume other services' events
+    :param timers: makes the handlers of the timers that it schedules
     :param open_work: makes the unit of work of a command or of a chunk of events
     """
 
@@ -38,6 +40,7 @@ class Service(Generic[S, W]):
     operations_topic: Topic
     aggregates: Sequence[type[AggregateTable[Any]]] = ()
     subscribers: Callable[[S], Sequence[Subscriber[W]]]
+    timers: Callable[[S], TimerHandlers[W]] = no_timers
     open_work: Callable[[AsyncConnection], W]
 
     @property
@@ -61,6 +64,7 @@ class ServiceRuntime(Generic[S, W]):
         self.engine = engine
         self.now = now
         self.subscribers = service.subscribers(settings)
+        self.timers = service.timers(settings)
         self.operator_log = OperatorLog(service.name, service.operations_topic, now)
         self._commit_listeners: list[Callable[[], None]] = []
 

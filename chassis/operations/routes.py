@@ -17,6 +17,7 @@ from chassis.operations import (
     release_together,
     sequences,
     stopped_consumers,
+    timers,
 )
 from chassis.operations.acts import Act, ActReason, AnyOperation, Query
 from chassis.operations.context import AnyRuntime
@@ -39,6 +40,7 @@ def operations_routes(runtime: AnyRuntime, operator: AskOperator) -> APIRouter:
         release.APPLY,
         *offsets.OPERATIONS,
         *stopped_consumers.OPERATIONS,
+        *timers.OPERATIONS,
         sequences.SEQUENCES,
     )
     router = APIRouter(prefix="/ops", tags=["operations"])

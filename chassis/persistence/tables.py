@@ -6,6 +6,8 @@ from sqlalchemy import (
     ARRAY,
     JSON,
     BigInteger,
+    Boolean,
+    CheckConstraint,
     Column,
     DateTime,
     Identity,
@@ -162,6 +164,58 @@ park_allowances = Table(
     Column("partition", Integer, primary_key=True),
     Column("below_offset", BigInteger, nullable=False, comment="records before it may park"),
     Column("allowed_at", Moment, nullable=False),
+)
+
+# What is to be done when a time has come. A row is written once, and deleted when it is done.
+timers = Table(
+    "timers",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="UUIDv7"),
+    Column("subject", Uuid, nullable=False, comment="its aggregate's id; of none: its own"),
+    Column("kind", Text, nullable=False),
+    Column("data", JSONB, nullable=False),
+    Column("due_at", Moment, nullable=False),
+    Column("correlation_id", Text, nullable=False),
+    Column("causation_id", Text, comment="the event that led to it; null: none did"),
+    Column("traceparent", Text),
+    Index(None, "subject", "due_at", "id"),
+)
+
+# One row for each aggregate that has timers: its first one, and the attempts at it. Workers read
+# only this table, so what waits behind a first timer costs them nothing.
+next_timers = Table(
+    "next_timers",
+    metadata,
+    Column("subject", Uuid, primary_key=True),
+    Column("timer_id", Uuid, nullable=False),
+    Column("next_at", Moment, comment="when a worker may claim it; null: it is parked"),
+    Column("claims", BigInteger, nullable=False, comment="identifies a claim"),
+    Column("begun", Boolean, nullable=False, comment="an attempt began, and has not ended"),
+    Column("tries", Integer, nullable=False, comment="attempts that count against it"),
+    Column("failures", Integer, nullable=False, comment="failed attempts of any kind"),
+    Column("first_tried_at", Moment),
+    Column("last_tried_at", Moment),
+    Column("error_code", Text, comment="of the last attempt that failed"),
+    Column("error_message", Text),
+    Column("parked_at", Moment),
+    CheckConstraint("(next_at IS NULL) = (parked_at IS NOT NULL)", name="parked"),
+)
+Index(
+    "next_timers_due_idx",
+    next_timers.c.next_at,
+    next_timers.c.subject,
+    postgresql_where=~next_timers.c.begun,
+)
+Index(
+    "next_timers_begun_idx",
+    next_timers.c.next_at,
+    next_timers.c.subject,
+    postgresql_where=next_timers.c.begun,
+)
+Index(
+    "next_timers_failed_idx",
+    next_timers.c.timer_id,
+    postgresql_where=next_timers.c.error_code.is_not(None),
 )
 
 # Batches that could not be read, and that an operator had the consumer pass over.

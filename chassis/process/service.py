@@ -27,6 +27,7 @@ from chassis.settings import (
     read_settings,
 )
 from chassis.telemetry import configure_logging
+from chassis.timers.worker import TimerWorker
 from chassis.web.app import create_app
 from chassis.web.auth import FetchKeys, TokenVerifier, authenticated, keys_at, operator
 from chassis.web.health import Health
@@ -110,7 +111,7 @@ class Wiring(Generic[S, W]):
         if Role.RELAY in settings.roles:
             running.append(self._relay)
         if Role.AGENTS in settings.roles:
-            running += [self._worker(), *beside_agents]
+            running += [self._worker(), *self._timer_workers(), *beside_agents]
         app = create_app(
             title=service.name.capitalize(),
             description=service.description,
@@ -132,6 +133,20 @@ class Wiring(Generic[S, W]):
             now=runtime.now,
             on_commit=runtime.committed,
         )
+
+    def _timer_workers(self) -> Sequence[TimerWorker[W]]:
+        """Return the worker of the service's timers; none if it schedules none."""
+        runtime = self.runtime
+        if not runtime.timers:
+            return ()
+        worker = TimerWorker(
+            runtime.settings,
+            self.agents_engine,
+            runtime.service.open_work,
+            runtime.timers,
+            on_commit=runtime.committed,
+        )
+        return (worker,)
 
 
 @asynccontextmanager

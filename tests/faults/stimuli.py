@@ -14,6 +14,7 @@ from chassis.correlation import new_id
 from tests.e2e.events import publish, signed_up, with_invalid_data
 from tests.e2e.people import poll, token_of
 from tests.faults.harness import System
+from tests.faults.timer_process import fire_timers
 from verification.addresses import SERVICES as WITH_DATABASE
 
 
@@ -169,6 +170,10 @@ async def answered(
     return answered.json() if answered.content else {}
 
 
+async def _fire_timers(system: System) -> None:
+    await fire_timers(system.cluster.postgres_url("accounts"))
+
+
 STIMULI: Final = (
     Stimulus("sign-ups", _sign_up),
     Stimulus("a chunk that fails", _fail_chunks),
@@ -176,6 +181,7 @@ STIMULI: Final = (
     Stimulus("a row that Kafka refuses", _add_what_kafka_refuses),
     Stimulus("an operator's acts", _operate),
     Stimulus("topics that were made again", _hold),
+    Stimulus("timers that are due", _fire_timers),
 )
 
 

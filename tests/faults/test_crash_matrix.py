@@ -18,11 +18,14 @@ from tests.faults.databases import execute, rows
 from tests.faults.harness import System
 from tests.faults.points import failpoints
 from tests.faults.stimuli import STIMULI, Reached, Stimulus, answered
+from tests.faults.timer_process import TIMERS
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("crash-matrix")]
 
 _WITHIN_S: Final = 60.0
 _AGAIN_AFTER_S: Final = 3.0
+# No service schedules timers yet, so a process of the tests does.
+_SERVICES: Final = (*System.services, TIMERS)
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +44,13 @@ async def explore(system: System) -> Reached:
     for stimulus in STIMULI:
         system.failpoints.disarm()
         for point in failpoints():
-            for service in system.services:
+            for service in _SERVICES:
                 # The hit is recorded, and nothing else happens.
                 system.failpoints.arm(point, "delay 0", service=service)
         await stimulus.do(system)
         await system.assert_nothing_is_lost()
         for point in failpoints():
-            for service in system.services:
+            for service in _SERVICES:
                 if system.failpoints.was_hit(point, service=service):
                     found.setdefault(point, {}).setdefault(service, []).append(stimulus)
     system.failpoints.disarm()
@@ -155,4 +158,14 @@ async def skipped(system: System, service: str, offset: int) -> int:
 def test_there_are_points_around_every_durable_step() -> None:
     steps = {point.partition(".")[0] for point in failpoints()}
 
-    assert {"command", "relay", "chunk", "event", "park", "tries", "delivery", "hold"} <= steps
+    assert {
+        "command",
+        "relay",
+        "chunk",
+        "event",
+        "park",
+        "tries",
+        "delivery",
+        "hold",
+        "timer",
+    } <= steps

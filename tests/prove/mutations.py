@@ -54,6 +54,11 @@ _DELIVERIES: Final = (
 )
 _NOTIFICATION: Final = "tests/integration/notification_service/test_process.py::"
 _WORKER: Final = "tests/unit/notification_service/test_worker.py::"
+_TIMERS: Final = f"{_CHASSIS}/timers/test_timers.py::"
+_DEADLY_TIMER: Final = (
+    f"{_TIMERS}TestATimerThatKillsItsProcess::"
+    "test_is_parked_after_some_deaths_and_what_was_beside_it_is_handled"
+)
 _RELEASE: Final = f"{_CHASSIS}/operations/test_release.py::TestAtOnce::"
 
 _CUT_BEFORE_EFFECTS: Final = (
@@ -900,10 +905,13 @@ _NOTIFYING: Final = (
     Mutation(
         name="delivery-lease",
         guard="a delivery that one worker has claimed is claimed by no other until its lease ends",
-        file="notification_service/postgres_deliveries.py",
-        before="        next_attempt_at=_reclaim_at,\n    )\n    .returning(_d)\n",
-        after="    )\n    .returning(_d)\n",
-        proven_by=(f"{_DELIVERIES}test_a_planned_delivery_is_claimed_once",),
+        file="chassis/persistence/claims.py",
+        before=".values({claims: claims + 1, due_at: until})",
+        after=".values({claims: claims + 1})",
+        proven_by=(
+            f"{_DELIVERIES}test_a_planned_delivery_is_claimed_once",
+            f"{_TIMERS}TestSeveralWorkers::test_that_died_have_their_timers_handled_by_another",
+        ),
     ),
     Mutation(
         name="lease-before-post",
@@ -919,10 +927,84 @@ _NOTIFYING: Final = (
     Mutation(
         name="lease-in-mark",
         guard="a worker that lost its claim does not change the delivery",
-        file="notification_service/postgres_deliveries.py",
-        before='    _d.c.attempts == bindparam("of_attempt", type_=Integer),\n',
+        file="chassis/persistence/claims.py",
+        before='        claims == bindparam("of_claim", type_=claims.type),\n',
         after="",
         proven_by=(f"{_DELIVERIES}test_a_worker_that_lost_its_claim_changes_nothing",),
+    ),
+)
+
+_OF_TIMERS: Final = (
+    Mutation(
+        name="timer-with-effects",
+        guard="a timer is deleted in the transaction of its effects",
+        file="chassis/timers/due_timers.py",
+        before="            gone = await connection.execute(_HANDLED, _claim_of(claimed))\n",
+        after=_COMMIT_MIDWAY
+        + "            gone = await connection.execute(_HANDLED, _claim_of(claimed))\n",
+        proven_by=(
+            f"{_TIMERS}TestSeveralWorkers::test_one_that_wakes_after_its_lease_changes_nothing",
+            f"{_TIMERS}TestCancelling::test_one_that_is_handled_rolls_its_effects_back",
+        ),
+    ),
+    Mutation(
+        name="timer-row-changed",
+        guard="whoever adds, cancels or handles a timer locks its aggregate's row first",
+        file="chassis/timers/postgres_timers.py",
+        before="first = await self._connection.scalar(_LOCK, ",
+        after="first = await self._connection.scalar(select(_n.timer_id)"
+        ".where(_n.subject == _of_subject), ",
+        proven_by=(
+            f"{_TIMERS}TestCancelling::test_one_whose_effects_are_committed_first_answers_no",
+        ),
+    ),
+    Mutation(
+        name="timer-stays-first",
+        guard="a timer that has failed is not overtaken by one of its aggregate that has an earlier"
+        " time",
+        file="chassis/timers/postgres_timers.py",
+        before="_n.error_code.is_(None), ",
+        after="",
+        proven_by=(
+            f"{_TIMERS}TestATimerThatFails::test_and_waits_is_not_tried_before_its_pause_though_another_is_scheduled",
+        ),
+    ),
+    Mutation(
+        name="timer-tries-counted",
+        guard="a claim counts the attempt at its timer, so one that kills its worker counts too",
+        file="chassis/timers/due_timers.py",
+        before="        tries=_n.tries + 1,\n",
+        after="",
+        proven_by=(
+            _DEADLY_TIMER,
+            f"{_TIMERS}TestATimerThatFails::test_for_an_unknown_reason_is_tried_some_times_with_pauses",
+        ),
+    ),
+    Mutation(
+        name="timer-suspect-alone",
+        guard="of timers that a worker may have died of, one is claimed at a time",
+        file="chassis/timers/due_timers.py",
+        before="_n.begun, most=literal(1), ",
+        after="_n.begun, most=literal(20), ",
+        proven_by=(_DEADLY_TIMER,),
+    ),
+    Mutation(
+        name="timer-not-to-blame",
+        guard="an attempt that ended for a reason outside of its timer does not count against it",
+        file="chassis/timers/worker.py",
+        before="counts = not cause.is_transient",
+        after="counts = True",
+        proven_by=(
+            f"{_TIMERS}TestATimerThatFails::test_for_a_reason_outside_of_it_is_never_parked[dependency]",
+        ),
+    ),
+    Mutation(
+        name="timers-at-a-rate",
+        guard="a worker begins timers at a bounded rate, however many are due",
+        file="chassis/timers/worker.py",
+        before="rest_s = len(claimed) / self._per_s - (time.monotonic() - began)",
+        after="rest_s = 0.0",
+        proven_by=(f"{_TIMERS}TestAPoll::test_takes_no_more_than_the_rate_allows",),
     ),
 )
 
@@ -1023,4 +1105,5 @@ MUTATIONS: Final = (
     *_PROCESSING,
     *_OF_VERSIONS,
     *_NOTIFYING,
+    *_OF_TIMERS,
 )

@@ -14,6 +14,7 @@ from chassis.operations import (
     release_together,
     sequences,
     stopped_consumers,
+    timers,
 )
 from chassis.operations.commands.context import CommandContext
 from chassis.operations.commands.derived import command_of, group_of
@@ -43,6 +44,12 @@ def operations_commands(service: Service[Any, Any]) -> Sequence[click.Command]:
             "progress",
             "How far each subscriber is.",
             (*offsets.OPERATIONS, *stopped_consumers.OPERATIONS),
+            context,
+        ),
+        group_of(
+            "timers",
+            "What was due and could not be handled.",
+            timers.OPERATIONS,
             context,
         ),
         command_of(sequences.SEQUENCES, context),

@@ -151,6 +151,28 @@ async def test_the_commands_on_the_page_pause_and_resume_a_subscriber(
     ]
 
 
+async def test_the_commands_on_the_page_release_a_timer(
+    accounts_database: str, tmp_path: Path
+) -> None:
+    id_ = new_id()
+    await rows(
+        accounts_database,
+        "WITH parked AS (INSERT INTO timers (id, subject, kind, data, due_at, correlation_id)"
+        " VALUES ($1, $1, 'x', '{}', now(), 'c-1') RETURNING *)"
+        " INSERT INTO next_timers (subject, timer_id, claims, begun, tries, failures,"
+        " first_tried_at, last_tried_at, error_code, error_message, parked_at)"
+        " SELECT id, id, 5, false, 5, 5, now(), now(), 'x', 'x', now() FROM parked",
+        id_,
+    )
+
+    run_block("timers list", tmp_path, ID=id_, KIND="x", CODE="y")
+
+    [published] = await rows(accounts_database, "SELECT type FROM outbox")
+    assert published["type"] == "operations.timer-released.v1"
+    [released] = await rows(accounts_database, "SELECT parked_at, tries FROM next_timers")
+    assert tuple(released) == (None, 0)
+
+
 async def test_the_command_on_the_page_releases_what_one_error_stopped(tmp_path: Path) -> None:
     run_block("parked release-all", tmp_path, CODE="no-such-user")
 

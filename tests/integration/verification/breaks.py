@@ -23,6 +23,15 @@ INSERT INTO outbox_set_aside (position, id, aggregatetype, aggregateid, type, se
     payload, headers, created_at, error_code, error_message, set_aside_at) VALUES (9,
     gen_random_uuid(), 'users.user', '{person}', 'x', 2, '', '{}', now(), 'x', 'x', now());
 """
+A_TIMER: Final = """
+INSERT INTO timers (id, subject, kind, data, due_at, correlation_id) VALUES
+    (gen_random_uuid(), gen_random_uuid(), 'x', '{}', now() + interval '1 h', 'x');
+"""
+AND_IT_IS_PARKED: Final = """
+INSERT INTO next_timers (subject, timer_id, claims, begun, tries, failures, error_code,
+    error_message, parked_at)
+    SELECT subject, id, 1, false, 1, 1, 'x', 'x', now() FROM timers;
+"""
 AN_ENTRY_OF_5: Final = """
 INSERT INTO accounts (id, kind, currency, opened_at, version, sequence) VALUES
     ('018f0000-0000-7000-8000-000000000001', 'cash', 'USD', now(), 1, 0);
@@ -289,6 +298,18 @@ BREAKS: Final = [
         INSERT INTO tries (subscriber, topic, topic_id, partition, "offset", count, first_at,
             last_at) VALUES ('', 'users.user', gen_random_uuid(), 0, 7000, 4, now(), now());
         """,
+    ),
+    Break(
+        "nothing-waits",
+        "this timer (x) of accounts is parked; see python -m accounts_service timers list",
+        "accounts",
+        A_TIMER + AND_IT_IS_PARKED,
+    ),
+    Break(
+        "nothing-waits",
+        "this timer (x) of accounts is found by no worker",
+        "accounts",
+        A_TIMER,
     ),
     Break(
         "nothing-waits",

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chassis.periodic import Periodic
+from chassis.periodic import LONGEST_IDLE_S, Periodic, Polling, next_idle_s
 
 
 class Steps(Periodic):
@@ -52,3 +52,50 @@ async def test_a_step_that_raises_ends_it() -> None:
 
     with pytest.raises(ValueError, match="broken"):
         await Broken(0).run()
+
+
+class Looks(Polling):
+    name = "looks"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = 0
+        self.ended = False
+        self.looked = asyncio.Event()
+        self.stopped = asyncio.Event()
+
+    async def step(self, idle_s: float) -> float:
+        self.taken += 1
+        self._begun.add(asyncio.create_task(self._work()))
+        self.looked.set()
+        return 3_600
+
+    async def _work(self) -> None:
+        await self.stopped.wait()
+        self.ended = True
+
+    async def stop(self) -> None:
+        await super().stop()
+        self.stopped.set()
+
+
+async def test_a_poll_is_at_once_when_it_is_woken_and_ends_what_it_has_begun() -> None:
+    looks = Looks()
+    running = asyncio.create_task(looks.run())
+    async with asyncio.timeout(10):
+        await looks.looked.wait()
+        looks.looked.clear()
+        looks.wake()
+        await looks.looked.wait()
+        assert not looks.ended
+        await looks.stop()
+        await running
+
+    assert (looks.taken, looks.ended) == (2, True)
+
+
+def test_a_poll_that_finds_nothing_is_followed_by_longer_and_longer_pauses() -> None:
+    first = next_idle_s(3, found=True)
+
+    assert next_idle_s(first, found=False) == 2 * first
+    assert next_idle_s(60, found=False) == LONGEST_IDLE_S

@@ -24,6 +24,10 @@ _PROGRESS: Final = (
     "tests/integration/accounts_service/test_commands.py"
     "::test_the_commands_on_the_page_pause_and_resume_a_subscriber"
 )
+_TIMERS: Final = (
+    "tests/integration/accounts_service/test_commands.py"
+    "::test_the_commands_on_the_page_release_a_timer"
+)
 _DELIVERIES: Final = (
     "tests/integration/notification_service/test_commands.py"
     "::test_the_commands_on_the_page_retry_a_delivery"
@@ -43,6 +47,7 @@ RUN_BY: Final = {
     "python -m accounts_service outbox": _OUTBOX,
     "python -m accounts_service progress": _PROGRESS,
     "python -m accounts_service sequences": _PROGRESS,
+    "python -m accounts_service timers": _TIMERS,
     "python -m notification_service deliveries": _DELIVERIES,
 }
 """The test that runs each command of a page, on every change."""

@@ -1,0 +1,1 @@
+"""Durable timers: what is done when a time has come, once, also after hours of being down."""
