@@ -108,6 +108,12 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
         default=10, gt=0, le=200, description="most connections of a pool"
     )
 
+    command_deadline_s: float = Field(
+        default=6.0,
+        gt=0,
+        le=60,
+        description="longest a command may take with all its attempts; less than the gateway waits",
+    )
     kafka_session_timeout_s: float = Field(
         default=6.0, gt=0, description="a worker that is silent for so long loses its partitions"
     )

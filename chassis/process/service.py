@@ -83,7 +83,12 @@ class Wiring(Generic[S, W]):
         self.runtime = runtime
         self.agents_engine = agents_engine
         self.engine = runtime.engine
-        self.transactor = Transactor(runtime.engine, service.open_work, on_commit=runtime.committed)
+        self.transactor = Transactor(
+            runtime.engine,
+            service.open_work,
+            on_commit=runtime.committed,
+            deadline_s=settings.command_deadline_s,
+        )
         self.signed_in = authenticated(verifier)
         self.operator = operator(verifier)
         self._verifier = verifier

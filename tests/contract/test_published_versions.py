@@ -1,7 +1,8 @@
 """Each service publishes every event in the versions that its readers take.
 
 A reader takes the newest version that it has a handler for, so a version can end when every reader
-has a handler for a newer one. A reader may keep its older handler, for what was published before.
+has a handler for a newer one. A reader may keep its older handler, for what was published before
+(``docs/decisions/0011``).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
