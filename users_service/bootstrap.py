@@ -54,6 +54,7 @@ def _hasher(settings: UsersSettings) -> Argon2Hasher:
         passes=settings.argon2_passes,
         lanes=settings.argon2_lanes,
         threads=settings.argon2_threads,
+        waiting=settings.argon2_waiting,
     )
 
 

@@ -38,6 +38,11 @@ class UsersSettings(ServiceSettings):
     argon2_passes: int = Field(default=2, ge=1, description="passes over that memory")
     argon2_lanes: int = Field(default=1, ge=1, description="lanes of one hash")
     argon2_threads: int = Field(default=2, ge=1, description="hashes made at once, at most")
+    argon2_waiting: int = Field(
+        default=32,
+        ge=1,
+        description="hashes begun or waiting, for sign-ups and for sign-ins each; more get 503",
+    )
 
     sign_in_window_s: int = Field(
         default=300, gt=0, description="time within which failed sign-ins are counted"

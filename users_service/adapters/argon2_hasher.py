@@ -2,34 +2,47 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import argon2
 from argon2.exceptions import VerifyMismatchError
 
+from users_service.domain.errors import TooManyHashes
 from users_service.domain.values import Password, PasswordHash
 
 T = TypeVar("T")
 
 
 class Argon2Hasher:
-    """Uses at most ``memory_kib`` on each of ``threads`` threads at a time."""
+    """Uses at most ``memory_kib`` on each of ``threads`` threads at a time.
 
-    def __init__(self, *, memory_kib: int, passes: int, lanes: int, threads: int) -> None:
+    Of new hashes and of verifications at most ``waiting`` each are begun or wait, so that many
+    sign-ups delay a sign-in only by those, and no hash waits longer than who asked for it.
+    """
+
+    def __init__(
+        self, *, memory_kib: int, passes: int, lanes: int, threads: int, waiting: int
+    ) -> None:
         self._argon2 = argon2.PasswordHasher(
             time_cost=passes, memory_cost=memory_kib, parallelism=lanes
         )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
+        self._new = _Share(waiting)
+        self._verified = _Share(waiting)
         self._unknown = self._argon2.hash(secrets.token_bytes(16))
 
     async def hash(self, password: Password, /) -> PasswordHash:
-        return PasswordHash(await self._on_thread(lambda: self._argon2.hash(_bytes_of(password))))
+        with self._new.place():
+            hashed = await self._on_thread(lambda: self._argon2.hash(_bytes_of(password)))
+        return PasswordHash(hashed)
 
     async def verify(self, password: Password, known: PasswordHash | None, /) -> bool:
         hashed = self._unknown if known is None else known.value
-        matches = await self._on_thread(lambda: self._matches(hashed, password))
+        with self._verified.place():
+            matches = await self._on_thread(lambda: self._matches(hashed, password))
         return matches and known is not None
 
     def is_outdated(self, known: PasswordHash, /) -> bool:
@@ -47,6 +60,23 @@ class Argon2Hasher:
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+class _Share:
+    """A bounded number of places, of which none is waited for."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        if not self._free:
+            raise TooManyHashes
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
 
 
 def _bytes_of(password: Password) -> bytes:

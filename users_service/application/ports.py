@@ -91,7 +91,10 @@ class Views(Protocol):
 
 
 class PasswordHasher(Protocol):
-    """Slow on purpose, so it is never called within a transaction."""
+    """Slow on purpose, so it is never called within a transaction.
+
+    ``hash`` and ``verify`` raise ``TooManyHashes`` where they would wait for long.
+    """
 
     async def hash(self, password: Password, /) -> PasswordHash: ...
 

@@ -1,6 +1,6 @@
 """Sign in: exchange a name and a password for a token. Failed attempts are limited."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -15,7 +15,12 @@ from users_service.application.ports import (
     UsersWork,
     Views,
 )
-from users_service.domain.errors import InvalidValue, TooManySignIns, WrongCredentials
+from users_service.domain.errors import (
+    InvalidValue,
+    TooManyHashes,
+    TooManySignIns,
+    WrongCredentials,
+)
 from users_service.domain.values import EmailAddress, Password, Username
 
 
@@ -63,6 +68,7 @@ class SignInHandler:
         """Return an access token.
 
         :raises WrongCredentials: unknown name, wrong password, or deactivated user
+        :raises TooManyHashes: too many are signing in; this attempt does not count
         :raises TooManySignIns: too many failed recently, for this name or from this network
         """
         login = _login_of(command.name)
@@ -73,12 +79,15 @@ class SignInHandler:
 
         credentials = await self._views.credentials_of(login) if login is not None else None
         known = credentials.password_hash if credentials else None
-        is_right = await self._hasher.verify(command.password, known)
+        try:
+            is_right = await self._hasher.verify(command.password, known)
+        except TooManyHashes:
+            await self._uncount(counted)  # nothing was tried
+            raise
         if credentials is None or not is_right or not credentials.active:
             raise WrongCredentials
 
-        for source, attempts in counted:
-            await self._attempts.uncount(source, attempts)
+        await self._uncount(counted)
         if self._hasher.is_outdated(credentials.password_hash):
             await self._hash_again(credentials, command.password)
         return self._tokens.issue(credentials.user_id, credentials.roles, self._now())
@@ -91,8 +100,15 @@ class SignInHandler:
             raise TooManySignIns((over_at - now).total_seconds())
         return source, attempts
 
+    async def _uncount(self, counted: Iterable[tuple[str, Attempts]]) -> None:
+        for source, attempts in counted:
+            await self._attempts.uncount(source, attempts)
+
     async def _hash_again(self, credentials: Credentials, password: Password) -> None:
-        newer = await self._hasher.hash(password)
+        try:
+            newer = await self._hasher.hash(password)
+        except TooManyHashes:
+            return  # a later sign-in replaces it
 
         async def replace(work: UsersWork) -> None:
             user = (await work.users.load([credentials.user_id]))[credentials.user_id]

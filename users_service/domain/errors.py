@@ -85,3 +85,13 @@ class TooManySignIns(UserError):
     def __init__(self, retry_after_s: float) -> None:
         super().__init__("too many sign-ins failed; wait before the next")
         self.retry_after_s = retry_after_s
+
+
+class TooManyHashes(UserError):
+    """So many passwords are being hashed that another one would wait for long."""
+
+    kind, code = Kind.UNAVAILABLE, "too-many-hashes"
+    retry_after_s = 1.0
+
+    def __init__(self) -> None:
+        super().__init__("too many people sign up or sign in at this moment; try again shortly")

@@ -18,6 +18,9 @@ NAME_MAX_CHARS: Final = 15
 EMAIL_MAX_CHARS: Final = 254
 PASSWORD_MIN_CHARS: Final = 8
 PASSWORD_MAX_CHARS: Final = 1024
+# Some keyboards send a character as up to four code points, which normalizing puts together.
+_PASSWORD_MAX_CODE_POINTS: Final = 4 * PASSWORD_MAX_CHARS
+_MARKS_MAX: Final = 30
 
 _NAME: Final = re.compile(rf"[A-Za-z0-9.+_-]{{{NAME_MIN_CHARS},{NAME_MAX_CHARS}}}")
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -71,16 +74,42 @@ class Password:
     @classmethod
     def parse(cls, text: str) -> "Password":
         """Return a new password, of 8 to 1024 characters."""
-        chosen = cls.offered(text)
+        if not _may_be_normalized(text):
+            raise InvalidPassword(
+                f"at most {PASSWORD_MAX_CHARS} characters, with at most {_MARKS_MAX} marks on one"
+            )
+        chosen = cls(_normalized(text))
         if not PASSWORD_MIN_CHARS <= len(chosen.value) <= PASSWORD_MAX_CHARS:
             raise InvalidPassword(f"{PASSWORD_MIN_CHARS} to {PASSWORD_MAX_CHARS} characters")
         return chosen
 
     @classmethod
     def offered(cls, text: str) -> "Password":
-        """Return the password of a sign-in; it is not checked here."""
-        # The same characters in one form, whichever keyboard typed them (RFC 8265, 4.2).
-        return cls(unicodedata.normalize("NFC", text))
+        """Return the password of a sign-in; one that can't be anybody's is shortened, if long."""
+        if not _may_be_normalized(text):
+            # Longer than any password, or with more marks: it is checked like any wrong one.
+            return cls(text[: PASSWORD_MAX_CHARS + 1])
+        return cls(_normalized(text))
+
+
+def _may_be_normalized(text: str) -> bool:
+    """Return whether normalizing is cheap: it sorts each run of marks, in quadratic time.
+
+    No more than 30 marks in a row is the Stream-Safe Text Format (Unicode Annex 15, 13).
+    """
+    if len(text) > _PASSWORD_MAX_CODE_POINTS:
+        return False
+    in_a_row = 0
+    for character in text:
+        in_a_row = in_a_row + 1 if unicodedata.combining(character) else 0
+        if in_a_row > _MARKS_MAX:
+            return False
+    return True
+
+
+def _normalized(text: str) -> str:
+    # The same characters in one form, whichever keyboard typed them (RFC 8265, 4.2).
+    return unicodedata.normalize("NFC", text)
 
 
 @dataclass(frozen=True, slots=True)

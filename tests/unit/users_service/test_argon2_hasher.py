@@ -4,13 +4,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from chassis.testing import eventually
 from users_service.adapters.argon2_hasher import Argon2Hasher
-from users_service.domain.values import Password
+from users_service.domain.errors import TooManyHashes
+from users_service.domain.values import Password, PasswordHash
+
+
+async def are(condition: object) -> bool:
+    return bool(condition)
 
 
 @pytest.fixture
 def hasher() -> Iterator[Argon2Hasher]:
-    hasher = Argon2Hasher(memory_kib=64, passes=1, lanes=1, threads=2)
+    hasher = Argon2Hasher(memory_kib=64, passes=1, lanes=1, threads=2, waiting=3)
     yield hasher
     hasher.close()
 
@@ -46,13 +52,53 @@ class TestArgon2Hasher:
         assert [each.split("$")[3] for each in verified] == ["m=64,t=1,p=1"]
 
     async def test_a_hash_made_with_other_settings_is_outdated(self, hasher: Argon2Hasher) -> None:
-        stronger = Argon2Hasher(memory_kib=128, passes=1, lanes=1, threads=1)
+        stronger = Argon2Hasher(memory_kib=128, passes=1, lanes=1, threads=1, waiting=3)
         known = await hasher.hash(Password.parse("correct horse"))
 
         assert stronger.is_outdated(known)
         assert not hasher.is_outdated(known)
         assert await stronger.verify(Password.offered("correct horse"), known)
         stronger.close()
+
+    async def test_what_would_wait_for_long_is_refused_and_sign_ins_have_places_of_their_own(
+        self, hasher: Argon2Hasher
+    ) -> None:
+        password = Password.parse("correct horse")
+        known = await hasher.hash(password)
+
+        new = await asyncio.gather(
+            *(hasher.hash(password) for _ in range(5)), return_exceptions=True
+        )
+        together = await asyncio.gather(
+            *(hasher.hash(password) for _ in range(3)), hasher.verify(password, known)
+        )
+
+        assert [type(each) for each in new] == [PasswordHash] * 3 + [TooManyHashes] * 2
+        assert together[-1] is True
+
+    async def test_one_that_is_cancelled_gives_its_place_back_and_is_not_begun(
+        self, hasher: Argon2Hasher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begun, go_on = [], threading.Event()
+
+        def matches(_hashed: str, password: Password) -> bool:
+            begun.append(password.value)
+            return go_on.wait(10)
+
+        monkeypatch.setattr(hasher, "_matches", matches)
+        verifying = [
+            asyncio.create_task(hasher.verify(Password.offered(name), None)) for name in "abc"
+        ]
+        await eventually(lambda: are(len(begun) == 2))
+        verifying[2].cancel()
+        await asyncio.wait([verifying[2]])
+        another = asyncio.create_task(hasher.verify(Password.offered("d"), None))
+        await asyncio.sleep(0)
+
+        go_on.set()
+        await asyncio.gather(*verifying[:2], another)
+
+        assert begun == ["a", "b", "d"]
 
     async def test_half_a_surrogate_pair_is_accepted(self, hasher: Argon2Hasher) -> None:
         odd = Password.parse("\ud800" * 8)

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from users_service.adapters.in_memory import (
 )
 from users_service.application.ports import IssuedToken
 from users_service.application.sign_in import SignIn, SignInHandler, SignInLimits
-from users_service.domain.errors import TooManySignIns, UserError, WrongCredentials
+from users_service.domain.errors import TooManyHashes, TooManySignIns, UserError, WrongCredentials
 from users_service.domain.user import Role, User
 from users_service.domain.values import Password
 
@@ -204,3 +205,28 @@ class TestSignInLimits:
 
         assert sum(isinstance(each, WrongCredentials) for each in outcomes) == 3
         assert sum(isinstance(each, TooManySignIns) for each in outcomes) == 5
+
+
+class TestWhenTooManyPasswordsAreHashed:
+    async def test_a_sign_in_is_refused_and_does_not_count(self, service: Service) -> None:
+        await service.has("kate")
+        verify, service.hasher.verify = service.hasher.verify, refuse  # type: ignore[method-assign]
+        for _ in range(5):
+            with pytest.raises(TooManyHashes):
+                await service.attempt(password=RIGHT)
+        service.hasher.verify = verify  # type: ignore[method-assign]
+
+        assert (await service.attempt(password=RIGHT)).text
+
+    async def test_a_hash_that_is_outdated_is_replaced_at_a_later_sign_in(
+        self, service: Service
+    ) -> None:
+        await service.has("kate")
+        service.hasher.generation = "2"
+        service.hasher.hash = refuse  # type: ignore[method-assign]
+
+        assert (await service.attempt(password=RIGHT)).text
+
+
+async def refuse(*_: object) -> Any:
+    raise TooManyHashes

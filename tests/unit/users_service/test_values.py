@@ -1,4 +1,6 @@
+import unicodedata
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 
@@ -80,6 +82,27 @@ class TestEmailAddress:
             EmailAddress.parse("a@" + "a." * 1_000_000)
 
 
+TOO_DEAR_TO_NORMALIZE = [
+    pytest.param("a" + "\u0345" * 16_000 + "\u0334" * 16_000, id="many marks"),
+    pytest.param("x" * 8 + "\u0345" * 16 + "\u0334" * 15, id="a mark too many"),
+    pytest.param("x" * 4097, id="long"),
+]
+
+
+@pytest.fixture
+def normalized(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was normalized: to sort marks takes quadratic time, and holds up all clients."""
+    texts: list[str] = []
+    normalize = unicodedata.normalize
+
+    def note(form: Literal["NFC", "NFD", "NFKC", "NFKD"], text: str) -> str:
+        texts.append(text)
+        return normalize(form, text)
+
+    monkeypatch.setattr(unicodedata, "normalize", note)
+    return texts
+
+
 class TestPassword:
     @pytest.mark.parametrize("length", [8, 1024])
     def test_8_to_1024_characters_are_a_password(self, length: int) -> None:
@@ -92,6 +115,31 @@ class TestPassword:
 
     def test_composed_and_decomposed_characters_are_the_same_password(self) -> None:
         assert Password.parse("u\u0308" * 8) == Password.parse("\u00fc" * 8)
+
+    @pytest.mark.parametrize("text", TOO_DEAR_TO_NORMALIZE)
+    def test_is_refused_before_it_is_normalized_where_that_would_be_dear(
+        self, text: str, normalized: list[str]
+    ) -> None:
+        with pytest.raises(InvalidPassword):
+            Password.parse(text)
+
+        assert normalized == []
+
+    @pytest.mark.parametrize("text", TOO_DEAR_TO_NORMALIZE)
+    def test_is_not_normalized_at_a_sign_in_where_that_would_be_dear(
+        self, text: str, normalized: list[str]
+    ) -> None:
+        offered = Password.offered(text).value
+
+        assert normalized == []
+        assert offered == text[:1025]
+        with pytest.raises(InvalidPassword):
+            Password.parse(offered)  # so nobody has it
+
+    def test_may_have_thirty_marks_on_one_character(self) -> None:
+        text = "x" * 8 + "\u0345" * 15 + "\u0334" * 15
+
+        assert Password.parse(text) == Password.offered(text)
 
     def test_surrounding_spaces_are_kept(self) -> None:
         assert Password.parse(" 123456 ").value == " 123456 "
