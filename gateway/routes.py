@@ -63,6 +63,11 @@ _OPERATIONS: Final = (
     ("POST", "progress/park-all"),
     ("POST", "progress/skip-batch"),
     ("POST", "progress/end-hold"),
+    ("GET", "timers"),
+    ("POST", "timers/release-all"),
+    ("GET", "timers/{timer_id}"),
+    ("POST", "timers/{timer_id}/release"),
+    ("POST", "timers/{timer_id}/discard"),
     ("GET", "sequences"),
 )
 
