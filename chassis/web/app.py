@@ -134,7 +134,10 @@ def _process_routes(health: Health) -> APIRouter:
 
 
 class _RequestMiddleware:
-    """Gives every request a correlation id, a bound on its body, a metric and a log line."""
+    """Gives every request a correlation id, a bound on its body, a metric and a log line.
+
+    HEAD is answered as GET (RFC 9110, 9.3.2); the server leaves out the body.
+    """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
         self._app = app
@@ -144,6 +147,8 @@ class _RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
         id_ = headers.get("x-correlation-id") or headers.get("x-request-id")
         with use_correlation(CorrelationContext.from_request(id_)) as correlation:

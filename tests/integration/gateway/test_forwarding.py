@@ -99,6 +99,17 @@ class TestARequest:
         assert [name.encode("latin-1").decode() for name in arrived(response, "x-name")] == ["Zoë"]
         assert len(arrived(response, "x-bytes")) == 1
 
+    @pytest.mark.parametrize("path", ["/users/me", "/health/live", "/openapi.json", "/docs"])
+    async def test_of_the_head_is_answered_as_one_for_the_whole_without_the_body(
+        self, client: httpx.AsyncClient, path: str
+    ) -> None:
+        whole = await client.get(path)
+
+        head = await client.head(path)
+
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers.keys() == whole.headers.keys()
+
     async def test_has_no_field_that_its_client_did_not_send(
         self, client: httpx.AsyncClient
     ) -> None:
