@@ -2,10 +2,9 @@
 
 import sys
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -85,8 +84,15 @@ class KafkaSettings(BaseSettings):
     kafka_sasl_password: SecretStr | None = Field(
         default=None, description="password at the brokers"
     )
-    kafka_ca_file: Path | None = Field(
+    kafka_ca_file: FilePath | None = Field(
         default=None, description="PEM file of the authorities that sign the brokers' certificates"
+    )
+    kafka_certificate_file: FilePath | None = Field(
+        default=None, description="PEM file of this process's own certificate, and its chain"
+    )
+    kafka_key_file: FilePath | None = Field(
+        default=None,
+        description="PEM file of that certificate's key, if it is not in the same file",
     )
 
 
@@ -103,7 +109,10 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
         description="roles that this process runs, comma separated: api, relay, agents",
     )
 
-    database_url: DatabaseUrl = Field(description="postgresql://login:password@host:port/database")
+    database_url: DatabaseUrl = Field(
+        description="postgresql://login:password@host:port/database, as libpq takes it: with"
+        " ?sslmode=verify-full&sslrootcert=… it is verified; several hosts are comma separated"
+    )
     database_pool_size: int = Field(
         default=10, gt=0, le=200, description="most connections of a pool"
     )
@@ -177,13 +186,14 @@ class TokenReaderSettings(ServiceSettings):
 S = TypeVar("S", bound=BaseSettings)
 
 
-def read_settings(settings_class: type[S]) -> S:
+def read_settings(settings_class: type[S], **given: Any) -> S:
     """Read the settings from the environment, or name each wrong one and exit.
 
+    :param given: settings that are not read, but have these values
     :raises SystemExit: with code 2, after one line on standard error for each wrong setting
     """
     try:
-        return settings_class()
+        return settings_class(**given)
     except ValidationError as error:
         _exit_naming(settings_class, error.errors(include_url=False, include_input=False))
 

@@ -6,8 +6,9 @@ import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from aiokafka import AIOKafkaClient
 from aiokafka.errors import KafkaError
@@ -66,7 +67,9 @@ class Kafka:
         java: Path,
         jars: Sequence[Path],
         java_options: Sequence[str] = (),
+        properties: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        """:param properties: of the broker, beside its usual ones or instead of them"""
         self.port = port
         self.bootstrap = f"127.0.0.1:{port}"
         self._controller_port = controller_port
@@ -74,6 +77,7 @@ class Kafka:
         self._data = self._home / "data"
         self._java = java
         self._java_options = java_options
+        self._more_properties = properties
         self._class_path = ":".join(map(str, jars))
 
     def prepare(self) -> None:
@@ -162,5 +166,6 @@ class Kafka:
             "listeners": f"{mine},CONTROLLER://127.0.0.1:{self._controller_port}",
             "advertised.listeners": mine,
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
+            **self._more_properties,
         }
         return "".join(f"{key}={value}\n" for key, value in everything.items())

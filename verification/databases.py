@@ -7,13 +7,14 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from chassis.persistence import connecting
 from contracts.topics import TOPICS
 from verification import queries
 from verification.addresses import CannotVerify
 from verification.effects import AGGREGATES
 from verification.evidence import Evidence
 
-_CONNECT_TIMEOUT_S: Final = 5.0
+_CLOSE_TIMEOUT_S: Final = 5.0
 _ROWS_AT_ONCE: Final = 5_000
 
 
@@ -91,20 +92,18 @@ async def open_database(service: str, url: str) -> AsyncIterator[ServiceDatabase
     :raises CannotVerify: it does not answer, or belongs to another service
     """
     parts = urlsplit(url)
-    name = f"the database of {service} ({parts.hostname}:{parts.port or 5432}{parts.path})"
+    name = f"the database of {service} ({parts.netloc.rpartition('@')[2]}{parts.path})"
     with _errors_of(name):
-        connection = await asyncpg.connect(
+        connection = await connecting.connect(
             url,
-            timeout=_CONNECT_TIMEOUT_S,
-            server_settings={
-                "application_name": "verification",
-                "default_transaction_read_only": "on",
-            },
+            application_name="verification",
+            settings={"default_transaction_read_only": "on"},
+            only_reads=True,
         )
     try:
         yield ServiceDatabase(service, connection, name)
     finally:
-        await connection.close(timeout=_CONNECT_TIMEOUT_S)
+        await connection.close(timeout=_CLOSE_TIMEOUT_S)
 
 
 @contextmanager

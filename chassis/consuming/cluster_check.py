@@ -6,7 +6,7 @@ from uuid import UUID
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from chassis.kafka.client import LastingAdminClient
 from chassis.kafka.groups import group_assignments
@@ -46,6 +46,8 @@ class ClusterCheck:
         self.topic_ids = {}
         try:
             states, self.topic_ids = await self._admin.ask(self._states_and_ids)
+        except TopicAuthorizationFailedError as error:
+            return f"forbidden to this user, who may not describe it: {error.args[0]}"
         except (KafkaError, OSError) as error:
             return f"Kafka does not answer: {type(error).__name__}"
         existing = {name: state for name, state in states.items() if state is not None}

@@ -1,7 +1,8 @@
 """``python -m chassis.kafka``: prepare the topics of the catalogue.
 
 ``create-topics`` creates those that are missing. ``raise-partitions`` gives one topic as many
-partitions as the catalogue has now.
+partitions as the catalogue has now. Both sign in as KAFKA_SECURITY_PROTOCOL and the other settings
+of Kafka say.
 """
 
 import asyncio
@@ -10,12 +11,12 @@ import sys
 
 import asyncpg
 import click
-from aiokafka.errors import KafkaError
+from aiokafka.errors import BrokerResponseError, KafkaError
 
 from chassis.kafka import partitions
-from chassis.kafka.client import admin_client
+from chassis.kafka.client import KafkaSecurity, admin_client
 from chassis.kafka.topics import create_topics
-from chassis.settings import KafkaSettings
+from chassis.settings import KafkaSettings, read_settings
 from contracts.topics import TOPICS
 
 
@@ -25,18 +26,25 @@ def main() -> None: ...
 
 @main.command("create-topics")
 @click.option("--bootstrap", required=True, help="host:port of a broker")
-def create_topics_command(bootstrap: str) -> None:
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    help="How many each topic gets; by default what the catalogue asks for, or one on each broker.",
+)
+def create_topics_command(bootstrap: str, replicas: int | None) -> None:
     """Create the topics of the catalogue that are missing."""
+    security = KafkaSecurity.of(read_settings(KafkaSettings, kafka_bootstrap=bootstrap))
 
     async def create() -> list[str]:
-        async with admin_client(bootstrap) as client:
+        async with admin_client(bootstrap, security) as client:
             cluster = await client.describe_cluster()
-            return await create_topics(client, brokers=len(cluster["brokers"]))
+            brokers = len(cluster["brokers"])
+            return await create_topics(client, brokers=brokers, replicas=replicas)
 
     try:
         created = asyncio.run(create())
     except (KafkaError, OSError) as error:
-        click.echo(f"{bootstrap}: {type(error).__name__}", err=True)
+        click.echo(f"{bootstrap}: {_text(error)}", err=True)
         sys.exit(1)
     click.echo(f"created {', '.join(created)}" if created else "every topic exists already")
 
@@ -60,16 +68,23 @@ def raise_partitions_command(topic: str, bootstrap: str) -> None:
         click.echo(f"not set: {', '.join(unset)}", err=True)
         sys.exit(2)
     databases = {service: os.environ[name] for service, name in variables.items()}
-    settings = KafkaSettings(kafka_bootstrap=bootstrap)
+    settings = read_settings(KafkaSettings, kafka_bootstrap=bootstrap)
     try:
         raised = asyncio.run(partitions.raise_partitions(settings, chosen, databases))
     except partitions.NotDrained as refused:
         click.echo(f"{topic} is not drained: {refused}", err=True)
         sys.exit(2)
     except (KafkaError, asyncpg.PostgresError, OSError) as error:
-        click.echo(f"{topic}: {type(error).__name__}", err=True)
+        click.echo(f"{topic}: {_text(error)}", err=True)
         sys.exit(1)
     click.echo(f"{topic} has {'now' if raised else 'already'} the {chosen.partitions} partitions")
+
+
+def _text(error: Exception) -> str:
+    """Return what a broker refused and why, or that none could be asked."""
+    if isinstance(error, BrokerResponseError) and error.args:
+        return f"{type(error).__name__}: {error.args[0]}"
+    return type(error).__name__
 
 
 if __name__ == "__main__":

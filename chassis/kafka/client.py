@@ -32,14 +32,15 @@ class KafkaSecurity:
     def of(cls, settings: KafkaSettings) -> "KafkaSecurity":
         password = settings.kafka_sasl_password
         encrypted = settings.kafka_security_protocol.endswith("SSL")
+        context = ssl.create_default_context(cafile=settings.kafka_ca_file) if encrypted else None
+        if context is not None and settings.kafka_certificate_file is not None:
+            context.load_cert_chain(settings.kafka_certificate_file, settings.kafka_key_file)
         return cls(
             protocol=settings.kafka_security_protocol,
             sasl_mechanism=settings.kafka_sasl_mechanism,
             sasl_username=settings.kafka_sasl_username,
             sasl_password=password.get_secret_value() if password else None,
-            ssl_context=ssl.create_default_context(cafile=settings.kafka_ca_file)
-            if encrypted
-            else None,
+            ssl_context=context,
         )
 
     def client_arguments(self) -> dict[str, Any]:

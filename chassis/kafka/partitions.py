@@ -23,6 +23,7 @@ from chassis.kafka.client import (
 )
 from chassis.kafka.raw_fetch import high_watermarks
 from chassis.kafka.topics import topic_states
+from chassis.persistence import connecting
 from chassis.persistence.advisory_lock import try_lock
 from chassis.persistence.database import SESSION_SETTINGS
 from chassis.persistence.outbox import relay_lock_name
@@ -31,7 +32,7 @@ from contracts.topics import Topic
 
 T = TypeVar("T")
 
-_CONNECT_TIMEOUT_S: Final = 5.0
+_COMMAND_TIMEOUT_S: Final = 5.0
 _BOUNDS_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.1
 _METADATA_TIMEOUT_S: Final = 10.0
@@ -123,11 +124,11 @@ async def _require_all_handled(
 
 @asynccontextmanager
 async def _connected(database_url: str) -> AsyncIterator["asyncpg.Connection"]:
-    connection = await asyncpg.connect(
+    connection = await connecting.connect(
         database_url,
-        timeout=_CONNECT_TIMEOUT_S,
-        command_timeout=_CONNECT_TIMEOUT_S,
-        server_settings=SESSION_SETTINGS | {"application_name": "raise-partitions"},
+        application_name="raise-partitions",
+        settings=SESSION_SETTINGS,
+        command_timeout_s=_COMMAND_TIMEOUT_S,
     )
     try:
         yield connection

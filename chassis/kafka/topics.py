@@ -5,7 +5,11 @@ from dataclasses import dataclass
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 
 from contracts.topics import TOPICS, Topic
 
@@ -22,17 +26,19 @@ class TopicState:
 async def topic_states(
     client: AIOKafkaAdminClient, names: Iterable[str]
 ) -> dict[str, TopicState | None]:
-    """Return the state of each topic; None: it is missing."""
+    """Return the state of each topic; None: it is missing.
+
+    :raises TopicAuthorizationFailedError: this client may not describe some; its message names them
+    """
     wanted = list(names)
-    found = {
-        each["topic"]: each["partitions"]
-        for each in await client.describe_topics(wanted)
-        if each["error_code"] == 0
-    }
+    described = await client.describe_topics(wanted)
+    _refuse_forbidden((each["topic"], each["error_code"]) for each in described)
+    found = {each["topic"]: each["partitions"] for each in described if each["error_code"] == 0}
     configs: dict[str, Mapping[str, str]] = {}
     if found:
         resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in found]
         for response in await client.describe_configs(resources):
+            _refuse_forbidden((name, code) for code, _, _, name, _ in response.resources)
             for _code, _message, _type, name, entries in response.resources:
                 configs[name] = {entry[0]: entry[1] for entry in entries}
     return {
@@ -45,6 +51,12 @@ async def topic_states(
         else None
         for name in wanted
     }
+
+
+def _refuse_forbidden(codes: Iterable[tuple[str, int]]) -> None:
+    forbidden = [name for name, code in codes if code == TopicAuthorizationFailedError.errno]
+    if forbidden:
+        raise TopicAuthorizationFailedError(", ".join(forbidden))
 
 
 def config_violations(topic: Topic, state: TopicState | None) -> list[str]:
@@ -68,28 +80,32 @@ def config_violations(topic: Topic, state: TopicState | None) -> list[str]:
     return [f"topic {topic.name} {each}" for each in short]
 
 
-async def create_topics(client: AIOKafkaAdminClient, *, brokers: int) -> list[str]:
+async def create_topics(
+    client: AIOKafkaAdminClient, *, brokers: int, replicas: int | None = None
+) -> list[str]:
     """Create the missing topics of the catalogue, and return their names.
 
-    With fewer brokers than the catalogue asks replicas for, a topic gets one replica on each.
-
+    :param replicas: how many each gets. None: what the catalogue asks for, or with fewer brokers
+        one on each
+    :raises TopicAuthorizationFailedError: a topic is forbidden to this client, and may exist
     :raises KafkaError: the cluster refuses to create one
     """
     states = await topic_states(client, [topic.name for topic in TOPICS])
     missing = [topic for topic in TOPICS if states[topic.name] is None]
     if not missing:
         return []
-    response = await client.create_topics([_new(topic, brokers) for topic in missing])
-    for name, code, *_ in response.topic_errors:
+    response = await client.create_topics(
+        [_new(each, replicas or min(each.replication_factor, brokers)) for each in missing]
+    )
+    for name, code, message, *_ in response.topic_errors:
         error = for_code(code)
         # Another process may have created it meanwhile.
         if code != 0 and error is not TopicAlreadyExistsError:
-            raise error(name)
+            raise error(f"{name}: {message}" if message else name)
     return [topic.name for topic in missing]
 
 
-def _new(topic: Topic, brokers: int) -> NewTopic:
-    replicas = min(topic.replication_factor, brokers)
+def _new(topic: Topic, replicas: int) -> NewTopic:
     return NewTopic(
         name=topic.name,
         num_partitions=topic.partitions,

@@ -2,13 +2,14 @@
 
 import asyncio
 
+import asyncpg
 from alembic import context
 from sqlalchemy import Connection, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from chassis.migrations import MIGRATION_LOCK, check_server
+from chassis.persistence import connecting
 
 
 def _run(connection: Connection) -> None:
@@ -27,9 +28,12 @@ def _run(connection: Connection) -> None:
 
 
 async def _connect_and_run() -> None:
-    url = make_url(context.config.attributes["database_url"])
+    async def connect() -> "asyncpg.Connection":
+        url = context.config.attributes["database_url"]
+        return await connecting.connect(url, application_name="migrations", settings={})
+
     engine = create_async_engine(
-        url.set(drivername="postgresql+asyncpg"), poolclass=NullPool, hide_parameters=True
+        "postgresql+asyncpg://", async_creator=connect, poolclass=NullPool, hide_parameters=True
     )
     async with engine.connect() as connection:
         await connection.run_sync(_run)

@@ -9,6 +9,7 @@ from typing import Final
 import asyncpg
 import structlog
 
+from chassis.persistence import connecting
 from chassis.persistence.database import SESSION_SETTINGS, is_away
 from chassis.settings import ServiceSettings
 
@@ -17,7 +18,7 @@ log = structlog.get_logger(__name__)
 _TRY_EVERY_S: Final = 0.5
 _KEEPALIVE_EVERY_S: Final = 1.0
 _LOST_AFTER_S: Final = 10.0
-_CONNECT_TIMEOUT_S: Final = 5.0
+_COMMAND_TIMEOUT_S: Final = 5.0
 LOCK_SESSION_SETTINGS: Final = SESSION_SETTINGS | {
     # The server ends the session of a holder that is frozen, and another process takes over.
     "idle_session_timeout": "6s",
@@ -33,11 +34,11 @@ async def connect(settings: ServiceSettings, application_name: str) -> "asyncpg.
 
     :raises Exception: no server answers, or it is starting (``database.is_away``)
     """
-    return await asyncpg.connect(
+    return await connecting.connect(
         settings.database_url.get_secret_value(),
-        timeout=_CONNECT_TIMEOUT_S,
-        command_timeout=_CONNECT_TIMEOUT_S,
-        server_settings=LOCK_SESSION_SETTINGS | {"application_name": application_name},
+        application_name=application_name,
+        settings=LOCK_SESSION_SETTINGS,
+        command_timeout_s=_COMMAND_TIMEOUT_S,
     )
 
 

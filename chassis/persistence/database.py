@@ -8,10 +8,10 @@ from typing import Any, Final
 import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from chassis.persistence import connecting
 from chassis.settings import ServiceSettings
 
 # A process that is frozen or disconnected keeps its locks until the server ends its session; these
@@ -29,7 +29,6 @@ SESSION_SETTINGS: Final = {
 
 # The server ends the wait also where the client is gone; whoever waits has its own deadline.
 _LOCK_TIMEOUT: Final = "5s"
-_CONNECT_TIMEOUT_S: Final = 5.0
 _STATEMENT_TIMEOUT_S: Final = 60.0
 
 
@@ -39,18 +38,22 @@ def create_engine(database_url: str, *, pool_size: int, application_name: str) -
     It connects later, when a connection is needed. A connection that died in the pool is replaced
     when it is next taken, so a restart of the server causes no error.
     """
+
+    async def connect() -> "asyncpg.Connection":
+        return await connecting.connect(
+            database_url,
+            application_name=application_name,
+            settings=SESSION_SETTINGS | {"lock_timeout": _LOCK_TIMEOUT},
+            command_timeout_s=_STATEMENT_TIMEOUT_S,
+        )
+
     engine = create_async_engine(
-        make_url(database_url).set(drivername="postgresql+asyncpg"),
+        "postgresql+asyncpg://",
+        async_creator=connect,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
         hide_parameters=True,  # the text of an error must not contain what clients sent
-        connect_args={
-            "timeout": _CONNECT_TIMEOUT_S,
-            "command_timeout": _STATEMENT_TIMEOUT_S,
-            "server_settings": SESSION_SETTINGS
-            | {"application_name": application_name, "lock_timeout": _LOCK_TIMEOUT},
-        },
     )
     event.listen(engine.sync_engine, "checkout", _refuse_if_closed)
     return engine

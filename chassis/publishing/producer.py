@@ -115,6 +115,10 @@ class RowProducer:
                 raise KafkaAway("no metadata")
         return client.cluster.partitions_for_topic(topic) is not None
 
+    def is_hidden(self, topic: str) -> bool:
+        """Return whether a topic that ``has_topic`` did not find is forbidden, not missing."""
+        return topic in self._producer.client.cluster.unauthorized_topics
+
     def batches_of(self, rows: Sequence[Row]) -> Sequence["Batch"]:
         """Put rows of existing topics into batches, as far as they may be sent now.
 

@@ -96,6 +96,7 @@ class Relay:
         self._trouble: str | None = "starting"
         self._failures = 0
         self._suspended_until: dict[str, float] = {}
+        self._suspended_as: dict[str, str] = {}
         self._suspensions: Counter[str] = Counter()
         self._measured_at = 0.0
 
@@ -105,7 +106,9 @@ class Relay:
 
     def trouble(self) -> str | None:
         """Return why rows are not published, or None when they are."""
-        suspended = [f"topic {topic} is missing or forbidden" for topic in self._suspended_until]
+        suspended = [
+            f"topic {each} is {self._suspended_as[each]}" for each in self._suspended_until
+        ]
         return self._trouble or "; ".join(suspended) or None
 
     async def stop(self) -> None:
@@ -263,7 +266,7 @@ class Relay:
             if is_away(error):
                 raise KafkaAway(type(error).__name__) from error
         for topic in {row["aggregatetype"] for row, error in failed if is_forbidden(error)}:
-            self._suspend(topic)
+            self._suspend(topic, "forbidden")
         raise SequenceBroken([row for row, error in failed if not is_forbidden(error)])
 
     async def _send_each_alone(self, reader: OutboxReader, rows: Sequence[Row]) -> None:
@@ -290,7 +293,7 @@ class Relay:
                 if is_away(error):
                     raise KafkaAway(type(error).__name__) from error
                 if is_forbidden(error):
-                    self._suspend(topic)
+                    self._suspend(topic, "forbidden")
                 else:
                     await self._set_aside(reader, row, error)
                 stuck.add(aggregate)
@@ -328,14 +331,15 @@ class Relay:
     async def _suspend_missing(self, producer: RowProducer, topics: set[str]) -> None:
         for topic in topics:
             if not await producer.has_topic(topic):
-                self._suspend(topic)
+                self._suspend(topic, "forbidden" if producer.is_hidden(topic) else "missing")
 
-    def _suspend(self, topic: str) -> None:
+    def _suspend(self, topic: str, because: str) -> None:
         """Fetch no rows of a topic for a while; those of other topics are published meanwhile."""
         suspensions = self._suspensions[topic]
         if not suspensions:
-            log.warning("topic-held-back", topic=topic)
+            log.warning("topic-held-back", topic=topic, because=because)
         self._suspensions[topic] += 1
+        self._suspended_as[topic] = because
         pause_s = _BACKOFF.pause_s(suspensions)
         self._suspended_until[topic] = asyncio.get_running_loop().time() + pause_s
 

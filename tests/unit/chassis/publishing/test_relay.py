@@ -82,6 +82,9 @@ class FakeProducer:
     async def has_topic(self, topic: str) -> bool:
         return topic not in self._missing
 
+    def is_hidden(self, topic: str) -> bool:
+        return topic == "hidden"
+
     def batches_of(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[FakeBatch]:
         return [FakeBatch([row]) for row in rows]
 
@@ -237,6 +240,17 @@ class TestPublishing:
 
         assert (producer.sent, outbox.deleted) == ([2], [2])
         assert relay.trouble() == "starting"
+
+    @pytest.mark.parametrize(("topic", "kind"), [("gone", "missing"), ("hidden", "forbidden")])
+    async def test_reports_a_missing_topic_and_a_forbidden_one_as_what_they_are(
+        self, relay: Relay, topic: str, kind: str
+    ) -> None:
+        producer = FakeProducer({}, missing=[topic])
+        relay._trouble = None
+
+        await relay._suspend_missing(producer, {topic})  # type: ignore[arg-type]  # a fake
+
+        assert relay.trouble() == f"topic {topic} is {kind}"
 
     async def test_suspends_a_forbidden_topic_and_sets_none_of_its_rows_aside(
         self, relay: Relay

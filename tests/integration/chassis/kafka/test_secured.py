@@ -1,0 +1,217 @@
+"""A broker that wants to know who asks: by a password or a certificate, always over TLS."""
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaError
+from click.testing import CliRunner, Result
+from pydantic import SecretStr
+
+from chassis.consuming.cluster_check import ClusterCheck
+from chassis.kafka.__main__ import main
+from chassis.kafka.client import KafkaSecurity, admin_client
+from chassis.kafka.topics import topic_states
+from chassis.publishing.producer import RowProducer
+from chassis.settings import KafkaSettings, ServiceSettings
+from contracts.topics import TOPICS, USERS_USER
+from local_cluster.java import find_java
+from local_cluster.kafka import Kafka
+from local_cluster.kafka_artifacts import kafka_jars
+from local_cluster.ports import free_port
+from local_cluster.settings import Settings
+from tests.certificates import Authority
+from tests.integration.chassis.path import settings_for, topic_of_its_own
+
+OPERATOR, STRANGER = "operator", "stranger"
+
+
+@dataclass(frozen=True)
+class SecuredBroker:
+    """The operator may do anything; the stranger may write to one topic, and see no other."""
+
+    authority: Authority
+    sasl: str
+    ssl: str
+
+    def user(self, name: str) -> dict[str, Any]:
+        """Return the settings with which a user signs in."""
+        return {
+            "kafka_bootstrap": self.sasl,
+            "kafka_security_protocol": "SASL_SSL",
+            "kafka_sasl_mechanism": "PLAIN",
+            "kafka_sasl_username": name,
+            "kafka_sasl_password": SecretStr(f"{name}-password"),
+            "kafka_ca_file": self.authority.ca_file,
+        }
+
+    def certified(self, directory: Path, name: str) -> dict[str, Any]:
+        """Return the settings of a client with a certificate."""
+        own = Authority(directory, f"{name}-ca") if name == STRANGER else self.authority
+        signed = own.sign(name)
+        return {
+            "kafka_bootstrap": self.ssl,
+            "kafka_security_protocol": "SSL",
+            "kafka_ca_file": self.authority.ca_file,
+            "kafka_certificate_file": signed.certificate,
+            "kafka_key_file": signed.key,
+        }
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]:
+    directory = tmp_path_factory.mktemp("secured")
+    authority = Authority(directory, "ca")
+    server = authority.sign("broker", "127.0.0.1")
+    key_store = directory / "broker.pem"
+    key_store.write_bytes(server.key.read_bytes() + server.certificate.read_bytes())
+    inside, controller, sasl, ssl = (free_port() for _ in range(4))
+    users = " ".join(f'user_{each}="{each}-password"' for each in (OPERATOR, STRANGER))
+    listeners = {"PLAINTEXT": inside, "SASL_SSL": sasl, "SSL": ssl}
+    advertised = ",".join(f"{name}://127.0.0.1:{port}" for name, port in listeners.items())
+    kafka = Kafka(
+        directory,
+        inside,
+        controller,
+        find_java(),
+        kafka_jars(Settings().cache_directory, lambda _: None),
+        ("-XX:TieredStopAtLevel=1",),
+        {
+            "listeners": f"{advertised},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": advertised,
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,"
+            "SASL_SSL:SASL_SSL,SSL:SSL",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(key_store),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(authority.ca_file),
+            "listener.name.ssl.ssl.client.auth": "required",
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.sasl_ssl.plain.sasl.jaas.config": "org.apache.kafka.common.security"
+            f".plain.PlainLoginModule required {users};",
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": f"User:ANONYMOUS;User:{OPERATOR};User:CN={OPERATOR}",
+        },
+    )
+    kafka.prepare()
+    spec = kafka.spec()
+    with closing((directory / "kafka.log").open("wb")) as log:
+        process = subprocess.Popen(spec.argv, cwd=spec.cwd, stdout=log, stderr=log)
+    try:
+        asyncio.run(kafka.wait_until_up())
+        # A producer may be opened by one who may write to any topic.
+        subprocess.run(
+            kafka.tool(
+                "org.apache.kafka.tools.AclCommand",
+                *("--bootstrap-server", f"127.0.0.1:{inside}", "--add", "--topic", "test.other"),
+                *("--allow-principal", f"User:{STRANGER}", "--operation", "Write"),
+            ),
+            check=True,
+            capture_output=True,
+        )
+        yield SecuredBroker(authority, f"127.0.0.1:{sasl}", f"127.0.0.1:{ssl}")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def create_topics(settings: dict[str, Any], *options: str) -> Result:
+    """Run the command as a user, whose settings are in the environment."""
+    environment = {
+        name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in settings.items()
+        if name != "kafka_bootstrap"
+    }
+    arguments = ["create-topics", "--bootstrap", settings["kafka_bootstrap"], *options]
+    return CliRunner().invoke(main, arguments, env=environment)
+
+
+def service_settings(user: dict[str, Any]) -> ServiceSettings:
+    others = {name: value for name, value in user.items() if name != "kafka_bootstrap"}
+    return settings_for("postgresql://nobody@127.0.0.1:1/none", user["kafka_bootstrap"], **others)
+
+
+async def replicas_of(settings: dict[str, Any], topic: str) -> int:
+    security = KafkaSecurity.of(KafkaSettings(**settings))
+    async with admin_client(settings["kafka_bootstrap"], security) as client:
+        state = (await topic_states(client, [topic]))[topic]
+    assert state is not None
+    return state.replication_factor
+
+
+class TestCreatingTopics:
+    def test_is_refused_to_one_who_may_not_and_done_for_one_who_may_as_often_as_it_is_told(
+        self, broker: SecuredBroker
+    ) -> None:
+        forbidden = create_topics(broker.user(STRANGER))
+        too_many = create_topics(broker.user(OPERATOR), "--replicas", "3")
+        done = create_topics(broker.user(OPERATOR), "--replicas", "1")
+
+        assert forbidden.exit_code == 1
+        assert "TopicAuthorizationFailedError: " in forbidden.output
+        assert USERS_USER.name in forbidden.output
+        assert too_many.exit_code == 1
+        assert "InvalidReplicationFactorError: " in too_many.output
+        assert done.output == f"created {', '.join(each.name for each in TOPICS)}\n"
+        assert asyncio.run(replicas_of(broker.user(OPERATOR), USERS_USER.name)) == 1
+
+
+class TestACertificate:
+    async def test_of_the_brokers_authority_lets_a_client_in_and_no_other_does(
+        self, broker: SecuredBroker, tmp_path: Path
+    ) -> None:
+        ours, others = (
+            KafkaSecurity.of(KafkaSettings(**broker.certified(tmp_path, each)))
+            for each in (OPERATOR, STRANGER)
+        )
+
+        async with admin_client(broker.ssl, ours) as client:
+            assert await topic_states(client, ["no.such"]) == {"no.such": None}
+        with pytest.raises((KafkaError, OSError)):
+            async with admin_client(broker.ssl, others):
+                pass
+
+    async def test_of_another_authority_than_ours_is_not_accepted_from_a_broker(
+        self, broker: SecuredBroker, tmp_path: Path
+    ) -> None:
+        other = broker.user(OPERATOR) | {"kafka_ca_file": Authority(tmp_path, "other").ca_file}
+
+        with pytest.raises((KafkaError, OSError)):
+            async with admin_client(broker.sasl, KafkaSecurity.of(KafkaSettings(**other))):
+                pass
+
+
+class TestAForbiddenTopic:
+    @pytest.mark.parametrize(
+        ("user", "reason"),
+        [
+            (OPERATOR, "topic {} is missing"),
+            (STRANGER, "forbidden to this user, who may not describe it: {}"),
+        ],
+    )
+    async def test_is_not_reported_as_a_missing_one_to_a_worker(
+        self, broker: SecuredBroker, user: str, reason: str
+    ) -> None:
+        topic = topic_of_its_own()
+        check = ClusterCheck(service_settings(broker.user(user)), "test", [topic])
+        try:
+            assert await check.look() == reason.format(topic.name)
+        finally:
+            await check.close()
+
+    @pytest.mark.parametrize(("user", "forbidden"), [(OPERATOR, False), (STRANGER, True)])
+    async def test_is_not_taken_for_a_missing_one_by_the_relay(
+        self, broker: SecuredBroker, user: str, forbidden: bool
+    ) -> None:
+        producer = await RowProducer.open(service_settings(broker.user(user)))
+        try:
+            assert not await producer.has_topic("test.none")
+            assert producer.is_hidden("test.none") == forbidden
+        finally:
+            await producer.close()

@@ -1,0 +1,169 @@
+"""Every place that connects to PostgreSQL verifies the server, and finds the one that writes."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from chassis import migrations
+from chassis.kafka import partitions
+from chassis.persistence import advisory_lock
+from chassis.persistence.database import create_engine, is_away
+from tests.certificates import Authority
+from tests.integration.chassis.path import settings_for
+from verification.addresses import CannotVerify
+from verification.databases import open_database
+
+_TLS_REQUEST = bytes.fromhex("0000000804d2162f")
+
+Connect = Callable[[str], Awaitable[object]]
+
+
+async def the_pool(url: str) -> None:
+    engine = create_engine(url, pool_size=1, application_name="test")
+    try:
+        async with engine.connect():
+            pass
+    finally:
+        await engine.dispose()
+
+
+async def the_locks_and_the_relay(url: str) -> None:
+    connection = await advisory_lock.connect(settings_for(url, "127.0.0.1:1"), "test")
+    await connection.close()
+
+
+async def the_migrations(url: str) -> None:
+    await migrations.upgrade("tests.integration.chassis.bare_service", url)
+
+
+async def raise_partitions(url: str) -> None:
+    async with partitions._connected(url):
+        pass
+
+
+async def the_verification(url: str) -> None:
+    async with open_database("users", url):
+        pass
+
+
+PLACES = [
+    pytest.param(each, id=each.__name__)
+    for each in (
+        the_pool,
+        the_locks_and_the_relay,
+        the_migrations,
+        raise_partitions,
+        the_verification,
+    )
+]
+
+
+class TlsServer:
+    """PostgreSQL behind a proxy that ends TLS, and wants a certificate of each client."""
+
+    def __init__(self, database: str, directory: Path) -> None:
+        self._database = make_url(database)
+        self.authority = Authority(directory, "ca")
+        self.client = self.authority.sign("client")
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.verify_mode = ssl.CERT_REQUIRED
+        self._context.load_verify_locations(self.authority.ca_file)
+        server = self.authority.sign("server", "127.0.0.1")
+        self._context.load_cert_chain(server.certificate, server.key)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def url(self, *, host: str = "127.0.0.1", **changes: str) -> str:
+        """Return the database's URL through the proxy, all of it verified but for the changes."""
+        query = {
+            "sslmode": "verify-full",
+            "sslrootcert": str(self.authority.ca_file),
+            "sslcert": str(self.client.certificate),
+            "sslkey": str(self.client.key),
+        }
+        through = self._database.set(host=host, port=self.port, query=query | changes)
+        return through.render_as_string(hide_password=False)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        with suppress(OSError, asyncio.IncompleteReadError):
+            if await reader.readexactly(len(_TLS_REQUEST)) == _TLS_REQUEST:
+                writer.write(b"S")
+                await writer.start_tls(self._context)
+                await self._forward(reader, writer)
+        writer.transport.abort()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, requests = await asyncio.open_connection(self._database.host, self._database.port)
+        try:
+            both = [_pump(reader, requests), _pump(answers, writer)]
+            running = [asyncio.ensure_future(each) for each in both]
+            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for each in running:
+                each.cancel()
+        finally:
+            requests.transport.abort()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65_536):
+        writer.write(data)
+        await writer.drain()
+
+
+@pytest.fixture
+async def server(database: str, tmp_path: Path) -> AsyncIterator[TlsServer]:
+    server = TlsServer(database, tmp_path)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+async def refusal(connect: Connect, url: str) -> str:
+    """Return the error that the place met, which is one that it waits for."""
+    try:
+        await connect(url)
+    except CannotVerify as error:
+        return str(error.__cause__)
+    except OSError as error:
+        assert is_away(error)
+        return str(error)
+    return "connected"
+
+
+@pytest.mark.parametrize("connect", PLACES)
+class TestOverTls:
+    async def test_every_place_connects_with_its_certificate(
+        self, server: TlsServer, connect: Connect
+    ) -> None:
+        await connect(server.url())
+
+    async def test_no_place_accepts_another_authority_or_host_or_an_open_connection(
+        self, server: TlsServer, connect: Connect, database: str, tmp_path: Path
+    ) -> None:
+        other = Authority(tmp_path, "other")
+        plain = make_url(database).update_query_dict(make_url(server.url()).query)
+
+        wrong_authority = server.url(sslrootcert=str(other.ca_file))
+        assert "certificate verify failed" in await refusal(connect, wrong_authority)
+        assert "mismatch" in await refusal(connect, server.url(host="localhost"))
+        assert "rejected SSL upgrade" in await refusal(
+            connect, plain.render_as_string(hide_password=False)
+        )
