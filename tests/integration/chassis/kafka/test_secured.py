@@ -207,7 +207,7 @@ class TestAForbiddenTopic:
 
     @pytest.mark.parametrize(("user", "forbidden"), [(OPERATOR, False), (STRANGER, True)])
     async def test_is_not_taken_for_a_missing_one_by_the_relay(
-        self, broker: SecuredBroker, user: str, forbidden: bool
+        self, broker: SecuredBroker, user: str, *, forbidden: bool
     ) -> None:
         producer = await RowProducer.open(service_settings(broker.user(user)))
         try:

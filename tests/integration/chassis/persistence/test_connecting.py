@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,11 @@ from sqlalchemy.engine import make_url
 
 from chassis import migrations
 from chassis.kafka import partitions
-from chassis.persistence import advisory_lock
+from chassis.persistence import advisory_lock, connecting
 from chassis.persistence.database import create_engine, is_away
 from tests.certificates import Authority
 from tests.integration.chassis.path import settings_for
+from tests.integration.chassis.proxy import Proxy, proxy_to
 from verification.addresses import CannotVerify
 from verification.databases import open_database
 
@@ -138,14 +139,12 @@ async def server(database: str, tmp_path: Path) -> AsyncIterator[TlsServer]:
 
 async def refusal(connect: Connect, url: str) -> str:
     """Return the error that the place met, which is one that it waits for."""
-    try:
+    with pytest.raises((OSError, CannotVerify)) as raised:
         await connect(url)
-    except CannotVerify as error:
-        return str(error.__cause__)
-    except OSError as error:
-        assert is_away(error)
-        return str(error)
-    return "connected"
+    error = raised.value.__cause__ if isinstance(raised.value, CannotVerify) else raised.value
+    assert error is not None
+    assert is_away(error)
+    return str(error)
 
 
 @pytest.mark.parametrize("connect", PLACES)
@@ -167,3 +166,85 @@ class TestOverTls:
         assert "rejected SSL upgrade" in await refusal(
             connect, plain.render_as_string(hide_password=False)
         )
+
+
+class Several:
+    """Two addresses of one database, each behind a proxy that a test can make refuse or freeze."""
+
+    def __init__(self, database: str, one: Proxy, other: Proxy) -> None:
+        self.one, self.other = one, other
+        url = make_url(database)
+        self.url = (
+            f"postgresql://{url.username}:{url.password}@127.0.0.1:{one.port},127.0.0.1:{other.port}"
+            f"/{url.database}"
+        )
+
+
+@pytest.fixture
+async def several(database: str) -> AsyncIterator[Several]:
+    url = make_url(database)
+    assert url.host is not None
+    assert url.port is not None
+    async with AsyncExitStack() as stack:
+        one, other = [await stack.enter_async_context(proxy_to(url.host, url.port)) for _ in "12"]
+        yield Several(database, one, other)
+
+
+class TestOfSeveralServers:
+    @pytest.mark.parametrize("connect", PLACES)
+    async def test_every_place_finds_the_one_that_answers(
+        self, several: Several, connect: Connect
+    ) -> None:
+        await several.one.refuse()
+
+        await connect(several.url)
+
+    async def test_one_that_does_not_answer_is_passed_over_and_not_asked_first_again(
+        self, several: Several
+    ) -> None:
+        asked, over = [], asyncio.Event()
+
+        async def say_nothing(_data: bytes) -> bool:
+            asked.append(1)
+            await over.wait()
+            return False
+
+        several.one.on_request = say_nothing
+        for _ in range(3):
+            await the_pool(several.url)
+        over.set()
+
+        assert len(asked) == 1
+
+    async def test_the_other_is_found_when_the_one_is_gone_and_the_one_when_it_is_back(
+        self, several: Several
+    ) -> None:
+        engine = create_engine(several.url, pool_size=2, application_name="test")
+        for gone, there in [(several.other, several.one), (several.one, several.other)] * 2:
+            await there.refuse()
+            await there.accept()
+            await gone.refuse()
+            async with asyncio.timeout(5), engine.connect():
+                pass
+        await engine.dispose()
+
+    async def test_when_none_answers_it_is_an_error_that_is_waited_for(
+        self, several: Several
+    ) -> None:
+        await several.one.refuse()
+        await several.other.refuse()
+
+        with pytest.raises(OSError) as raised:
+            await the_pool(several.url)
+
+        assert is_away(raised.value)
+
+
+async def test_a_machine_that_is_gone_is_noticed_by_the_client(database: str) -> None:
+    connection = await connecting.connect(database, application_name="test", settings={})
+    opened = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+
+    assert [
+        opened.getsockopt(level, option) for level, option, _ in connecting._SOCKET_OPTIONS
+    ] == [value for *_, value in connecting._SOCKET_OPTIONS]
+    await connection.close()
