@@ -157,6 +157,16 @@ _COMMANDS: Final = (
         after="",
         proven_by=(f"{_SESSION}test_that_idles_in_a_transaction_ends_and_frees_its_locks",),
     ),
+    Mutation(
+        name="writable-server",
+        guard="of several servers every part connects to the one that takes writes",
+        file="chassis/persistence/connecting.py",
+        before="target_session_attrs=wanted,",
+        after="target_session_attrs=SessionAttribute.any,",
+        proven_by=(
+            "tests/faults/test_promotion.py::TestAPromotedStandby::test_is_found_by_every_part_and_has_all_that_was_answered",
+        ),
+    ),
 )
 
 _PUBLISHING: Final = (
