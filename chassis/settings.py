@@ -1,14 +1,24 @@
 """The settings of every service, read from its environment once, when it starts."""
 
+import os
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
 
 from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 BAD_SETTINGS_EXIT_CODE = 2
+_SHORTEST_SECRET = 32
 
 
 class Role(StrEnum):
@@ -19,7 +29,82 @@ class Role(StrEnum):
     AGENTS = "agents"
 
 
-class ProcessSettings(BaseSettings):
+class WrongSecretFile(Exception):
+    """The file of a secret can't be read; the message names the variable."""
+
+
+def secret_of(variable: str) -> str | None:
+    """Return the secret that an environment variable holds, or the file that ``…_FILE`` names.
+
+    :raises WrongSecretFile: the file can't be read, or both variables are set
+    """
+    value, file = os.environ.get(variable), os.environ.get(f"{variable}_FILE")
+    if not file:
+        return value or None
+    if value:
+        raise WrongSecretFile(f"{variable}_FILE: is set, and {variable} too")
+    try:
+        return Path(file).read_text(encoding="utf-8").rstrip("\r\n") or None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise WrongSecretFile(f"{variable}_FILE: {reason}") from error
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Return whether this field of settings is a secret."""
+    return SecretStr in (field.annotation, *get_args(field.annotation))
+
+
+class _Secrets(PydanticBaseSettingsSource):
+    """The secrets, each from its variable or from the file that ``…_FILE`` names."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value = secret_of(variable_of(self.settings_cls, field_name)) if is_secret(field) else None
+        return value, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        fields = self.settings_cls.model_fields
+        values = {name: self.get_field_value(field, name)[0] for name, field in fields.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class SecretsFromFiles:
+    """Settings whose secrets may be in files."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - we have no such file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - named by a variable
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _Secrets(settings_cls), env_settings
+
+
+def values_of(secret: SecretStr) -> list[bytes]:
+    """Return the values of a secret, which has two while it is changed: the first is used.
+
+    The other is accepted too.
+    """
+    return [each.strip().encode() for each in secret.get_secret_value().split(",")]
+
+
+def _is_long_enough(value: SecretStr) -> SecretStr:
+    values = values_of(value)
+    if len(values) > 2 or any(len(each) < _SHORTEST_SECRET for each in values):
+        raise ValueError(
+            f"must be {_SHORTEST_SECRET} characters or more, or two such values, comma separated"
+        )
+    return value
+
+
+SharedSecret = Annotated[SecretStr, AfterValidator(_is_long_enough)]
+"""A secret that may have two values while it is changed (``values_of``)."""
+
+
+class ProcessSettings(SecretsFromFiles, BaseSettings):
     """The settings of every process that answers HTTP; subclassed with an ``env_prefix``."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, hide_input_in_errors=True)
@@ -66,7 +151,7 @@ def _is_postgresql(value: SecretStr) -> SecretStr:
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_postgresql)]
 
 
-class KafkaSettings(BaseSettings):
+class KafkaSettings(SecretsFromFiles, BaseSettings):
     """Where Kafka is, and how a client authenticates itself."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, hide_input_in_errors=True)
@@ -154,8 +239,8 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
     access_token_audience: str = Field(
         default="onboarding", min_length=1, description="audience of access tokens (their aud)"
     )
-    idempotency_secret: SecretStr = Field(
-        min_length=32, description="key of the requests' fingerprints, 32 characters or more"
+    idempotency_secret: SharedSecret = Field(
+        description="key of the requests' fingerprints, 32 characters or more"
     )
 
     @property
@@ -194,6 +279,8 @@ def read_settings(settings_class: type[S], **given: Any) -> S:
     """
     try:
         return settings_class(**given)
+    except WrongSecretFile as error:
+        _exit_with([str(error)])
     except ValidationError as error:
         _exit_naming(settings_class, error.errors(include_url=False, include_input=False))
 
@@ -204,6 +291,10 @@ def _exit_naming(settings_class: type[BaseSettings], errors: list[ErrorDetails])
         message = "is not set" if each["type"] == "missing" else each["msg"]
         message = message.removeprefix("Value error, ")
         wrong.setdefault(variable_of(settings_class, str(each["loc"][0])), message)
-    for variable, message in wrong.items():
-        print(f"{variable}: {message}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+    _exit_with(f"{variable}: {message}" for variable, message in wrong.items())
+
+
+def _exit_with(lines: Iterable[str]) -> NoReturn:
+    for each in lines:
+        print(each, file=sys.stderr)  # noqa: T201 - logging is not set up yet
     raise SystemExit(BAD_SETTINGS_EXIT_CODE)

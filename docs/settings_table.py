@@ -10,7 +10,13 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from chassis.settings import KafkaSettings, ProcessSettings, ServiceSettings, TokenReaderSettings
+from chassis.settings import (
+    KafkaSettings,
+    ProcessSettings,
+    ServiceSettings,
+    TokenReaderSettings,
+    is_secret,
+)
 from local_cluster.settings import REPOSITORY, Settings
 from services import FILE, SERVICES, DeclaredService
 from services.settings import ONE_FOR_EACH
@@ -52,6 +58,9 @@ _HEAD: Final = """\
 Every setting is an environment variable. A process reads its settings once, when it starts. With a
 wrong setting it does not start: it names each wrong one and exits with code 2. An empty variable
 counts as not set, except those of the local cluster (`LOCAL_…`).
+
+A secret may be in a file instead, which the variable with `_FILE` names:
+`USERS_DATABASE_URL_FILE=/run/secrets/users-database`.
 
 The processes are those of [`services.toml`](../services/services.toml). In the first tables `…`
 stands for the prefix of the process, its name in capitals: `USERS_` or `SLACK_STAND_IN_`. A process
@@ -128,6 +137,8 @@ def _text(value: Any) -> str:
 
 def _meaning(field: FieldInfo) -> str:
     meaning = str(field.description)
+    if is_secret(field):
+        meaning += " (a secret)"
     if get_origin(field.annotation) is Literal:
         choices = ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
         meaning += f" ({choices})"

@@ -78,9 +78,11 @@ class Topology:
             }
         if service.forwards:
             wired |= {f"{each.identifier.upper()}_URL": self.url(each.name) for each in FORWARDED}
-        return _settings_of_caller(prefix) | {
-            f"{prefix}{name}": value for name, value in (wired | self._own(service)).items()
-        }
+        ours = {f"{prefix}{name}": value for name, value in (wired | self._own(service)).items()}
+        # A secret's file is another way to set what this cluster sets.
+        files = {f"{name}_FILE" for name in ours}
+        of_caller = _settings_of_caller(prefix).items()
+        return {name: value for name, value in of_caller if name not in files} | ours
 
     def verification_environment(self) -> dict[str, str]:
         """Return the environment of the verification, with the addresses of this cluster."""

@@ -97,7 +97,7 @@ async def build(settings: UsersSettings, health: Health) -> AsyncIterator[Proces
                 views=views,
                 hasher=hasher,
                 tokens=tokens,
-                attempts=PostgresSignInAttempts(wiring.engine, settings.idempotency_secret),
+                attempts=PostgresSignInAttempts(wiring.engine, settings.sign_in_secret),
                 limits=SignInLimits(
                     per_name=settings.sign_ins_per_name,
                     per_network=settings.sign_ins_per_network,

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from chassis.settings import ServiceSettings
+from chassis.settings import ServiceSettings, SharedSecret
 
 
 class UsersSettings(ServiceSettings):
@@ -26,8 +26,10 @@ class UsersSettings(ServiceSettings):
     access_token_lifetime_s: int = Field(
         default=900, gt=0, le=86_400, description="how long an access token is valid"
     )
-    gateway_secret: SecretStr = Field(
-        min_length=32,
+    sign_in_secret: SecretStr = Field(
+        min_length=32, description="key under which sign-ins are counted, 32 characters or more"
+    )
+    gateway_secret: SharedSecret = Field(
         description="sent by the gateway as X-Gateway-Secret; only then its X-Forwarded-For counts",
     )
 

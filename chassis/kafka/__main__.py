@@ -6,7 +6,6 @@ of Kafka say.
 """
 
 import asyncio
-import os
 import sys
 
 import asyncpg
@@ -16,7 +15,7 @@ from aiokafka.errors import BrokerResponseError, KafkaError
 from chassis.kafka import partitions
 from chassis.kafka.client import KafkaSecurity, admin_client
 from chassis.kafka.topics import create_topics
-from chassis.settings import KafkaSettings, read_settings
+from chassis.settings import KafkaSettings, WrongSecretFile, read_settings, secret_of
 from contracts.topics import TOPICS
 
 
@@ -57,17 +56,23 @@ def raise_partitions_command(topic: str, bootstrap: str) -> None:
 
     Keys move to other partitions then. So the command changes nothing and ends with exit code 2
     while the topic's owner publishes, or while a consumer has not read all of it. It looks into
-    the databases of the owner and of the consumers: USERS_DATABASE_URL and so on.
+    the databases of the owner and of the consumers: USERS_DATABASE_URL and so on, or the file that
+    USERS_DATABASE_URL_FILE names.
     """
     chosen = next(each for each in TOPICS if each.name == topic)
     variables = {
         service: f"{service.upper()}_DATABASE_URL" for service in {chosen.owner, *chosen.consumers}
     }
-    unset = sorted(name for name in variables.values() if not os.environ.get(name))
+    try:
+        urls = {service: secret_of(name) for service, name in variables.items()}
+    except WrongSecretFile as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+    databases = {service: url for service, url in urls.items() if url is not None}
+    unset = sorted(name for service, name in variables.items() if service not in databases)
     if unset:
         click.echo(f"not set: {', '.join(unset)}", err=True)
         sys.exit(2)
-    databases = {service: os.environ[name] for service, name in variables.items()}
     settings = read_settings(KafkaSettings, kafka_bootstrap=bootstrap)
     try:
         raised = asyncio.run(partitions.raise_partitions(settings, chosen, databases))

@@ -4,9 +4,8 @@ As in draft-ietf-httpapi-idempotency-key-header. The answer is stored in the tra
 command, with a keyed fingerprint of the request, never the request itself.
 """
 
-import hashlib
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Generic, Protocol, TypeVar
 from urllib.parse import quote
@@ -18,6 +17,7 @@ from chassis.domain import DomainError, Kind
 from chassis.persistence import transactor
 from chassis.persistence.idempotency_keys import IdempotencyKeys, ScopedKey, StoredAnswer
 from chassis.persistence.transactor import Transact
+from chassis.settings import values_of
 from chassis.web.auth import Principal
 
 
@@ -42,11 +42,15 @@ class IdempotentCommand(Generic[W]):
     """Carries out the work of a request once per key."""
 
     def __init__(
-        self, transact: Transact[W], key: ScopedKey | None, fingerprint: bytes, now: datetime
+        self,
+        transact: Transact[W],
+        key: ScopedKey | None,
+        fingerprints: Sequence[bytes],
+        now: datetime,
     ) -> None:
         self._transact = transact
         self._key = key
-        self._fingerprint = fingerprint
+        self._fingerprints = fingerprints
         self._now = now
 
     async def __call__(
@@ -74,14 +78,16 @@ class IdempotentCommand(Generic[W]):
         return await self._transact(claim_and_run)
 
     def _repeat(self, stored: StoredAnswer) -> Response:
-        if not hmac.compare_digest(stored.body_hmac, self._fingerprint):
+        if not any(hmac.compare_digest(stored.body_hmac, each) for each in self._fingerprints):
             raise IdempotencyKeyReused("this Idempotency-Key was used for another request before")
         headers = {**stored.headers, "Idempotency-Replayed": "true"}
         return Response(stored.body, stored.status, headers)
 
     def _to_store(self, response: Response) -> StoredAnswer:
         headers = {k: v for k, v in response.headers.items() if k != "content-length"}
-        return StoredAnswer(self._fingerprint, response.status_code, headers, bytes(response.body))
+        return StoredAnswer(
+            self._fingerprints[0], response.status_code, headers, bytes(response.body)
+        )
 
 
 async def no_principal() -> None:
@@ -97,6 +103,7 @@ def idempotent(
 ) -> Callable[..., Awaitable[IdempotentCommand[W]]]:
     """Return a dependency that provides the route's :class:`IdempotentCommand`.
 
+    :param secret: key of the fingerprints; a repeat is recognised under each of its values
     :param principal: a dependency that provides the principal, to whom the keys belong
     """
 
@@ -116,16 +123,17 @@ def idempotent(
     ) -> IdempotentCommand[W]:
         at = now()
         if idempotency_key is None:
-            return IdempotentCommand(transact, None, b"", at)
+            return IdempotentCommand(transact, None, (), at)
         route = f"{request.method} {request.scope['route'].path}"
         key = ScopedKey(str(caller.id) if caller else "", route, idempotency_key)
-        return IdempotentCommand(transact, key, await _fingerprint(request, secret), at)
+        return IdempotentCommand(transact, key, await _fingerprints(request, secret), at)
 
     return command
 
 
-async def _fingerprint(request: Request, secret: SecretStr) -> bytes:
+async def _fingerprints(request: Request, secret: SecretStr) -> Sequence[bytes]:
+    """Return the request's fingerprint under each value of the secret; the first is stored."""
     target = f"{request.method} {quote(request.scope['path'])}?".encode()
     target += request.scope["query_string"] + b"\n"
     body = await request.body()
-    return hmac.new(secret.get_secret_value().encode(), target + body, hashlib.sha256).digest()
+    return [hmac.digest(each, target + body, "sha256") for each in values_of(secret)]

@@ -46,6 +46,7 @@ class TestAPromotedStandby:
             environment="development",
             idempotency_secret=SecretStr("s" * 32),
             gateway_secret=SecretStr("g" * 32),
+            sign_in_secret=SecretStr("i" * 32),
             keys_dir=tmp_path / "keys",
             argon2_memory_kib=64,
             argon2_passes=1,

@@ -103,7 +103,10 @@ async def whole_system(infrastructure: RunningInfrastructure, keys: Path) -> Asy
     building = {
         "slack": slack_stand_in.build(StandInSettings(http_port=ports["slack"]), Health()),
         "users": users.build(
-            UsersSettings(**common("users"), keys_dir=keys, gateway_secret=SECRET), Health()
+            UsersSettings(
+                **common("users"), keys_dir=keys, gateway_secret=SECRET, sign_in_secret=SECRET
+            ),
+            Health(),
         ),
         "accounts": accounts.build(
             AccountsSettings(**common("accounts"), jwks_url=jwks_url), Health()

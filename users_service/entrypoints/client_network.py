@@ -8,6 +8,8 @@ from typing import Final
 from fastapi import Request
 from pydantic import SecretStr
 
+from chassis.settings import values_of
+
 # A client with one IPv6 address usually has the whole /64 around it (RFC 6177).
 _IPV6_PREFIX: Final = 64
 
@@ -17,13 +19,15 @@ def client_network(gateway_secret: SecretStr) -> Callable[[Request], str]:
 
     ``X-Forwarded-For`` counts only beside the right ``X-Gateway-Secret``; else the peer's address
     counts.
+
+    :param gateway_secret: either of its values is right
     """
-    expected = gateway_secret.get_secret_value().encode()
+    expected = values_of(gateway_secret)
 
     def network(request: Request) -> str:
         peer = request.client.host if request.client else "unknown"
         secret = request.headers.get("x-gateway-secret", "").encode("latin-1")
-        if not hmac.compare_digest(secret, expected):
+        if not any(hmac.compare_digest(secret, each) for each in expected):
             return _network_of(peer)
         return _network_of(request.headers.get("x-forwarded-for", peer))
 

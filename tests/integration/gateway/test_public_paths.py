@@ -27,6 +27,7 @@ async def document_of(service: DeclaredService, directory: Path) -> dict[str, An
         "idempotency_secret": "s" * 32,
         "keys_dir": directory,
         "gateway_secret": "s" * 32,
+        "sign_in_secret": "s" * 32,
     }
     settings_class = bootstrap.SERVICE.settings
     known = settings_class.model_fields

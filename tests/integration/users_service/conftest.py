@@ -62,6 +62,7 @@ def settings(users_database: str, tmp_path: Path) -> UsersSettings:
         environment="development",
         idempotency_secret=SecretStr("s" * 32),
         gateway_secret=SecretStr("g" * 32),
+        sign_in_secret=SecretStr("i" * 32),
         keys_dir=tmp_path / "keys",
         argon2_memory_kib=64,
         argon2_passes=1,

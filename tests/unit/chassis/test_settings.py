@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
 
-from chassis.settings import Role, TokenReaderSettings, read_settings
+from chassis.settings import Role, TokenReaderSettings, read_settings, values_of
 
 
 class ToySettings(TokenReaderSettings):
@@ -90,3 +92,55 @@ class TestWrongSettings:
             read_settings(ToySettings)
 
         assert capsys.readouterr().err.startswith("TOYS_ROLES: ")
+
+    def test_a_secret_has_two_values_at_most_and_none_is_short(
+        self, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        long = "x" * 32
+        for wrong in (f"{long},short", f"{long},{long},{long}", f"{long},"):
+            environment.setenv("TOYS_IDEMPOTENCY_SECRET", wrong)
+
+            with pytest.raises(SystemExit):
+                read_settings(ToySettings)
+
+        environment.setenv("TOYS_IDEMPOTENCY_SECRET", f"{long}, {'y' * 32}")
+        settings = read_settings(ToySettings)
+        assert values_of(settings.idempotency_secret) == [b"x" * 32, b"y" * 32]
+        assert capsys.readouterr().err.count("TOYS_IDEMPOTENCY_SECRET: must be 32 characters") == 3
+
+
+class TestASecretInAFile:
+    @pytest.mark.parametrize(
+        "setting", ["database_url", "idempotency_secret", "kafka_sasl_password"]
+    )
+    def test_is_read_without_the_end_of_its_line(
+        self, environment: pytest.MonkeyPatch, tmp_path: Path, setting: str
+    ) -> None:
+        variable, file = f"TOYS_{setting.upper()}", tmp_path / "secret"
+        secret = f"postgresql://{'s' * 32}@127.0.0.1/toys"
+        file.write_text(f"{secret}\n")
+        environment.delenv(variable, raising=False)
+        environment.setenv(f"{variable}_FILE", str(file))
+
+        settings = read_settings(ToySettings)
+
+        assert getattr(settings, setting).get_secret_value() == secret
+
+    def test_that_is_not_there_or_is_set_twice_is_one_line(
+        self,
+        environment: pytest.MonkeyPatch,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        environment.setenv("TOYS_IDEMPOTENCY_SECRET_FILE", str(tmp_path / "none"))
+        with pytest.raises(SystemExit) as twice:
+            read_settings(ToySettings)
+        environment.delenv("TOYS_IDEMPOTENCY_SECRET")
+        with pytest.raises(SystemExit) as missing:
+            read_settings(ToySettings)
+
+        assert (twice.value.code, missing.value.code) == (2, 2)
+        assert capsys.readouterr().err.splitlines() == [
+            "TOYS_IDEMPOTENCY_SECRET_FILE: is set, and TOYS_IDEMPOTENCY_SECRET too",
+            "TOYS_IDEMPOTENCY_SECRET_FILE: No such file or directory",
+        ]

@@ -5,9 +5,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
+from chassis.settings import SecretsFromFiles, is_secret
 from docs.settings_table import PAGE, SECTIONS, own_fields, page
 
 from .repository import files, pages, prose, read
@@ -54,15 +54,22 @@ def test_each_setting_has_a_description(settings: type[BaseSettings]) -> None:
 @every_class
 def test_no_secret_has_a_default(settings: type[BaseSettings]) -> None:
     for field in settings.model_fields.values():
-        if SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ())):
+        if is_secret(field):
             assert field.is_required() or field.default is None
+
+
+@every_class
+def test_each_secret_may_be_in_a_file(settings: type[BaseSettings]) -> None:
+    if any(map(is_secret, settings.model_fields.values())):
+        assert issubclass(settings, SecretsFromFiles)
 
 
 PREFIXES = [each.model_config["env_prefix"] for each in CLASSES if each.model_config["env_prefix"]]
 VARIABLES = {
-    f"{each.model_config['env_prefix']}{name}".upper()
+    f"{each.model_config['env_prefix']}{name}{suffix}".upper()
     for each in CLASSES
-    for name in each.model_fields
+    for name, field in each.model_fields.items()
+    for suffix in ("", "_file" if is_secret(field) else "")
 }
 
 

@@ -99,6 +99,13 @@ class TestSettingsOfTheCaller:
 
         assert "127.0.0.1" in specs(settings)["users"].environment["USERS_DATABASE_URL"]
 
+    def test_the_file_of_a_secret_that_the_cluster_sets_is_not_passed_on(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("USERS_DATABASE_URL_FILE", "/run/secrets/users")
+
+        assert "USERS_DATABASE_URL_FILE" not in specs(settings)["users"].environment
+
 
 class TestPorts:
     def test_every_port_of_a_process_is_a_setting(self) -> None:

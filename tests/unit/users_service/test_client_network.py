@@ -7,7 +7,7 @@ from users_service.entrypoints.client_network import client_network
 SECRET = "g" * 32
 
 
-def network_of(peer: str | None, **headers: str) -> str:
+def network_of(peer: str | None, shared: str = SECRET, **headers: str) -> str:
     scope = {
         "type": "http",
         "client": (peer, 1234) if peer else None,
@@ -16,7 +16,7 @@ def network_of(peer: str | None, **headers: str) -> str:
             for name, value in headers.items()
         ],
     }
-    return client_network(SecretStr(SECRET))(Request(scope))
+    return client_network(SecretStr(shared))(Request(scope))
 
 
 class TestClientNetwork:
@@ -25,6 +25,16 @@ class TestClientNetwork:
 
     def test_an_address_forwarded_by_the_gateway_counts(self) -> None:
         forwarded = network_of("127.0.0.1", x_forwarded_for="192.0.2.9", x_gateway_secret=SECRET)
+
+        assert forwarded == "192.0.2.9"
+
+    @pytest.mark.parametrize("secret", [SECRET, "n" * 32])
+    def test_while_the_secret_is_changed_either_counts(self, secret: str) -> None:
+        both = f"{SECRET},{'n' * 32}"
+
+        forwarded = network_of(
+            "127.0.0.1", both, x_forwarded_for="192.0.2.9", x_gateway_secret=secret
+        )
 
         assert forwarded == "192.0.2.9"
 

@@ -9,6 +9,7 @@ SETTINGS = {
     "USERS_DATABASE_URL": "postgresql://users@127.0.0.1:1/users",
     "USERS_IDEMPOTENCY_SECRET": "s" * 32,
     "USERS_GATEWAY_SECRET": "g" * 32,
+    "USERS_SIGN_IN_SECRET": "i" * 32,
 }
 
 

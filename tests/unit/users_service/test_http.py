@@ -54,6 +54,7 @@ async def client(
         database_url=SecretStr("postgresql://users@127.0.0.1:1/users"),
         idempotency_secret=SecretStr("s" * 32),
         gateway_secret=SecretStr(GATEWAY_SECRET),
+        sign_in_secret=SecretStr("i" * 32),
         keys_dir=tmp_path,
     )
     add_key(tmp_path, new_id())

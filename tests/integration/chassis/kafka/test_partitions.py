@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
@@ -212,4 +213,18 @@ class TestTheCommand:
         )
 
         assert outcome.exit_code == 2
+        assert outcome.output == "not set: AUDIT_DATABASE_URL\n"
+
+    def test_reads_a_database_from_a_file(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.delenv("USERS_DATABASE_URL", raising=False)
+        monkeypatch.setenv("USERS_DATABASE_URL_FILE", str(tmp_path / "users"))
+        (tmp_path / "users").write_text("postgresql://127.0.0.1:1/users\n")
+        monkeypatch.delenv("AUDIT_DATABASE_URL", raising=False)
+
+        outcome = CliRunner().invoke(
+            main, ["raise-partitions", "users.task", "--bootstrap", "127.0.0.1:1"]
+        )
+
         assert outcome.output == "not set: AUDIT_DATABASE_URL\n"

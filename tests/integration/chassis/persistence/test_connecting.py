@@ -234,7 +234,7 @@ class TestOfSeveralServers:
         await several.one.refuse()
         await several.other.refuse()
 
-        with pytest.raises(OSError) as raised:
+        with pytest.raises(ConnectionRefusedError) as raised:
             await the_pool(several.url)
 
         assert is_away(raised.value)

@@ -55,6 +55,7 @@ class Shop:
         self.now = NOW
         self.sold_out = False
         self.status = 201
+        self.secret = "s" * 32
 
     async def transact(self, body: Callable[[Toys], Awaitable[T]], /) -> T:
         return await body(self.work)
@@ -69,7 +70,7 @@ class Shop:
         router = APIRouter(prefix="/shops")
         idempotent_in_shop = idempotent(
             self.transact,
-            secret=SecretStr("s" * 32),
+            secret=SecretStr(self.secret),
             now=lambda: self.now,
             principal=principal_of_the_header,
         )
@@ -131,6 +132,22 @@ class TestAnIdempotentCommand:
         assert "idempotency-replayed" not in first.headers
         assert again.headers["idempotency-replayed"] == "true"
         assert first.headers["x-request-id"] != again.headers["x-request-id"]
+
+    async def test_is_recognised_at_each_step_in_which_the_secret_is_changed(
+        self, serve: Serve, shop: Shop
+    ) -> None:
+        old, new = "o" * 32, "n" * 32
+        for number, (before, after) in enumerate(
+            [(old, f"{old},{new}"), (f"{old},{new}", f"{new},{old}"), (f"{new},{old}", new)], 1
+        ):
+            # Processes with the former and with the next value run side by side.
+            for one, other in [(before, after), (after, before)]:
+                key, answers = f"key-{number}-{one}", []
+                for shop.secret in (one, other):
+                    async with serve(shop.routes()) as client:
+                        answers.append(await order(client, key))
+                assert [each.status_code for each in answers] == [201, 201]
+                assert answers[0].json() == answers[1].json()
 
     async def test_another_body_under_the_key_is_refused(self, serve: Serve, shop: Shop) -> None:
         async with serve(shop.routes()) as client:
