@@ -1,5 +1,10 @@
 """``python -m accounts_service`` serves; ``migrate`` brings its database to the newest schema."""
 
+from services.healthy import exit_if_asked
+
+if __name__ == "__main__":
+    exit_if_asked("accounts")
+
 from accounts_service.bootstrap import SERVICE, build
 from chassis.process.service import service_command_line
 

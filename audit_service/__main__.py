@@ -1,5 +1,10 @@
 """``python -m audit_service`` serves; ``migrate`` brings its database to the newest schema."""
 
+from services.healthy import exit_if_asked
+
+if __name__ == "__main__":
+    exit_if_asked("audit")
+
 from audit_service.bootstrap import SERVICE, build
 from chassis.process.service import service_command_line
 

@@ -1,6 +1,8 @@
 """The settings of every service, read from its environment once, when it starts."""
 
 import os
+import re
+import socket
 import sys
 from collections.abc import Iterable
 from enum import StrEnum
@@ -104,6 +106,10 @@ SharedSecret = Annotated[SecretStr, AfterValidator(_is_long_enough)]
 """A secret that may have two values while it is changed (``values_of``)."""
 
 
+def _host_name() -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64]
+
+
 class ProcessSettings(SecretsFromFiles, BaseSettings):
     """The settings of every process that answers HTTP; subclassed with an ``env_prefix``."""
 
@@ -120,7 +126,7 @@ class ProcessSettings(SecretsFromFiles, BaseSettings):
         default=20.0, gt=0, le=600, description="time for an orderly stop; then the process ends"
     )
     worker_name: str = Field(
-        default="1",
+        default_factory=_host_name,
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
         description="name of this process among those of its service, the same after a restart",
     )

@@ -96,7 +96,7 @@ def _row(settings: type[BaseSettings], name: str, field: FieldInfo) -> str:
         meaning = re.sub(r"the [\w-]+ service", "each service", _meaning(field))
         meaning += f": `{prefix}USERS{suffix}` and so on"
         return f"| `{prefix}…{suffix}` | {default} | {meaning} |\n"
-    default = f"in `{FILE.name}`" if name == _PORT else _default(field)
+    default = f"in `{FILE.name}`" if name == _PORT else _default(name, field)
     return f"| `{prefix}{name.upper()}` | {default} | {_meaning(field)} |\n"
 
 
@@ -111,11 +111,11 @@ def own_fields(settings: type[BaseSettings]) -> Iterator[tuple[str, FieldInfo]]:
             yield name, field
 
 
-def _default(field: FieldInfo) -> str:
+def _default(name: str, field: FieldInfo) -> str:
     if field.is_required():
         return "must be set"
     if field.default_factory is not None:
-        return "depends on the user"
+        return "the host's name" if name == "worker_name" else "depends on the user"
     return f"`{text}`" if (text := _text(field.default)) else "not set"
 
 

@@ -1,5 +1,10 @@
 """The gateway as a process: ``python -m gateway``."""
 
+from services.healthy import exit_if_asked
+
+if __name__ == "__main__":
+    exit_if_asked("gateway")
+
 from chassis.process.run import command_line
 from gateway.bootstrap import build
 from gateway.settings import GatewaySettings

@@ -1,5 +1,10 @@
 """``python -m notification_service`` serves; its commands are for operators."""
 
+from services.healthy import exit_if_asked
+
+if __name__ == "__main__":
+    exit_if_asked("notification")
+
 from chassis.operations.commands.context import CommandContext
 from chassis.operations.commands.derived import group_of
 from chassis.process.service import service_command_line

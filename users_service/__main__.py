@@ -1,5 +1,10 @@
 """``python -m users_service`` serves; its commands migrate, make keys and create operators."""
 
+from services.healthy import exit_if_asked
+
+if __name__ == "__main__":
+    exit_if_asked("users")
+
 import asyncio
 from pathlib import Path
 from typing import NoReturn

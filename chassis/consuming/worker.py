@@ -91,6 +91,8 @@ class Worker(Generic[W]):
     def trouble(self) -> str | None:
         """Return why events do not flow, or None when they do."""
         watchdog = self._watchdog
+        if watchdog is None and self._worker_name.is_taken():
+            return f"another process has the worker name {self._settings.worker_name}"
         if phase := self._phase or (watchdog and watchdog.trouble):
             return phase
         reasons = [self._cluster.lacking, *sorted({*self._start_positions.waiting.values()})]

@@ -65,6 +65,10 @@ class AdvisoryLock:
         since = self._refused_since
         return since is None or time.monotonic() - since < _LOST_AFTER_S
 
+    def is_taken(self) -> bool:
+        """Return whether another process had the name when it was last asked for."""
+        return self._refused_since is not None
+
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """Wait until the name is free, and hold it while the block runs."""
@@ -78,8 +82,10 @@ class AdvisoryLock:
 
     async def _take(self) -> "asyncpg.Connection":
         connection = await self._try_to_take()
-        if connection is None:
-            log.info("waiting", reason=f"the name {self._name} is taken, or the database away")
+        if connection is None and self._refused_since is not None:
+            log.warning("name-taken", name=self._name, reason="another process has this name")
+        elif connection is None:
+            log.info("waiting", reason="the database is away")
         while connection is None:
             await asyncio.sleep(_TRY_EVERY_S)
             connection = await self._try_to_take()

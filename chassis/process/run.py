@@ -29,6 +29,7 @@ from chassis.settings import (
 )
 from chassis.telemetry import configure_logging, configure_tracing
 from chassis.web.health import Health
+from services.healthy import exit_if_asked
 
 _log = structlog.get_logger(__name__)
 
@@ -79,6 +80,11 @@ def command_line(name: str, settings: type[S], build: Build[S]) -> click.Group:
     def group(context: click.Context) -> None:
         if context.invoked_subcommand is None:
             serve(name, settings, build)
+
+    # Only for --help: ``__main__`` answers it before it imports this.
+    @group.command("healthy", help="Exit with 0 if the running process is ready, else with 1.")
+    def healthy() -> None:
+        exit_if_asked(name)
 
     return group
 

@@ -1,5 +1,10 @@
 """Runs the stand-in: ``python -m notification_service.slack_stand_in``."""
 
+from services.healthy import exit_if_asked
+
+if __name__ == "__main__":
+    exit_if_asked("slack-stand-in")
+
 from chassis.process.run import command_line
 from notification_service.slack_stand_in.bootstrap import build
 from notification_service.slack_stand_in.settings import StandInSettings

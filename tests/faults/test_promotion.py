@@ -12,6 +12,7 @@ from chassis import migrations
 from chassis.correlation import new_id
 from chassis.kafka.client import admin_client
 from chassis.kafka.topics import create_topics
+from chassis.persistence.connecting import connect
 from chassis.testing import eventually
 from tests.faults.postgres_pair import PostgresPair
 from tests.faults.workload import Workload
@@ -51,6 +52,10 @@ class TestAPromotedStandby:
             argon2_memory_kib=64,
             argon2_passes=1,
         )
+        connection = await connect(pair.url("users"), application_name="test", settings={})
+        # The standby is named first, and takes no writes.
+        assert not await connection.fetchval("SELECT pg_is_in_recovery()")
+        await connection.close()
         await migrations.upgrade("users_service", pair.url("users"))
 
         async with serving(settings) as service:
