@@ -1,15 +1,23 @@
 """Migrates a service's schema: the chassis's revisions and the service's own."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module, resources
 from pathlib import Path
 
-from alembic import command
+from alembic import command, op
 from alembic.config import Config
 from sqlalchemy import MetaData
 
+from chassis.persistence.schema_version import revision_directories
+
 # Any constant: of two processes that migrate one database, the second waits for the first.
 MIGRATION_LOCK = 5_317_009
+
+# Commands that need a table queue behind a migration that waits for it, so it gives up before they
+# do, and is run again.
+LOCK_TIMEOUT_S = 3
 
 # Version 18, since when RETURNING can return what a row was before (docs/decisions/0009).
 _OLDEST_SERVER = 180_000
@@ -34,10 +42,11 @@ def config_of(service_package: str, database_url: str) -> Config:
     """Return Alembic's configuration for one service, for any of its commands."""
     config = Config()
     here = Path(str(resources.files("chassis"))) / "migrations"
-    service = Path(str(resources.files(service_package))) / "migrations" / "versions"
     config.set_main_option("script_location", str(here))
     config.set_main_option("path_separator", "newline")
-    config.set_main_option("version_locations", f"{here / 'versions'}\n{service}")
+    config.set_main_option(
+        "version_locations", "\n".join(map(str, revision_directories(service_package)))
+    )
     config.attributes["database_url"] = database_url
     config.attributes["metadata"] = metadata_of(service_package)
     return config
@@ -54,3 +63,17 @@ async def upgrade(service_package: str, database_url: str) -> None:
     """Migrate the schema to the newest revision; a second call changes nothing."""
     config = config_of(service_package, database_url)
     await asyncio.to_thread(command.upgrade, config, "heads")
+
+
+@contextmanager
+def concurrently() -> Iterator[None]:
+    """Run what the block does outside of a transaction, for as long as it has to wait.
+
+    For ``op.create_index(…, postgresql_concurrently=True, if_not_exists=True)``, which keeps
+    writers waiting for nothing. What the revision did before is committed, so let it do nothing
+    else. One that is stopped midway leaves an invalid index, to be dropped before it is run again.
+    """
+    with op.get_context().autocommit_block():
+        op.execute("SET lock_timeout = 0")
+        yield
+        op.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")

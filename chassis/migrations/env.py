@@ -8,13 +8,15 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from chassis.migrations import MIGRATION_LOCK, check_server
+from chassis.migrations import LOCK_TIMEOUT_S, MIGRATION_LOCK, check_server
 from chassis.persistence import connecting
 
 
 def _run(connection: Connection) -> None:
     check_server(int(connection.execute(text("SHOW server_version_num")).scalar_one()))
     connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
+    # Not for the lock before: another process migrates for as long as it takes.
+    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'"))
     connection.commit()
     context.configure(
         connection=connection,

@@ -28,6 +28,11 @@ _SOCKET_OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000),
 )
 
+
+class NoServerTakesWrites(ConnectionError):
+    """Of those that answered each is a standby, as it is until one is promoted."""
+
+
 # Where the server that takes writes was found last, by URL: it is tried first.
 _found_at: dict[str, str] = {}
 
@@ -83,6 +88,8 @@ async def connect(
         _notice_lost_machines(connection)
         return connection
     assert failure is not None  # noqa: S101 - there is at least one server
+    if isinstance(failure, asyncpg.TargetServerAttributeNotMatched):
+        raise NoServerTakesWrites(str(failure)) from failure
     raise failure
 
 

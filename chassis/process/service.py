@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 import click
 from fastapi import APIRouter
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.clock import utc_now
@@ -15,7 +16,8 @@ from chassis.consuming.worker import Worker
 from chassis.operations.commands.group import operations_commands
 from chassis.operations.context import Service, ServiceRuntime
 from chassis.operations.routes import operations_routes
-from chassis.persistence.database import ping, pool
+from chassis.persistence.database import is_conflict, ping, pool
+from chassis.persistence.schema_version import SchemaVersion
 from chassis.persistence.transactor import Transactor, Work
 from chassis.process.run import Build, Component, ProcessParts, command_line
 from chassis.publishing.relay import Relay
@@ -58,6 +60,15 @@ def _migrate(service: Service[S, W]) -> click.Command:
         except migrations.ServerTooOld as error:
             click.echo(str(error), err=True)
             sys.exit(BAD_SETTINGS_EXIT_CODE)
+        except DBAPIError as error:
+            if not is_conflict(error):
+                raise
+            click.echo(
+                "A table that the migration changes was not free within"
+                f" {migrations.LOCK_TIMEOUT_S} s. Run it again.",
+                err=True,
+            )
+            sys.exit(1)
 
     return migrate
 
@@ -110,6 +121,7 @@ class Wiring(Generic[S, W]):
         runtime = self.runtime
         service, settings = runtime.service, runtime.settings
         running = list(components)
+        self._health.add("schema", SchemaVersion(runtime.engine, service.package).trouble)
         if settings.serves_routes:
             self._health.add("database", lambda: ping(runtime.engine))
             running.append(self._verifier)

@@ -2,6 +2,7 @@
 
 import math
 import socket
+import ssl
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -43,6 +44,13 @@ _CODES: Final = {
     415: "unsupported-media-type",
     429: "too-many-requests",
 }
+_NETWORK: Final = (
+    ConnectionError,
+    TimeoutError,
+    socket.gaierror,
+    ssl.SSLError,
+    PoolTimeoutError,
+)
 # SQLSTATEs before there is a session: too many connections, cannot connect now.
 _CANNOT_CONNECT: Final = frozenset({"53300", "57P03"})
 
@@ -116,7 +124,7 @@ def failure(error: Exception) -> Response:
 def _is_away(error: Exception) -> bool:
     # Only the OSErrors of the network: a missing file is a mistake in the code.
     return (
-        isinstance(error, ConnectionError | TimeoutError | socket.gaierror | PoolTimeoutError)
+        isinstance(error, _NETWORK)
         or type(error) is OSError
         or (isinstance(error, DBAPIError) and is_connection_lost(error))
         or is_worth_retrying(error)

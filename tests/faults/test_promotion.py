@@ -12,7 +12,7 @@ from chassis import migrations
 from chassis.correlation import new_id
 from chassis.kafka.client import admin_client
 from chassis.kafka.topics import create_topics
-from chassis.persistence.connecting import connect
+from chassis.persistence.connecting import NoServerTakesWrites, connect
 from chassis.testing import eventually
 from tests.faults.postgres_pair import PostgresPair
 from tests.faults.workload import Workload
@@ -64,6 +64,8 @@ class TestAPromotedStandby:
                 await _until_promised(workload, _PER_SECOND)
                 pair.first.kill()
                 answered_before = dict(workload.promised)
+                with pytest.raises(NoServerTakesWrites):
+                    await connect(pair.url("users"), application_name="test", settings={})
                 await pair.promote()
                 # Its migrations find it too.
                 await migrations.upgrade("users_service", pair.url("users"))

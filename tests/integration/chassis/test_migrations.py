@@ -1,13 +1,17 @@
 """The tables that every service has, as its migrations make them."""
 
 import asyncio
+from pathlib import Path
 
 import asyncpg
 import pytest
 from alembic.util.exc import CommandError
 from sqlalchemy import Column, Integer, Table
+from sqlalchemy.exc import DBAPIError
 
+from chassis import migrations
 from chassis.migrations import MIGRATION_LOCK, metadata_of, upgrade
+from chassis.persistence.database import is_conflict
 from chassis.testing import eventually
 from tests.integration.chassis.path import rows
 from tests.integration.migrations import assert_migrations_round_trip
@@ -42,3 +46,73 @@ class TestTheChassisTables:
 
         found = await rows(database, "SELECT version_num FROM alembic_version")
         assert [row["version_num"] for row in found] == ["chassis_0004"]
+
+
+class TestALockedTable:
+    async def test_is_waited_for_only_briefly_and_nothing_is_changed(
+        self, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(migrations, "LOCK_TIMEOUT_S", 0.2)
+        await upgrade(PACKAGE, database)
+        await rows(database, "UPDATE alembic_version SET version_num = 'chassis_0002'")
+        other = await asyncpg.connect(database)
+        await other.execute("BEGIN; LOCK TABLE inbox_missing IN ACCESS SHARE MODE")
+
+        with pytest.raises(DBAPIError) as raised:
+            await upgrade(PACKAGE, database)
+
+        await other.close()
+        assert is_conflict(raised.value)
+        found = await rows(database, "SELECT version_num FROM alembic_version")
+        assert [row["version_num"] for row in found] == ["chassis_0002"]
+
+
+class TestAnIndexMadeConcurrently:
+    async def test_keeps_no_writer_waiting(
+        self, database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(migrations, "LOCK_TIMEOUT_S", 0.2)
+        service = tmp_path / "growing_service" / "migrations"
+        (service / "versions").mkdir(parents=True)
+        (service.parent / "__init__.py").touch()
+        (service / "__init__.py").write_text(f"from {PACKAGE}.migrations import metadata\n")
+        (service / "versions" / "growing_0001.py").write_text(_GROWING)
+        monkeypatch.syspath_prepend(tmp_path)
+        await upgrade(PACKAGE, database)
+        writer = await asyncpg.connect(database)
+        await writer.execute("BEGIN; LOCK TABLE inbox IN ROW EXCLUSIVE MODE")
+
+        growing = asyncio.create_task(upgrade("growing_service", database))
+
+        async def it_waits() -> bool:
+            return bool(await rows(database, "SELECT FROM pg_locks WHERE NOT granted"))
+
+        await eventually(it_waits)
+        # Longer than a lock is waited for elsewhere; and nobody else has to wait meanwhile.
+        await asyncio.wait([growing], timeout=2 * migrations.LOCK_TIMEOUT_S)
+        other = await asyncpg.connect(database)
+        await other.execute("SET lock_timeout = '1s'; LOCK TABLE inbox IN ROW EXCLUSIVE MODE")
+        await other.close()
+        await writer.close()
+        await growing
+
+        found = await rows(
+            database, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'new'::regclass"
+        )
+        assert [row["indisvalid"] for row in found] == [True]
+
+
+_GROWING = """
+from alembic import op
+from chassis.migrations import concurrently
+
+revision: str = "growing_0001"
+down_revision: str | None = None
+branch_labels: str | None = None
+depends_on: str | None = None
+
+
+def upgrade() -> None:
+    with concurrently():
+        op.create_index("new", "inbox", ["greatest_event_id"], postgresql_concurrently=True)
+"""

@@ -1,3 +1,4 @@
+import ssl
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, ClassVar
 
@@ -234,6 +235,7 @@ class TestFailures:
         [
             ConnectionRefusedError(111, "refused"),
             OSError("Multiple exceptions"),
+            ssl.SSLCertVerificationError("certificate verify failed"),
             TimeoutError(),
             PoolTimeoutError("no connection in time"),
             asyncpg.TooManyConnectionsError("sorry"),
