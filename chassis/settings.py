@@ -117,7 +117,9 @@ class ProcessSettings(SecretsFromFiles, BaseSettings):
 
     http_host: str = Field(default="127.0.0.1", description="address that HTTP listens on")
     http_port: int = Field(ge=0, le=65_535, description="port of HTTP; 0 takes a free one")
-    max_body_bytes: int = Field(default=65_536, gt=0, description="largest request body, in bytes")
+    max_body_bytes: int = Field(
+        default=65_536, gt=0, le=1_048_576, description="largest request body, in bytes"
+    )
     trusted_proxies: str = Field(
         default="",
         description="addresses or networks, comma separated, to trust with X-Forwarded-For",
@@ -214,8 +216,12 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
         le=60,
         description="longest a command may take with all its attempts; less than the gateway waits",
     )
+    # A group waits so long for a member that died, and a worker that does not join within 30 s ends.
     kafka_session_timeout_s: float = Field(
-        default=6.0, gt=0, description="a worker that is silent for so long loses its partitions"
+        default=6.0,
+        gt=0,
+        le=20,
+        description="a worker that is silent for so long loses its partitions",
     )
     chunk_max_events: int = Field(
         default=500, gt=0, le=10_000, description="most events that one transaction handles"
@@ -223,14 +229,16 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
     dead_letter_limit: int = Field(
         default=50,
         gt=0,
+        le=10_000,
         description="aggregates of one topic that may park with one error within the window; with"
         " one more the consumer stops, and parks none of them",
     )
     dead_letter_window_s: float = Field(
-        default=60.0, gt=0, description="window of time in which they are counted"
+        default=60.0, gt=0, le=3_600, description="window of time in which they are counted"
     )
+    # PostgreSQL ends the relay's session, and frees its lock, after it has been idle for 6 s.
     relay_idle_s: float = Field(
-        default=0.05, gt=0, description="longest sleep when the outbox is empty"
+        default=0.05, gt=0, le=3, description="longest sleep when the outbox is empty"
     )
     timers_per_s: float = Field(
         default=100.0, gt=0, description="timers that this process begins a second, at most"

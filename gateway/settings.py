@@ -35,18 +35,19 @@ class GatewaySettings(ProcessSettings):
         default=100, gt=0, le=10_000, description="most connections to each service"
     )
     queue_timeout_s: float = Field(
-        default=1.0, gt=0, description="longest wait for a free connection"
+        default=1.0, gt=0, le=30, description="longest wait for a free connection"
     )
     connect_timeout_s: float = Field(
-        default=2.0, gt=0, description="longest wait for a service to accept a connection"
+        default=2.0, gt=0, le=30, description="longest wait for a service to accept a connection"
     )
     # Below half of shutdown_grace_s, which is what requests in flight have at a stop.
     answer_timeout_s: float = Field(
-        default=8.0, gt=0, description="longest wait for the next part of a service's answer"
+        default=8.0, gt=0, le=60, description="longest wait for the next part of a service's answer"
     )
     client_timeout_s: float = Field(
         default=30.0,
         gt=0,
+        le=600,
         description="time for a client to send its body, and to receive each part of an answer",
     )
 

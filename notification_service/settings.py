@@ -48,15 +48,17 @@ class NotificationSettings(TokenReaderSettings):
     delivery_lease_s: float = Field(
         default=15.0,
         gt=0,
+        le=600,
         description="time after which another worker may claim an unfinished delivery",
     )
     delivery_settle_s: float = Field(
         default=3.0,
         ge=0,
+        le=60,
         description="time after which Slack shows every posted message in its history",
     )
     delivery_longest_retry_s: float = Field(
-        default=60.0, gt=0, description="longest wait between two attempts"
+        default=60.0, gt=0, le=86_400, description="longest wait between two attempts"
     )
 
     @field_validator("slack_token")

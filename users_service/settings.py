@@ -21,6 +21,7 @@ class UsersSettings(ServiceSettings):
     keys_published_ahead_s: float = Field(
         default=120.0,
         ge=0,
+        le=86_400,
         description="time that readers have to fetch a new key before it signs",
     )
     access_token_lifetime_s: int = Field(
@@ -35,25 +36,30 @@ class UsersSettings(ServiceSettings):
 
     # OWASP Password Storage Cheat Sheet: m = 19 MiB, t = 2, p = 1.
     argon2_memory_kib: int = Field(
-        default=19_456, ge=8, description="memory that one password hash takes"
+        default=19_456, ge=8, le=1_048_576, description="memory that one password hash takes"
     )
-    argon2_passes: int = Field(default=2, ge=1, description="passes over that memory")
-    argon2_lanes: int = Field(default=1, ge=1, description="lanes of one hash")
-    argon2_threads: int = Field(default=2, ge=1, description="hashes made at once, at most")
+    argon2_passes: int = Field(default=2, ge=1, le=100, description="passes over that memory")
+    argon2_lanes: int = Field(default=1, ge=1, le=64, description="lanes of one hash")
+    argon2_threads: int = Field(default=2, ge=1, le=64, description="hashes made at once, at most")
     argon2_waiting: int = Field(
         default=32,
         ge=1,
+        le=10_000,
         description="hashes begun or waiting, for sign-ups and for sign-ins each; more get 503",
     )
 
     sign_in_window_s: int = Field(
-        default=300, gt=0, description="time within which failed sign-ins are counted"
+        default=300, gt=0, le=86_400, description="time within which failed sign-ins are counted"
     )
     sign_ins_per_name: int = Field(
-        default=10, gt=0, description="failed sign-ins for one name in that time, at most"
+        default=10,
+        gt=0,
+        le=1_000_000,
+        description="failed sign-ins for one name in that time, at most",
     )
     sign_ins_per_network: int = Field(
         default=100,
         gt=0,
+        le=1_000_000,
         description="failed sign-ins from one IPv4 address or IPv6 /64 in that time, at most",
     )

@@ -47,6 +47,13 @@ class TestReadiness:
 
         assert list(await reasons(settings, database_url=unreachable)) == ["database"]
 
+    async def test_with_a_schema_that_is_older_than_the_code_it_is_not_ready(
+        self, settings: UsersSettings, database: str
+    ) -> None:
+        not_migrated = SecretStr(database)
+
+        assert list(await reasons(settings, database_url=not_migrated)) == ["schema"]
+
 
 class TestCreateOperator:
     async def test_an_existing_operator_is_not_changed(

@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+from annotated_types import Le
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
 
+from chassis.persistence.advisory_lock import LOCK_SESSION_SETTINGS
 from chassis.settings import Role, TokenReaderSettings, read_settings, values_of
 
 
@@ -144,3 +146,31 @@ class TestASecretInAFile:
             "TOYS_IDEMPOTENCY_SECRET_FILE: is set, and TOYS_IDEMPOTENCY_SECRET too",
             "TOYS_IDEMPOTENCY_SECRET_FILE: No such file or directory",
         ]
+
+
+class TestBounds:
+    @pytest.mark.parametrize(
+        ("setting", "too_large"), [("relay_idle_s", 6), ("max_body_bytes", 2**21)]
+    )
+    def test_a_value_that_breaks_what_waits_for_it_is_refused(
+        self,
+        environment: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        setting: str,
+        too_large: float,
+    ) -> None:
+        environment.setenv(f"TOYS_{setting.upper()}", str(too_large))
+
+        with pytest.raises(SystemExit):
+            read_settings(ToySettings)
+
+        assert capsys.readouterr().err.startswith(f"TOYS_{setting.upper()}: Input should be less")
+
+    def test_the_relay_sleeps_less_than_its_session_may_idle(self) -> None:
+        (longest,) = (
+            each.le
+            for each in ToySettings.model_fields["relay_idle_s"].metadata
+            if isinstance(each, Le)
+        )
+
+        assert longest < float(LOCK_SESSION_SETTINGS["idle_session_timeout"].rstrip("s"))

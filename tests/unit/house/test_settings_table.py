@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from annotated_types import Le, Lt
 from pydantic_settings import BaseSettings
 
 from chassis.settings import SecretsFromFiles, is_secret
@@ -49,6 +50,19 @@ def test_each_setting_has_a_description(settings: type[BaseSettings]) -> None:
     undescribed = [name for name, field in own_fields(settings) if not field.description]
 
     assert undescribed == []
+
+
+@every_class
+def test_each_number_has_an_upper_bound(settings: type[BaseSettings]) -> None:
+    """Infinity is a number too, and a time that is too long breaks what waits for it."""
+    unbounded = [
+        name
+        for name, field in own_fields(settings)
+        if field.annotation in (int, float)
+        and not any(isinstance(each, Le | Lt) for each in field.metadata)
+    ]
+
+    assert unbounded == []
 
 
 @every_class

@@ -169,7 +169,8 @@ class TestPublishing:
         await create_topic(kafka, topic)
         async with engine.begin() as connection:
             await write_events(connection, topic, (uuid4(), 1))
-        async with relaying(settings_for(database, kafka, relay_idle_s=600)) as relay:
+        sleepy = settings_for(database, kafka).model_copy(update={"relay_idle_s": 600})
+        async with relaying(sleepy) as relay:
             await until_empty(database)
             async with engine.begin() as connection:
                 await write_events(connection, topic, (uuid4(), 1))
