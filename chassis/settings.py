@@ -216,7 +216,7 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
         le=60,
         description="longest a command may take with all its attempts; less than the gateway waits",
     )
-    # A group waits so long for a member that died, and a worker that does not join within 30 s ends.
+    # A group waits so long for a member that died, and a worker that has not joined in 30 s ends.
     kafka_session_timeout_s: float = Field(
         default=6.0,
         gt=0,
@@ -241,10 +241,17 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
         default=0.05, gt=0, le=3, description="longest sleep when the outbox is empty"
     )
     timers_per_s: float = Field(
-        default=100.0, gt=0, description="timers that this process begins a second, at most"
+        default=100.0, gt=0, le=10_000, description="timers that this process begins a second, at most"
     )
     timers_at_once: int = Field(
         default=4, gt=0, le=100, description="timers that it handles at once, at most"
+    )
+    outbox_age_limit_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=2_592_000,
+        description="commands that publish are refused (503) while an event has waited for longer"
+        " in the outbox; by default none is",
     )
 
     access_token_issuer: str = Field(

@@ -50,6 +50,9 @@ relay_latency_seconds = Histogram(
     buckets=_SECONDS,
 )
 relay_depth = Gauge("relay_depth", "Outbox rows not yet published.")
+outbox_age_seconds = Gauge(
+    "outbox_age_seconds", "How long the oldest outbox row that waits for Kafka has waited."
+)
 relay_retries = Counter(
     "relay_retries", "Times that the relay paused because Kafka or PostgreSQL was away."
 )

@@ -1,6 +1,7 @@
 """The outbox: integration events, written in the transaction of the change they are about."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, TypedDict
 from uuid import UUID
@@ -15,6 +16,9 @@ from chassis.telemetry import current_traceparent
 from contracts.envelope import encode
 from contracts.events import IntegrationEvent, family_of, version_of
 from contracts.topics import Topic
+
+before_append: ContextVar[Callable[[], None] | None] = ContextVar("before_append", default=None)
+"""Called before each event that a command publishes; what it raises refuses the command."""
 
 Translate = Callable[[Any], Sequence[IntegrationEvent]]
 """Gives the integration events that publish a domain event; none: it is not published."""
@@ -84,6 +88,8 @@ class Outbox:
         :param versions: each version in which the fact is published, and its sequence; None: only
             this
         """
+        if refuse := before_append.get():
+            refuse()
         context = correlation_or_none() or self._new_context()
         id_ = new_id()
         encoded = encode(

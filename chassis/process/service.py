@@ -17,8 +17,9 @@ from chassis.operations.commands.group import operations_commands
 from chassis.operations.context import Service, ServiceRuntime
 from chassis.operations.routes import operations_routes
 from chassis.persistence.database import is_conflict, ping, pool
+from chassis.persistence.outbox_age import OutboxAge
 from chassis.persistence.schema_version import SchemaVersion
-from chassis.persistence.transactor import Transactor, Work
+from chassis.persistence.transactor import Transact, Transactor, Work
 from chassis.process.run import Build, Component, ProcessParts, command_line
 from chassis.publishing.relay import Relay
 from chassis.settings import (
@@ -78,7 +79,8 @@ class Wiring(Generic[S, W]):
 
     :ivar runtime: the service with the pool of its requests and its operators
     :ivar agents_engine: the pool of everything that does not serve requests
-    :ivar transactor: runs commands; each commit wakes the relay
+    :ivar transactor: runs commands; each commit wakes the relay. It refuses those that publish
+        while events have waited in the outbox for longer than the settings allow
     :ivar signed_in: a dependency that returns the signed-in user, or answers 401
     :ivar operator: a dependency that returns the operator, or answers 401 or 403
     """
@@ -94,11 +96,14 @@ class Wiring(Generic[S, W]):
         self.runtime = runtime
         self.agents_engine = agents_engine
         self.engine = runtime.engine
-        self.transactor = Transactor(
-            runtime.engine,
-            service.open_work,
-            on_commit=runtime.committed,
-            deadline_s=settings.command_deadline_s,
+        self._outbox_age = OutboxAge(runtime.engine, settings.outbox_age_limit_s)
+        self.transactor: Transact[W] = self._outbox_age.limited(
+            Transactor(
+                runtime.engine,
+                service.open_work,
+                on_commit=runtime.committed,
+                deadline_s=settings.command_deadline_s,
+            )
         )
         self.signed_in = authenticated(verifier)
         self.operator = operator(verifier)
@@ -124,9 +129,11 @@ class Wiring(Generic[S, W]):
         self._health.add("schema", SchemaVersion(runtime.engine, service.package).trouble)
         if settings.serves_routes:
             self._health.add("database", lambda: ping(runtime.engine))
-            running.append(self._verifier)
+            running += [self._verifier, self._outbox_age]
         if Role.RELAY in settings.roles:
             running.append(self._relay)
+            if self._outbox_age not in running:
+                running.append(self._outbox_age)
         if Role.AGENTS in settings.roles:
             running += [self._worker(), *self._timer_workers(), *beside_agents]
         app = create_app(

@@ -30,6 +30,31 @@ class TestServe:
         personal_data = [*KATE.values(), token["Authorization"].removeprefix("Bearer ")]
         assert [each for each in personal_data if each in service.log] == []
 
+    async def test_refuses_to_sign_up_more_while_events_have_waited_for_too_long(
+        self, settings: UsersSettings, users_database: str
+    ) -> None:
+        async with serving(changed(settings, outbox_age_limit_s=1)) as service:
+            key = {"Idempotency-Key": "kate"}
+            first = await service.client.post("/users", json=KATE, headers=key)
+
+            async def refused() -> bool:
+                joe = KATE | {
+                    "username": f"joe.{new_id().hex[-8:]}",
+                    "email": f"{new_id()}@example.com",
+                }
+                answer = await service.client.post("/users", json=joe)
+                return answer.json().get("code") == "outbox-too-old" and answer.status_code == 503
+
+            await until(refused)
+            again = await service.client.post("/users", json=KATE, headers=key)
+            token = await service.token("kate", KATE["password"])
+            ready = await service.client.get("/health/ready")
+
+        assert (first.status_code, again.status_code) == (201, 201)
+        assert again.json() == first.json()
+        assert token
+        assert "outbox-age" in ready.json()["troubles"]
+
     async def test_only_the_gateway_may_forward_an_address(self, settings: UsersSettings) -> None:
         gateway = {"X-Gateway-Secret": settings.gateway_secret.get_secret_value()}
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from annotated_types import Le
@@ -167,10 +168,11 @@ class TestBounds:
         assert capsys.readouterr().err.startswith(f"TOYS_{setting.upper()}: Input should be less")
 
     def test_the_relay_sleeps_less_than_its_session_may_idle(self) -> None:
-        (longest,) = (
-            each.le
+        bounds: list[Any] = [
+            each
             for each in ToySettings.model_fields["relay_idle_s"].metadata
             if isinstance(each, Le)
-        )
+        ]
 
+        (longest,) = (each.le for each in bounds)
         assert longest < float(LOCK_SESSION_SETTINGS["idle_session_timeout"].rstrip("s"))
