@@ -1108,6 +1108,59 @@ _OF_VERSIONS: Final = (
     ),
 )
 
+_RUNNING: Final = (
+    Mutation(
+        name="verified-server",
+        guard="every part connects as the URL says, so a server that can't be verified is refused",
+        file="chassis/persistence/connecting.py",
+        before="                server,\n",
+        after='                server.replace("verify-full", "require"),\n',
+        proven_by=(
+            f"{_CHASSIS}/persistence/test_connecting.py::TestOverTls::test_no_place_accepts_another_authority_or_host_or_an_open_connection",
+        ),
+    ),
+    Mutation(
+        name="either-secret",
+        guard="while a secret is changed, a repeat is recognised under both of its values",
+        file="chassis/web/idempotency.py",
+        before="each) for each in self._fingerprints)",
+        after="each) for each in self._fingerprints[:1])",
+        proven_by=(
+            "tests/unit/chassis/web/test_idempotency.py::TestAnIdempotentCommand::test_is_recognised_at_each_step_in_which_the_secret_is_changed",
+        ),
+    ),
+    Mutation(
+        name="schema-version",
+        guard="a process whose code needs a newer schema is not ready, and says so",
+        file="chassis/persistence/schema_version.py",
+        before="        if len(lacking) <= len(newer):\n",
+        after="        if lacking:\n",
+        proven_by=(
+            f"{_CHASSIS}/test_schema_version.py::TestASchema::test_is_older_until_it_is_migrated",
+        ),
+    ),
+    Mutation(
+        name="migration-lock-timeout",
+        guard="a migration gives up a lock before commands queue behind it for long",
+        file="chassis/migrations/env.py",
+        before="    connection.execute(text(f\"SET lock_timeout = '{LOCK_TIMEOUT_S}s'\"))\n",
+        after="",
+        proven_by=(
+            f"{_CHASSIS}/test_migrations.py::TestALockedTable::test_is_waited_for_only_briefly_and_nothing_is_changed",
+        ),
+    ),
+    Mutation(
+        name="outbox-age-limit",
+        guard="no command adds to an outbox whose events have waited for longer than allowed",
+        file="chassis/persistence/outbox_age.py",
+        before="        if self.trouble() is not None:\n",
+        after="        if False:\n",
+        proven_by=(
+            f"{_CHASSIS}/persistence/test_outbox_age.py::TestAnOutbox::test_that_is_too_old_refuses_commands_that_publish_until_it_is_not",
+        ),
+    ),
+)
+
 MUTATIONS: Final = (
     *_COMMANDS,
     *_PUBLISHING,
@@ -1116,4 +1169,5 @@ MUTATIONS: Final = (
     *_OF_VERSIONS,
     *_NOTIFYING,
     *_OF_TIMERS,
+    *_RUNNING,
 )

@@ -58,10 +58,12 @@ class TestALockedTable:
         other = await asyncpg.connect(database)
         await other.execute("BEGIN; LOCK TABLE inbox_missing IN ACCESS SHARE MODE")
 
-        with pytest.raises(DBAPIError) as raised:
-            await upgrade(PACKAGE, database)
+        try:
+            with pytest.raises(DBAPIError) as raised:
+                await asyncio.wait_for(upgrade(PACKAGE, database), 10)
+        finally:
+            await other.close()
 
-        await other.close()
         assert is_conflict(raised.value)
         found = await rows(database, "SELECT version_num FROM alembic_version")
         assert [row["version_num"] for row in found] == ["chassis_0002"]
