@@ -241,7 +241,10 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
         default=0.05, gt=0, le=3, description="longest sleep when the outbox is empty"
     )
     timers_per_s: float = Field(
-        default=100.0, gt=0, le=10_000, description="timers that this process begins a second, at most"
+        default=100.0,
+        gt=0,
+        le=10_000,
+        description="timers that this process begins a second, at most",
     )
     timers_at_once: int = Field(
         default=4, gt=0, le=100, description="timers that it handles at once, at most"
