@@ -37,7 +37,7 @@ from users_service import bootstrap as users
 from users_service.adapters.signing_keys import add_key
 from users_service.settings import UsersSettings
 
-SECRET = SecretStr("a secret of this test, long enough")
+SECRET = SecretStr("s" * 32)
 AWAY = "http://127.0.0.1:1"
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 
