@@ -118,7 +118,7 @@ class ProcessSettings(SecretsFromFiles, BaseSettings):
     http_host: str = Field(default="127.0.0.1", description="address that HTTP listens on")
     http_port: int = Field(ge=0, le=65_535, description="port of HTTP; 0 takes a free one")
     max_body_bytes: int = Field(
-        default=65_536, gt=0, le=1_048_576, description="largest request body, in bytes"
+        default=65_536, gt=0, le=2**30, description="largest request body, in bytes"
     )
     trusted_proxies: str = Field(
         default="",
