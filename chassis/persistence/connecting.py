@@ -20,13 +20,12 @@ _CONNECT_TIMEOUT_S: Final = 5.0
 # One of several servers may be a machine that is gone: the others have to be tried soon.
 _CONNECT_TIMEOUT_OF_SEVERAL_S: Final = 1.5
 # As the server has it (database.SESSION_SETTINGS): a machine that is gone is noticed by the client.
-_SOCKET_OPTIONS: Final = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000),
-)
+_TCP_OPTIONS: Final = {
+    "TCP_KEEPIDLE": 5,
+    "TCP_KEEPINTVL": 2,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 10_000,
+}
 
 
 class NoServerTakesWrites(ConnectionError):
@@ -97,5 +96,8 @@ def _notice_lost_machines(connection: "asyncpg.Connection") -> None:
     internal: Any = connection
     connected = internal._transport.get_extra_info("socket")  # noqa: SLF001 - no other way
     if connected.family in (socket.AF_INET, socket.AF_INET6):
-        for level, option, value in _SOCKET_OPTIONS:
-            connected.setsockopt(level, option, value)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _TCP_OPTIONS.items():
+            option = getattr(socket, name, None)  # not every system has all of them
+            if option is not None:
+                connected.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,6 +1,7 @@
 """Every place that connects to PostgreSQL verifies the server, and finds the one that writes."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
@@ -245,6 +246,7 @@ async def test_a_machine_that_is_gone_is_noticed_by_the_client(database: str) ->
     opened = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
 
     assert [
-        opened.getsockopt(level, option) for level, option, _ in connecting._SOCKET_OPTIONS
-    ] == [value for *_, value in connecting._SOCKET_OPTIONS]
+        opened.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
+        for name in connecting._TCP_OPTIONS
+    ] == list(connecting._TCP_OPTIONS.values())
     await connection.close()
