@@ -67,8 +67,11 @@ def surplus_lines(found: set[str], declared: set[str], rules: Any) -> Iterator[s
 def test_every_package_is_named_wherever_it_must_be() -> None:
     declared = {service.package for service in SERVICES}
 
-    assert list(missing_lines(packages(), declared, TOOLS)) == []
-    assert list(surplus_lines(packages(), declared, TOOLS)) == []
+    lines = [
+        *missing_lines(packages(), declared, TOOLS),
+        *surplus_lines(packages(), declared, TOOLS),
+    ]
+    assert not lines, "\n".join(lines)
 
 
 def test_a_new_package_is_missing_until_it_is_named() -> None:
@@ -157,7 +160,7 @@ def test_it_is_a_declared_consumer_of_what_it_reads_and_of_nothing_else(
         f'contracts/topics.py, {topic}: remove "{service.name}" from its consumers'
         for topic in sorted(declared - read)
     ]
-    assert lines == []
+    assert not lines, "\n".join(lines)
 
 
 @every_owner

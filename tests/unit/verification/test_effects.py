@@ -28,8 +28,8 @@ class TestTheStatedEffects:
         accounts = accounts_agents.subscribers(OpenAccountHandler(new_id, now, currency="USD"))
         users = users_agents.subscribers(CreateOnboardingTasksHandler(new_id, now))
 
-        assert [each.name for each in accounts] == [effects.OPENS_ACCOUNTS]
-        assert [each.name for each in users] == [effects.CREATES_TASKS]
+        assert effects.OPENS_ACCOUNTS in {each.name for each in accounts}
+        assert effects.CREATES_TASKS in {each.name for each in users}
         assert records.SUBSCRIBER == effects.KEEPS_RECORDS
 
     def test_every_topic_has_a_table_with_the_last_sequence_of_each_subject(self) -> None:
