@@ -9,12 +9,16 @@ from typing import Final
 from contracts.users import UserSignedUpV1
 from services import WITH_DATABASE
 
+_DECLARED: Final = {service.name for service in WITH_DATABASE}
+
 SIGN_UP: Final = UserSignedUpV1.event_type
 
 ONBOARDING_TASKS: Final = ("Create your GitHub account", "Review the project documentation")
 """The tasks of everyone who signed up."""
 
-DELIVERY_RULES: Final[Mapping[str, str]] = {"slack-growth-user-signed-up": SIGN_UP}
+DELIVERY_RULES: Final[Mapping[str, str]] = (
+    {"slack-growth-user-signed-up": SIGN_UP} if "notification" in _DECLARED else {}
+)
 """The type of event that each rule is about."""
 
 OPENS_ACCOUNTS: Final = "accounts.open-account"

@@ -17,6 +17,7 @@ from contracts.topics import EVENTS
 from local_cluster.leftovers import find_leftovers
 from local_cluster.ports import free_port
 from local_cluster.settings import REPOSITORY, Settings
+from tests.declared import declared
 
 STEPS = (
     "request answered",
@@ -25,7 +26,7 @@ STEPS = (
     "account opened",
     "tasks created",
     "audit record",
-    "Slack message",
+    *(["Slack message"] if declared("notification") else []),
 )
 
 

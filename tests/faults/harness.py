@@ -10,6 +10,7 @@ from typing import Final
 import asyncpg
 
 from local_cluster.testing import RunningCluster, running_cluster
+from tests.declared import slack_of
 from tests.e2e.people import SERVICES, everyone_is_ready, poll
 from tests.faults.workload import Workload
 from verification.addresses import SERVICES as WITH_DATABASE
@@ -80,7 +81,7 @@ class System:
         return Addresses(
             databases={each: self.cluster.postgres_url(each) for each in WITH_DATABASE},
             kafka_bootstrap=self.cluster.kafka_bootstrap,
-            slack_stand_in_url=self.cluster.url("slack-stand-in"),
+            slack_stand_in_url=slack_of(self.cluster),
         )
 
     @property

@@ -10,6 +10,7 @@ from aiokafka.structs import RecordMetadata
 
 from chassis.testing import eventually
 from contracts.topics import TOPICS, USERS_USER
+from tests.declared import declared
 from tests.faults.bad_bytes import (
     FORKED,
     HANDLED,
@@ -27,7 +28,7 @@ from verification.verify import verify
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("bad-bytes")]
 
-SUBSCRIBED = ("users", "accounts", "notification")
+SUBSCRIBED = declared("users", "accounts", "notification")
 
 
 @dataclass(frozen=True, slots=True)

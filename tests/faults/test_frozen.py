@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from chassis.testing import eventually
+from tests.declared import needs
 from tests.e2e.people import WITHIN_S, Json, Person, poll
 from tests.faults.databases import rows
 from tests.faults.harness import System
@@ -153,6 +154,7 @@ class TestAFrozenRelay:
         assert found.holds
 
 
+@needs("notification")
 class TestAFrozenDeliveryWorker:
     async def test_between_its_claim_and_its_call_posts_nothing_when_it_wakes(
         self, system: System, second_of: Callable[[str], str]

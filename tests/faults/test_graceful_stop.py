@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from chassis.testing import eventually
+from tests.e2e.people import SERVICES
 from tests.faults.harness import System
 from tests.faults.watch import under_load, wait_for_answers, watching
 from verification.addresses import SERVICES as WITH_DATABASE
@@ -30,7 +31,7 @@ async def dropped(system: System) -> int:
 
 
 class TestOneProcess:
-    @pytest.mark.parametrize("name", ["users", "accounts", "audit", "notification", "gateway"])
+    @pytest.mark.parametrize("name", SERVICES)
     async def test_ends_in_order_under_load(self, system: System, name: str) -> None:
         async with under_load(system) as watch:
             before = system.cluster.processes()[name].restarts

@@ -165,17 +165,17 @@ class TestMorePartitions:
                 )
             await system.assert_nothing_is_lost()
             early = list(system.workload.promised)
-            await asyncio.to_thread(system.cluster.stop, "notification")
+            await asyncio.to_thread(system.cluster.stop, "accounts")
             await system.workload.sign_up(10)
             await wait_for_outbox(system, [])
             await asyncio.to_thread(system.cluster.stop, "users")
             code, output = await raise_partitions(system)
-            assert (code, output.startswith(f"{REFUSED}: notification.plan-deliveries is ")) == (
+            assert (code, output.startswith(f"{REFUSED}: accounts.open-account is ")) == (
                 2,
                 True,
             )
 
-            await asyncio.to_thread(system.cluster.resume, "notification")
+            await asyncio.to_thread(system.cluster.resume, "accounts")
             await eventually(lambda: is_raised(system), within_s=60, every_s=1)
             await asyncio.to_thread(system.cluster.resume, "users")
             await eventually(lambda: everyone_is_ready(system.cluster), within_s=60)

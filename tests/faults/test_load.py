@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from chassis.testing import eventually
+from tests.declared import declared
 from tests.faults.harness import System
 from tests.faults.measured import print_measured
 from tests.faults.observing import Observer
@@ -26,7 +27,7 @@ DRAINS_WITHIN_S: Final = 120.0
 
 _A_MINUTE_S: Final = 60.0
 _POLL_EVERY_S: Final = 0.5
-_STOPPED: Final = ("accounts", "audit", "notification")
+_STOPPED: Final = declared("accounts", "audit", "notification")
 
 
 class Memory:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from chassis.testing import eventually
+from tests.declared import declared
 from tests.e2e.people import Person, everyone_is_ready
 from tests.faults.databases import copy_database, execute, restore_database, rows, superuser
 from tests.faults.harness import System, running_system
@@ -197,7 +198,7 @@ class TestAnOlderCopy:
 
             records = await wait_for_records(system, user, 3)
             assert [each["verdict"] for each in records] == ["next", "next", "forked"]
-            for service in ("users", "accounts", "notification"):
+            for service in declared("users", "accounts", "notification"):
                 assert await wait_for_parked(system, service) == [(str(user), "forked")]
             expected = Expected(
                 users=frozenset(system.workload.promised),

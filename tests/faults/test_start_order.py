@@ -7,6 +7,7 @@ from typing import Final
 import pytest
 
 from chassis.testing import eventually
+from tests.declared import declared
 from tests.e2e.people import everyone_is_ready
 from tests.faults.harness import System
 from tests.faults.watch import Watch, wait_for_answers, watching
@@ -16,10 +17,10 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("start-order")]
 
 INFRASTRUCTURE: Final = ("kafka", "postgres")
 ORDERS: Final = (
-    ("gateway", "notification", "audit", "accounts", "users", "kafka", "postgres"),
-    ("users", "accounts", "audit", "notification", "gateway", "postgres", "kafka"),
-    ("kafka", "audit", "gateway", "users", "notification", "accounts", "postgres"),
-    ("postgres", "accounts", "notification", "gateway", "audit", "users", "kafka"),
+    declared("gateway", "notification", "audit", "accounts", "users", "kafka", "postgres"),
+    declared("users", "accounts", "audit", "notification", "gateway", "postgres", "kafka"),
+    declared("kafka", "audit", "gateway", "users", "notification", "accounts", "postgres"),
+    declared("postgres", "accounts", "notification", "gateway", "audit", "users", "kafka"),
 )
 
 

@@ -1,44 +1,31 @@
 """One trace contains the whole journey: from the client's request to the message in Slack."""
 
 import asyncio
-import socket
+import os
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import uvicorn
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from pydantic import SecretStr
 
-from accounts_service import bootstrap as accounts
-from accounts_service.settings import AccountsSettings
-from audit_service import bootstrap as audit
-from audit_service.settings import AuditSettings
 from chassis.correlation import new_id
 from chassis.kafka.client import admin_client
 from chassis.kafka.topics import create_topics
 from chassis.migrations import upgrade
 from chassis.process.run import ProcessParts
 from chassis.web.health import Health
-from gateway import bootstrap as gateway
-from gateway.settings import GatewaySettings
+from docs.settings_table import settings_of
 from local_cluster.testing import RunningInfrastructure, running_infrastructure
-from notification_service import bootstrap as notification
-from notification_service.settings import NotificationSettings
-from notification_service.slack_stand_in import bootstrap as slack_stand_in
-from notification_service.slack_stand_in.settings import StandInSettings
-from services import FORWARDED
-from users_service import bootstrap as users
+from services import SERVICES
 from users_service.adapters.signing_keys import add_key
-from users_service.settings import UsersSettings
 
-SECRET = SecretStr("s" * 32)
-AWAY = "http://127.0.0.1:1"
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -70,78 +57,36 @@ async def serving(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def a_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
-
-
 @asynccontextmanager
-async def whole_system(infrastructure: RunningInfrastructure, keys: Path) -> AsyncIterator[str]:
-    """Yield the gateway's address."""
-    names = ("users", "accounts", "audit", "notification", "slack", "gateway")
-    ports = {name: a_free_port() for name in names}
-    urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-    jwks_url = f"{urls['users']}/.well-known/jwks.json"
-
-    def common(name: str) -> dict[str, Any]:
-        return {
-            "http_port": ports[name],
-            "database_url": SecretStr(infrastructure.postgres_url(name)),
-            "kafka_bootstrap": infrastructure.kafka_bootstrap,
-            "idempotency_secret": SECRET,
-            "environment": "development",
-        }
-
+async def whole_system(
+    infrastructure: RunningInfrastructure, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[str]:
+    """Run every process of ``services.toml`` in this one, and yield the gateway's address."""
     async with admin_client(infrastructure.kafka_bootstrap) as client:
         await create_topics(client, brokers=1)
-    for name in ("users", "accounts", "audit", "notification"):
-        await upgrade(f"{name}_service", infrastructure.postgres_url(name))
-    addresses: dict[str, Any] = {
-        f"{each.identifier}_url": urls.get(each.name, AWAY) for each in FORWARDED
-    }
-    building = {
-        "slack": slack_stand_in.build(StandInSettings(http_port=ports["slack"]), Health()),
-        "users": users.build(
-            UsersSettings(
-                **common("users"), keys_dir=keys, gateway_secret=SECRET, sign_in_secret=SECRET
-            ),
-            Health(),
-        ),
-        "accounts": accounts.build(
-            AccountsSettings(**common("accounts"), jwks_url=jwks_url), Health()
-        ),
-        "audit": audit.build(AuditSettings(**common("audit"), jwks_url=jwks_url), Health()),
-        "notification": notification.build(
-            NotificationSettings(
-                **common("notification"),
-                jwks_url=jwks_url,
-                slack_base_url=f"{urls['slack']}/api/",
-            ),
-            Health(),
-        ),
-        "gateway": gateway.build(
-            GatewaySettings(
-                http_port=ports["gateway"],
-                forward_secret=SECRET,
-                **addresses,
-            ),
-            Health(),
-        ),
-    }
+    for each in SERVICES:
+        for name, value in infrastructure.environment(each.name).items():
+            monkeypatch.setenv(name, value)
+    add_key(Path(os.environ["USERS_KEYS_DIR"]), new_id())
     async with AsyncExitStack() as running:
-        for name, service in building.items():
-            await running.enter_async_context(serving(service, ports[name]))
-        yield urls["gateway"]
+        for each in SERVICES:
+            if each.database:
+                await upgrade(each.package, infrastructure.postgres_url(each.name))
+            settings = settings_of(each)()
+            build = import_module(f"{each.module}.bootstrap").build
+            await running.enter_async_context(
+                serving(build(settings, Health()), settings.http_port)
+            )
+        yield f"http://127.0.0.1:{os.environ['GATEWAY_HTTP_PORT']}"
 
 
 async def test_one_trace_contains_the_whole_journey(
-    infrastructure: RunningInfrastructure, spans: InMemorySpanExporter, tmp_path: Path
+    infrastructure: RunningInfrastructure,
+    spans: InMemorySpanExporter,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    add_key(tmp_path / "keys", new_id())
-
     async with (
-        whole_system(infrastructure, tmp_path / "keys") as url,
+        whole_system(infrastructure, monkeypatch) as url,
         httpx.AsyncClient(base_url=url, timeout=15) as client,
     ):
         answer = await client.post(
@@ -156,20 +101,23 @@ async def test_one_trace_contains_the_whole_journey(
             await asyncio.sleep(0.05)
 
 
-STEPS = {
-    "POST /users",
-    "accounts.open-account users.user-signed-up.v1",
-    "users.create-onboarding-tasks users.user-signed-up.v1",
-    "audit.keep",
-    "notification.plan-deliveries users.user-signed-up.v1",
-    "deliver slack-growth-user-signed-up",
+STEPS_OF = {
+    "gateway": {"POST /users"},
+    "accounts": {"accounts.open-account users.user-signed-up"},
+    "users": {"users.create-onboarding-tasks users.user-signed-up"},
+    "audit": {"audit.keep"},
+    "notification": {
+        "notification.plan-deliveries users.user-signed-up",
+        "deliver slack-growth-user-signed-up",
+    },
 }
+STEPS = {step for each in SERVICES for step in STEPS_OF.get(each.name, ())}
 
 
 def steps_in(finished: tuple[ReadableSpan, ...]) -> set[str]:
-    """The names of the spans that belong to the client's trace."""
+    """The names of the spans that belong to the client's trace, without versions of events."""
     return {
-        span.name
+        re.sub(r"\.v\d+$", "", span.name)
         for span in finished
         if span.context is not None and f"{span.context.trace_id:032x}" == TRACE_ID
     }

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from tests.prove.guards_of_notification import NOTIFYING
 from tests.prove.mutation import Mutation
 
 _CHASSIS: Final = "tests/integration/chassis"
@@ -49,11 +50,6 @@ _WORKERS: Final = f"{_CHASSIS}/consuming/test_worker.py::TestSeveralWorkers::"
 _WATCH: Final = f"{_CHASSIS}/consuming/test_worker.py::TestTheWatch::"
 _AGGREGATES: Final = f"{_CHASSIS}/persistence/test_aggregate_table.py::"
 _KEYS: Final = f"{_CHASSIS}/web/test_idempotency.py::"
-_DELIVERIES: Final = (
-    "tests/integration/notification_service/test_postgres_deliveries.py::TestPostgresDeliveries::"
-)
-_NOTIFICATION: Final = "tests/integration/notification_service/test_process.py::"
-_WORKER: Final = "tests/unit/notification_service/test_worker.py::"
 _TIMERS: Final = f"{_CHASSIS}/timers/test_timers.py::"
 _DEADLY_TIMER: Final = (
     f"{_TIMERS}TestATimerThatKillsItsProcess::"
@@ -900,50 +896,6 @@ _PROCESSING: Final = (
     ),
 )
 
-_NOTIFYING: Final = (
-    Mutation(
-        name="look-before-posting-again",
-        guard="a message that may have been posted is looked for before it is posted again",
-        file="notification_service/worker.py",
-        before="found = await self._chat.find(claimed.address, claimed.id, since=since)",
-        after="found = None",
-        proven_by=(
-            f"{_WORKER}TestAnUnfinishedDelivery::test_that_arrived_is_found_and_not_sent_again",
-            f"{_NOTIFICATION}TestTheServiceKilled::test_between_post_and_mark_does_not_post_again",
-        ),
-    ),
-    Mutation(
-        name="delivery-lease",
-        guard="a delivery that one worker has claimed is claimed by no other until its lease ends",
-        file="chassis/persistence/claims.py",
-        before=".values({claims: claims + 1, due_at: until})",
-        after=".values({claims: claims + 1})",
-        proven_by=(
-            f"{_DELIVERIES}test_a_planned_delivery_is_claimed_once",
-            f"{_TIMERS}TestSeveralWorkers::test_that_died_have_their_timers_handled_by_another",
-        ),
-    ),
-    Mutation(
-        name="lease-before-post",
-        guard="a worker that was frozen past its lease posts nothing",
-        file="notification_service/worker.py",
-        before=(
-            "        if self._now() + timedelta(seconds=self._timeouts.call_s) > lease_until:\n"
-            "            raise ClaimLost\n"
-        ),
-        after="",
-        proven_by=(f"{_WORKER}TestTheLease::test_a_worker_frozen_past_its_lease_sends_nothing",),
-    ),
-    Mutation(
-        name="lease-in-mark",
-        guard="a worker that lost its claim does not change the delivery",
-        file="chassis/persistence/claims.py",
-        before='        claims == bindparam("of_claim", type_=claims.type),\n',
-        after="",
-        proven_by=(f"{_DELIVERIES}test_a_worker_that_lost_its_claim_changes_nothing",),
-    ),
-)
-
 _OF_TIMERS: Final = (
     Mutation(
         name="timer-with-effects",
@@ -1167,7 +1119,7 @@ MUTATIONS: Final = (
     *_FETCHING,
     *_PROCESSING,
     *_OF_VERSIONS,
-    *_NOTIFYING,
     *_OF_TIMERS,
     *_RUNNING,
+    *NOTIFYING,
 )

@@ -64,12 +64,12 @@ class TestTheSystem:
         until(lambda: ready(cluster, "accounts"), within_s=60)
 
     def test_a_stopped_process_stays_so_until_it_is_resumed(self, cluster: RunningCluster) -> None:
-        cluster.stop("slack-stand-in")
-        ready_while_stopped = ready(cluster, "slack-stand-in")
-        cluster.resume("slack-stand-in")
+        cluster.stop("audit")
+        ready_while_stopped = ready(cluster, "audit")
+        cluster.resume("audit")
 
         assert not ready_while_stopped
-        until(lambda: ready(cluster, "slack-stand-in"), within_s=60)
+        until(lambda: ready(cluster, "audit"), within_s=60)
 
     def test_one_more_worker_of_a_service_runs_until_it_is_removed(
         self, cluster: RunningCluster

@@ -22,6 +22,7 @@ from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 from chassis.testing import eventually
 from contracts.topics import TOPICS
 from local_cluster.testing import RunningCluster, running_cluster
+from tests.declared import slack_of
 from verification.addresses import SERVICES, Addresses
 from verification.report import Report
 from verification.verify import verify
@@ -88,7 +89,7 @@ async def come_to_rest(cluster: RunningCluster) -> Origin:
     """Sign people up, wait until the system is at rest, and stop the services."""
     async with httpx.AsyncClient(base_url=cluster.gateway_url, timeout=15) as gateway:
         people = [await sign_up(gateway, f"person.{number}") for number in range(PEOPLE)]
-    stand_in = cluster.url("slack-stand-in")
+    stand_in = slack_of(cluster)
     report = await verify(
         Addresses(
             databases={service: cluster.postgres_url(service) for service in SERVICES},
@@ -96,8 +97,10 @@ async def come_to_rest(cluster: RunningCluster) -> Origin:
             slack_stand_in_url=stand_in,
         )
     )
-    async with httpx.AsyncClient() as client:
-        messages = (await client.get(f"{stand_in}/messages")).json()["messages"]
+    messages: list[Json] = []
+    if stand_in:
+        async with httpx.AsyncClient() as client:
+            messages = (await client.get(f"{stand_in}/messages")).json()["messages"]
     for service in ("gateway", *SERVICES):
         await asyncio.to_thread(cluster.stop, service)
     records = await read_everything(cluster.kafka_bootstrap)
@@ -176,7 +179,7 @@ class ChangedSystem:
     async def execute(self, service: str, statements: str) -> None:
         """Change a service's database; see ``breaks`` for the names in braces."""
         account = "(SELECT id FROM accounts WHERE user_id = '{person}')"
-        sign_up = "type = 'users.user-signed-up.v1' AND subject = '{person}'"
+        sign_up = "type LIKE 'users.user-signed-up.v%' AND subject = '{person}'"
         for name, stands_for in {
             "{account}": account,
             "{sign_up}": sign_up,

@@ -11,6 +11,7 @@ from local_cluster.processes import ProcessSpec
 from local_cluster.settings import Settings
 from local_cluster.topology import PORT_SETTINGS, Topology
 from services import FORWARDED, SERVICES, WITH_DATABASE
+from tests.declared import declared
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ class TestWiring:
         assert found == {
             *(f"VERIFY_{each.prefix}DATABASE_URL" for each in WITH_DATABASE),
             "VERIFY_KAFKA_BOOTSTRAP",
-            "VERIFY_SLACK_STAND_IN_URL",
+            *(["VERIFY_SLACK_STAND_IN_URL"] if declared("slack-stand-in") else []),
         }
 
     def test_the_gateway_knows_where_each_service_listens(self, settings: Settings) -> None:
