@@ -10,7 +10,7 @@ PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down status logs verify clean test test-unit test-contract test-integration \
-        test-e2e faults faults-ci soak prove check bench bench-full format lock contracts docs
+        test-e2e guides faults faults-ci soak prove check bench bench-full format lock contracts docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test-integration: $(VENV)/development ## run the tests on real PostgreSQL and Ka
 
 test-e2e: $(VENV)/development ## run the tests on all processes together
 	$(PYTEST) tests/e2e
+
+guides: $(VENV)/development ## follow docs/extending.md and docs/copying.md on copies of the repository: five minutes
+	$(PYTEST) tests/guides
 
 faults: $(VENV)/development ## run every fault and check that nothing is lost: half an hour
 	FAULTS_OUTAGE_S=120 $(RUN) pytest tests/faults

@@ -233,17 +233,6 @@ async def test_a_new_subscriber_handles_the_whole_history_and_the_other_none_of_
     assert await accounts.number_of("inbox_missing") == 0
 
 
-def test_the_revision_creates_the_declared_tables(tree: Path, database: str) -> None:
-    add_the_second_subscriber(tree)
-    # In a process of its own, which imports the changed tree only.
-    script = (
-        "import sys; from alembic import command; from chassis.migrations import config_of; "
-        "config = config_of('accounts_service', sys.argv[1]); "
-        "command.upgrade(config, 'heads'); command.check(config)"
-    )
-    subprocess.run([sys.executable, "-c", script, database], cwd=tree, check=True)
-
-
 # Signs users up as the users service does, and prints the rows of its outbox.
 _PUBLISH = """
 import base64, json, sys

@@ -52,6 +52,12 @@ RUN_BY: Final = {
 }
 """The test that runs each command of a page, on every change."""
 
+FOLLOWED: Final = {
+    Path("docs/copying.md"): "tests/guides/test_copying.py",
+    Path("docs/extending.md"): "tests/guides/test_extending.py",
+}
+"""The tests that do what each section of a page says, its commands included."""
+
 # The module with the commands, where it is not the one that is run.
 _COMMANDS_OF: Final = {"local_cluster": "local_cluster.cli"}
 
@@ -164,13 +170,21 @@ def is_package(name: str) -> bool:
 READERS = [page for page in pages() if page.parent == Path("docs") or page == Path("README.md")]
 
 
-@pytest.mark.parametrize("page", READERS, ids=str)
+@pytest.mark.parametrize("page", [each for each in READERS if each not in FOLLOWED], ids=str)
 def test_every_command_to_type_is_run_by_a_test(page: Path) -> None:
     for command in typed(page):
         runs = list(runs_of(command))
         assert runs or not words_of(command), f"no test runs {command}"
         for run in runs:
             assert run in RUN_BY, f"no test runs {run}"
+
+
+@pytest.mark.parametrize("page", FOLLOWED, ids=str)
+def test_every_section_with_something_to_do_is_followed_by_a_test(page: Path) -> None:
+    sections = re.findall(r"(?ms)^## (.+?)$(.*?)(?=^## |\Z)", read(page))
+    to_do = [title for title, text in sections if re.search(r"(?m)^```(sh|diff)$", text)]
+
+    assert [each for each in to_do if f'"{each}"' not in read(FOLLOWED[page])] == []
 
 
 @pytest.mark.parametrize("run", RUN_BY)
