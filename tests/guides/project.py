@@ -114,7 +114,7 @@ class Project:
 
         :param tests: what stands for ``make test``, beside every check
         """
-        for language, text in blocks_of(ROOT / page, section):
+        for language, text in blocks_in(section_of(page, section)):
             if language == "diff":
                 self.run("git", "apply", "-", given=text)
             elif language == "sh":
@@ -144,11 +144,15 @@ class Project:
         self.run(sys.executable, "-m", "pytest", *options, *paths)
 
 
-def blocks_of(page: Path, section: str) -> Iterator[tuple[str, str]]:
-    """Yield language and text of each fenced block of a section of a page."""
-    _, _, text = page.read_text(encoding="utf-8").partition(f"\n## {section}\n")
-    assert text, f"{page} has no section {section}"
-    text = text.partition("\n## ")[0]
+def section_of(page: str, title: str) -> str:
+    """Return the text of a section of a page."""
+    _, _, text = (ROOT / page).read_text(encoding="utf-8").partition(f"\n## {title}\n")
+    assert text, f"{page} has no section {title}"
+    return text.partition("\n## ")[0]
+
+
+def blocks_in(text: str) -> Iterator[tuple[str, str]]:
+    """Yield language and text of each fenced block."""
     yield from re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 

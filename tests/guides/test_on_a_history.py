@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -25,10 +24,10 @@ from contracts.envelope import EncodedEvent, encode
 from contracts.topics import ACCOUNTS_ACCOUNT, USERS_USER
 from contracts.users import UserSignedUpV1
 from local_cluster.testing import running_infrastructure
-from services import WITH_DATABASE
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "extending.md"
+from .project import Project, blocks_in, section_of
+
+PAGE = "docs/extending.md"
 HISTORY = 1_200
 WITHIN_S = 90
 CONTRACT_TESTS = ("test_catalogue.py", "test_published_versions.py")
@@ -39,19 +38,6 @@ def kafka(tmp_path: Path) -> Iterator[str]:
     """A broker for one test alone, since its topics have the catalogue's names."""
     with running_infrastructure(tmp_path / "extending", postgres=False) as infrastructure:
         yield infrastructure.kafka_bootstrap
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A copy of the services and of a test of what they publish, to apply the patches to."""
-    copy = tmp_path / "tree"
-    packages = ["contracts", "chassis", "services", *(each.package for each in WITH_DATABASE)]
-    for package in packages:
-        shutil.copytree(ROOT / package, copy / package)
-    (copy / "tests").mkdir()
-    for test in CONTRACT_TESTS:
-        shutil.copy(ROOT / "tests" / "contract" / test, copy / "tests")
-    return copy
 
 
 def sign_up(moment: datetime) -> EncodedEvent:
@@ -164,46 +150,36 @@ class Accounts:
 
 def patches_of(section: str) -> dict[str, list[str]]:
     """Return the patches of each step of a section; a step has a bold number and title."""
-    _, _, text = PAGE.read_text().partition(f"\n## {section}\n")
-    text = text.partition("\n## ")[0]
-    steps = re.split(r"^\*\*\d\. (.*?)\.?\*\*", text, flags=re.MULTILINE)
+    steps = re.split(r"^\*\*\d\. (.*?)\.?\*\*", section_of(PAGE, section), flags=re.MULTILINE)
     titles_and_texts = zip(steps[1::2], steps[2::2], strict=True)
     return {
-        title: re.findall(r"^```diff\n(.*?)^```$", step, re.DOTALL | re.MULTILINE)
+        title: [text for language, text in blocks_in(step) if language == "diff"]
         for title, step in titles_and_texts
     }
 
 
-def apply(tree: Path, patches: Sequence[str]) -> None:
+def apply(project: Project, patches: Sequence[str]) -> None:
     assert patches
     for patch in patches:
-        subprocess.run(
-            ["git", "apply", "-"],  # noqa: S607 - the git on the path
-            cwd=tree,
-            # Git must not find a repository around the tree.
-            env=os.environ | {"GIT_CEILING_DIRECTORIES": str(tree.parent)},
-            input=patch,
-            text=True,
-            check=True,
-        )
+        project.run("git", "apply", "-", given=patch)
 
 
-def add_the_second_subscriber(tree: Path) -> None:
+def add_the_second_subscriber(project: Project) -> None:
     apply(
-        tree,
+        project,
         [each for step in patches_of("A second subscriber to an event").values() for each in step],
     )
 
 
 @pytest.mark.timeout(300)
 async def test_a_new_subscriber_handles_the_whole_history_and_the_other_none_of_it_again(
-    tree: Path, database: str, kafka: str
+    project: Project, database: str, kafka: str
 ) -> None:
     async with admin_client(kafka) as client:
         await create_topics(client, brokers=1)
     first_day = datetime(2026, 3, 1, 12, tzinfo=UTC)
     moments = [first_day + timedelta(hours=number % 50) for number in range(HISTORY)]
-    accounts = Accounts(tree, database, kafka)
+    accounts = Accounts(project.root, database, kafka)
     await accounts.migrate()
     await publish(kafka, [sign_up(moment) for moment in moments])
 
@@ -213,7 +189,7 @@ async def test_a_new_subscriber_handles_the_whole_history_and_the_other_none_of_
     async with accounts.running():
         await accounts.until("an account for each", lambda: opened(HISTORY))
 
-    add_the_second_subscriber(tree)
+    add_the_second_subscriber(project)
     await accounts.migrate()
 
     per_day = Counter(moment.date() for moment in moments)
@@ -279,26 +255,27 @@ def sign_ups_of(tree: Path, number: int) -> list[list[EncodedEvent]]:
 
 
 def contract_tests(tree: Path) -> subprocess.CompletedProcess[str]:
-    return run_in(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "tests")
+    paths = [f"tests/contract/{name}" for name in CONTRACT_TESTS]
+    return run_in(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *paths)
 
 
 @pytest.mark.timeout(300)
 class TestANewVersion:
     async def test_is_handled_once_by_a_reader_that_moves_to_it_at_any_moment(
-        self, tree: Path, database: str, kafka: str
+        self, project: Project, database: str, kafka: str
     ) -> None:
         steps = patches_of("A new version of an event")
         async with admin_client(kafka) as client:
             await create_topics(client, brokers=1)
-        accounts = Accounts(tree, database, kafka)
+        accounts = Accounts(project.root, database, kafka)
         await accounts.migrate()
 
         async def opened(number: int) -> bool:
             return await accounts.number_of("accounts") == number
 
-        old = sign_ups_of(tree, 200)
-        apply(tree, [*steps["The contract"], *steps["Publish both"]])
-        both = sign_ups_of(tree, 600)
+        old = sign_ups_of(project.root, 200)
+        apply(project, [*steps["The contract"], *steps["Publish both"]])
+        both = sign_ups_of(project.root, 600)
         assert {len(each) for each in both} == {2}
         divided, together = both[:100], both[100:]
         # Of these the reader is moved between the two versions.
@@ -314,10 +291,10 @@ class TestANewVersion:
 
             await accounts.until("some more accounts", some_more)
 
-        apply(tree, steps["Move the readers"])
+        apply(project, steps["Move the readers"])
         await publish(kafka, second)
-        apply(tree, steps["End the old version"])
-        await publish(kafka, [event for each in sign_ups_of(tree, 100) for event in each])
+        apply(project, steps["End the old version"])
+        await publish(kafka, [event for each in sign_ups_of(project.root, 100) for event in each])
         async with accounts.running():
             await accounts.until("an account for each sign-up", lambda: opened(900))
 
@@ -331,17 +308,19 @@ class TestANewVersion:
         assert await accounts.number_of("inbox_missing") == 0
         assert await accounts.rows("SELECT FROM inbox WHERE handled_sequences IS NOT NULL") == []
 
-    def test_ends_the_old_one_when_every_reader_has_a_handler_for_it(self, tree: Path) -> None:
+    def test_ends_the_old_one_when_every_reader_has_a_handler_for_it(
+        self, project: Project
+    ) -> None:
         steps = patches_of("A new version of an event")
-        apply(tree, [*steps["The contract"], *steps["Publish both"]])
-        generated = run_in(tree, "-m", "contracts", "generate")
+        apply(project, [*steps["The contract"], *steps["Publish both"]])
+        generated = run_in(project.root, "-m", "contracts", "generate")
         assert generated.returncode == 0, generated.stdout
-        assert contract_tests(tree).returncode == 0
+        assert contract_tests(project.root).returncode == 0
 
-        apply(tree, steps["End the old version"])
-        refused = contract_tests(tree)
-        apply(tree, steps["Move the readers"])
-        taken = contract_tests(tree)
+        apply(project, steps["End the old version"])
+        refused = contract_tests(project.root)
+        apply(project, steps["Move the readers"])
+        taken = contract_tests(project.root)
 
         assert refused.returncode == 1
         for reader in (
