@@ -1,6 +1,6 @@
 """Which of the example's processes there are: a copy of the repository may have fewer."""
 
-from typing import Final
+from typing import Final, Literal
 
 import pytest
 
@@ -15,7 +15,7 @@ def declared(*names: str) -> tuple[str, ...]:
     return tuple(name for name in names if name in _NAMES)
 
 
-def needs(name: str) -> pytest.MarkDecorator:
+def needs(name: Literal["notification", "slack-stand-in"]) -> pytest.MarkDecorator:
     """Return a mark for tests that are none in a copy without this process."""
     return pytest.mark.needs(name)
 
