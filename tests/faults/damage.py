@@ -1,7 +1,7 @@
-"""A batch whose bit was flipped on the broker's disk, and the act that skips it."""
+"""What only an operator ends: a batch whose bit was flipped on the disk, a topic that is held."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 from uuid import uuid4
@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from contracts.topics import USERS_USER
 from tests.e2e.people import token_of
 from tests.faults.bad_bytes import event, headers_of
+from tests.faults.databases import rows
 from tests.faults.harness import System
 from tests.faults.watch import stopped, watching
 from tests.segments import flip_a_bit
@@ -86,3 +87,21 @@ def skipping(system: System, service: str, offset: int) -> dict[str, Any]:
             "why": "A bit of it was flipped.",
         },
     }
+
+
+async def end_holds(system: System, services: Sequence[str]) -> None:
+    """Let an operator of each service continue from the beginning wherever it is held."""
+    async with operating(system) as client:
+        for service in services:
+            held = await rows(
+                system,
+                service,
+                "SELECT subscriber, topic, partition FROM progress WHERE held_because IS NOT NULL",
+            )
+            assert held
+            for row in held:
+                answer = await client.post(
+                    f"{system.cluster.url(service)}/ops/progress/end-hold",
+                    json=dict(row) | {"continue_from": "beginning", "why": "It was made again."},
+                )
+                assert answer.is_success, answer.text

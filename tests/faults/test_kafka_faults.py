@@ -20,6 +20,7 @@ from chassis.testing import eventually
 from contracts.topics import USERS_TASK, USERS_USER, Topic
 from local_cluster.testing import running_infrastructure
 from tests.e2e.people import everyone_is_ready, token_of
+from tests.faults.damage import end_holds
 from tests.faults.databases import rows
 from tests.faults.harness import System, running_system
 from tests.faults.points import ROOT
@@ -144,6 +145,10 @@ class TestWhatKafkaRefuses:
                 await watch.until_reported("audit", "agents", "topic users.task is missing")
                 await wait_for_accounts(system, len(system.workload.promised) + 10)
                 assert await run_tool(system, "create-topics") == (0, "created users.task\n")
+                await watch.until_reported(
+                    "audit", "agents", "users.task was deleted and made again"
+                )
+                await end_holds(system, ["audit"])
 
             assert watch.not_ready.keys() <= {"audit"}
             assert watch.restarts == {"audit": 1}

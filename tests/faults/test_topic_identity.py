@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-import httpx
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
@@ -14,7 +13,8 @@ from aiokafka.admin import RecordsToDelete
 from chassis.kafka.client import admin_client
 from chassis.kafka.topic_ids import topic_ids
 from contracts.topics import USERS_USER
-from tests.e2e.people import poll, token_of
+from tests.e2e.people import poll
+from tests.faults.damage import end_holds
 from tests.faults.databases import rows
 from tests.faults.harness import System
 from tests.faults.test_kafka_faults import create_topic, delete_topic, wait_for_outbox
@@ -193,23 +193,3 @@ async def cut(system: System) -> None:
                 for each in described["partitions"]
             }
         )
-
-
-async def end_holds(system: System, services: Sequence[str]) -> None:
-    """Let an operator of each service continue from the beginning wherever it is held."""
-    async with httpx.AsyncClient(base_url=system.cluster.gateway_url, timeout=30) as gateway:
-        token = await token_of(gateway, system.cluster.operator, system.cluster.operator_password)
-        for service in services:
-            held = await rows(
-                system,
-                service,
-                "SELECT subscriber, topic, partition FROM progress WHERE held_because IS NOT NULL",
-            )
-            assert held
-            for row in held:
-                answer = await gateway.post(
-                    f"{system.cluster.url(service)}/ops/progress/end-hold",
-                    json=dict(row) | {"continue_from": "beginning", "why": "It was made again."},
-                    headers=token,
-                )
-                assert answer.is_success, answer.text
