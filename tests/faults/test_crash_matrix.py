@@ -168,4 +168,5 @@ def test_there_are_points_around_every_durable_step() -> None:
         "delivery",
         "hold",
         "timer",
+        "purge",
     } <= steps

@@ -52,6 +52,7 @@ _KEYS: Final = f"{_CHASSIS}/web/test_idempotency.py::"
 _DELIVERIES: Final = (
     "tests/integration/notification_service/test_postgres_deliveries.py::TestPostgresDeliveries::"
 )
+_RETENTION: Final = "tests/integration/notification_service/test_retention.py::TestAPurge::"
 _NOTIFICATION: Final = "tests/integration/notification_service/test_process.py::"
 _WORKER: Final = "tests/unit/notification_service/test_worker.py::"
 _TIMERS: Final = f"{_CHASSIS}/timers/test_timers.py::"
@@ -184,6 +185,16 @@ _PUBLISHING: Final = (
         proven_by=(f"{_RELAY}TestPublishing::test_a_row_that_commits_late_is_not_skipped",),
     ),
     Mutation(
+        name="suspended-not-read",
+        guard="a poll of the outbox reads nothing of what waits of a suspended topic",
+        file="chassis/publishing/outbox_reader.py",
+        before='fence="OFFSET 0"',
+        after='fence=""',
+        proven_by=(
+            f"{_CHASSIS}/publishing/test_outbox_reader.py::TestAPoll::test_costs_the_same_whatever_waits_of_a_suspended_topic",
+        ),
+    ),
+    Mutation(
         name="relay-lock",
         guard="one relay of a service publishes at a time; the others stand by",
         file="chassis/publishing/relay.py",
@@ -247,8 +258,8 @@ _PUBLISHING: Final = (
         name="behind-what-was-set-aside",
         guard="an aggregate's later rows wait while an earlier one is set aside",
         file="chassis/publishing/outbox_reader.py",
-        before="                AND stuck.aggregateid = outbox.aggregateid\n",
-        after="                AND stuck.aggregateid = outbox.aggregateid AND false\n",
+        before="                    AND stuck.aggregateid = outbox.aggregateid\n",
+        after="                    AND stuck.aggregateid = outbox.aggregateid AND false\n",
         proven_by=(
             f"{_RELAY}TestARefusedRow::test_is_set_aside_alone_and_its_aggregates_later_rows_wait_behind_it",
         ),
@@ -900,6 +911,38 @@ _NOTIFYING: Final = (
         proven_by=(
             f"{_WORKER}TestAnUnfinishedDelivery::test_that_arrived_is_found_and_not_sent_again",
             f"{_NOTIFICATION}TestTheServiceKilled::test_between_post_and_mark_does_not_post_again",
+        ),
+    ),
+    Mutation(
+        name="purged-stays-known",
+        guard="a delivery that was purged leaves what keeps its event from being planned again",
+        file="notification_service/postgres_deliveries.py",
+        before=(
+            "        await connection.execute("
+            '_REMOVE_PURGED, {"planned": [each.id for each in planned]})\n'
+        ),
+        after="",
+        proven_by=(
+            f"{_RETENTION}test_leaves_what_keeps_its_event_from_being_planned_again",
+            f"{_RETENTION}test_that_commits_while_its_event_is_handled_again_lets_nothing_be_planned",
+        ),
+    ),
+    Mutation(
+        name="retried-not-purged",
+        guard="a delivery that an operator retries while others are purged is not purged",
+        file="notification_service/retention.py",
+        before="    .with_for_update(skip_locked=True)\n",
+        after="",
+        proven_by=(f"{_RETENTION}test_leaves_one_that_an_operator_retries_meanwhile",),
+    ),
+    Mutation(
+        name="paused-not-read",
+        guard="a claim of deliveries reads nothing of what waits for a paused address",
+        file="chassis/persistence/claims.py",
+        before="group == groups.c[group.name], due_at",
+        after='group.concat("") == groups.c[group.name], due_at',
+        proven_by=(
+            "tests/integration/notification_service/test_postgres_deliveries.py::TestAPoll::test_costs_the_same_whatever_waits_for_a_paused_address",
         ),
     ),
     Mutation(

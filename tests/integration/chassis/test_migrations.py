@@ -41,4 +41,4 @@ class TestTheChassisTables:
         await ours
 
         found = await rows(database, "SELECT version_num FROM alembic_version")
-        assert [row["version_num"] for row in found] == ["chassis_0004"]
+        assert [row["version_num"] for row in found] == ["chassis_0005"]
