@@ -1,6 +1,8 @@
 """Runs the revisions on one connection; another process waits meanwhile."""
 
 import asyncio
+import time
+from typing import Final
 
 from alembic import context
 from sqlalchemy import Connection, text
@@ -10,10 +12,17 @@ from sqlalchemy.pool import NullPool
 
 from chassis.migrations import MIGRATION_LOCK, check_server
 
+_ASK_EVERY_S: Final = 0.2
+
 
 def _run(connection: Connection) -> None:
     check_server(int(connection.execute(text("SHOW server_version_num")).scalar_one()))
-    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
+    # Not by one statement that waits: it has a snapshot, for the end of which an index that the
+    # other process makes CONCURRENTLY waits in turn.
+    lock = text("SELECT pg_try_advisory_lock(:lock)")
+    while not connection.execute(lock, {"lock": MIGRATION_LOCK}).scalar_one():
+        connection.rollback()
+        time.sleep(_ASK_EVERY_S)
     connection.commit()
     context.configure(
         connection=connection,

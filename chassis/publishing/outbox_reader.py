@@ -25,12 +25,14 @@ _WAITING: Final = """
                     AND stuck.aggregateid = outbox.aggregateid
                   {fence}
               )
-            ORDER BY position
+            ORDER BY {order}
             LIMIT $3
 """
 # While topics are suspended: the topics that have rows, found by one descent of the index for each,
-# and of each that is not suspended its first rows, which the index has in order. OFFSET 0 keeps the
-# planner from making a join of it, for which it would read and sort all rows of a topic.
+# and of each that is not suspended its first rows, which the index has in order. The planner must
+# not take another way, on which it would read all that waits. Of an equality it would know that the
+# topic is no part of the order, and follow the positions of all topics; and OFFSET 0 keeps it from
+# making a join of NOT EXISTS, for which it would sort.
 _TOPICS: Final = """,
     topics AS (
         (SELECT aggregatetype AS topic FROM outbox ORDER BY aggregatetype LIMIT 1)
@@ -63,12 +65,16 @@ _DELETE_AND_FETCH: Final = """
     ORDER BY position
 """
 _FROM_ALL: Final = _DELETE_AND_FETCH.format(
-    topics="", waiting=_WAITING.format(of_topic="true", fence="")
+    topics="", waiting=_WAITING.format(of_topic="true", order="position", fence="")
 )
 _FROM_OTHERS: Final = _DELETE_AND_FETCH.format(
     topics=_TOPICS,
     waiting=_WAITING_OF_OTHERS.format(
-        of_topic=_WAITING.format(of_topic="aggregatetype = topic", fence="OFFSET 0")
+        of_topic=_WAITING.format(
+            of_topic="aggregatetype BETWEEN topic AND topic",
+            order="aggregatetype, position",
+            fence="OFFSET 0",
+        )
     ),
 )
 _DELETE: Final = "DELETE FROM outbox WHERE position = ANY ($1::bigint[])"

@@ -188,8 +188,8 @@ _PUBLISHING: Final = (
         name="suspended-not-read",
         guard="a poll of the outbox reads nothing of what waits of a suspended topic",
         file="chassis/publishing/outbox_reader.py",
-        before='fence="OFFSET 0"',
-        after='fence=""',
+        before="aggregatetype BETWEEN topic AND topic",
+        after="aggregatetype = topic",
         proven_by=(
             f"{_CHASSIS}/publishing/test_outbox_reader.py::TestAPoll::test_costs_the_same_whatever_waits_of_a_suspended_topic",
         ),

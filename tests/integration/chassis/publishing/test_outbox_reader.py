@@ -94,8 +94,10 @@ class TestAPoll:
         for topic in ("a", "z"):
             await connection.execute(_WRITE, topic, str(uuid4()), 5)
 
-        explained = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS) EXECUTE {poll}")
+        for before in ("SELECT 1", "ANALYZE"):
+            await connection.execute(before)
+            explained = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS) EXECUTE {poll}")
+            lines = [row[0] for row in explained]
 
-        lines = [row[0] for row in explained]
-        assert "rows=10.00" in lines[0], lines
-        assert pages_read(lines) < 40, lines
+            assert "rows=10.00" in lines[0], lines
+            assert pages_read(lines) < 100, lines
