@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
-# Two tests at a time suit two cores; more cores take more.
-TEST_WORKERS ?= 2
+# Three tests at a time suit two cores, since most of them wait; more cores take more.
+TEST_WORKERS ?= 3
 MINUTES ?= 60
 PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup
 
@@ -40,8 +40,9 @@ clean: $(VENV)/product ## stop everything and remove its data
 
 # --- test it ----------------------------------------------------------------------------------
 
-test: $(VENV)/development check ## run every check and every test, from unit to e2e
-	$(PYTEST) tests/unit tests/contract tests/integration tests/e2e
+# The longest first, so that no worker is left alone with them at the end.
+test: $(VENV)/development check ## run every check and every test, from e2e to unit
+	$(PYTEST) tests/e2e tests/integration tests/contract tests/unit
 
 test-unit: $(VENV)/development ## run the tests that need no database and no Kafka: seconds
 	$(PYTEST) tests/unit

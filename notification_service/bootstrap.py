@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -21,6 +22,7 @@ from notification_service.postgres_deliveries import (
     PostgresDeliveryQueue,
     PostgresNotificationWork,
 )
+from notification_service.retention import FinishedDeliveries
 from notification_service.rules import SLACK, NotificationWork, PlanDeliveries, rules
 from notification_service.settings import NotificationSettings
 from notification_service.slack import SlackChat
@@ -54,7 +56,14 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
         wiring.runtime.on_commit(worker.wake)
         yield wiring.parts(
             routes_of(OPERATIONS, wiring.runtime, wiring.operator),
-            beside_agents=[worker],
+            beside_agents=[
+                worker,
+                FinishedDeliveries(
+                    wiring.agents_engine,
+                    utc_now,
+                    retention=timedelta(days=settings.delivery_retention_days),
+                ),
+            ],
         )
 
 

@@ -5,7 +5,22 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, Table, Text, Update, and_, bindparam, case, exists, func, update
+from sqlalchemy import (
+    ARRAY,
+    Row,
+    Table,
+    Text,
+    Update,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -17,6 +32,7 @@ from notification_service.deliveries import ClaimedDelivery, PlannedDelivery, St
 
 _d: Final[Table] = tables.deliveries
 _p: Final[Table] = tables.pauses
+_g: Final[Table] = tables.purged_deliveries
 
 _OPEN: Final = _d.c.next_attempt_at.is_not(None)
 _LONGEST_ERROR: Final = 200
@@ -32,8 +48,10 @@ class PostgresPlannedDeliveries:
         self._planned.append(delivery)
 
     async def flush(self, connection: AsyncConnection) -> None:
-        """Write what was planned, in one statement."""
+        """Write what was planned, and remove of it what was purged earlier: two statements."""
         planned, self._planned = self._planned, []
+        if not planned:
+            return
         # A delivery is there once, also after a subscriber was restarted.
         await insert_rows(
             connection,
@@ -41,6 +59,16 @@ class PostgresPlannedDeliveries:
             [_columns(each) for each in planned],
             unless_there=("event_id", "rule"),
         )
+        # In this order: had a purge deleted the row before the INSERT, this statement's snapshot
+        # has what it left.
+        await connection.execute(_REMOVE_PURGED, {"planned": [each.id for each in planned]})
+
+
+_REMOVE_PURGED: Final = delete(_d).where(
+    _d.c.id == any_(bindparam("planned", type_=ARRAY(Uuid))),
+    _g.c.event_id == _d.c.event_id,
+    _g.c.rule == _d.c.rule,
+)
 
 
 def _columns(planned: PlannedDelivery) -> dict[str, Any]:
@@ -152,14 +180,18 @@ _again_at = bindparam("again_at", type_=Moment)
 _medium = bindparam("of_medium", type_=Text)
 _error = bindparam("error", type_=Text)
 
+_of_medium: Final = (_OPEN, _d.c.medium == _medium)
+_addresses: Final = claims.groups_of(_d.c.address, *_of_medium)
 _paused = exists().where(
-    _p.c.medium == _d.c.medium,
-    _p.c.address == _d.c.address,
+    _p.c.medium == _medium,
+    _p.c.address == _addresses.c.address,
     # A pause that begins in the future was written before the clock was set back.
     _p.c.began_at <= _now,
     _p.c.until > _now,
 )
-_due = claims.due(_d.c.id, _d.c.next_attempt_at, _now, _OPEN, _d.c.medium == _medium, ~_paused)
+_due = claims.due_in_groups(
+    _addresses, _d.c.address, _d.c.id, _d.c.next_attempt_at, _now, *_of_medium, where=~_paused
+)
 _unfinished = and_(_d.c.state == State.SENDING, _d.c.unsure_since.is_(None))
 _CLAIM: Final = (
     claims.claim(_d.c.id, _d.c.attempts, _d.c.next_attempt_at, _due, until=_reclaim_at)
@@ -197,6 +229,6 @@ _PUT_BACK_UNSURE: Final = _PUT_BACK.values(
 _wait = _d.c.next_attempt_at - _d.c.updated_at
 _RESTART_WAITS: Final = (
     update(_d)
-    .where(_OPEN, _d.c.medium == _medium, _d.c.updated_at > _now)
+    .where(*_of_medium, _d.c.updated_at > _now)
     .values(next_attempt_at=_now + _wait, updated_at=_now)
 )

@@ -60,6 +60,13 @@ class NotificationSettings(TokenReaderSettings):
     delivery_longest_retry_s: float = Field(
         default=60.0, gt=0, le=86_400, description="longest wait between two attempts"
     )
+    delivery_retention_days: float = Field(
+        default=90.0,
+        gt=0,
+        le=36_500,
+        description="time after which a delivery that was sent or has failed is deleted; one that"
+        " has failed can be retried until then",
+    )
 
     @field_validator("slack_token")
     @classmethod

@@ -36,11 +36,31 @@ deliveries = Table(
     Index(None, "correlation_id"),
     Index(None, "state", "id"),
 )
+_is_open = deliveries.c.next_attempt_at.is_not(None)
 Index(
-    "deliveries_open_idx",
+    "deliveries_due_idx",
     deliveries.c.medium,
+    deliveries.c.address,
     deliveries.c.next_attempt_at,
-    postgresql_where=deliveries.c.next_attempt_at.is_not(None),
+    deliveries.c.id,
+    postgresql_where=_is_open,
+)
+# Waits that began in the future, since the clock was set back.
+Index(
+    "deliveries_waits_idx",
+    deliveries.c.medium,
+    deliveries.c.updated_at,
+    postgresql_where=_is_open,
+)
+Index("deliveries_finished_idx", deliveries.c.updated_at, postgresql_where=~_is_open)
+
+# What is left of a delivery that was purged, so that its event never leads to another.
+purged_deliveries = Table(
+    "purged_deliveries",
+    metadata,
+    Column("event_id", Uuid, primary_key=True),
+    Column("rule", Text, primary_key=True),
+    Column("id", Uuid, nullable=False, comment="of the delivery"),
 )
 
 pauses = Table(

@@ -42,7 +42,7 @@ class UsersSettings(ServiceSettings):
     argon2_lanes: int = Field(default=1, ge=1, le=64, description="lanes of one hash")
     argon2_threads: int = Field(default=2, ge=1, le=64, description="hashes made at once, at most")
     argon2_waiting: int = Field(
-        default=32,
+        default=64,
         ge=1,
         le=10_000,
         description="hashes begun or waiting, for sign-ups and for sign-ins each; more get 503",

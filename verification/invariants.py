@@ -297,6 +297,7 @@ _EFFECTS: Final = Invariant(
     looked_at={
         "sign-ups": "SELECT count(*) FROM sign_ups",
         "deliveries": "SELECT count(*) FROM deliveries",
+        "deliveries purged": "SELECT count(*) FROM deliveries WHERE state = 'purged'",
     },
     broken_by=(
         """
@@ -456,7 +457,7 @@ _NOTHING_WAITS: Final = Invariant(
         """
         SELECT id, 'this delivery by ' || rule || ' is ' || state, :parked AND state = 'failed'
         FROM deliveries
-        WHERE state <> 'sent'
+        WHERE state NOT IN ('sent', 'purged')
         """,
     ),
 )

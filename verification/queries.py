@@ -134,6 +134,9 @@ OF_ONE_SERVICE: Final = {
             """
             SELECT id::text, rule, event_id::text, medium, state, maybe_repeated, message_id
             FROM deliveries
+            UNION ALL
+            SELECT id::text, rule, event_id::text, NULL, 'purged', NULL, NULL
+            FROM purged_deliveries
             """,
         ),
     ),

@@ -1,6 +1,8 @@
 """Runs the revisions on one connection; another process waits meanwhile."""
 
 import asyncio
+import time
+from typing import Final
 
 import asyncpg
 from alembic import context
@@ -11,10 +13,17 @@ from sqlalchemy.pool import NullPool
 from chassis.migrations import LOCK_TIMEOUT_S, MIGRATION_LOCK, check_server
 from chassis.persistence import connecting
 
+_ASK_EVERY_S: Final = 0.2
+
 
 def _run(connection: Connection) -> None:
     check_server(int(connection.execute(text("SHOW server_version_num")).scalar_one()))
-    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
+    # Not by one statement that waits: it has a snapshot, for the end of which an index that the
+    # other process makes CONCURRENTLY waits in turn.
+    lock = text("SELECT pg_try_advisory_lock(:lock)")
+    while not connection.execute(lock, {"lock": MIGRATION_LOCK}).scalar_one():
+        connection.rollback()
+        time.sleep(_ASK_EVERY_S)
     # Not for the lock before: another process migrates for as long as it takes.
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'"))
     connection.commit()

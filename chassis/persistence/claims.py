@@ -17,6 +17,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     select,
+    true,
     update,
 )
 
@@ -50,6 +51,60 @@ def due(
         .limit(bindparam("most", type_=Integer) if most is None else most)
         .with_for_update(skip_locked=True)
         .cte(name)
+    )
+
+
+def groups_of(group: Column[Any], *equalities: ColumnElement[bool]) -> CTE:
+    """Select each value that a column has in the rows, and a null behind the last.
+
+    It reads one row for each value, by an index on the columns of the equalities and this one.
+    """
+    name = group.name
+    first = select(group).where(*equalities).order_by(group).limit(1).subquery("first")
+    groups = select(first.c[name]).cte(f"groups_of_{name}", recursive=True)
+    following = (
+        select(group)
+        .where(*equalities, group > groups.c[name])
+        .order_by(group)
+        .limit(1)
+        .correlate(groups)
+        .scalar_subquery()
+    )
+    return groups.union_all(select(following).where(groups.c[name].is_not(None)))
+
+
+def due_in_groups(
+    groups: CTE,
+    group: Column[Any],
+    key: Column[Any],
+    due_at: Column[datetime],
+    now: ColumnElement[datetime],
+    *equalities: ColumnElement[bool],
+    where: ColumnElement[bool],
+) -> CTE:
+    """Select and lock as ``due`` does, in those groups only of which ``where`` is true.
+
+    It reads no row of another group, and of each as many as are wanted in all: by an index on the
+    columns of the equalities, the group, ``due_at`` and the key. Those that it does not return are
+    locked too, until the statement ends.
+    """
+    most = bindparam("most", type_=Integer)
+    of_group = (
+        select(key, due_at)
+        .where(*equalities, group == groups.c[group.name], due_at <= now)
+        .order_by(due_at, key)
+        .limit(most)
+        .with_for_update(skip_locked=True)
+        .correlate(groups)
+        .lateral("of_group")
+    )
+    return (
+        select(of_group.c[key.name])
+        .select_from(groups.join(of_group, true()))
+        .where(where)
+        .order_by(of_group.c[due_at.name], of_group.c[key.name])
+        .limit(most)
+        .cte("due")
     )
 
 

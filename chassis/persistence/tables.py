@@ -51,6 +51,8 @@ outbox = Table(
     Column("payload", LargeBinary, nullable=False, comment="the exact bytes for Kafka"),
     Column("headers", JSONB, nullable=False, comment="Kafka headers, name to text"),
     Column("created_at", Moment, nullable=False),
+    # Where a topic is suspended, the relay reads the others topic by topic.
+    Index(None, "aggregatetype", "position"),
 )
 
 outbox_set_aside = Table(

@@ -174,6 +174,23 @@ async def _fire_timers(system: System) -> None:
     await fire_timers(system.cluster.postgres_url("accounts"))
 
 
+async def _purge(system: System) -> None:
+    """Let the retention of some finished deliveries end, and wait until they are purged."""
+    old = await _query(
+        system,
+        "notification",
+        "UPDATE deliveries SET updated_at = now() - interval '1000 d' WHERE id IN"
+        " (SELECT id FROM deliveries WHERE next_attempt_at IS NULL ORDER BY id LIMIT 10)"
+        " RETURNING id",
+    )
+
+    async def are_purged() -> bool:
+        left = "SELECT FROM deliveries WHERE id = ANY($1)"
+        return not await _query(system, "notification", left, [row["id"] for row in old])
+
+    await poll(are_purged)
+
+
 STIMULI: Final = (
     Stimulus("sign-ups", _sign_up),
     Stimulus("a chunk that fails", _fail_chunks),
@@ -182,6 +199,7 @@ STIMULI: Final = (
     Stimulus("an operator's acts", _operate),
     Stimulus("topics that were made again", _hold),
     Stimulus("timers that are due", _fire_timers),
+    Stimulus("deliveries whose retention has ended", _purge),
 )
 
 

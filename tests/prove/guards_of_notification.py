@@ -7,6 +7,7 @@ from tests.prove.mutation import Mutation
 _DELIVERIES: Final = (
     "tests/integration/notification_service/test_postgres_deliveries.py::TestPostgresDeliveries::"
 )
+_RETENTION: Final = "tests/integration/notification_service/test_retention.py::TestAPurge::"
 _NOTIFICATION: Final = "tests/integration/notification_service/test_process.py::"
 _WORKER: Final = "tests/unit/notification_service/test_worker.py::"
 _TIMERS: Final = "tests/integration/chassis/timers/test_timers.py::"
@@ -21,6 +22,38 @@ NOTIFYING: Final = (
         proven_by=(
             f"{_WORKER}TestAnUnfinishedDelivery::test_that_arrived_is_found_and_not_sent_again",
             f"{_NOTIFICATION}TestTheServiceKilled::test_between_post_and_mark_does_not_post_again",
+        ),
+    ),
+    Mutation(
+        name="purged-stays-known",
+        guard="a delivery that was purged leaves what keeps its event from being planned again",
+        file="notification_service/postgres_deliveries.py",
+        before=(
+            "        await connection.execute("
+            '_REMOVE_PURGED, {"planned": [each.id for each in planned]})\n'
+        ),
+        after="",
+        proven_by=(
+            f"{_RETENTION}test_leaves_what_keeps_its_event_from_being_planned_again",
+            f"{_RETENTION}test_that_commits_while_its_event_is_handled_again_lets_nothing_be_planned",
+        ),
+    ),
+    Mutation(
+        name="retried-not-purged",
+        guard="a delivery that an operator retries while others are purged is not purged",
+        file="notification_service/retention.py",
+        before="    .with_for_update(skip_locked=True)\n",
+        after="",
+        proven_by=(f"{_RETENTION}test_leaves_one_that_an_operator_retries_meanwhile",),
+    ),
+    Mutation(
+        name="paused-not-read",
+        guard="a claim of deliveries reads nothing of what waits for a paused address",
+        file="chassis/persistence/claims.py",
+        before="group == groups.c[group.name], due_at",
+        after='group.concat("") == groups.c[group.name], due_at',
+        proven_by=(
+            "tests/integration/notification_service/test_postgres_deliveries.py::TestAPoll::test_costs_the_same_whatever_waits_for_a_paused_address",
         ),
     ),
     Mutation(

@@ -190,6 +190,16 @@ _PUBLISHING: Final = (
         proven_by=(f"{_RELAY}TestPublishing::test_a_row_that_commits_late_is_not_skipped",),
     ),
     Mutation(
+        name="suspended-not-read",
+        guard="a poll of the outbox reads nothing of what waits of a suspended topic",
+        file="chassis/publishing/outbox_reader.py",
+        before="aggregatetype BETWEEN topic AND topic",
+        after="aggregatetype = topic",
+        proven_by=(
+            f"{_CHASSIS}/publishing/test_outbox_reader.py::TestAPoll::test_costs_the_same_whatever_waits_of_a_suspended_topic",
+        ),
+    ),
+    Mutation(
         name="relay-lock",
         guard="one relay of a service publishes at a time; the others stand by",
         file="chassis/publishing/relay.py",
@@ -253,8 +263,8 @@ _PUBLISHING: Final = (
         name="behind-what-was-set-aside",
         guard="an aggregate's later rows wait while an earlier one is set aside",
         file="chassis/publishing/outbox_reader.py",
-        before="                AND stuck.aggregateid = outbox.aggregateid\n",
-        after="                AND stuck.aggregateid = outbox.aggregateid AND false\n",
+        before="                    AND stuck.aggregateid = outbox.aggregateid\n",
+        after="                    AND stuck.aggregateid = outbox.aggregateid AND false\n",
         proven_by=(
             f"{_RELAY}TestARefusedRow::test_is_set_aside_alone_and_its_aggregates_later_rows_wait_behind_it",
         ),

@@ -35,10 +35,10 @@ class TestRoles:
     @pytest.mark.parametrize(
         ("roles", "parts"),
         [
-            ([Role.API], ["access-token-keys"]),
-            ([Role.RELAY], ["relay"]),
+            ([Role.API], ["access-token-keys", "outbox-age"]),
+            ([Role.RELAY], ["relay", "outbox-age"]),
             ([Role.AGENTS], ["agents"]),
-            ([*Role], ["access-token-keys", "relay", "agents"]),
+            ([*Role], ["access-token-keys", "outbox-age", "relay", "agents"]),
         ],
     )
     async def test_a_process_runs_the_parts_of_its_roles(

@@ -35,17 +35,25 @@ class TestTheChassisTables:
     async def test_are_migrated_by_one_process_at_a_time(self, database: str) -> None:
         other = await asyncpg.connect(database)
         await other.execute(f"SELECT pg_advisory_lock({MIGRATION_LOCK})")
+        await other.execute("CREATE TABLE toys (id integer)")
         ours = asyncio.create_task(upgrade(PACKAGE, database))
 
         async def ours_waits() -> bool:
-            return bool(await rows(database, "SELECT FROM pg_locks WHERE NOT granted"))
+            asks = "SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND pid <> $1"
+            of_lock = " AND datname = current_database() AND query ~* 'advisory|rollback'"
+            return bool(await rows(database, asks + of_lock, other.get_server_pid()))
 
-        await eventually(ours_waits)
-        await other.close()
+        try:
+            await eventually(ours_waits)
+            # Waits for every session that has a snapshot, as one that waits in a statement has.
+            await other.execute("CREATE INDEX CONCURRENTLY ON toys (id)")
+            await other.execute("DROP TABLE toys")
+        finally:
+            await other.close()
         await ours
 
         found = await rows(database, "SELECT version_num FROM alembic_version")
-        assert [row["version_num"] for row in found] == ["chassis_0004"]
+        assert [row["version_num"] for row in found] == ["chassis_0005"]
 
 
 class TestALockedTable:

@@ -1,20 +1,23 @@
 """The queue in PostgreSQL: the promises of the fake, and some that need two connections."""
 
 import asyncio
+from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Update, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from notification_service import postgres_deliveries
 from notification_service.deliveries import PlannedDelivery, State
 from notification_service.postgres_deliveries import (
     PostgresDeliveryQueue,
     PostgresPlannedDeliveries,
 )
 from notification_service.tables import deliveries
+from tests.integration.explained import pages_read
 from tests.unit.notification_service.delivery_queue_suite import DeliveryQueueSuite, Seen, claim
-from tests.unit.notification_service.making import planned
+from tests.unit.notification_service.making import NOW, after, planned
 
 
 class PostgresBench:
@@ -84,3 +87,49 @@ class TestPostgresDeliveries(DeliveryQueueSuite):
 
         seen = await bench.see(claimed.id)
         assert seen.last_error == "x" * 200
+
+
+async def read_by(bench: PostgresBench, statement: Update, **values: Any) -> int:
+    """Execute a statement, and return how many pages it read."""
+    compiled = statement.compile(dialect=bench.engine.dialect)
+    given = compiled.params | {"of_medium": "slack", "now": after(1)} | values
+    async with bench.engine.begin() as connection:
+        explained = await connection.exec_driver_sql(
+            f"EXPLAIN (ANALYZE, BUFFERS) {compiled}",
+            tuple(given[name] for name in compiled.positiontup or ()),
+        )
+        return pages_read([row[0] for row in explained])
+
+
+class TestAPoll:
+    async def test_costs_the_same_whatever_waits_for_a_paused_address(
+        self, bench: PostgresBench
+    ) -> None:
+        async with bench.engine.begin() as connection:
+            await connection.execute(text(_BACKLOG), {"number": 20_000, "at": after(-10)})
+        await bench.plan(planned(), *(planned(address="other") for _ in range(5)))
+        await bench.queue.pause("growth", NOW, until=after(30))
+        claimed = [each.address for each in await claim(bench, after(1), limit=2)]
+
+        claiming = await read_by(bench, postgres_deliveries._CLAIM, most=2, reclaim_at=after(40))
+        waiting = await read_by(bench, postgres_deliveries._RESTART_WAITS)
+        async with bench.engine.begin() as connection:
+            await connection.execute(text("ANALYZE deliveries"))
+        claiming_later = await read_by(
+            bench, postgres_deliveries._CLAIM, most=2, reclaim_at=after(40)
+        )
+
+        assert claimed == ["other", "other"]
+        assert max(claiming, claiming_later) < 80
+        assert waiting < 10
+
+
+_BACKLOG = """
+    INSERT INTO deliveries (
+        id, rule, event_id, medium, address, text, correlation_id, state, attempts,
+        next_attempt_at, maybe_repeated, created_at, updated_at
+    )
+    SELECT uuidv7(), 'r', gen_random_uuid(), 'slack', 'growth', 'text', 'c', 'pending', 0,
+        :at, false, :at, :at
+    FROM generate_series(1, :number)
+"""

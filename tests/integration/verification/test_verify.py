@@ -200,6 +200,23 @@ class TestWhatIsBrokenOnSlack:
         assert [each.subject for each in report["slack"].violations] == ["9999999999.000001"]
 
 
+class TestDeliveriesThatWerePurged:
+    async def test_are_counted_and_break_nothing(self, system: ChangedSystem) -> None:
+        await system.execute(
+            "notification",
+            "WITH gone AS (DELETE FROM deliveries RETURNING event_id, rule, id)"
+            " INSERT INTO purged_deliveries SELECT * FROM gone",
+        )
+
+        report = await verify(system.addresses, wait_s=0)
+
+        effects = report["effects"]
+        assert effects.looked_at["deliveries purged"] == effects.looked_at["deliveries"] > 0
+        assert effects.holds
+        assert report["slack"].holds
+        assert report["nothing-waits"].holds
+
+
 class TestWhatIsExplained:
     async def test_a_missing_effect_of_a_parked_event_is_explained(
         self, system: ChangedSystem
