@@ -1,4 +1,4 @@
-"""The whole system, started once for all end-to-end tests of a run."""
+"""The whole system, started once for all end-to-end tests of a run that share it."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,7 +10,8 @@ from local_cluster.testing import RunningCluster, running_cluster
 from tests.e2e.people import Operator
 
 
-@pytest.fixture(scope="session")
+# Not for the session: a system that does nothing takes a quarter of a processor all the same.
+@pytest.fixture(scope="package")
 def cluster(run_directory: Path) -> Iterator[RunningCluster]:
     """Every process, on free ports; each test signs up its own people and looks only at those."""
     with running_cluster(run_directory / "e2e") as running:

@@ -5,11 +5,14 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from contracts.events import family_of
 from local_cluster.testing import RunningCluster
 from tests.declared import declared
 from tests.e2e.people import Operator, Person, a_name, poll, slack_messages
+
+pytestmark = pytest.mark.xdist_group("e2e")
 
 
 class TestTheJourneyOfASignUp:

@@ -15,6 +15,8 @@ from tests.declared import declared
 from tests.e2e.events import publish, signed_up, with_invalid_data
 from tests.e2e.people import Operator, Person, a_name, poll, slack_messages
 
+pytestmark = pytest.mark.xdist_group("e2e")
+
 CONSUMERS = {
     "users": "users.create-onboarding-tasks",
     "accounts": "accounts.open-account",

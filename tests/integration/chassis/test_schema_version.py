@@ -1,16 +1,23 @@
 """Code on a schema that is older says so; code on a newer one runs."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+import chassis.migrations
 from chassis.migrations import upgrade
 from chassis.persistence.database import create_engine
 from chassis.persistence.schema_version import SchemaVersion
 from tests.integration.chassis.path import rows
 
 PACKAGE = "users_service"
+#: The chassis's newest revision.
+NEWEST = max(
+    file.stem[: len("chassis_0000")]
+    for file in Path(chassis.migrations.__file__).with_name("versions").glob("chassis_*.py")
+)
 
 
 @pytest.fixture
@@ -25,27 +32,29 @@ class TestASchema:
         self, engine: AsyncEngine
     ) -> None:
         assert await SchemaVersion(engine, PACKAGE).trouble() == (
-            "older than the code: it has no revision, and lacks chassis_0004, users_0001"
+            f"older than the code: it has no revision, and lacks {NEWEST}, users_0001"
         )
 
     async def test_is_older_until_it_is_migrated(self, database: str, engine: AsyncEngine) -> None:
         await upgrade(PACKAGE, database)
         await rows(
             database,
-            "UPDATE alembic_version SET version_num = 'chassis_0003'"
-            " WHERE version_num = 'chassis_0004'",
+            "UPDATE alembic_version SET version_num = $1 WHERE version_num = $2",
+            "chassis_0003",
+            NEWEST,
         )
         version = SchemaVersion(engine, PACKAGE)
 
         before = await version.trouble()
         await rows(
             database,
-            "UPDATE alembic_version SET version_num = 'chassis_0004'"
-            " WHERE version_num = 'chassis_0003'",
+            "UPDATE alembic_version SET version_num = $1 WHERE version_num = $2",
+            NEWEST,
+            "chassis_0003",
         )
 
         assert before == (
-            "older than the code: it has chassis_0003, users_0001, and lacks chassis_0004"
+            f"older than the code: it has chassis_0003, users_0001, and lacks {NEWEST}"
         )
         assert await version.trouble() is None
 
