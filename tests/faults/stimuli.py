@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 
 from chassis.correlation import new_id
+from tests.declared import declared
 from tests.e2e.events import publish, signed_up, with_invalid_data
 from tests.e2e.people import poll, token_of
 from tests.faults.harness import System
@@ -199,7 +200,10 @@ STIMULI: Final = (
     Stimulus("an operator's acts", _operate),
     Stimulus("topics that were made again", _hold),
     Stimulus("timers that are due", _fire_timers),
-    Stimulus("deliveries whose retention has ended", _purge),
+    *(
+        Stimulus("deliveries whose retention has ended", _purge)
+        for _notification in declared("notification")
+    ),
 )
 
 

@@ -200,6 +200,7 @@ class TestWhatIsBrokenOnSlack:
         assert [each.subject for each in report["slack"].violations] == ["9999999999.000001"]
 
 
+@needs("notification")
 class TestDeliveriesThatWerePurged:
     async def test_are_counted_and_break_nothing(self, system: ChangedSystem) -> None:
         await system.execute(
