@@ -264,12 +264,12 @@ class TestChunks:
         changes = [Withdrawal(id_, id_, 0) for id_ in ids]
         errors = Errors(engine)
 
-        await asyncio.gather(*(process(engine, order) for order in [changes, changes[::-1]] * 4))
+        await asyncio.gather(process(engine, changes), process(engine, changes[::-1]))
 
         assert errors.states == []
-        assert errors.locks == 8
+        assert errors.locks == 2
         stored = await rows(database, "SELECT DISTINCT version FROM purses")
-        assert [row["version"] for row in stored] == [9]
+        assert [row["version"] for row in stored] == [3]
 
     async def test_lock_once_for_all_subscribers(self, engine: AsyncEngine) -> None:
         ids = await store(engine, *[0] * 20)

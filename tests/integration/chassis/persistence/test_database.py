@@ -26,6 +26,7 @@ class TestASession:
             await frozen.execute(text("SELECT * FROM t FOR UPDATE"))
 
             async with asyncio.timeout(6), engine.begin() as other:
+                await other.execute(text("SET LOCAL lock_timeout = 0"))
                 await other.execute(text("SELECT * FROM t FOR UPDATE"))
 
             with pytest.raises(DBAPIError) as raised:
