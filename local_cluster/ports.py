@@ -1,7 +1,12 @@
 """Ports of loopback: finds free ones, and which process has a taken one."""
 
+import fcntl
+import os
 import random
 import socket
+import tempfile
+from pathlib import Path
+from typing import TextIO
 
 import psutil
 
@@ -9,7 +14,8 @@ from local_cluster.errors import ClusterError
 
 # Below the range of outgoing connections, so that none of them takes the port meanwhile.
 _LOWEST, _HIGHEST = 15000, 32000
-_handed_out: set[int] = set()
+# The system unlocks each when this process ends, however it does.
+_reserved: dict[int, TextIO] = {}
 
 
 def is_free(port: int) -> bool:
@@ -38,10 +44,22 @@ def who_listens(port: int) -> str:
 
 
 def free_port() -> int:
-    """Return a free port, each time another one."""
+    """Return a free port that no other process gets from here while this one runs.
+
+    Whoever asks listens later, and another process that began meanwhile could take the port first.
+    """
+    directory = Path(tempfile.gettempdir()) / f"local-cluster-ports-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
     for _ in range(1000):
         port = random.SystemRandom().randrange(_LOWEST, _HIGHEST)
-        if port not in _handed_out and is_free(port):
-            _handed_out.add(port)
+        if port in _reserved or not is_free(port):
+            continue
+        reservation = (directory / str(port)).open("w")
+        try:
+            fcntl.flock(reservation, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            reservation.close()
+        else:
+            _reserved[port] = reservation
             return port
     raise ClusterError("no free port found")

@@ -1,14 +1,18 @@
 """The settings that connect the processes."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from local_cluster import ports
+from local_cluster.errors import ClusterError
 from local_cluster.ports import free_port, is_free
 from local_cluster.postgres import Postgres
 from local_cluster.processes import ProcessSpec
-from local_cluster.settings import Settings
+from local_cluster.settings import REPOSITORY, Settings
 from local_cluster.topology import PORT_SETTINGS, Topology
 from services import FORWARDED, SERVICES, WITH_DATABASE
 from tests.declared import declared
@@ -116,7 +120,31 @@ class TestPorts:
         assert {service.name for service in SERVICES} < PORT_SETTINGS.keys()
 
     def test_a_free_port_is_free_and_given_once(self) -> None:
-        ports = [free_port() for _ in range(50)]
+        given = [free_port() for _ in range(50)]
 
-        assert len(set(ports)) == 50
-        assert all(map(is_free, ports))
+        assert len(set(given)) == 50
+        assert all(map(is_free, given))
+
+    def test_a_port_that_was_given_to_another_process_is_free_when_that_ends(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        command = (
+            "from local_cluster.ports import free_port; print(free_port(), flush=True); input()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+        ) as other:
+            assert other.stdout
+            port = int(other.stdout.readline())
+            monkeypatch.setattr(ports, "_LOWEST", port)
+            monkeypatch.setattr(ports, "_HIGHEST", port + 1)
+
+            with pytest.raises(ClusterError, match="no free port"):
+                free_port()
+            other.communicate("\n")
+
+        assert free_port() == port
