@@ -155,12 +155,12 @@ class EventSubscriber(Generic[W]):
     def aggregates_in(
         self, records: Sequence[Record]
     ) -> Iterator[tuple[Aggregates[W], Iterable[Any]]]:
-        named = {model.event_type: model for model in self.aggregates}
-        for record in records if named else ():
+        for record in records if self.aggregates else ():
             # What can't be read is parked, and loads nothing.
             with suppress(InvalidEnvelope):
                 identity = identity_of(record)
-                if (model := named.get(identity.type)) is not None:
+                model = self._models.get(identity.type)
+                if model is not None and model in self.aggregates:
                     event = event_in(open_record(record, identity), model)
                     for each in self.aggregates[model]:
                         yield each, each.keys(event)

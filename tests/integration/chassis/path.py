@@ -99,10 +99,11 @@ async def create_topic(kafka: str, topic: Topic, **config: str) -> None:
 
 
 @asynccontextmanager
-async def schema(database: str) -> AsyncIterator[AsyncEngine]:
+async def schema(database: str, of: MetaData = metadata) -> AsyncIterator[AsyncEngine]:
+    """Make the tables, by default those of the path service, and open a pool."""
     engine = create_engine(database, pool_size=10, application_name="test")
     async with engine.begin() as connection:
-        await connection.run_sync(metadata.create_all)
+        await connection.run_sync(of.create_all)
     try:
         yield engine
     finally:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, ClassVar, Final
@@ -22,14 +21,20 @@ from chassis.correlation import new_id
 from chassis.domain import Aggregate
 from chassis.persistence import tables
 from chassis.persistence.aggregate_table import AggregateTable
-from chassis.persistence.database import create_engine, sqlstate_of
+from chassis.persistence.database import sqlstate_of
 from chassis.persistence.outbox import Outbox
 from chassis.persistence.transactor import Transactor
 from chassis.testing import FakeChunkSource, FakeRecord, chunk_of, eventually
 from contracts.envelope import Envelope, encode
 from contracts.events import IntegrationEvent
 from contracts.users import TaskCreatedV1
-from tests.integration.chassis.path import is_waiting_for_a_lock, rows, topic_of_its_own, utc_now
+from tests.integration.chassis.path import (
+    is_waiting_for_a_lock,
+    rows,
+    schema,
+    topic_of_its_own,
+    utc_now,
+)
 
 TOPIC = topic_of_its_own()
 
@@ -93,20 +98,9 @@ async def withdraw(work: Work, first: UUID, second: UUID, amount: int) -> None:
         work.purses.save(found[first])
 
 
-@asynccontextmanager
-async def an_engine(database: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database, pool_size=20, application_name="test")
-    async with engine.begin() as connection:
-        await connection.run_sync(metadata.create_all)
-    try:
-        yield engine
-    finally:
-        await engine.dispose()
-
-
 @pytest.fixture
 async def engine(database: str) -> AsyncIterator[AsyncEngine]:
-    async with an_engine(database) as engine:
+    async with schema(database, metadata) as engine:
         yield engine
 
 
@@ -317,7 +311,7 @@ def test_a_rule_over_two_aggregates_holds_in_any_interleaving(
     database: str, commands: list[tuple[int, int]], chunks: list[list[tuple[int, int]]]
 ) -> None:
     async def run_all() -> list[int]:
-        async with an_engine(database) as engine:
+        async with schema(database, metadata) as engine:
             ids = await store(engine, 50, 50, 50, 50)
             transact = Transactor(engine, Work)
 
