@@ -6,7 +6,6 @@ import random
 import socket
 import tempfile
 from pathlib import Path
-from typing import TextIO
 
 import psutil
 
@@ -14,8 +13,8 @@ from local_cluster.errors import ClusterError
 
 # Below the range of outgoing connections, so that none of them takes the port meanwhile.
 _LOWEST, _HIGHEST = 15000, 32000
-# The system unlocks each when this process ends, however it does.
-_reserved: dict[int, TextIO] = {}
+# By port, the locked file: the system unlocks it when this process ends, however it does.
+_reserved: dict[int, int] = {}
 
 
 def is_free(port: int) -> bool:
@@ -54,11 +53,11 @@ def free_port() -> int:
         port = random.SystemRandom().randrange(_LOWEST, _HIGHEST)
         if port in _reserved or not is_free(port):
             continue
-        reservation = (directory / str(port)).open("w")
+        reservation = os.open(directory / str(port), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(reservation, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            reservation.close()
+            os.close(reservation)
         else:
             _reserved[port] = reservation
             return port
