@@ -67,7 +67,7 @@ async def sign_ups(bench: Bench, count: int) -> Log:
     """Return a topic of ``count`` sign-ups of different users."""
     known, name = _logs.setdefault(bench, {}), f"{count} sign-ups"
     if name not in known:
-        known[name] = await new_log(bench, _sign_ups(count))
+        known[name] = await new_log(bench, signing_up(count))
     return known[name]
 
 
@@ -101,7 +101,8 @@ def histories(count: int) -> Iterator[EncodedEvent]:
             yield _encoded(withheld, subject, sequence)
 
 
-def _sign_ups(count: int) -> Iterator[EncodedEvent]:
+def signing_up(count: int) -> Iterator[EncodedEvent]:
+    """Make the events of ``count`` people who sign up."""
     for number in range(count):
         user_id = new_id()
         yield _encoded(UserSignedUpV1(user_id=user_id, username=f"user-{number}"), user_id, 1)

@@ -226,6 +226,19 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
     chunk_max_events: int = Field(
         default=500, gt=0, le=10_000, description="most events that one transaction handles"
     )
+    replay_behind_events: int = Field(
+        default=10_000,
+        gt=0,
+        le=1_000_000_000,
+        description="a subscriber that is further behind another of its topic reads by itself, so"
+        " that it does not hold up the other",
+    )
+    replay_events_per_s: float = Field(
+        default=2_000.0,
+        gt=0,
+        le=1_000_000,
+        description="events that this process replays a second, at most",
+    )
     dead_letter_limit: int = Field(
         default=50,
         gt=0,

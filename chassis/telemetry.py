@@ -79,6 +79,11 @@ consumer_held_partitions = Gauge(
     "Partitions in which nothing is handled until an operator decides.",
     ["subscriber", "topic"],
 )
+consumer_replaying = Gauge(
+    "consumer_replaying",
+    "Partitions in which a subscriber is far behind the others, and reads by itself.",
+    ["subscriber", "topic"],
+)
 consumer_parked = Counter("consumer_parked", "Events parked.", ["subscriber"])
 consumer_parked_waiting = Gauge(
     "consumer_parked_waiting", "Parked events that wait for an operator.", ["subscriber"]

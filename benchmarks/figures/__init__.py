@@ -12,6 +12,7 @@ from benchmarks.figures import (
     opening,
     recovery,
     relay,
+    replay,
     size,
     workers,
 )
@@ -22,6 +23,7 @@ FIGURES: Final[tuple[Figure, ...]] = (
     *agent.FIGURES,
     *audit.FIGURES,
     *opening.FIGURES,
+    *replay.FIGURES,
     *http.FIGURES,
     *workers.FIGURES,
     *growth.FIGURES,

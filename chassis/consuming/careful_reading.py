@@ -102,7 +102,11 @@ class CarefulReading:
         return partition.reason if partition is not None else None
 
     async def read(
-        self, client: AIOKafkaClient, tp: TopicPartition, offset: int, max_records: int
+        self,
+        client: AIOKafkaClient,
+        tp: TopicPartition,
+        offset: int,
+        max_records: int | None = None,
     ) -> RawFetch | None:
         """Return what a partition holds from an offset on; None: it is to be tried later.
 

@@ -5,7 +5,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -22,17 +22,12 @@ from chassis.consuming.chunk import Chunk
 from chassis.consuming.chunk_thread import ChunkThread, ProcessingConsumer
 from chassis.consuming.positions import (
     FetchPosition,
+    FindPositions,
     GivenUp,
     ProcessedPositions,
-    StartPosition,
 )
 
 log = structlog.get_logger(__name__)
-
-FindPositions = Callable[
-    [frozenset[TopicPartition]], Awaitable[Mapping[TopicPartition, StartPosition]]
-]
-"""Returns where to read each partition of a topic; a partition that it leaves out is not read."""
 
 
 class ChunkConsumer(ProcessingConsumer):
@@ -140,8 +135,8 @@ class ChunkConsumer(ProcessingConsumer):
         if partitions:
             await self._thread.leave(partitions)
 
-    async def go_back(self, tp: TopicPartition, offset: int) -> None:
-        """Read on from ``offset``: an operator has moved progress back."""
+    async def go_to(self, tp: TopicPartition, offset: int) -> None:
+        """Read on from ``offset``: progress was moved back, or far ahead of what is read."""
         position = self.fetch_positions.get(tp)
         if position is not None:
             log.info("rewind", topic=tp.topic, partition=tp.partition, offset=offset)

@@ -6,7 +6,7 @@ another one that is made under the same name.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -105,6 +105,8 @@ async def advance(
     topic: str,
     ranges: Sequence[OffsetRange],
     now: datetime,
+    *,
+    without: Collection[tuple[str, int]] = (),
 ) -> dict[int, dict[str, int]]:
     """Lock the progress of some partitions, and move it over a range of each.
 
@@ -113,20 +115,28 @@ async def advance(
     held, or whose progress is of another topic than the range. Attempts counted within the range
     are forgotten. One statement.
 
+    :param without: subscribers that are left out, each with the partition
+
     Return for each partition the next offset, as it was, of each subscriber that may move.
 
     :raises AllPaused: in some partition there is none, and not because all are held
     :raises AllHeld: in some partition all are held, or at offsets of another topic
     """
+    moves = [
+        (subscriber, each)
+        for each in ranges
+        for subscriber in subscribers
+        if (subscriber, each.partition) not in without
+    ]
     rows = await connection.execute(
         _ADVANCE,
         {
-            "subscribers": subscribers,
+            "subscribers": [subscriber for subscriber, _ in moves],
             "of_topic": topic,
-            "partitions": [each.partition for each in ranges],
-            "begins": [each.begin for each in ranges],
-            "ends": [each.end for each in ranges],
-            "topic_ids": [each.topic_id for each in ranges],
+            "partitions": [each.partition for _, each in moves],
+            "begins": [each.begin for _, each in moves],
+            "ends": [each.end for _, each in moves],
+            "topic_ids": [each.topic_id for _, each in moves],
             "at": now,
         },
     )
@@ -170,11 +180,12 @@ _ADVANCE: Final = text("""
             range.begins, range.ends
         FROM progress
         JOIN unnest(
-            CAST(:partitions AS integer[]), CAST(:begins AS bigint[]), CAST(:ends AS bigint[]),
-            CAST(:topic_ids AS uuid[])
-        ) AS range (partition, begins, ends, topic_id) ON range.partition = progress.partition
-        WHERE subscriber = ANY (CAST(:subscribers AS text[])) AND topic = :of_topic
-        ORDER BY progress.partition, subscriber
+            CAST(:subscribers AS text[]), CAST(:partitions AS integer[]),
+            CAST(:begins AS bigint[]), CAST(:ends AS bigint[]), CAST(:topic_ids AS uuid[])
+        ) AS range (subscriber, partition, begins, ends, topic_id)
+            USING (subscriber, partition)
+        WHERE topic = :of_topic
+        ORDER BY progress.partition, progress.subscriber
         FOR UPDATE OF progress
     ), moved AS (
         UPDATE progress SET next_offset = locked.ends, updated_at = :at

@@ -1,6 +1,6 @@
 """How far each partition is processed, and what was fetched beyond that and got lost."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -23,6 +23,12 @@ class StartPosition:
 
     offset: int
     topic_id: UUID = UNKNOWN_TOPIC_ID
+
+
+FindPositions = Callable[
+    [frozenset[TopicPartition]], Awaitable[Mapping[TopicPartition, StartPosition]]
+]
+"""Returns where to read each partition of a topic; a partition that it leaves out is not read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ a gap is refused and fetched again.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, Generic, TypeVar
@@ -22,6 +23,7 @@ from chassis.consuming.attempts import Attempts
 from chassis.consuming.chunk import Chunk, ChunkInProgress, ChunkRefused, ChunkSource
 from chassis.consuming.dead_letter_limit import DeadLetterLimit, LimitExceeded, Reserve
 from chassis.consuming.dead_letters import ParkedSubject
+from chassis.consuming.far_behind import FarBehind
 from chassis.consuming.group_commit import GroupCommit
 from chassis.consuming.offsets import AllHeld, AllPaused, OffsetRange
 from chassis.consuming.retries import Retries
@@ -58,12 +60,17 @@ class ChunkProcessor(Generic[W]):
         group_commit: GroupCommit | None = None,
         suspects: asyncio.Lock | None = None,
         dead_letter_limit: DeadLetterLimit | None = None,
+        far_behind: FarBehind | None = None,
+        counts_chunks: bool = True,
     ) -> None:
         """Make a processor.
 
         :param group_commit: of all processors of the process
         :param suspects: held by the processor that tries an event that a worker may have died of
         :param dead_letter_limit: of this topic
+        :param far_behind: which of the subscribers are left to a replay; None: none ever is
+        :param counts_chunks: whether workers that die in a chunk are counted; else the first
+            chunk is handled event by event, as if one had
         """
         self.topic = topic
         self.subscribers = subscribers
@@ -75,6 +82,8 @@ class ChunkProcessor(Generic[W]):
         self._attempts = Attempts(engine, topic.name, now)
         self._retries = Retries(topic.name)
         self._dead_letter_limit = dead_letter_limit or DeadLetterLimit(topic.name)
+        self._far_behind = far_behind or FarBehind(sys.maxsize)
+        self._counts_chunks = counts_chunks
         self._single_events = SingleEvents(
             topic.name,
             subscribers,
@@ -86,6 +95,7 @@ class ChunkProcessor(Generic[W]):
             retries=self._retries,
             limit=self._dead_letter_limit,
             suspects=suspects or asyncio.Lock(),
+            far_behind=self._far_behind,
         )
         self._names = [each.name for each in subscribers]
         self._counted_in: dict[int, int] = {}
@@ -212,6 +222,9 @@ class ChunkProcessor(Generic[W]):
         chunk = in_progress.chunk
         if self._counted_in.get(chunk.partition) == chunk.epoch:
             return False
+        if not self._counts_chunks:
+            self._counted_in[chunk.partition] = chunk.epoch
+            return True
         attempt = await self._attempts.begin(chunk.topic_id, chunk.partition, chunk.begin)
         in_progress.attempts.append(attempt)
         some_left = await self._attempts.is_any_left(
@@ -236,13 +249,16 @@ class ChunkProcessor(Generic[W]):
             ranges = [
                 OffsetRange(each.partition, each.begin, each.end, each.topic_id) for each in chunks
             ]
-            before = await offsets.advance(
-                connection, self._names, self.topic.name, ranges, self._now()
+            left = [
+                (name, each.partition) for each in chunks for name in self._far_behind.at(each.tp)
+            ]
+            found = await offsets.advance(
+                connection, self._names, self.topic.name, ranges, self._now(), without=left
             )
-            for chunk in chunks:
-                lowest = min(before[chunk.partition].values())
-                if chunk.begin > lowest:
-                    raise ChunkRefused(lowest)
+            before = {
+                each.partition: self._far_behind.at_chunk(each, found[each.partition])
+                for each in chunks
+            }
             parked = await self._take(connection, chunks, before)
             reserve(parked)
             await failpoint("park.before-commit" if parked else "chunk.before-commit")

@@ -19,6 +19,7 @@ from chassis.consuming.attempts import Attempt, Attempts
 from chassis.consuming.chunk import Chunk, ChunkInProgress, ChunkRefused
 from chassis.consuming.dead_letter_limit import DeadLetterLimit, LimitExceeded
 from chassis.consuming.dead_letters import Failure, ParkedSubject, worker_died
+from chassis.consuming.far_behind import FarBehind
 from chassis.consuming.offsets import AllHeld, AllPaused, OffsetRange
 from chassis.consuming.records import Record
 from chassis.consuming.retries import Retries
@@ -43,6 +44,7 @@ class SingleEvents(Generic[W]):
     """Processes chunks of one topic event by event.
 
     :param suspects: held while an event is tried that a worker may have died of
+    :param far_behind: which of the subscribers are left to a replay
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class SingleEvents(Generic[W]):
         retries: Retries,
         limit: DeadLetterLimit,
         suspects: asyncio.Lock,
+        far_behind: FarBehind,
     ) -> None:
         self._topic = topic
         self._subscribers = subscribers
@@ -69,6 +72,7 @@ class SingleEvents(Generic[W]):
         self._retries = retries
         self._limit = limit
         self._suspects = suspects
+        self._far_behind = far_behind
 
     async def process(self, in_progress: ChunkInProgress) -> int | None:
         """Let each subscriber handle each event; return the next offset, or None: not ours.
@@ -88,6 +92,7 @@ class SingleEvents(Generic[W]):
                 chunk.partition,
                 chunk.topic_id,
             )
+        found = self._far_behind.at_chunk(chunk, found)
         if not in_progress.is_suspect and not in_progress.is_rehearsed:
             await self._rehearse(in_progress, found)
             in_progress.is_rehearsed = True

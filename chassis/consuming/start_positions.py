@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming import holds, offsets
+from chassis.consuming.far_behind import FarBehind
 from chassis.consuming.holds import SeenTopic
 from chassis.consuming.offsets import SubscriberOffset, lowest
 from chassis.consuming.positions import StartPosition
@@ -57,12 +58,14 @@ class StartPositions:
         processors: Mapping[str, ChunkProcessor[Any]],
         ask_topic_ids: AskTopicIds,
         now: Callable[[], datetime],
+        far_behind: FarBehind,
     ) -> None:
         self.waiting: dict[str, str] = {}
         self._engine = engine
         self._processors = processors
         self._ask_topic_ids = ask_topic_ids
         self._now = now
+        self._far_behind = far_behind
 
     async def find(
         self, partitions: frozenset[TopicPartition], kafka: KafkaTopics
@@ -107,9 +110,10 @@ class StartPositions:
         for partition in missed:
             kafka.forget_out_of_range(TopicPartition(topic, partition))
         await processor.read_allowances()
+        self._far_behind.look(partitions, found)
         free = [each for each in found if each.held_because is None]
         # Where all are paused, the first that is resumed needs what is lowest of them.
-        begin = lowest(free) | lowest(each for each in free if each.moves)
+        begin = lowest(free) | lowest(each for each in free if self._far_behind.is_read(each))
         return {tp: StartPosition(begin[tp], topic_id) for tp in partitions if tp in begin}
 
     async def _id_of(self, topic: str) -> UUID:

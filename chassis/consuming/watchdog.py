@@ -22,6 +22,7 @@ from chassis.consuming.faust_app import consumer_of
 from chassis.consuming.offsets import SubscriberOffset, lowest
 from chassis.consuming.positions import OpenTransactions, StallDetector
 from chassis.consuming.processor import ChunkProcessor
+from chassis.consuming.replay import Replays
 from chassis.consuming.subscribers import Subscriber
 from chassis.persistence.advisory_lock import AdvisoryLock
 from chassis.persistence.database import is_away
@@ -52,6 +53,7 @@ class Watchdog:
         engine: AsyncEngine,
         cluster: ClusterCheck,
         worker_name: AdvisoryLock,
+        replays: Replays,
     ) -> None:
         self.trouble: str | None = "joining the consumer group"
         self.holds: Sequence[str] = ()
@@ -62,6 +64,7 @@ class Watchdog:
         self._engine = engine
         self._cluster = cluster
         self._worker_name = worker_name
+        self._replays = replays
         self._stalls = StallDetector()
         self._open_transactions = OpenTransactions()
         self._unread_offsets = _Gauges(telemetry.consumer_given_up_offset)
@@ -122,8 +125,8 @@ class Watchdog:
     async def _follow_progress(self) -> None:
         """Follow where an operator moved progress, which no chunk may come to reveal.
 
-        Go back to where a subscriber was resumed, or had to begin again; go on behind a batch that
-        can't be read and was passed over.
+        Go back to where a subscriber was resumed, or had to begin again, unless it is far behind
+        the others: a replay does that. Go on behind a batch that can't be read and was passed over.
 
         :raises WorkerStalled: progress can't be read, and the database is not away
         """
@@ -147,9 +150,12 @@ class Watchdog:
             processor.paused = frozenset(
                 each.subscriber for each in found if each.paused and each.tp.topic == name
             )
-        for tp, offset in lowest(each for each in found if each.moves).items():
-            if offset < processed.get(tp, offset):
-                await consumer.go_back(tp, offset)
+        self._replays.follow(found, consumer)
+        far_behind = self._replays.far_behind
+        for tp, offset in lowest(filter(far_behind.is_read, found)).items():
+            # Forward where the agent reads for a subscriber that is left to a replay now.
+            if not 0 <= offset - processed.get(tp, offset) <= far_behind.events:
+                await consumer.go_to(tp, offset)
             elif tp in given_up and given_up[tp].position.next < offset:
                 await consumer.go_on(tp, offset)
 

@@ -5,6 +5,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
@@ -12,10 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.consuming.cluster_check import ClusterCheck, names_of
 from chassis.consuming.dead_letter_limit import DeadLetterLimit
+from chassis.consuming.far_behind import FarBehind
 from chassis.consuming.faust_app import consumer_of, make_app, stop_app
 from chassis.consuming.faust_transport import ChunkConsumer
 from chassis.consuming.group_commit import GroupCommit
 from chassis.consuming.processor import ChunkProcessor
+from chassis.consuming.replay import Replays
 from chassis.consuming.start_positions import StartPositions
 from chassis.consuming.subscribers import Subscriber
 from chassis.consuming.watchdog import Watchdog
@@ -58,32 +61,41 @@ class Worker(Generic[W]):
         self._service = service
         self._engine = engine
         self._subscribers = subscribers
-        group_commit, suspects = GroupCommit(settings.chunk_max_events), asyncio.Lock()
+        self._by_topic = _by_topic(subscribers)
+        self._make_processor = partial(
+            ChunkProcessor[W],
+            engine=engine,
+            open_work=open_work,
+            now=now,
+            on_commit=on_commit,
+            suspects=asyncio.Lock(),
+        )
+        self._limits = {
+            topic: DeadLetterLimit(
+                topic, most=settings.dead_letter_limit, window_s=settings.dead_letter_window_s
+            )
+            for topic in self._by_topic
+        }
+        far_behind = FarBehind(settings.replay_behind_events)
+        group_commit = GroupCommit(settings.chunk_max_events)
         self._processors = {
-            topic: ChunkProcessor(
+            topic: self._make_processor(
                 chosen[0].topic,
                 chosen,
-                engine,
-                open_work,
-                now,
-                on_commit=on_commit,
                 group_commit=group_commit,
-                suspects=suspects,
-                dead_letter_limit=DeadLetterLimit(
-                    topic,
-                    most=settings.dead_letter_limit,
-                    window_s=settings.dead_letter_window_s,
-                ),
+                dead_letter_limit=self._limits[topic],
+                far_behind=far_behind,
             )
-            for topic, chosen in _by_topic(subscribers).items()
+            for topic, chosen in self._by_topic.items()
         }
         self._worker_name = AdvisoryLock(settings, f"{service}-worker-{settings.worker_name}")
         self._cluster = ClusterCheck(
             settings, service, [each.topic for each in self._processors.values()]
         )
         self._start_positions = StartPositions(
-            engine, self._processors, self._cluster.ask_topic_ids, now
+            engine, self._processors, self._cluster.ask_topic_ids, now, far_behind
         )
+        self._replays = Replays(settings, far_behind, self._processor_for)
         self._watchdog: Watchdog | None = None
         self._phase: str | None = "starting"
         self._stopping = asyncio.Event()
@@ -99,6 +111,7 @@ class Worker(Generic[W]):
         reasons += watchdog.holds if watchdog else ()
         reasons += watchdog.unread.values() if watchdog else ()
         reasons += [each.trouble() for each in self._processors.values()]
+        reasons += self._replays.troubles()
         if self._cluster.unassigned:
             reasons.append(f"no worker has {names_of(self._cluster.unassigned)}")
         return "; ".join(each for each in reasons if each) or None
@@ -132,6 +145,7 @@ class Worker(Generic[W]):
             engine=self._engine,
             cluster=self._cluster,
             worker_name=self._worker_name,
+            replays=self._replays,
         )
         self._phase = None
         asking = asyncio.create_task(self._keep_asking_kafka(consumer))
@@ -141,7 +155,23 @@ class Worker(Generic[W]):
         finally:
             self._phase = "stopping"
             asking.cancel()
-            await asyncio.gather(stop_app(app, started), asyncio.wait([asking]))
+            await asyncio.gather(
+                stop_app(app, started), asyncio.wait([asking]), self._replays.close()
+            )
+
+    def _processor_for(self, topic: str, name: str) -> ChunkProcessor[W]:
+        """Make the processor of a subscriber's replay: it shares no transaction with the agent's.
+
+        Workers that die in one of its chunks are not counted by the chunk. The agent's progress
+        lies beyond it, and forgets such counts.
+        """
+        [subscriber] = [each for each in self._by_topic[topic] if each.name == name]
+        return self._make_processor(
+            subscriber.topic,
+            [subscriber],
+            dead_letter_limit=self._limits[topic],
+            counts_chunks=False,
+        )
 
     async def _until_stopped(self, work: Coroutine[Any, Any, object]) -> bool:
         """Do the work unless asked to stop first; tell whether it was done."""

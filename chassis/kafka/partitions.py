@@ -181,19 +181,33 @@ async def ask_as_consumer(
 
     :raises KafkaError: the brokers did not answer within seconds
     """
+    try:
+        with translate_foreign_cancellation():
+            async with (
+                asyncio.timeout(_BOUNDS_TIMEOUT_S),
+                consumer_without_group(settings, committed=committed) as consumer,
+            ):
+                return await ask(consumer)
+    except TimeoutError as error:
+        raise KafkaTimeoutError(f"no answer within {_BOUNDS_TIMEOUT_S:g} s") from error
+
+
+@asynccontextmanager
+async def consumer_without_group(
+    settings: KafkaSettings, *, committed: bool = True
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """Open a consumer that belongs to no group and reads nothing by itself.
+
+    :raises KafkaError: no broker answers
+    """
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap,
         request_timeout_ms=int(_BOUNDS_TIMEOUT_S * 1_000),
         isolation_level="read_committed" if committed else "read_uncommitted",
         **KafkaSecurity.of(settings).client_arguments(),
     )
+    await start_or_close(consumer._client, consumer.start, consumer.stop)  # noqa: SLF001
     try:
-        with translate_foreign_cancellation():
-            async with asyncio.timeout(_BOUNDS_TIMEOUT_S):
-                await start_or_close(consumer._client, consumer.start, consumer.stop)  # noqa: SLF001
-                try:
-                    return await ask(consumer)
-                finally:
-                    await complete(consumer.stop())
-    except TimeoutError as error:
-        raise KafkaTimeoutError(f"no answer within {_BOUNDS_TIMEOUT_S:g} s") from error
+        yield consumer
+    finally:
+        await complete(consumer.stop())

@@ -40,6 +40,8 @@ _FLIPPED: Final = f"{_CHASSIS}/consuming/test_unreadable.py::TestABatchWithAFlip
 _FOREIGN: Final = f"{_CHASSIS}/consuming/test_unreadable.py::TestATransactionOfAnotherProducer::"
 _SKIPPING: Final = f"{_CHASSIS}/consuming/test_unreadable.py::TestPassingOver::"
 _ODD_HEADER: Final = f"{_CHASSIS}/consuming/test_unreadable.py::TestAHeaderNameThatIsNotUtf8::"
+_FAR_BEHIND: Final = "tests/unit/chassis/consuming/test_far_behind.py::TestAChunk::"
+_REPLAY: Final = f"{_CHASSIS}/consuming/test_replay.py::"
 _REST: Final = f"{_CHASSIS}/consuming/test_processor.py::TestOffsetsWithoutARecord::"
 _RAISING_REFUSED: Final = f"{_CHASSIS}/kafka/test_partitions.py::TestRaisingIsRefused::"
 _HOLDS: Final = f"{_CHASSIS}/consuming/test_holds.py::"
@@ -641,9 +643,9 @@ _PROCESSING: Final = (
     Mutation(
         name="refuse-by-progress",
         guard="a chunk that begins after the stored offset is refused and fetched again from there",
-        file="chassis/consuming/processor.py",
-        before="                if chunk.begin > lowest:\n",
-        after="                if False:\n",
+        file="chassis/consuming/far_behind.py",
+        before="            raise ChunkRefused(lowest)\n",
+        after="            pass\n",
         proven_by=(f"{_PROGRESS}test_a_chunk_after_a_hole_is_refused_and_fetched_again",),
     ),
     Mutation(
@@ -683,11 +685,22 @@ _PROCESSING: Final = (
         proven_by=(f"{_PROGRESS}test_an_older_chunk_that_comes_late_moves_nothing_back",),
     ),
     Mutation(
+        name="moved-is-handled",
+        guard="a chunk is handled for each subscriber whose progress it moves",
+        file="chassis/consuming/far_behind.py",
+        before="if offset >= chunk.begin}",
+        after="if offset >= chunk.begin and name not in self.at(chunk.tp)}",
+        proven_by=(f"{_FAR_BEHIND}test_is_still_given_to_one_whose_progress_it_has_moved",),
+    ),
+    Mutation(
         name="progress-lock",
         guard="of two workers with one chunk, the second waits for the first one's transaction",
         file="chassis/consuming/offsets.py",
-        before="        ORDER BY progress.partition, subscriber\n        FOR UPDATE OF progress\n",
-        after="        ORDER BY progress.partition, subscriber\n",
+        before=(
+            "        ORDER BY progress.partition, progress.subscriber\n"
+            "        FOR UPDATE OF progress\n"
+        ),
+        after="        ORDER BY progress.partition, progress.subscriber\n",
         proven_by=(f"{_PROGRESS}test_two_that_keep_the_records_of_one_chunk_at_once_do_it_once",),
     ),
     Mutation(
@@ -903,6 +916,30 @@ _PROCESSING: Final = (
             "        await asyncio.wait(tasks)\n"
         ),
         proven_by=(f"{_SLOW}test_does_not_delay_another_between_its_tries",),
+    ),
+    Mutation(
+        name="far-behind-by-itself",
+        guard="a subscriber that is far behind the others of its topic does not delay them",
+        file="chassis/consuming/far_behind.py",
+        before="if first - offset > self.events}",
+        after="if first - offset > 1_000_000}",
+        proven_by=(f"{_REPLAY}TestWhileOneReplays::test_the_others_handle_new_events_at_once",),
+    ),
+    Mutation(
+        name="two-replays-at-a-time",
+        guard="no more than two replays of a process read at a time",
+        file="chassis/consuming/replay.py",
+        before="_AT_ONCE: Final = 2\n",
+        after="_AT_ONCE: Final = 20\n",
+        proven_by=(f"{_REPLAY}TestWhileOneReplays::test_no_more_than_two_read_at_a_time",),
+    ),
+    Mutation(
+        name="replays-at-a-rate",
+        guard="the replays of a process handle events at a bounded rate",
+        file="chassis/consuming/replay.py",
+        before="                await self._pace.keep(len(chunk.records))\n",
+        after="",
+        proven_by=(f"{_REPLAY}TestWhileOneReplays::test_the_others_handle_new_events_at_once",),
     ),
 )
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,15 +21,24 @@ from tests.integration.chassis.path import (
 )
 
 
-async def work(database: str, kafka: str, topic: str, partitions: int, name: str) -> None:
+async def work(
+    database: str,
+    kafka: str,
+    topic: str,
+    partitions: int,
+    name: str,
+    subscribers: Sequence[str],
+    changes: Mapping[str, Any],
+) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     consumed = Topic(name=topic, key="x", owner="x", consumers=(), events=(), partitions=partitions)
-    settings = settings_for(database, kafka, worker_name=name, chunk_max_events=50)
+    settings = settings_for(database, kafka, worker_name=name, **changes)
+    those = [subscriber(each, consumed) for each in subscribers]
     async with (
         schema(database) as engine,
-        consuming(settings, engine, [subscriber("test.one", consumed)], service=topic) as worker,
+        consuming(settings, engine, those, service=topic) as worker,
     ):
         await eventually(lambda: _is_well(worker))
         print("works", flush=True)  # noqa: T201 - for until_it_works
@@ -45,10 +54,20 @@ async def _is_well(worker: RunningWorker) -> bool:
 
 @asynccontextmanager
 async def worker_process(
-    database: str, kafka: str, topic: Topic, name: str
+    database: str,
+    kafka: str,
+    topic: Topic,
+    name: str,
+    subscribers: Sequence[str] = ("test.one",),
+    **changes: Any,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run such a process while the block runs; afterwards it is killed if it still runs."""
-    arguments: list[Any] = [database, kafka, topic.name, topic.partitions, name]
+    """Run such a process while the block runs; afterwards it is killed if it still runs.
+
+    :param changes: of its settings
+    """
+    changes = {"chunk_max_events": 50} | changes
+    about = [database, kafka, topic.name, topic.partitions, name]
+    arguments: list[Any] = [*about, list(subscribers), changes]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming import careful_reading, positions
 from chassis.consuming.dead_letters import headers_in
+from chassis.consuming.offsets import begin
 from chassis.consuming.skip_batch import (
     BatchEndNotKnown,
     BatchIsReadable,
@@ -23,6 +24,7 @@ from chassis.consuming.skip_batch import (
     find_unreadable_batch,
     pass_over,
 )
+from chassis.consuming.subscribers import Start
 from chassis.consuming.watchdog import WorkerStalled
 from chassis.kafka.partitions import hidden_offsets, partition_bounds
 from chassis.settings import KafkaSettings
@@ -32,13 +34,16 @@ from contracts.topics import Topic
 from local_cluster.testing import RunningInfrastructure
 from tests.integration.chassis.path import (
     RunningWorker,
+    consuming,
     count,
     create_topic,
     one_consuming,
     publish,
     rows,
     schema,
+    settings_for,
     signed_up,
+    subscriber,
     topic_of_its_own,
     transaction,
     until_reports,
@@ -205,6 +210,37 @@ class TestABatchThatTheBrokerItselfCannotRead:
             await find_unreadable_batch(settings, tp, 5, end=8)
         batch = await find_unreadable_batch(settings, tp, 5, end=7)
         assert (batch.begin, batch.end, batch.raw, batch.raw_sha256) == (5, 7, None, None)
+
+
+class TestAReplay:
+    async def test_stops_at_a_batch_that_can_not_be_read_and_goes_on_behind_it(
+        self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure, topic: Topic
+    ) -> None:
+        kafka = own_kafka.kafka_bootstrap
+        sibling = subscriber("test.sibling", topic, starts=Start.NOW)
+        async with engine.begin() as connection:
+            await begin(connection, [sibling], topic.name, {0: (0, 5), 1: (0, 0)}, utc_now)
+        both = [sibling, subscriber("test.one", topic)]
+        await publish_one_by_one(kafka, topic, 1)
+        flip_a_bit(own_kafka.directory, topic.name, 0, 2)
+        settings = settings_for(database, kafka, replay_behind_events=2, chunk_max_events=1)
+
+        async with consuming(settings, engine, both, service=topic.name) as worker:
+            await until_reports(worker, f"{topic.name}[0] can't be read at offset 2")
+            assert await self._next_offsets(database) == {"test.sibling": 6, "test.one": 2}
+
+            await skip(engine, kafka, topic, 2)
+
+            async def all_is_handled() -> bool:
+                return await self._next_offsets(database) == {"test.sibling": 6, "test.one": 6}
+
+            await eventually(all_is_handled)
+            await until_well(worker)
+        assert await count(database) == 6
+
+    async def _next_offsets(self, database: str) -> dict[str, int]:
+        query = "SELECT subscriber, next_offset FROM progress WHERE partition = 0"
+        return {row["subscriber"]: row["next_offset"] for row in await rows(database, query)}
 
 
 class TestPassingOver:
