@@ -231,9 +231,10 @@ def _tracer_of(provider: trace.TracerProvider) -> Tracer:
 
 def current_traceparent() -> str | None:
     """Return the current span as a W3C ``traceparent``, or None outside of any."""
-    carrier: dict[str, str] = {}
-    _W3C.inject(carrier)
-    return carrier.get("traceparent")
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
 @contextmanager

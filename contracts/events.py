@@ -1,6 +1,7 @@
 """What every integration event has in common, whichever service publishes it."""
 
-from typing import Annotated, ClassVar
+from functools import lru_cache
+from typing import Annotated, ClassVar, Final
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +13,9 @@ Text = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
 ShortText = Annotated[str, Field(min_length=1, max_length=128, pattern=PRINTABLE)]
 
 URN = "urn:kafka-native-onboarding"
+
+# Types come in from outside too, so not all of them are kept.
+_MOST_TYPES: Final = 1_024
 
 
 class IntegrationEvent(BaseModel):
@@ -31,11 +35,13 @@ class IntegrationEvent(BaseModel):
         return f"{URN}:schema:{cls.event_type}"
 
 
+@lru_cache(_MOST_TYPES)
 def family_of(event_type: str) -> str:
     """An event type without its version: what all its versions have in common."""
     return event_type.rpartition(".v")[0]
 
 
+@lru_cache(_MOST_TYPES)
 def version_of(event_type: str) -> int:
     """The number of the version in the type of one of our events."""
     return int(event_type.rpartition(".v")[2])

@@ -65,6 +65,9 @@ class Gaps:
         """Yield the first and the last sequence of each range, in their order."""
         return iter(self._ranges)
 
+    def __bool__(self) -> bool:
+        return bool(self._ranges)
+
     def __contains__(self, sequence: int) -> bool:
         return self._index_of(sequence) is not None
 
@@ -117,7 +120,7 @@ class Seen:
             expected = self.last + 1
         else:
             expected = self.started_at = sequence
-        if self.gaps.fill(sequence):
+        if self.gaps and self.gaps.fill(sequence):
             verdict = Verdict.LATE
         elif sequence < expected:
             # UUIDv7 grows with time. A sequence that is used again by a newer event is a forked
@@ -155,7 +158,9 @@ class Inbox:
         self._topic = topic
         self._rows = rows
         self._from_beginning = from_beginning
-        self._gaps_before = {subject: frozenset(seen.gaps) for subject, seen in rows.items()}
+        self._gaps_before = {
+            subject: frozenset(seen.gaps) for subject, seen in rows.items() if seen.gaps
+        }
         self._handled_before: dict[str, frozenset[int]] = {}
 
     @classmethod
@@ -235,7 +240,10 @@ class Inbox:
         opened: list[dict[str, Any]] = []
         closed: list[tuple[str, int]] = []
         for subject, seen in self._rows.items():
-            before, after = self._gaps_before[subject], frozenset(seen.gaps)
+            before = self._gaps_before.get(subject, frozenset())
+            if not before and not seen.gaps:
+                continue
+            after = frozenset(seen.gaps)
             opened += [
                 {
                     "subscriber": self._subscriber,

@@ -6,11 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import structlog
 from opentelemetry.trace import SpanKind
+from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import telemetry
@@ -65,11 +66,16 @@ class Outcome(StrEnum):
 _COUNTED_ALSO: Final = {Outcome.NO_HANDLED_VERSION: Outcome.OTHER_VERSION}
 
 
+@cache
+def _counter(subscriber: str, outcome: str) -> Counter:
+    return telemetry.consumer_events.labels(subscriber, outcome)
+
+
 def count(subscriber: str, outcome: Outcome, events: int = 1) -> None:
     """Count events by what became of them."""
-    telemetry.consumer_events.labels(subscriber, outcome).inc(events)
+    _counter(subscriber, outcome).inc(events)
     if (also := _COUNTED_ALSO.get(outcome)) is not None:
-        telemetry.consumer_events.labels(subscriber, also).inc(events)
+        _counter(subscriber, also).inc(events)
 
 
 class Subscriber(NamesAggregates[W_contra], Protocol[W_contra]):
@@ -349,7 +355,7 @@ class EventSubscriber(Generic[W]):
     def _count(self, verdict: Verdict, outcome: Outcome) -> None:
         count(self.name, outcome)
         if verdict in (Verdict.AFTER_GAP, Verdict.LATE, Verdict.FORKED):
-            telemetry.consumer_events.labels(self.name, verdict.value).inc()
+            _counter(self.name, verdict.value).inc()
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,8 @@ def _facts_in(events: Sequence[IntegrationEvent]) -> list[dict[int, IntegrationE
 
     :raises ValueError: two events have the same type, so that a version could not name the other
     """
+    if len(events) == 1:
+        return [{version_of(events[0].event_type): events[0]}]
     facts: dict[str, dict[int, IntegrationEvent]] = {}
     for event in events:
         fact, version = (
