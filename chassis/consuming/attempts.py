@@ -18,8 +18,8 @@ from chassis.persistence.tables import tries
 log = structlog.get_logger(__name__)
 
 _UNDO_WITHIN_S: Final = 2.0
-# Stands for the subscriber where the attempt is at a chunk, which all of them handle.
-_CHUNK: Final = ""
+#: Stands for the subscriber where the attempt is at a chunk, which all of them handle.
+CHUNK: Final = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Attempts:
         self._now = now
 
     async def begin(
-        self, topic_id: UUID, partition: int, offset: int, subscriber: str = _CHUNK
+        self, topic_id: UUID, partition: int, offset: int, subscriber: str = CHUNK
     ) -> Attempt:
         """Count one more attempt, in a transaction of its own: by one subscriber, or at a chunk."""
         now = self._now()
@@ -73,7 +73,7 @@ class Attempts:
     async def is_any_left(self, topic_id: UUID, partition: int, begin: int, end: int) -> bool:
         """Tell whether an attempt at one of these events was begun and not ended: a worker died."""
         left = exists().where(
-            tries.c.subscriber != _CHUNK,
+            tries.c.subscriber != CHUNK,
             tries.c.topic == self._topic,
             tries.c.topic_id == topic_id,
             tries.c.partition == partition,

@@ -19,6 +19,7 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 from sqlalchemy import ColumnElement, Row, Table, bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chassis.consuming.attempts import CHUNK
 from chassis.consuming.offsets import SubscriberOffset, made_again
 from chassis.domain import DomainError, Kind
 from chassis.kafka.client import KafkaSecurity, admin_client
@@ -29,9 +30,6 @@ from chassis.persistence.tables import Moment, park_allowances, parked, progress
 from chassis.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
-
-# Stands for the subscriber in ``tries`` where the attempt is at a chunk.
-_CHUNK: Final = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +258,7 @@ async def _lock(connection: AsyncConnection, subscriber: str, tp: TopicPartition
 async def _forget_places(connection: AsyncConnection, held: Row[Any]) -> None:
     await connection.execute(
         delete(tries).where(
-            tries.c.subscriber.in_([_CHUNK, held.subscriber]),
+            tries.c.subscriber.in_([CHUNK, held.subscriber]),
             tries.c.topic == held.topic,
             tries.c.partition == held.partition,
         )

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chassis import telemetry
 from chassis.consuming import offsets
 from chassis.consuming.aggregates import lock_aggregates
-from chassis.consuming.attempts import Attempts
+from chassis.consuming.attempts import CHUNK, Attempts
 from chassis.consuming.chunk import Chunk, ChunkInProgress, ChunkRefused, ChunkSource
 from chassis.consuming.dead_letter_limit import DeadLetterLimit, LimitExceeded, Reserve
 from chassis.consuming.dead_letters import ParkedSubject
@@ -61,7 +61,7 @@ class ChunkProcessor(Generic[W]):
         suspects: asyncio.Lock | None = None,
         dead_letter_limit: DeadLetterLimit | None = None,
         far_behind: FarBehind | None = None,
-        counts_chunks: bool = True,
+        chunks_counted_for: str = CHUNK,
     ) -> None:
         """Make a processor.
 
@@ -69,8 +69,7 @@ class ChunkProcessor(Generic[W]):
         :param suspects: held by the processor that tries an event that a worker may have died of
         :param dead_letter_limit: of this topic
         :param far_behind: which of the subscribers are left to a replay; None: none ever is
-        :param counts_chunks: whether workers that die in a chunk are counted; else the first
-            chunk is handled event by event, as if one had
+        :param chunks_counted_for: by what name attempts at chunks are counted
         """
         self.topic = topic
         self.subscribers = subscribers
@@ -83,7 +82,7 @@ class ChunkProcessor(Generic[W]):
         self._retries = Retries(topic.name)
         self._dead_letter_limit = dead_letter_limit or DeadLetterLimit(topic.name)
         self._far_behind = far_behind or FarBehind(sys.maxsize)
-        self._counts_chunks = counts_chunks
+        self._chunks_counted_for = chunks_counted_for
         self._single_events = SingleEvents(
             topic.name,
             subscribers,
@@ -222,14 +221,13 @@ class ChunkProcessor(Generic[W]):
         chunk = in_progress.chunk
         if self._counted_in.get(chunk.partition) == chunk.epoch:
             return False
-        if not self._counts_chunks:
-            self._counted_in[chunk.partition] = chunk.epoch
-            return True
-        attempt = await self._attempts.begin(chunk.topic_id, chunk.partition, chunk.begin)
-        in_progress.attempts.append(attempt)
         some_left = await self._attempts.is_any_left(
             chunk.topic_id, chunk.partition, chunk.begin, chunk.end
         )
+        attempt = await self._attempts.begin(
+            chunk.topic_id, chunk.partition, chunk.begin, self._chunks_counted_for
+        )
+        in_progress.attempts.append(attempt)
         self._counted_in[chunk.partition] = chunk.epoch
         return some_left or attempt.count > SUSPECT_AFTER
 

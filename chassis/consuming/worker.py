@@ -162,15 +162,15 @@ class Worker(Generic[W]):
     def _processor_for(self, topic: str, name: str) -> ChunkProcessor[W]:
         """Make the processor of a subscriber's replay: it shares no transaction with the agent's.
 
-        Workers that die in one of its chunks are not counted by the chunk. The agent's progress
-        lies beyond it, and forgets such counts.
+        The agent's progress forgets the attempts at chunks that lie before it. So those of a replay
+        are counted as the subscriber's own.
         """
         [subscriber] = [each for each in self._by_topic[topic] if each.name == name]
         return self._make_processor(
             subscriber.topic,
             [subscriber],
             dead_letter_limit=self._limits[topic],
-            counts_chunks=False,
+            chunks_counted_for=name,
         )
 
     async def _until_stopped(self, work: Coroutine[Any, Any, object]) -> bool:

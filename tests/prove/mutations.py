@@ -926,6 +926,14 @@ _PROCESSING: Final = (
         proven_by=(f"{_REPLAY}TestWhileOneReplays::test_the_others_handle_new_events_at_once",),
     ),
     Mutation(
+        name="replayed-attempts",
+        guard="an attempt at a replay's chunk is not forgotten by progress that lies beyond it",
+        file="chassis/consuming/worker.py",
+        before="            chunks_counted_for=name,\n",
+        after="",
+        proven_by=(f"{_REPLAY}TestAReplayBegins::test_with_an_attempt_of_its_subscriber",),
+    ),
+    Mutation(
         name="two-replays-at-a-time",
         guard="no more than two replays of a process read at a time",
         file="chassis/consuming/replay.py",

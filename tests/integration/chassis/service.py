@@ -6,6 +6,7 @@ from uuid import uuid4
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming import offsets
+from chassis.consuming.attempts import CHUNK
 from chassis.consuming.dead_letter_limit import DeadLetterLimit
 from chassis.consuming.processor import ChunkProcessor
 from chassis.consuming.subscribers import Subscriber
@@ -67,6 +68,7 @@ class Service:
         *subscribers: Subscriber[PathWork],
         bounds: tuple[int, int] = (0, 0),
         dead_letter_limit: int = 50,
+        chunks_counted_for: str = CHUNK,
     ) -> ChunkProcessor[PathWork]:
         """Return a new one, as a new process has it, for a topic with these offsets."""
         async with self.engine.begin() as connection:
@@ -79,6 +81,7 @@ class Service:
             utc_now,
             on_commit=self._committed,
             dead_letter_limit=DeadLetterLimit(TOPIC.name, most=dead_letter_limit),
+            chunks_counted_for=chunks_counted_for,
         )
 
     def _committed(self) -> None:

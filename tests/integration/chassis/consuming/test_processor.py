@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from chassis.backoff import Backoff
 from chassis.consuming import group_commit, retries, retry_policy, single_events
+from chassis.consuming.attempts import Attempts
 from chassis.consuming.dead_letters import headers_in
 from chassis.consuming.processor import SUSPECT_AFTER, ChunkProcessor
 from chassis.consuming.records import Record
@@ -19,6 +20,7 @@ from chassis.consuming.single_events import MOST_TRIES
 from chassis.consuming.subscribers import RecordSubscriber, Start
 from chassis.domain import DomainError, Kind
 from chassis.persistence.database import create_engine
+from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 from chassis.persistence.transactor import StaleAggregate
 from chassis.testing import FakeRecord, chunk_of, eventually
 from contracts.envelope import Envelope, decode
@@ -31,6 +33,7 @@ from tests.integration.chassis.path import (
     schema,
     signed_up,
     subscriber,
+    utc_now,
 )
 from tests.integration.chassis.proxy import postgres_through_proxy
 from tests.integration.chassis.service import (
@@ -721,6 +724,43 @@ class TestAnEventThatKillsItsProcess:
     async def _begin(self, service: Service) -> int:
         found = await rows(service.database, "SELECT min(next_offset) AS n FROM progress")
         return int(found[0]["n"] or 0)
+
+    async def test_in_a_replay_is_counted_although_the_agent_is_beyond_it(
+        self, service: Service
+    ) -> None:
+        began = asyncio.Event()
+
+        async def wait(_event: IntegrationEvent, _envelope: Envelope) -> None:
+            began.set()
+            await asyncio.sleep(60)
+
+        replay = await service.processor(
+            subscriber("test.one", TOPIC, before=wait), chunks_counted_for="test.one"
+        )
+        replaying = asyncio.create_task(service.process(replay, sign_ups(3)))
+        await began.wait()
+
+        agent = await service.processor(subscriber("test.two", TOPIC), bounds=(500, 500))
+        await service.process(agent, sign_ups(3, offset=500))
+
+        assert await service.open_attempts() == [("test.one", 0, 1)]
+        replaying.cancel()
+        await replaying
+        assert await service.open_attempts() == []
+
+    async def test_in_a_replay_has_the_chunk_handled_event_by_event_once_it_is_begun_again(
+        self, service: Service
+    ) -> None:
+        replay = await service.processor(
+            subscriber("test.one", TOPIC), chunks_counted_for="test.one"
+        )
+        attempts = Attempts(service.engine, TOPIC.name, utc_now)
+        await attempts.begin(UNKNOWN_TOPIC_ID, 0, 0, "test.one")
+
+        await service.process(replay, sign_ups(3))
+
+        assert service.commits == 3
+        assert await service.open_attempts() == []
 
 
 class TestLeaving:

@@ -1,5 +1,6 @@
 """A subscriber that is far behind replays by itself, and the others handle what is new."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from uuid import UUID, uuid4
 
@@ -193,6 +194,27 @@ class TestAReplayBegins:
 
     async def _has_handled_one(self, database: str) -> bool:
         return await handled_by(database, "test.sibling") == 1
+
+    async def test_with_an_attempt_of_its_subscriber(
+        self, database: str, engine: AsyncEngine, kafka: str
+    ) -> None:
+        topic, _ = await a_history(kafka)
+        await at_the_end(engine, topic)
+        began, go_on = asyncio.Event(), asyncio.Event()
+
+        async def wait(_event: IntegrationEvent, _envelope: Envelope) -> None:
+            began.set()
+            await go_on.wait()
+
+        both = [subscriber("test.sibling", topic), subscriber("test.new", topic, before=wait)]
+        async with consuming(replaying_slowly(database, kafka), engine, both, service=topic.name):
+            await asyncio.wait_for(began.wait(), 30)
+            attempts = await rows(
+                database, 'SELECT subscriber, "offset" FROM tries WHERE count > 0'
+            )
+            go_on.set()
+
+        assert ("test.new", 0) in [tuple(each) for each in attempts]
 
     async def test_and_parks_what_can_not_be_handled(
         self, database: str, engine: AsyncEngine, kafka: str
