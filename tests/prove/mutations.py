@@ -140,7 +140,7 @@ _COMMANDS: Final = (
         name="idempotency-keys",
         guard="a repeat under the same Idempotency-Key gets the first answer and changes nothing",
         file="chassis/web/idempotency.py",
-        before="            if stored is not None:\n                return self._repeat(stored)\n",
+        before="                if stored is not None:\n                    return self._repeat(stored)\n",
         after="",
         proven_by=(
             "tests/unit/chassis/web/test_idempotency.py::TestAnIdempotentCommand::test_a_repeat_gets_the_first_answer_and_changes_nothing",
@@ -1126,6 +1126,16 @@ _RUNNING: Final = (
         after="each) for each in self._fingerprints[:1])",
         proven_by=(
             "tests/unit/chassis/web/test_idempotency.py::TestAnIdempotentCommand::test_is_recognised_at_each_step_in_which_the_secret_is_changed",
+        ),
+    ),
+    Mutation(
+        name="keys-with-what-was-sent",
+        guard="without a token another body under the same Idempotency-Key is another request",
+        file="chassis/web/idempotency.py",
+        before='f"{each.hex()} {idempotency_key}"',
+        after='f"{idempotency_key}"',
+        proven_by=(
+            "tests/unit/chassis/web/test_idempotency.py::TestAnIdempotentCommand::test_without_a_token_another_body_is_another_request_so_nobody_takes_a_key_first",
         ),
     ),
     Mutation(
