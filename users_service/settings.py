@@ -24,9 +24,6 @@ class UsersSettings(ServiceSettings):
         le=86_400,
         description="time that readers have to fetch a new key before it signs",
     )
-    access_token_lifetime_s: int = Field(
-        default=900, gt=0, le=86_400, description="how long an access token is valid"
-    )
     sign_in_secret: SecretStr = Field(
         min_length=32, description="key under which sign-ins are counted, 32 characters or more"
     )

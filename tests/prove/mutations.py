@@ -51,6 +51,7 @@ _BEGINS: Final = f"{_CHASSIS}/consuming/test_worker.py::TestWhereItBegins::"
 _WORKERS: Final = f"{_CHASSIS}/consuming/test_worker.py::TestSeveralWorkers::"
 _WATCH: Final = f"{_CHASSIS}/consuming/test_worker.py::TestTheWatch::"
 _AGGREGATES: Final = f"{_CHASSIS}/persistence/test_aggregate_table.py::"
+_ACCESS_KEYS: Final = "tests/unit/chassis/web/test_auth.py::TestKeys::"
 _KEYS: Final = f"{_CHASSIS}/web/test_idempotency.py::"
 _TIMERS: Final = f"{_CHASSIS}/timers/test_timers.py::"
 _DEADLY_TIMER: Final = (
@@ -1127,6 +1128,24 @@ _RUNNING: Final = (
         proven_by=(
             "tests/unit/chassis/web/test_idempotency.py::TestAnIdempotentCommand::test_is_recognised_at_each_step_in_which_the_secret_is_changed",
         ),
+    ),
+    Mutation(
+        name="keys-confirmed",
+        guard="keys that nobody has confirmed for as long as a token is valid verify no token",
+        file="chassis/web/auth.py",
+        before="return self._keys if unconfirmed_s <= self._lifetime_s else None",
+        after="return self._keys",
+        proven_by=(
+            f"{_ACCESS_KEYS}test_are_not_believed_for_longer_than_a_token_is_valid_while_nobody_confirms_them",
+        ),
+    ),
+    Mutation(
+        name="keys-withdrawn",
+        guard="an issuer that publishes no keys has withdrawn all of them",
+        file="chassis/web/auth.py",
+        before='KeySet.import_key_set({"keys": keys}) if keys else None',
+        after='KeySet.import_key_set({"keys": keys})',
+        proven_by=(f"{_ACCESS_KEYS}test_when_all_are_left_out_no_token_is_verified",),
     ),
     Mutation(
         name="keys-with-what-was-sent",

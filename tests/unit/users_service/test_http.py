@@ -61,7 +61,13 @@ async def client(
     add_key(tmp_path, new_id())
     views, hasher = InMemoryViews(transactor), PlainHasher()
     keys = SigningKeys(tmp_path, published_ahead=timedelta(), now=clock)
-    verifier = TokenVerifier(keys.published, issuer="users", audience="onboarding", now=clock)
+    verifier = TokenVerifier(
+        keys.published,
+        issuer="users",
+        audience="onboarding",
+        lifetime=timedelta(minutes=15),
+        now=clock,
+    )
     await verifier._refresh()
     router = routes(
         sign_up=SignUpHandler(new_id, clock),
