@@ -51,6 +51,7 @@ _BEGINS: Final = f"{_CHASSIS}/consuming/test_worker.py::TestWhereItBegins::"
 _WORKERS: Final = f"{_CHASSIS}/consuming/test_worker.py::TestSeveralWorkers::"
 _WATCH: Final = f"{_CHASSIS}/consuming/test_worker.py::TestTheWatch::"
 _AGGREGATES: Final = f"{_CHASSIS}/persistence/test_aggregate_table.py::"
+_PASSWORDS: Final = "tests/unit/users_service/test_values.py::TestPassword::"
 _ACCESS_KEYS: Final = "tests/unit/chassis/web/test_auth.py::TestKeys::"
 _KEYS: Final = f"{_CHASSIS}/web/test_idempotency.py::"
 _TIMERS: Final = f"{_CHASSIS}/timers/test_timers.py::"
@@ -141,8 +142,8 @@ _COMMANDS: Final = (
         name="idempotency-keys",
         guard="a repeat under the same Idempotency-Key gets the first answer and changes nothing",
         file="chassis/web/idempotency.py",
-        before="                if stored is not None:\n                    return self._repeat(stored)\n",
-        after="",
+        before="                if stored is not None:\n",
+        after="                if stored is not None and not keys:\n",
         proven_by=(
             "tests/unit/chassis/web/test_idempotency.py::TestAnIdempotentCommand::test_a_repeat_gets_the_first_answer_and_changes_nothing",
             f"{_KEYS}TestAtOnce::test_twenty_requests_with_one_key_have_one_effect_and_one_answer",
@@ -1128,6 +1129,22 @@ _RUNNING: Final = (
         proven_by=(
             "tests/unit/chassis/web/test_idempotency.py::TestAnIdempotentCommand::test_is_recognised_at_each_step_in_which_the_secret_is_changed",
         ),
+    ),
+    Mutation(
+        name="not-guessed-first",
+        guard="a new password is none of the most common ones",
+        file="users_service/domain/values.py",
+        before="        if folded in common_passwords():\n",
+        after="        if not folded:\n",
+        proven_by=(f"{_PASSWORDS}test_one_of_the_most_common_is_refused_in_any_case",),
+    ),
+    Mutation(
+        name="not-known-to-others",
+        guard="a new password is neither its user's name nor their address",
+        file="users_service/domain/values.py",
+        before="        if folded in known:\n",
+        after="        if not folded:\n",
+        proven_by=(f"{_PASSWORDS}test_the_name_and_the_address_of_its_user_are_refused",),
     ),
     Mutation(
         name="keys-confirmed",

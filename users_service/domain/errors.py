@@ -6,6 +6,8 @@ UserError
 │   ├── InvalidAlias
 │   ├── InvalidEmail
 │   ├── InvalidPassword
+│   │   ├── PasswordIsCommon
+│   │   └── PasswordIsKnown
 │   └── InvalidTaskName
 ├── UsernameIsTaken
 ├── EmailIsTaken
@@ -41,6 +43,18 @@ class InvalidEmail(InvalidValue):
 
 class InvalidPassword(InvalidValue):
     code = "invalid-password"
+
+
+class PasswordIsCommon(InvalidPassword):
+    """One of the passwords that are guessed first."""
+
+    code = "password-is-common"
+
+
+class PasswordIsKnown(InvalidPassword):
+    """The user's own name or address, which others know."""
+
+    code = "password-is-known"
 
 
 class InvalidTaskName(InvalidValue):

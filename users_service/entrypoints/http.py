@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    ValidationInfo,
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
@@ -50,16 +51,22 @@ def _text(parse: Callable[[str], T]) -> PlainValidator:
     So one answer names every invalid field: missing ones, other types, and values that break a
     rule of the domain.
     """
+    return PlainValidator(lambda value: _parsed(value, parse))
 
-    def validate(value: object) -> T:
-        if not isinstance(value, str):
-            raise PydanticCustomError("string_type", "a text")
-        try:
-            return parse(value)
-        except InvalidValue as error:
-            raise PydanticCustomError(error.code, str(error)) from None
 
-    return PlainValidator(validate)
+def _new_password(value: object, info: ValidationInfo) -> Password:
+    """Parse a password, which is not the name or the address beside it."""
+    known = [info.data[name].value for name in ("username", "email") if name in info.data]
+    return _parsed(value, lambda text: Password.parse(text, known=known))
+
+
+def _parsed(value: object, parse: Callable[[str], T]) -> T:
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "a text")
+    try:
+        return parse(value)
+    except InvalidValue as error:
+        raise PydanticCustomError(error.code, str(error)) from None
 
 
 _NAME_SCHEMA = {
@@ -75,13 +82,15 @@ _PASSWORD_SCHEMA = {
     "format": "password",
     "minLength": PASSWORD_MIN_CHARS,
     "maxLength": PASSWORD_MAX_CHARS,
+    "description": "None of the most common ones, and neither the username nor the address.",
 }
 
 
 class SignUpBody(BaseModel):
     username: Annotated[Username, _text(Username.parse), WithJsonSchema(_NAME_SCHEMA)]
     email: Annotated[EmailAddress, _text(EmailAddress.parse), WithJsonSchema(_EMAIL_SCHEMA)]
-    password: Annotated[Password, _text(Password.parse), WithJsonSchema(_PASSWORD_SCHEMA)]
+    # After the two, which it must differ from.
+    password: Annotated[Password, PlainValidator(_new_password), WithJsonSchema(_PASSWORD_SCHEMA)]
     alias: Annotated[Alias, _text(Alias.parse), WithJsonSchema(_NAME_SCHEMA)] | None = None
 
 

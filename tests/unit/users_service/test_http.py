@@ -154,6 +154,12 @@ class TestPostUser:
                     "alias": "string-type",
                 },
             ),
+            (KATE | {"password": "Password1"}, {"password": "password-is-common"}),
+            (KATE | {"password": "kate@example.com"}, {"password": "password-is-known"}),
+            (
+                {"username": "Kate.Adams", "email": "no", "password": "kate.adams"},
+                {"email": "invalid-email", "password": "password-is-known"},
+            ),
         ],
     )
     async def test_one_answer_names_every_invalid_field(
