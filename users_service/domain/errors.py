@@ -13,7 +13,9 @@ UserError
 ├── EmailIsTaken
 ├── UserNotFound
 ├── WrongCredentials
-└── TooManySignIns
+├── TooManySignIns
+├── TooManySignUps
+└── TooManyHashes
 """
 
 from chassis.domain import DomainError, Kind
@@ -98,6 +100,16 @@ class TooManySignIns(UserError):
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__("too many sign-ins failed; wait before the next")
+        self.retry_after_s = retry_after_s
+
+
+class TooManySignUps(UserError):
+    """Too many signed up, or tried to, from this network; allowed after ``retry_after_s``."""
+
+    kind, code = Kind.TOO_MANY, "too-many-sign-ups"
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("too many people signed up from this network; wait before the next")
         self.retry_after_s = retry_after_s
 
 

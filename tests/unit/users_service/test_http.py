@@ -1,3 +1,5 @@
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -6,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 import structlog
+from fastapi import FastAPI
 from pydantic import SecretStr
+from starlette.types import Message
 
 from chassis.correlation import new_id
 from chassis.testing import Clock
@@ -17,14 +21,17 @@ from chassis.web.idempotency import idempotent
 from contracts.events import family_of
 from users_service.adapters.access_tokens import SignedAccessTokens
 from users_service.adapters.in_memory import (
-    InMemorySignInAttempts,
+    InMemoryKnownNetworks,
+    InMemoryRecentAttempts,
     InMemoryTransactor,
     InMemoryViews,
     PlainHasher,
 )
 from users_service.adapters.signing_keys import SigningKeys, add_key
+from users_service.application.ports import PerNetwork
 from users_service.application.sign_in import SignInHandler, SignInLimits
-from users_service.application.sign_up import SignUpHandler
+from users_service.application.sign_up import SignUpHandler, SignUpLimit
+from users_service.domain.errors import TooManyHashes
 from users_service.domain.user import Role
 from users_service.entrypoints.client_network import client_network
 from users_service.entrypoints.http import routes
@@ -48,9 +55,7 @@ def transactor(clock: Clock) -> InMemoryTransactor:
 
 
 @pytest.fixture
-async def client(
-    tmp_path: Path, clock: Clock, transactor: InMemoryTransactor
-) -> AsyncIterator[httpx.AsyncClient]:
+async def app(tmp_path: Path, clock: Clock, transactor: InMemoryTransactor) -> FastAPI:
     settings = UsersSettings(
         database_url=SecretStr("postgresql://users@127.0.0.1:1/users"),
         idempotency_secret=SecretStr("s" * 32),
@@ -71,14 +76,23 @@ async def client(
     await verifier._refresh()
     router = routes(
         sign_up=SignUpHandler(new_id, clock),
+        sign_up_limit=SignUpLimit(
+            InMemoryRecentAttempts(), PerNetwork(8, 80), timedelta(minutes=5), clock
+        ),
         sign_in=SignInHandler(
             views=views,
             hasher=hasher,
             tokens=SignedAccessTokens(
                 keys, issuer="users", audience="onboarding", lifetime=timedelta(minutes=15)
             ),
-            attempts=InMemorySignInAttempts(),
-            limits=SignInLimits(per_name=3, per_network=5, window=timedelta(minutes=5)),
+            attempts=InMemoryRecentAttempts(),
+            known_networks=InMemoryKnownNetworks(kept=timedelta(days=30)),
+            limits=SignInLimits(
+                per_name=3,
+                per_name_everywhere=9,
+                per_network=PerNetwork(5, 50),
+                window=timedelta(minutes=5),
+            ),
             transact=transactor,
             now=clock,
         ),
@@ -89,7 +103,7 @@ async def client(
         signed_in=authenticated(verifier),
         client_network=client_network(settings.gateway_secret),
     )
-    app = create_app(
+    return create_app(
         title="Users",
         description="Users",
         version="1",
@@ -97,6 +111,10 @@ async def client(
         routers=[router],
         health=Health(),
     )
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app, client=("192.0.2.1", 1234))
     with structlog.testing.capture_logs():
         async with httpx.AsyncClient(transport=transport, base_url="http://users") as client:
@@ -220,6 +238,99 @@ class TestPostUser:
         answer = await client.post("/users", json=corrected, headers=key)
 
         assert answer.status_code == 201
+
+
+class TestTooManySignUps:
+    async def test_from_one_network_are_refused_whatever_became_of_those_before(
+        self, client: httpx.AsyncClient, clock: Clock
+    ) -> None:
+        statuses = [(await client.post("/users", json=KATE)).status_code for _ in range(8)]
+        refused = await client.post("/users", json=KATE)
+        clock.advance(timedelta(minutes=5))
+        later = await client.post("/users", json=KATE)
+
+        assert statuses == [201] + [409] * 7
+        assert (refused.status_code, refused.json()["code"]) == (429, "too-many-sign-ups")
+        assert refused.headers["Retry-After"] == "300"
+        assert later.status_code == 409
+
+    async def test_from_one_network_leave_the_others_alone(self, client: httpx.AsyncClient) -> None:
+        for _ in range(9):
+            await client.post("/users", json=KATE)
+        elsewhere = {"X-Forwarded-For": "192.0.2.2", "X-Gateway-Secret": GATEWAY_SECRET}
+
+        answer = await client.post("/users", json=KATE, headers=elsewhere)
+
+        assert answer.json()["code"] == "username-is-taken"
+
+    async def test_are_hashed_at_once_and_one_that_is_refused_for_it_does_not_count(
+        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as busy:
+            busy.setattr(PlainHasher, "hash", refuse)
+            codes = [(await client.post("/users", json=KATE)).json()["code"] for _ in range(9)]
+
+        assert codes == ["too-many-hashes"] * 9
+        assert (await client.post("/users", json=KATE)).status_code == 201
+
+
+async def refuse(*_: object) -> None:
+    raise TooManyHashes
+
+
+class TestAClientThatLeaves:
+    @pytest.mark.parametrize(
+        ("path", "content_type", "body", "slow"),
+        [
+            ("/users", "application/json", json.dumps(KATE), "hash"),
+            (
+                "/auth/token",
+                "application/x-www-form-urlencoded",
+                "username=kate&password=correct+horse",
+                "verify",
+            ),
+        ],
+    )
+    async def test_has_the_password_not_hashed_that_waits_for_its_turn(
+        self,
+        app: FastAPI,
+        monkeypatch: pytest.MonkeyPatch,
+        path: str,
+        content_type: str,
+        body: str,
+        slow: str,
+    ) -> None:
+        waits, turn, hashed = asyncio.Event(), asyncio.Event(), []
+        sent = [{"type": "http.request", "body": body.encode()}]
+
+        async def wait_and_hash(*_: object) -> None:
+            waits.set()
+            await turn.wait()
+            hashed.append(path)
+
+        async def receive() -> Message:
+            if sent:
+                return sent.pop()
+            await waits.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(_: Message) -> None:
+            turn.set()
+
+        monkeypatch.setattr(PlainHasher, slow, wait_and_hash)
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "query_string": b"",
+            "headers": [(b"content-type", content_type.encode())],
+            "client": ("192.0.2.1", 1234),
+        }
+        async with asyncio.timeout(5):
+            await app(scope, receive, send)
+
+        assert turn.is_set()
+        assert hashed == []
 
 
 class TestPostToken:
