@@ -141,6 +141,16 @@ _COMMANDS: Final = (
         ),
     ),
     Mutation(
+        name="expected-conflict-unlogged",
+        guard="a name that is taken is no error of the database, whose log would name it",
+        file="chassis/persistence/aggregate_table.py",
+        before="        if rows and self.conflicts:\n",
+        after="        if rows and not rows:\n",
+        proven_by=(
+            f"{_AGGREGATES}TestConflicts::test_an_expected_one_is_no_error_of_the_server_whose_log_would_name_the_values",
+        ),
+    ),
+    Mutation(
         name="idempotency-keys",
         guard="a repeat under the same Idempotency-Key gets the first answer and changes nothing",
         file="chassis/web/idempotency.py",

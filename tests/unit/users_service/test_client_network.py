@@ -11,7 +11,7 @@ SECRET = "g" * 32
 
 
 def network_of(peer: str | None, secret: str = SECRET, **headers: str) -> str:
-    return request_from(peer, secret, **headers).name
+    return request_from(peer, secret, (), **headers).name
 
 
 def request_from(
