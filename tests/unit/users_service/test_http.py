@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -238,6 +239,42 @@ class TestPostUser:
         answer = await client.post("/users", json=corrected, headers=key)
 
         assert answer.status_code == 201
+
+
+class TestTextsThatAreLongOrOdd:
+    """As long as a body may be: whatever they hold, they cost little before they are refused."""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "a" * 60_000,
+            "a" + "\u0345" * 15_000 + "\u0334" * 15_000,
+            " " * 60_000,
+            "a@" + "a-" * 30_000,
+            "@" * 60_000,
+        ],
+        ids=["long", "marks", "spaces", "address", "at"],
+    )
+    @pytest.mark.parametrize("path", ["/users", "/auth/token"])
+    async def test_take_little_of_the_processor(
+        self, client: httpx.AsyncClient, path: str, text: str
+    ) -> None:
+        for field in ("username", "email", "password"):
+            fields = KATE | {field: text}
+            as_json, as_form = (fields, None) if path == "/users" else (None, fields)
+            began = time.process_time()
+
+            answer = await client.post(path, json=as_json, data=as_form)
+
+            assert answer.status_code in (401, 413, 422)
+            assert time.process_time() - began < 0.5
+
+    async def test_that_are_nested_deeply_are_no_json(self, client: httpx.AsyncClient) -> None:
+        json_of = {"Content-Type": "application/json"}
+
+        answer = await client.post("/users", content=b"[" * 60_000, headers=json_of)
+
+        assert answer.status_code == 400
 
 
 class TestTooManySignUps:
