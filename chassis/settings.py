@@ -276,6 +276,13 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
     access_token_audience: str = Field(
         default="onboarding", min_length=1, description="audience of access tokens (their aud)"
     )
+    access_token_lifetime_s: int = Field(
+        default=900,
+        gt=0,
+        le=86_400,
+        description="how long an access token is valid, the same in every service; keys that the"
+        " users service has not confirmed for so long are not used",
+    )
     idempotency_secret: SharedSecret = Field(
         description="key of the requests' fingerprints, 32 characters or more"
     )

@@ -32,6 +32,8 @@ SETTINGS = {
     "max_connections": "200",
     "timezone": "UTC",
     "log_timezone": "UTC",
+    # Without the details of an error, which name the values of its row.
+    "log_error_verbosity": "terse",
     # A client that vanishes is noticed within seconds, and its locks are released.
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",

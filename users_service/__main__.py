@@ -46,13 +46,17 @@ def create_operator_command(username: str, email: str, password_file: Path) -> N
     """Create an operator. One who exists already is not changed."""
     settings = read_settings(UsersSettings)
     try:
-        password = Password.parse(password_file.read_text().rstrip("\r\n"))
+        name, address = Username.parse(username), EmailAddress.parse(email)
+    except UserError as error:
+        _refuse(f"{error.code}: {error}")
+    try:
+        text = password_file.read_text().rstrip("\r\n")
+        password = Password.parse(text, known=(name.value, address.value))
     except (OSError, UnicodeDecodeError) as error:
         _refuse(f"{password_file}: {type(error).__name__}")
     except UserError as error:
         _refuse(f"the password in {password_file}: {error}")
     try:
-        name, address = Username.parse(username), EmailAddress.parse(email)
         configure_logging(SERVICE.name, settings)
         created = asyncio.run(create_operator(settings, name, address, password))
     except UserError as error:

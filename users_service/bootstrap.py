@@ -21,19 +21,22 @@ from chassis.web.idempotency import idempotent
 from contracts.topics import USERS_OPERATIONS
 from users_service.adapters.access_tokens import SignedAccessTokens
 from users_service.adapters.argon2_hasher import Argon2Hasher
+from users_service.adapters.postgres_recent_attempts import (
+    PostgresKnownNetworks,
+    PostgresRecentAttempts,
+)
 from users_service.adapters.postgres_repositories import (
     PostgresTasks,
     PostgresUsers,
     PostgresUsersWork,
 )
-from users_service.adapters.postgres_sign_in_attempts import PostgresSignInAttempts
 from users_service.adapters.postgres_views import PostgresViews
 from users_service.adapters.signing_keys import SigningKeys
 from users_service.application.create_onboarding_tasks import CreateOnboardingTasksHandler
 from users_service.application.create_operator import CreateOperatorHandler
-from users_service.application.ports import UsersWork
+from users_service.application.ports import PerNetwork, UsersWork
 from users_service.application.sign_in import SignInHandler, SignInLimits
-from users_service.application.sign_up import SignUpHandler
+from users_service.application.sign_up import SignUpHandler, SignUpLimit
 from users_service.domain.errors import UsernameIsTaken
 from users_service.domain.user import Identity
 from users_service.domain.user import Role as UserRole
@@ -55,7 +58,12 @@ def _hasher(settings: UsersSettings) -> Argon2Hasher:
         lanes=settings.argon2_lanes,
         threads=settings.argon2_threads,
         waiting=settings.argon2_waiting,
+        wait_s=settings.argon2_wait_s,
     )
+
+
+def _per_network(settings: UsersSettings, limit: int) -> PerNetwork:
+    return PerNetwork(limit, limit * settings.shared_network_times)
 
 
 def _subscribers(_settings: UsersSettings) -> Sequence[Subscriber[UsersWork]]:
@@ -86,6 +94,8 @@ async def build(settings: UsersSettings, health: Health) -> AsyncIterator[Proces
         if settings.serves_routes:
             health.add("signing-keys", keys.trouble)
         views = PostgresViews(wiring.engine)
+        attempts = PostgresRecentAttempts(wiring.engine, settings.sign_in_secret)
+        window = timedelta(seconds=settings.sign_in_window_s)
         tokens = SignedAccessTokens(
             keys,
             issuer=settings.access_token_issuer,
@@ -97,24 +107,36 @@ async def build(settings: UsersSettings, health: Health) -> AsyncIterator[Proces
                 views=views,
                 hasher=hasher,
                 tokens=tokens,
-                attempts=PostgresSignInAttempts(wiring.engine, settings.sign_in_secret),
+                attempts=attempts,
+                known_networks=PostgresKnownNetworks(
+                    wiring.engine,
+                    settings.sign_in_secret,
+                    kept=timedelta(days=settings.sign_in_networks_kept_days),
+                ),
                 limits=SignInLimits(
                     per_name=settings.sign_ins_per_name,
-                    per_network=settings.sign_ins_per_network,
-                    window=timedelta(seconds=settings.sign_in_window_s),
+                    per_name_everywhere=settings.sign_ins_per_name_everywhere,
+                    per_network=_per_network(settings, settings.sign_ins_per_network),
+                    window=window,
                 ),
                 transact=wiring.transactor,
                 now=utc_now,
             )
             router = routes(
                 sign_up=SignUpHandler(new_id, utc_now),
+                sign_up_limit=SignUpLimit(
+                    attempts,
+                    _per_network(settings, settings.sign_ups_per_network),
+                    window,
+                    utc_now,
+                ),
                 sign_in=sign_in,
                 views=views,
                 hasher=hasher,
                 published_keys=keys.published,
                 once=idempotent(wiring.transactor, secret=settings.idempotency_secret, now=utc_now),
                 signed_in=wiring.signed_in,
-                client_network=client_network(settings.gateway_secret),
+                client_network=client_network(settings.gateway_secret, settings.shared()),
             )
             yield wiring.parts(router, components=[ExpiredKeys(wiring.engine, utc_now)])
 

@@ -11,10 +11,22 @@ from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Row, Table, bindparam, func, select, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Row,
+    Table,
+    UniqueConstraint,
+    bindparam,
+    exists,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.dml import ReturningUpdate
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from chassis.domain import Aggregate, DomainError, DomainEvent
 from chassis.persistence.bulk import arrays_of, insert_rows, unnested
@@ -127,7 +139,7 @@ class AggregateTable(ABC, Generic[A]):
         new = [aggregate for aggregate in saved if aggregate.version == 0]
         changed = [aggregate for aggregate in saved if aggregate.version > 0]
         try:
-            await insert_rows(self._connection, self.table, [self._columns(a) for a in new])
+            await self._insert(new)
             if changed:
                 await self._update(changed)
         except IntegrityError as error:
@@ -145,6 +157,26 @@ class AggregateTable(ABC, Generic[A]):
             "sequence": aggregate.sequence,
         }
 
+    async def _insert(self, new: Sequence[A]) -> None:
+        rows = [self._columns(aggregate) for aggregate in new]
+        if rows and self.conflicts:
+            # A violated constraint would be an error in the server's log, which names the values.
+            added = await self._connection.execute(_insert_free(self.table), arrays_of(rows))
+            there = frozenset(added.scalars())
+            rows = [row for row in rows if row["id"] not in there]
+            for row in rows:
+                await self._raise_conflict_of(row)
+            # What was in its way is gone, or is no expected conflict: then this raises it.
+        await insert_rows(self._connection, self.table, rows)
+
+    async def _raise_conflict_of(self, row: Mapping[str, Any]) -> None:
+        constraints = self.table.constraints
+        unique = {c.name: c for c in constraints if isinstance(c, UniqueConstraint)}
+        for name, conflict in self.conflicts.items():
+            same = [column == row[column.name] for column in unique[name].columns]
+            if await self._connection.scalar(select(exists().where(*same))):
+                raise conflict
+
     async def _update(self, changed: Sequence[A]) -> None:
         rows = [self._columns(aggregate) for aggregate in changed]
         written = await self._connection.execute(_update_of(self.table), arrays_of(rows))
@@ -152,6 +184,15 @@ class AggregateTable(ABC, Generic[A]):
         stale = {each.id: each.version for each in changed if each.id not in current}
         if stale:
             raise StaleAggregate(self.table.name, stale)
+
+
+@cache
+def _insert_free(table: Table) -> ReturningInsert[Any]:
+    """Insert rows from arrays, but for those that a unique constraint refuses; return the ids."""
+    names = [column.name for column in table.columns]
+    given = unnested(table.columns)
+    inserted = insert(table).from_select(names, select(*given.c))
+    return inserted.on_conflict_do_nothing().returning(table.c.id)
 
 
 @cache

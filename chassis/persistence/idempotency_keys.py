@@ -27,7 +27,8 @@ _log = structlog.get_logger(__name__)
 class ScopedKey:
     """A client's key, which is valid for one principal and one route only.
 
-    ``principal`` is empty for a route that anyone may call.
+    On a route that anyone may call ``principal`` is empty, and ``key`` begins with the keyed
+    fingerprint of the request: a client who guesses the key of another can't take it first.
     """
 
     principal: str

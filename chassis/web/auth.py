@@ -1,6 +1,7 @@
 """Authenticates requests: access tokens of the users service, verified by its published keys."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -99,20 +100,34 @@ def keys_at(url: str) -> FetchKeys:
 class TokenVerifier(Periodic):
     """Verifies access tokens; a component that fetches the issuer's keys every minute.
 
-    The keys last fetched are used while the issuer is away. A token under an unknown key makes it
-    fetch them again, at most once in 2 s, so that a rotation needs no restart.
+    The keys last fetched are used while the issuer is away, but no longer than a token is valid:
+    an issuer that was away for so long may have withdrawn them. A token under an unknown key makes
+    it fetch them again, at most once in 2 s, so that a rotation needs no restart.
+
+    :param lifetime: how long a token is valid
+    :param monotonic: seconds from any beginning, which are never set back
     """
 
     name = "access-token-keys"
     gates_readiness = True
 
     def __init__(
-        self, fetch: FetchKeys, *, issuer: str, audience: str, now: Callable[[], datetime]
+        self,
+        fetch: FetchKeys,
+        *,
+        issuer: str,
+        audience: str,
+        lifetime: timedelta,
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
         self._fetch = fetch
         self._now = now
+        self._monotonic = monotonic
+        self._lifetime_s = lifetime.total_seconds()
         self._keys: KeySet | None = None
+        self._confirmed_at = float("-inf")
         self._fetched_at = float("-inf")
         self._fetching = asyncio.Lock()
         self._claims = jwt.JWTClaimsRegistry(
@@ -135,22 +150,27 @@ class TokenVerifier(Periodic):
             keys,
             issuer=settings.access_token_issuer,
             audience=settings.access_token_audience,
+            lifetime=timedelta(seconds=settings.access_token_lifetime_s),
             now=now,
         )
 
     async def step(self) -> float:
         await self._refresh()
-        return _RETRY_S if self._keys is None else _REFRESH_S
+        return _RETRY_S if self._confirmed() is None else _REFRESH_S
 
     def trouble(self) -> str | None:
-        return "no keys fetched yet" if self._keys is None else None
+        if self._keys is None:
+            return "no keys"
+        if self._confirmed() is None:
+            return f"keys not confirmed for {self._lifetime_s:g} s"
+        return None
 
     async def verify(self, token: str) -> Principal:
         """Return the principal of a token.
 
         :raises NotAuthenticated: it is not valid here
         :raises TokenExpired: it was valid
-        :raises TemporarilyUnavailable: no keys could be fetched yet
+        :raises TemporarilyUnavailable: there are no keys, or none that were confirmed lately
         """
         if len(token) > _MAX_TOKEN_CHARS:
             raise NotAuthenticated("the access token is too long")
@@ -166,32 +186,40 @@ class TokenVerifier(Periodic):
             raise NotAuthenticated("the access token is not valid here") from error
 
     async def _decode(self, token: str) -> jwt.Token:
-        keys = self._keys
+        keys = self._confirmed()
         if keys is None:
-            raise TemporarilyUnavailable("access tokens cannot be verified yet; try again shortly")
+            raise TemporarilyUnavailable("access tokens cannot be verified now; try again shortly")
         try:
             return jwt.decode(token, keys, algorithms=[SIGNING_ALGORITHM])
         except InvalidKeyIdError:
             newer = await self._newer_than(keys)
             return jwt.decode(token, newer, algorithms=[SIGNING_ALGORITHM])
 
+    def _confirmed(self) -> KeySet | None:
+        """Return the keys, unless the issuer last confirmed them longer ago than a token lives."""
+        unconfirmed_s = self._monotonic() - self._confirmed_at
+        return self._keys if unconfirmed_s <= self._lifetime_s else None
+
     async def _newer_than(self, known: KeySet) -> KeySet:
         """Fetch the keys again, unless they were just fetched."""
         async with self._fetching:
-            elapsed_s = asyncio.get_running_loop().time() - self._fetched_at
+            elapsed_s = self._monotonic() - self._fetched_at
             if self._keys is known and elapsed_s > _UNKNOWN_KEY_PAUSE_S:
                 await self._refresh()
         return self._keys or known
 
     async def _refresh(self) -> None:
+        asked_at = self._monotonic()
         try:
             async with asyncio.timeout(_FETCH_TIMEOUT_S):
                 published = await self._fetch()
-            self._keys = KeySet.import_key_set({"keys": list(published["keys"])})
-        except Exception as error:  # noqa: BLE001 - whatever it is, the earlier keys stay valid
+            keys = list(published["keys"])
+            self._keys = KeySet.import_key_set({"keys": keys}) if keys else None
+            self._confirmed_at = asked_at
+        except Exception as error:  # noqa: BLE001 - whatever it is, it confirms no key
             _log.warning("access token keys not fetched", error=type(error).__qualname__)
         finally:
-            self._fetched_at = asyncio.get_running_loop().time()
+            self._fetched_at = self._monotonic()
 
 
 class _Claims(BaseModel):

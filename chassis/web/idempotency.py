@@ -1,7 +1,8 @@
 """Carries out a command once per ``Idempotency-Key``, and gives every repeat the same answer.
 
 As in draft-ietf-httpapi-idempotency-key-header. The answer is stored in the transaction of the
-command, with a keyed fingerprint of the request, never the request itself.
+command, with a keyed fingerprint of the request, never the request itself. On a route that anyone
+may call another body under the same key is another request.
 """
 
 import hmac
@@ -44,12 +45,12 @@ class IdempotentCommand(Generic[W]):
     def __init__(
         self,
         transact: Transact[W],
-        key: ScopedKey | None,
+        keys: Sequence[ScopedKey],
         fingerprints: Sequence[bytes],
         now: datetime,
     ) -> None:
         self._transact = transact
-        self._key = key
+        self._keys = keys
         self._fingerprints = fingerprints
         self._now = now
 
@@ -61,18 +62,19 @@ class IdempotentCommand(Generic[W]):
         :param answer: makes the response from the result of ``body``
         :raises IdempotencyKeyReused: the key was used for another request before
         """
-        key = self._key
-        if key is None:
+        if not self._keys:
             return answer(await self._transact(body))
 
         async def claim_and_run(work: W) -> Response:
             keys = work.idempotency_keys
-            stored = await keys.claim(key, self._now)
-            if stored is not None:
-                return self._repeat(stored)
+            for key in self._keys:
+                stored = await keys.claim(key, self._now)
+                if stored is not None:
+                    return self._repeat(stored)
             response = answer(await body(work))
             if 200 <= response.status_code < 300:
-                await keys.remember(key, self._to_store(response), self._now)
+                for key in self._keys:
+                    await keys.remember(key, self._to_store(response), self._now)
             return response
 
         return await self._transact(claim_and_run)
@@ -104,8 +106,12 @@ def idempotent(
     """Return a dependency that provides the route's :class:`IdempotentCommand`.
 
     :param secret: key of the fingerprints; a repeat is recognised under each of its values
-    :param principal: a dependency that provides the principal, to whom the keys belong
+    :param principal: a dependency that provides the principal, to whom the keys belong; without one
+        they belong to whoever sends the same request
     """
+    description = "Any unique text: repeats within 24 h are carried out once."
+    if principal is no_principal:
+        description += " Another body, if only by a space, is another request."
 
     async def command(
         request: Request,
@@ -117,16 +123,23 @@ def idempotent(
                 min_length=1,
                 max_length=255,
                 pattern=r"^[\x21-\x7e]+$",
-                description="Any unique text: repeats within 24 h are carried out once.",
+                description=description,
             ),
         ] = None,
     ) -> IdempotentCommand[W]:
         at = now()
         if idempotency_key is None:
-            return IdempotentCommand(transact, None, (), at)
+            return IdempotentCommand(transact, (), (), at)
         route = f"{request.method} {request.scope['route'].path}"
-        key = ScopedKey(str(caller.id) if caller else "", route, idempotency_key)
-        return IdempotentCommand(transact, key, await _fingerprints(request, secret), at)
+        fingerprints = await _fingerprints(request, secret)
+        if caller:
+            keys = [ScopedKey(str(caller.id), route, idempotency_key)]
+        else:
+            # While the secret is changed a request has two fingerprints. All processes claim them
+            # in one order, so that none waits for one that waits for it.
+            names = sorted(f"{each.hex()} {idempotency_key}" for each in fingerprints)
+            keys = [ScopedKey("", route, name) for name in names]
+        return IdempotentCommand(transact, keys, fingerprints, at)
 
     return command
 

@@ -6,12 +6,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse
 
 from chassis.process.run import ProcessParts
 from chassis.web.app import create_app
 from chassis.web.health import Health
+from chassis.web.hosts import only_at
 from notification_service.slack_stand_in import web_api
 from notification_service.slack_stand_in.faults import Fault, Faults
 from notification_service.slack_stand_in.messages import Messages
@@ -25,12 +26,16 @@ async def build(settings: StandInSettings, health: Health) -> AsyncIterator[Proc
     file = settings.directory / "messages.jsonl" if settings.directory else None
     messages, faults = Messages(file, lambda: datetime.now(UTC)), Faults()
     api = web_api.WebApi(messages, settings.channels.split(","))
+    # It needs no sign-in, so a page that a developer opens must not reach it.
+    routes = APIRouter(dependencies=[Depends(only_at(settings.hosts.lower().split(",")))])
+    for each in (web_api.routes(api, faults), _control(faults), _shown(messages)):
+        routes.include_router(each)
     app = create_app(
         title="Slack stand-in",
         description="Slack's Web API under /api; faults to cause are set under /control.",
         version="1.0",
         settings=settings,
-        routers=[web_api.routes(api, faults), _control(faults), _shown(messages)],
+        routers=[routes],
         health=health,
     )
     try:

@@ -16,6 +16,11 @@ class StandInSettings(ProcessSettings):
     http_port: int = Field(
         default=28_105, ge=0, le=65_535, description="port of HTTP; 0 takes a free one"
     )
+    hosts: str = Field(
+        default="127.0.0.1,localhost,::1",
+        description="names and addresses under which it is asked (the Host of a request, without"
+        " its port), comma separated",
+    )
     channels: str = Field(
         default="growth",
         pattern=r"^[a-z0-9_-]{1,80}(,[a-z0-9_-]{1,80})*$",

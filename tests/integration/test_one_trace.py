@@ -80,7 +80,14 @@ async def whole_system(
         yield f"http://127.0.0.1:{os.environ['GATEWAY_HTTP_PORT']}"
 
 
-async def test_one_trace_contains_the_whole_journey(
+PERSON = {
+    "username": "ada-5e1f",
+    "email": "lovelace@example.com",
+    "password": "battery staple 7",
+}
+
+
+async def test_one_trace_contains_the_whole_journey_and_nothing_personal(
     infrastructure: RunningInfrastructure,
     spans: InMemorySpanExporter,
     monkeypatch: pytest.MonkeyPatch,
@@ -91,7 +98,7 @@ async def test_one_trace_contains_the_whole_journey(
     ):
         answer = await client.post(
             "/users",
-            json={"username": "ada", "email": "ada@example.com", "password": "correct horse"},
+            json=PERSON,
             headers={"traceparent": f"00-{TRACE_ID}-00f067aa0ba902b7-01"},
         )
         assert answer.status_code == 201, answer.text
@@ -99,6 +106,13 @@ async def test_one_trace_contains_the_whole_journey(
         while missing := STEPS - steps_in(spans.get_finished_spans()):
             assert time.monotonic() < deadline, f"no span of {missing} is in the trace"
             await asyncio.sleep(0.05)
+        refused = await client.post("/users", json=PERSON)
+        form = {"username": PERSON["email"], "password": PERSON["password"]}
+        signed_in = await client.post("/auth/token", data=form)
+
+    assert (refused.status_code, signed_in.status_code) == (409, 200)
+    told = "".join(each.to_json() for each in spans.get_finished_spans())
+    assert [value for value in PERSON.values() if value in told] == []
 
 
 STEPS_OF = {

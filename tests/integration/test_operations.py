@@ -15,7 +15,7 @@ from local_cluster.testing import RunningInfrastructure
 
 PAGE = (REPOSITORY / "docs" / "operations.md").read_text()
 QUERIES = re.findall(r"^```sql\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-PSQL = re.search(r"^```\n(\S+/psql .*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PSQL = re.search(r"^```\n(PGPASSWORD=[^`]*?/psql .*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("package", ["users_service", "accounts_service", "audit_service"])

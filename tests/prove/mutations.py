@@ -51,6 +51,10 @@ _BEGINS: Final = f"{_CHASSIS}/consuming/test_worker.py::TestWhereItBegins::"
 _WORKERS: Final = f"{_CHASSIS}/consuming/test_worker.py::TestSeveralWorkers::"
 _WATCH: Final = f"{_CHASSIS}/consuming/test_worker.py::TestTheWatch::"
 _AGGREGATES: Final = f"{_CHASSIS}/persistence/test_aggregate_table.py::"
+_USERS_HTTP: Final = "tests/unit/users_service/test_http.py::"
+_SIGN_IN: Final = "tests/unit/users_service/test_sign_in.py::TestSignInLimits::"
+_PASSWORDS: Final = "tests/unit/users_service/test_values.py::TestPassword::"
+_ACCESS_KEYS: Final = "tests/unit/chassis/web/test_auth.py::TestKeys::"
 _KEYS: Final = f"{_CHASSIS}/web/test_idempotency.py::"
 _TIMERS: Final = f"{_CHASSIS}/timers/test_timers.py::"
 _DEADLY_TIMER: Final = (
@@ -137,11 +141,21 @@ _COMMANDS: Final = (
         ),
     ),
     Mutation(
+        name="expected-conflict-unlogged",
+        guard="a name that is taken is no error of the database, whose log would name it",
+        file="chassis/persistence/aggregate_table.py",
+        before="        if rows and self.conflicts:\n",
+        after="        if rows and not rows:\n",
+        proven_by=(
+            f"{_AGGREGATES}TestConflicts::test_an_expected_one_is_no_error_of_the_server_whose_log_would_name_the_values",
+        ),
+    ),
+    Mutation(
         name="idempotency-keys",
         guard="a repeat under the same Idempotency-Key gets the first answer and changes nothing",
         file="chassis/web/idempotency.py",
-        before="            if stored is not None:\n                return self._repeat(stored)\n",
-        after="",
+        before="                if stored is not None:\n",
+        after="                if stored is not None and not keys:\n",
         proven_by=(
             "tests/unit/chassis/web/test_idempotency.py::TestAnIdempotentCommand::test_a_repeat_gets_the_first_answer_and_changes_nothing",
             f"{_KEYS}TestAtOnce::test_twenty_requests_with_one_key_have_one_effect_and_one_answer",
@@ -1134,6 +1148,117 @@ _RUNNING: Final = (
         after="each) for each in self._fingerprints[:1])",
         proven_by=(
             "tests/unit/chassis/web/test_idempotency.py::TestAnIdempotentCommand::test_is_recognised_at_each_step_in_which_the_secret_is_changed",
+        ),
+    ),
+    Mutation(
+        name="kept-out-of-one-network",
+        guard="wrong passwords keep a name out of the network that they come from, and no other",
+        file="users_service/application/sign_in.py",
+        before='f"{who} from {network.name}"',
+        after='f"{who} from anywhere"',
+        proven_by=(
+            f"{_SIGN_IN}test_a_name_over_its_limit_in_a_network_is_refused_there_and_nowhere_else",
+        ),
+    ),
+    Mutation(
+        name="guesses-everywhere",
+        guard=("from all networks together a name's password is guessed a limited number of times"),
+        file="users_service/application/sign_in.py",
+        before="is_over = attempts.count > self._limits.per_name_everywhere",
+        after="is_over = False",
+        proven_by=(
+            f"{_SIGN_IN}test_a_name_over_its_limit_of_all_networks_is_refused_in_another",
+            f"{_SIGN_IN}test_a_network_is_forgotten_after_a_while",
+        ),
+    ),
+    Mutation(
+        name="known-network",
+        guard="where a name signed in lately, guesses from other networks do not keep it out",
+        file="users_service/application/sign_in.py",
+        before="if is_over and not await self._known_networks.has(who, network.name, now=now):",
+        after="if is_over:",
+        proven_by=(f"{_SIGN_IN}test_but_not_in_one_from_which_it_signed_in_lately",),
+    ),
+    Mutation(
+        name="both-names-one",
+        guard="a user's name and address together allow no more guesses than one of them",
+        file="users_service/application/sign_in.py",
+        before='who = _user(credentials) if credentials else f"name {login.value}"',
+        after='who = f"name {login.value}"',
+        proven_by=(f"{_SIGN_IN}test_a_username_and_its_email_address_count_as_one",),
+    ),
+    Mutation(
+        name="sign-ups-counted",
+        guard="the sign-ups from one network are limited",
+        file="users_service/application/sign_up.py",
+        before="        if counted.count > self.per_network.of(network):\n",
+        after="        if counted.count < 0:\n",
+        proven_by=(
+            f"{_USERS_HTTP}TestTooManySignUps::test_from_one_network_are_refused_whatever_became_of_those_before",
+        ),
+    ),
+    Mutation(
+        name="late-hash-dropped",
+        guard="a password hash that has waited for longer than its client does is not begun",
+        file="users_service/adapters/argon2_hasher.py",
+        before="            if self._monotonic() - asked_at > self._wait_s:\n",
+        after="            if self._monotonic() < asked_at:\n",
+        proven_by=(
+            "tests/unit/users_service/test_argon2_hasher.py::TestArgon2Hasher::test_what_has_waited_for_too_long_is_not_begun",
+        ),
+    ),
+    Mutation(
+        name="gone-not-begun",
+        guard="a password is not hashed for a client that left while it waited",
+        file="chassis/web/disconnects.py",
+        before="{working, gone}, return_when=asyncio.FIRST_COMPLETED",
+        after="{working}",
+        proven_by=(
+            f"{_USERS_HTTP}TestAClientThatLeaves::test_has_the_password_not_hashed_that_waits_for_its_turn",
+        ),
+    ),
+    Mutation(
+        name="not-guessed-first",
+        guard="a new password is none of the most common ones",
+        file="users_service/domain/values.py",
+        before="        if folded in common_passwords():\n",
+        after="        if not folded:\n",
+        proven_by=(f"{_PASSWORDS}test_one_of_the_most_common_is_refused_in_any_case",),
+    ),
+    Mutation(
+        name="not-known-to-others",
+        guard="a new password is neither its user's name nor their address",
+        file="users_service/domain/values.py",
+        before="        if folded in known:\n",
+        after="        if not folded:\n",
+        proven_by=(f"{_PASSWORDS}test_the_name_and_the_address_of_its_user_are_refused",),
+    ),
+    Mutation(
+        name="keys-confirmed",
+        guard="keys that nobody has confirmed for as long as a token is valid verify no token",
+        file="chassis/web/auth.py",
+        before="return self._keys if unconfirmed_s <= self._lifetime_s else None",
+        after="return self._keys",
+        proven_by=(
+            f"{_ACCESS_KEYS}test_are_not_believed_for_longer_than_a_token_is_valid_while_nobody_confirms_them",
+        ),
+    ),
+    Mutation(
+        name="keys-withdrawn",
+        guard="an issuer that publishes no keys has withdrawn all of them",
+        file="chassis/web/auth.py",
+        before='KeySet.import_key_set({"keys": keys}) if keys else None',
+        after='KeySet.import_key_set({"keys": keys})',
+        proven_by=(f"{_ACCESS_KEYS}test_when_all_are_left_out_no_token_is_verified",),
+    ),
+    Mutation(
+        name="keys-with-what-was-sent",
+        guard="without a token another body under the same Idempotency-Key is another request",
+        file="chassis/web/idempotency.py",
+        before='f"{each.hex()} {idempotency_key}"',
+        after='f"{idempotency_key}"',
+        proven_by=(
+            "tests/unit/chassis/web/test_idempotency.py::TestAnIdempotentCommand::test_without_a_token_another_body_is_another_request_so_nobody_takes_a_key_first",
         ),
     ),
     Mutation(

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,16 +21,27 @@ class Argon2Hasher:
     """Uses at most ``memory_kib`` on each of ``threads`` threads at a time.
 
     Of new hashes and of verifications at most ``waiting`` each are begun or wait, so that many
-    sign-ups delay a sign-in only by those, and no hash waits longer than who asked for it.
+    sign-ups delay a sign-in only by those. What has waited for ``wait_s`` is not begun: by then
+    the client has been answered, or has left.
     """
 
     def __init__(
-        self, *, memory_kib: int, passes: int, lanes: int, threads: int, waiting: int
+        self,
+        *,
+        memory_kib: int,
+        passes: int,
+        lanes: int,
+        threads: int,
+        waiting: int,
+        wait_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._argon2 = argon2.PasswordHasher(
             time_cost=passes, memory_cost=memory_kib, parallelism=lanes
         )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
+        self._wait_s = wait_s
+        self._monotonic = monotonic
         self._new = _Share(waiting)
         self._verified = _Share(waiting)
         self._unknown = self._argon2.hash(secrets.token_bytes(16))
@@ -59,7 +71,14 @@ class Argon2Hasher:
             return False
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        asked_at = self._monotonic()
+
+        def begin() -> T:
+            if self._monotonic() - asked_at > self._wait_s:
+                raise TooManyHashes
+            return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, begin)
 
 
 class _Share:

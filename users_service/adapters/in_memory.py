@@ -95,7 +95,7 @@ class InMemoryViews:
         return page_of(found, limit, key=lambda task: task.id)
 
 
-class InMemorySignInAttempts:
+class InMemoryRecentAttempts:
     def __init__(self) -> None:
         self._attempts: dict[str, Attempts] = {}
 
@@ -110,6 +110,19 @@ class InMemorySignInAttempts:
         current = self._attempts[source]
         if current.window_began_at == counted.window_began_at:
             self._attempts[source] = Attempts(max(current.count - 1, 0), current.window_began_at)
+
+
+class InMemoryKnownNetworks:
+    def __init__(self, kept: timedelta) -> None:
+        self._kept = kept
+        self._signed_in_at: dict[tuple[str, str], datetime] = {}
+
+    async def add(self, who: str, network: str, /, *, now: datetime) -> None:
+        self._signed_in_at[who, network] = now
+
+    async def has(self, who: str, network: str, /, *, now: datetime) -> bool:
+        at = self._signed_in_at.get((who, network))
+        return at is not None and at > now - self._kept
 
 
 class PlainHasher:

@@ -58,4 +58,12 @@ sign_in_attempts = Table(
     Index(None, "window_began_at"),
 )
 
+sign_in_networks = Table(
+    "sign_in_networks",
+    metadata,
+    Column("fingerprint", LargeBinary, primary_key=True, comment="whose and where: keyed"),
+    Column("signed_in_at", Moment, nullable=False),
+    Index(None, "signed_in_at"),
+)
+
 tables.add_to(metadata)

@@ -112,11 +112,15 @@ class Attempts:
     count: int
     window_began_at: datetime
 
+    def over_in_s(self, now: datetime, window: timedelta) -> float:
+        """Return in how many seconds the next window may begin."""
+        return (self.window_began_at + window - now).total_seconds()
 
-class SignInAttempts(Protocol):
-    """Counts sign-ins per source, exactly also under concurrency.
 
-    A source is a name or a network. It is stored unreadable.
+class RecentAttempts(Protocol):
+    """Counts what was tried lately per source, exactly also under concurrency.
+
+    A source is, for example, a network, or a name in a network. It is stored unreadable.
     """
 
     async def count(self, source: str, /, *, now: datetime, window: timedelta) -> Attempts:
@@ -124,6 +128,36 @@ class SignInAttempts(Protocol):
 
     async def uncount(self, source: str, /, counted: Attempts) -> None:
         """Take back one that was counted, unless its window is over."""
+
+
+class KnownNetworks(Protocol):
+    """The networks from which someone signed in lately. They are stored unreadable."""
+
+    async def add(self, who: str, network: str, /, *, now: datetime) -> None: ...
+
+    async def has(self, who: str, network: str, /, *, now: datetime) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Where a request comes from: an IPv4 address or an IPv6 /64.
+
+    :ivar shared: many people are behind it
+    """
+
+    name: str
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PerNetwork:
+    """A limit of one network, and of one that is shared."""
+
+    single: int
+    shared: int
+
+    def of(self, network: Network) -> int:
+        return self.shared if network.shared else self.single
 
 
 @dataclass(frozen=True, slots=True)

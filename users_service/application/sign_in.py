@@ -1,6 +1,6 @@
 """Sign in: exchange a name and a password for a token. Failed attempts are limited."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -10,8 +10,11 @@ from users_service.application.ports import (
     Attempts,
     Credentials,
     IssuedToken,
+    KnownNetworks,
+    Network,
     PasswordHasher,
-    SignInAttempts,
+    PerNetwork,
+    RecentAttempts,
     UsersWork,
     Views,
 )
@@ -23,6 +26,8 @@ from users_service.domain.errors import (
 )
 from users_service.domain.values import EmailAddress, Password, Username
 
+WhileAsked = Callable[[Awaitable[bool]], Awaitable[bool]]
+
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
@@ -30,15 +35,22 @@ class SignIn:
 
     name: str = field(repr=False)
     password: Password
-    network: str
+    network: Network
 
 
 @dataclass(frozen=True, slots=True)
 class SignInLimits:
-    """How many sign-ins may fail within a window; an unfinished one counts as failed."""
+    """How many sign-ins may fail within a window; an unfinished one counts as failed.
+
+    :ivar per_name: for one name from one network
+    :ivar per_name_everywhere: for one name from all networks together. It is much larger, so that
+        it takes many networks to keep someone out; and it does not hold in a network from which
+        this name signed in lately (OWASP's device cookies are like it)
+    """
 
     per_name: int
-    per_network: int
+    per_name_everywhere: int
+    per_network: PerNetwork
     window: timedelta
 
 
@@ -51,7 +63,8 @@ class SignInHandler:
         views: Views,
         hasher: PasswordHasher,
         tokens: AccessTokens,
-        attempts: SignInAttempts,
+        attempts: RecentAttempts,
+        known_networks: KnownNetworks,
         limits: SignInLimits,
         transact: Transact[UsersWork],
         now: Callable[[], datetime],
@@ -60,27 +73,36 @@ class SignInHandler:
         self._hasher = hasher
         self._tokens = tokens
         self._attempts = attempts
+        self._known_networks = known_networks
         self._limits = limits
         self._transact = transact
         self._now = now
 
-    async def __call__(self, command: SignIn) -> IssuedToken:
+    async def __call__(
+        self, command: SignIn, while_asked: WhileAsked = lambda verified: verified
+    ) -> IssuedToken:
         """Return an access token.
 
+        :param while_asked: waits for the password to be verified, while its client does; all else
+            is brief, and costs more to give up than to end
         :raises WrongCredentials: unknown name, wrong password, or deactivated user
         :raises TooManyHashes: too many are signing in; this attempt does not count
         :raises TooManySignIns: too many failed recently, for this name or from this network
         """
-        login = _login_of(command.name)
+        login, network = _login_of(command.name), command.network
         # The network first, so that a network over its limit uses up no attempts of a name.
-        counted = [await self._count(f"network {command.network}", self._limits.per_network)]
-        if login is not None:
-            counted.append(await self._count(f"name {login.value}", self._limits.per_name))
-
+        per_network = self._limits.per_network.of(network)
+        counted = [await self._count(f"network {network.name}", per_network)]
         credentials = await self._views.credentials_of(login) if login is not None else None
+        if login is not None:
+            # A user's name and address are one, so that the two do not allow twice as many guesses.
+            who = _user(credentials) if credentials else f"name {login.value}"
+            counted.append(await self._count(f"{who} from {network.name}", self._limits.per_name))
+            counted.append(await self._count_everywhere(who, network))
+
         known = credentials.password_hash if credentials else None
         try:
-            is_right = await self._hasher.verify(command.password, known)
+            is_right = await while_asked(self._hasher.verify(command.password, known))
         except TooManyHashes:
             await self._uncount(counted)  # nothing was tried
             raise
@@ -88,6 +110,7 @@ class SignInHandler:
             raise WrongCredentials
 
         await self._uncount(counted)
+        await self._known_networks.add(_user(credentials), network.name, now=self._now())
         if self._hasher.is_outdated(credentials.password_hash):
             await self._hash_again(credentials, command.password)
         return self._tokens.issue(credentials.user_id, credentials.roles, self._now())
@@ -96,9 +119,16 @@ class SignInHandler:
         now = self._now()
         attempts = await self._attempts.count(source, now=now, window=self._limits.window)
         if attempts.count > limit:
-            over_at = attempts.window_began_at + self._limits.window
-            raise TooManySignIns((over_at - now).total_seconds())
+            raise TooManySignIns(attempts.over_in_s(now, self._limits.window))
         return source, attempts
+
+    async def _count_everywhere(self, who: str, network: Network) -> tuple[str, Attempts]:
+        now = self._now()
+        attempts = await self._attempts.count(who, now=now, window=self._limits.window)
+        is_over = attempts.count > self._limits.per_name_everywhere
+        if is_over and not await self._known_networks.has(who, network.name, now=now):
+            raise TooManySignIns(attempts.over_in_s(now, self._limits.window))
+        return who, attempts
 
     async def _uncount(self, counted: Iterable[tuple[str, Attempts]]) -> None:
         for source, attempts in counted:
@@ -116,6 +146,10 @@ class SignInHandler:
             work.users.save(user)
 
         await self._transact(replace)
+
+
+def _user(credentials: Credentials) -> str:
+    return f"user {credentials.user_id}"
 
 
 def _login_of(name: str) -> Username | EmailAddress | None:

@@ -6,12 +6,16 @@ UserError
 │   ├── InvalidAlias
 │   ├── InvalidEmail
 │   ├── InvalidPassword
+│   │   ├── PasswordIsCommon
+│   │   └── PasswordIsKnown
 │   └── InvalidTaskName
 ├── UsernameIsTaken
 ├── EmailIsTaken
 ├── UserNotFound
 ├── WrongCredentials
-└── TooManySignIns
+├── TooManySignIns
+├── TooManySignUps
+└── TooManyHashes
 """
 
 from chassis.domain import DomainError, Kind
@@ -41,6 +45,18 @@ class InvalidEmail(InvalidValue):
 
 class InvalidPassword(InvalidValue):
     code = "invalid-password"
+
+
+class PasswordIsCommon(InvalidPassword):
+    """One of the passwords that are guessed first."""
+
+    code = "password-is-common"
+
+
+class PasswordIsKnown(InvalidPassword):
+    """The user's own name or address, which others know."""
+
+    code = "password-is-known"
 
 
 class InvalidTaskName(InvalidValue):
@@ -84,6 +100,16 @@ class TooManySignIns(UserError):
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__("too many sign-ins failed; wait before the next")
+        self.retry_after_s = retry_after_s
+
+
+class TooManySignUps(UserError):
+    """Too many signed up, or tried to, from this network; allowed after ``retry_after_s``."""
+
+    kind, code = Kind.TOO_MANY, "too-many-sign-ups"
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("too many people signed up from this network; wait before the next")
         self.retry_after_s = retry_after_s
 
 

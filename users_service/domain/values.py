@@ -2,15 +2,19 @@
 
 import re
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
+from users_service.domain.common_passwords import common_passwords
 from users_service.domain.errors import (
     InvalidAlias,
     InvalidEmail,
     InvalidPassword,
     InvalidUsername,
     InvalidValue,
+    PasswordIsCommon,
+    PasswordIsKnown,
 )
 
 NAME_MIN_CHARS: Final = 2
@@ -72,8 +76,13 @@ class Password:
     value: str = field(repr=False)
 
     @classmethod
-    def parse(cls, text: str) -> "Password":
-        """Return a new password, of 8 to 1024 characters."""
+    def parse(cls, text: str, *, known: Collection[str] = ()) -> "Password":
+        """Return a new password, of 8 to 1024 characters.
+
+        It is none of the most common ones, in any case (OWASP ASVS 5, 6.2.4).
+
+        :param known: the user's name and address, which others know; the password is neither
+        """
         if not _may_be_normalized(text):
             raise InvalidPassword(
                 f"at most {PASSWORD_MAX_CHARS} characters, with at most {_MARKS_MAX} marks on one"
@@ -81,6 +90,11 @@ class Password:
         chosen = cls(_normalized(text))
         if not PASSWORD_MIN_CHARS <= len(chosen.value) <= PASSWORD_MAX_CHARS:
             raise InvalidPassword(f"{PASSWORD_MIN_CHARS} to {PASSWORD_MAX_CHARS} characters")
+        folded = chosen.value.casefold()
+        if folded in common_passwords():
+            raise PasswordIsCommon("none of the 10,000 most common passwords")
+        if folded in known:
+            raise PasswordIsKnown("neither the username nor the e-mail address")
         return chosen
 
     @classmethod

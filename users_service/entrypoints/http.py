@@ -14,15 +14,17 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    ValidationInfo,
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
 
 from chassis.web.auth import OPERATOR, FetchKeys, Principal
+from chassis.web.disconnects import unless_disconnected
 from chassis.web.idempotency import IdempotentCommand
-from users_service.application.ports import PasswordHasher, UsersWork, Views
+from users_service.application.ports import Network, PasswordHasher, UsersWork, Views
 from users_service.application.sign_in import SignIn, SignInHandler
-from users_service.application.sign_up import SignUpHandler
+from users_service.application.sign_up import SignUpHandler, SignUpLimit
 from users_service.domain.errors import InvalidValue, UserNotFound
 from users_service.domain.user import Identity
 from users_service.domain.values import (
@@ -50,16 +52,22 @@ def _text(parse: Callable[[str], T]) -> PlainValidator:
     So one answer names every invalid field: missing ones, other types, and values that break a
     rule of the domain.
     """
+    return PlainValidator(lambda value: _parsed(value, parse))
 
-    def validate(value: object) -> T:
-        if not isinstance(value, str):
-            raise PydanticCustomError("string_type", "a text")
-        try:
-            return parse(value)
-        except InvalidValue as error:
-            raise PydanticCustomError(error.code, str(error)) from None
 
-    return PlainValidator(validate)
+def _new_password(value: object, info: ValidationInfo) -> Password:
+    """Parse a password, which is not the name or the address beside it."""
+    known = [info.data[name].value for name in ("username", "email") if name in info.data]
+    return _parsed(value, lambda text: Password.parse(text, known=known))
+
+
+def _parsed(value: object, parse: Callable[[str], T]) -> T:
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "a text")
+    try:
+        return parse(value)
+    except InvalidValue as error:
+        raise PydanticCustomError(error.code, str(error)) from None
 
 
 _NAME_SCHEMA = {
@@ -75,13 +83,15 @@ _PASSWORD_SCHEMA = {
     "format": "password",
     "minLength": PASSWORD_MIN_CHARS,
     "maxLength": PASSWORD_MAX_CHARS,
+    "description": "None of the most common ones, and neither the username nor the address.",
 }
 
 
 class SignUpBody(BaseModel):
     username: Annotated[Username, _text(Username.parse), WithJsonSchema(_NAME_SCHEMA)]
     email: Annotated[EmailAddress, _text(EmailAddress.parse), WithJsonSchema(_EMAIL_SCHEMA)]
-    password: Annotated[Password, _text(Password.parse), WithJsonSchema(_PASSWORD_SCHEMA)]
+    # After the two, which it must differ from.
+    password: Annotated[Password, PlainValidator(_new_password), WithJsonSchema(_PASSWORD_SCHEMA)]
     alias: Annotated[Alias, _text(Alias.parse), WithJsonSchema(_NAME_SCHEMA)] | None = None
 
 
@@ -131,13 +141,14 @@ class KeySetBody(BaseModel):
 def routes(
     *,
     sign_up: SignUpHandler,
+    sign_up_limit: SignUpLimit,
     sign_in: SignInHandler,
     views: Views,
     hasher: PasswordHasher,
     published_keys: FetchKeys,
     once: Callable[..., Awaitable[IdempotentCommand[UsersWork]]],
     signed_in: Callable[..., Awaitable[Principal]],
-    client_network: Callable[[Request], str],
+    client_network: Callable[[Request], Network],
 ) -> APIRouter:
     router = APIRouter()
 
@@ -149,9 +160,13 @@ def routes(
         summary="Sign up",
     )
     async def post_user(
-        body: SignUpBody, once: Annotated[IdempotentCommand[UsersWork], Depends(once)]
+        body: SignUpBody,
+        once: Annotated[IdempotentCommand[UsersWork], Depends(once)],
+        network: Annotated[Network, Depends(client_network)],
+        request: Request,
     ) -> Response:
-        password_hash = await hasher.hash(body.password)
+        async with sign_up_limit.one_from(network):
+            password_hash = await unless_disconnected(request, hasher.hash(body.password))
         identity = Identity(body.username, body.email, password_hash, body.alias)
 
         def answer(user_id: UUID) -> Response:
@@ -164,11 +179,13 @@ def routes(
     @router.post("/auth/token", tags=["sign-in"], summary="Sign in")
     async def post_token(
         form: Annotated[OAuth2PasswordRequestForm, Depends()],
-        network: Annotated[str, Depends(client_network)],
+        network: Annotated[Network, Depends(client_network)],
+        request: Request,
         response: Response,
     ) -> TokenBody:
         """Sign in by username or e-mail address."""
-        token = await sign_in(SignIn(form.username, Password.offered(form.password), network))
+        command = SignIn(form.username, Password.offered(form.password), network)
+        token = await sign_in(command, lambda verified: unless_disconnected(request, verified))
         response.headers["Cache-Control"] = "no-store"
         return TokenBody(access_token=token.text, expires_in=int(token.lifetime.total_seconds()))
 

@@ -2,22 +2,29 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import chassis.migrations
+import users_service.migrations
 from chassis.migrations import upgrade
 from chassis.persistence.database import create_engine
 from chassis.persistence.schema_version import SchemaVersion
 from tests.integration.chassis.path import rows
 
 PACKAGE = "users_service"
-#: The chassis's newest revision.
-NEWEST = max(
-    file.stem[: len("chassis_0000")]
-    for file in Path(chassis.migrations.__file__).with_name("versions").glob("chassis_*.py")
-)
+
+
+def newest_of(package: ModuleType, name: str) -> str:
+    versions = Path(package.__file__ or "").with_name("versions")
+    return max(file.stem[: len(f"{name}_0000")] for file in versions.glob(f"{name}_*.py"))
+
+
+#: The newest revisions of the chassis and of the service.
+NEWEST = newest_of(chassis.migrations, "chassis")
+NEWEST_OF_USERS = newest_of(users_service.migrations, "users")
 
 
 @pytest.fixture
@@ -32,7 +39,7 @@ class TestASchema:
         self, engine: AsyncEngine
     ) -> None:
         assert await SchemaVersion(engine, PACKAGE).trouble() == (
-            f"older than the code: it has no revision, and lacks {NEWEST}, users_0001"
+            f"older than the code: it has no revision, and lacks {NEWEST}, {NEWEST_OF_USERS}"
         )
 
     async def test_is_older_until_it_is_migrated(self, database: str, engine: AsyncEngine) -> None:
@@ -54,7 +61,7 @@ class TestASchema:
         )
 
         assert before == (
-            f"older than the code: it has chassis_0003, users_0001, and lacks {NEWEST}"
+            f"older than the code: it has chassis_0003, {NEWEST_OF_USERS}, and lacks {NEWEST}"
         )
         assert await version.trouble() is None
 
@@ -64,8 +71,8 @@ class TestASchema:
         await upgrade(PACKAGE, database)
         await rows(
             database,
-            "UPDATE alembic_version SET version_num = 'users_9999'"
-            " WHERE version_num = 'users_0001'",
+            "UPDATE alembic_version SET version_num = 'users_9999' WHERE version_num = $1",
+            NEWEST_OF_USERS,
         )
 
         assert await SchemaVersion(engine, PACKAGE).trouble() is None

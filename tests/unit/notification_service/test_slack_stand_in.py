@@ -24,7 +24,7 @@ async def stand_in(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     async with build(StandInSettings(**settings), Health()) as running:
         transport = httpx.ASGITransport(running.app)
         async with httpx.AsyncClient(
-            transport=transport, base_url="http://slack", headers=TOKEN
+            transport=transport, base_url="http://localhost", headers=TOKEN
         ) as client:
             yield client
 
@@ -268,6 +268,36 @@ class TestThePage:
 
     async def test_it_is_shown_without_messages(self, slack: httpx.AsyncClient) -> None:
         assert "No messages yet" in (await slack.get("/")).text
+
+
+class TestAPageElsewhere:
+    """Refused: the stand-in asks nobody to sign in."""
+
+    @pytest.mark.parametrize(
+        "headers", [{"Host": "evil.example"}, {"Origin": "https://evil.example"}], ids=str
+    )
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("GET", "/"),
+            ("GET", "/messages"),
+            ("POST", "/control/faults"),
+            ("POST", "/api/chat.postMessage"),
+        ],
+    )
+    async def test_reaches_nothing(
+        self, slack: httpx.AsyncClient, headers: dict[str, str], method: str, path: str
+    ) -> None:
+        answer = await slack.request(method, path, headers=headers)
+
+        assert answer.status_code == 403
+
+    async def test_a_host_that_is_set_is_served_and_no_other(self) -> None:
+        async with stand_in(hosts="slack.internal") as slack:
+            answer = await slack.get("/messages", headers={"Host": "slack.internal:8080"})
+            refused = await slack.get("/messages")
+
+        assert (answer.status_code, refused.status_code) == (200, 403)
 
 
 class TestMessagesInAFile:

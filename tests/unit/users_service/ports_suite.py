@@ -7,7 +7,13 @@ import pytest
 from chassis.correlation import new_id
 from chassis.persistence.transactor import Transact
 from chassis.web.paging import Page
-from users_service.application.ports import SignInAttempts, TaskView, UsersWork, Views
+from users_service.application.ports import (
+    KnownNetworks,
+    RecentAttempts,
+    TaskView,
+    UsersWork,
+    Views,
+)
 from users_service.domain.errors import EmailIsTaken, UsernameIsTaken, UserNotFound
 from users_service.domain.task import Task
 from users_service.domain.user import Role, User
@@ -16,6 +22,7 @@ from users_service.domain.values import EmailAddress, PasswordHash, Username
 from .people import NOW, a_task, a_user
 
 WINDOW = timedelta(minutes=5)
+KEPT = timedelta(days=30)
 
 
 async def store(transact: Transact[UsersWork], *aggregates: User | Task) -> None:
@@ -143,8 +150,8 @@ class ViewsSuite:
         assert rest == Page([TaskView(first.id, "task 1", NOW)], None)
 
 
-class SignInAttemptsSuite:
-    async def test_each_source_is_counted_separately(self, attempts: SignInAttempts) -> None:
+class RecentAttemptsSuite:
+    async def test_each_source_is_counted_separately(self, attempts: RecentAttempts) -> None:
         for _ in range(2):
             await attempts.count("name kate", now=NOW, window=WINDOW)
 
@@ -153,7 +160,7 @@ class SignInAttemptsSuite:
 
         assert (third.count, other.count) == (3, 1)
 
-    async def test_a_window_starts_with_its_first_attempt(self, attempts: SignInAttempts) -> None:
+    async def test_a_window_starts_with_its_first_attempt(self, attempts: RecentAttempts) -> None:
         await attempts.count("name kate", now=NOW, window=WINDOW)
         just_within = NOW + WINDOW - timedelta(microseconds=1)
 
@@ -163,7 +170,7 @@ class SignInAttemptsSuite:
         assert (within.count, within.window_began_at) == (2, NOW)
         assert (after.count, after.window_began_at) == (1, NOW + WINDOW)
 
-    async def test_an_attempt_can_be_taken_back(self, attempts: SignInAttempts) -> None:
+    async def test_an_attempt_can_be_taken_back(self, attempts: RecentAttempts) -> None:
         await attempts.count("name kate", now=NOW, window=WINDOW)
         second = await attempts.count("name kate", now=NOW, window=WINDOW)
 
@@ -172,7 +179,7 @@ class SignInAttemptsSuite:
         assert (await attempts.count("name kate", now=NOW, window=WINDOW)).count == 2
 
     async def test_an_attempt_of_an_old_window_is_not_taken_back_from_the_next(
-        self, attempts: SignInAttempts
+        self, attempts: RecentAttempts
     ) -> None:
         old = await attempts.count("name kate", now=NOW, window=WINDOW)
         await attempts.count("name kate", now=NOW + WINDOW, window=WINDOW)
@@ -181,3 +188,26 @@ class SignInAttemptsSuite:
 
         counted = await attempts.count("name kate", now=NOW + WINDOW, window=WINDOW)
         assert counted.count == 2
+
+
+class KnownNetworksSuite:
+    """The promises of known networks that are kept for 30 days."""
+
+    async def test_a_network_is_known_for_who_signed_in_there(
+        self, known_networks: KnownNetworks
+    ) -> None:
+        await known_networks.add("kate", "192.0.2.1", now=NOW)
+
+        assert await known_networks.has("kate", "192.0.2.1", now=NOW)
+        assert not await known_networks.has("joe", "192.0.2.1", now=NOW)
+        assert not await known_networks.has("kate", "192.0.2.2", now=NOW)
+
+    async def test_it_is_forgotten_after_a_while_without_another_sign_in(
+        self, known_networks: KnownNetworks
+    ) -> None:
+        await known_networks.add("kate", "192.0.2.1", now=NOW)
+        await known_networks.add("kate", "192.0.2.1", now=NOW + timedelta(hours=1))
+        over = NOW + timedelta(hours=1) + KEPT
+
+        assert await known_networks.has("kate", "192.0.2.1", now=over - timedelta(microseconds=1))
+        assert not await known_networks.has("kate", "192.0.2.1", now=over)

@@ -16,7 +16,7 @@ async def are(condition: object) -> bool:
 
 @pytest.fixture
 def hasher() -> Iterator[Argon2Hasher]:
-    hasher = Argon2Hasher(memory_kib=64, passes=1, lanes=1, threads=2, waiting=3)
+    hasher = Argon2Hasher(memory_kib=64, passes=1, lanes=1, threads=2, waiting=3, wait_s=60)
     yield hasher
     hasher.close()
 
@@ -52,7 +52,7 @@ class TestArgon2Hasher:
         assert [each.split("$")[3] for each in verified] == ["m=64,t=1,p=1"]
 
     async def test_a_hash_made_with_other_settings_is_outdated(self, hasher: Argon2Hasher) -> None:
-        stronger = Argon2Hasher(memory_kib=128, passes=1, lanes=1, threads=1, waiting=3)
+        stronger = Argon2Hasher(memory_kib=128, passes=1, lanes=1, threads=1, waiting=3, wait_s=60)
         known = await hasher.hash(Password.parse("correct horse"))
 
         assert stronger.is_outdated(known)
@@ -99,6 +99,40 @@ class TestArgon2Hasher:
         await asyncio.gather(*verifying[:2], another)
 
         assert begun == ["a", "b", "d"]
+
+    async def test_what_has_waited_for_too_long_is_not_begun(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        began, go_on, seconds = threading.Event(), threading.Event(), [0.0]
+        hasher = Argon2Hasher(
+            memory_kib=64,
+            passes=1,
+            lanes=1,
+            threads=1,
+            waiting=3,
+            wait_s=2,
+            monotonic=lambda: seconds[0],
+        )
+        verified = []
+
+        def matches(_hashed: str, password: Password) -> bool:
+            verified.append(password.value)
+            began.set()
+            return go_on.wait(10)
+
+        monkeypatch.setattr(hasher, "_matches", matches)
+        verifying = [
+            asyncio.create_task(hasher.verify(Password.offered(name), None)) for name in "ab"
+        ]
+        await asyncio.to_thread(began.wait, 10)
+
+        seconds[0] = 2.1
+        go_on.set()
+        outcomes = await asyncio.gather(*verifying, return_exceptions=True)
+        hasher.close()
+
+        assert [type(each) for each in outcomes] == [bool, TooManyHashes]
+        assert verified == ["a"]
 
     async def test_half_a_surrogate_pair_is_accepted(self, hasher: Argon2Hasher) -> None:
         odd = Password.parse("\ud800" * 8)

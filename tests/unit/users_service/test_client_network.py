@@ -1,13 +1,22 @@
+from ipaddress import ip_network
+
 import pytest
 from fastapi import Request
 from pydantic import SecretStr
 
+from users_service.application.ports import Network
 from users_service.entrypoints.client_network import client_network
 
 SECRET = "g" * 32
 
 
-def network_of(peer: str | None, shared: str = SECRET, **headers: str) -> str:
+def network_of(peer: str | None, secret: str = SECRET, **headers: str) -> str:
+    return request_from(peer, secret, (), **headers).name
+
+
+def request_from(
+    peer: str | None, secret: str = SECRET, shared: tuple[str, ...] = (), **headers: str
+) -> Network:
     scope = {
         "type": "http",
         "client": (peer, 1234) if peer else None,
@@ -16,7 +25,8 @@ def network_of(peer: str | None, shared: str = SECRET, **headers: str) -> str:
             for name, value in headers.items()
         ],
     }
-    return client_network(SecretStr(shared))(Request(scope))
+    network = client_network(SecretStr(secret), [ip_network(each) for each in shared])
+    return network(Request(scope))
 
 
 class TestClientNetwork:
@@ -57,3 +67,11 @@ class TestClientNetwork:
     @pytest.mark.parametrize("peer", [None, "no address", "192.0.2.1, 192.0.2.2"])
     def test_all_invalid_addresses_are_one_network(self, peer: str | None) -> None:
         assert network_of(peer) == "unknown"
+
+    @pytest.mark.parametrize("peer", ["198.51.100.7", "::ffff:198.51.100.7", "2001:db8:5::1"])
+    def test_an_address_that_many_people_share_is_known_as_such(self, peer: str) -> None:
+        assert request_from(peer, shared=("198.51.100.0/24", "2001:db8:5::/48")).shared
+
+    @pytest.mark.parametrize("peer", ["198.51.101.7", "2001:db8:6::1", "no address"])
+    def test_another_address_is_not_shared(self, peer: str) -> None:
+        assert not request_from(peer, shared=("198.51.100.0/24", "2001:db8:5::/48")).shared

@@ -55,6 +55,18 @@ class TestCreateOperator:
         assert "short\n" not in result.stderr
         assert len(result.stderr.splitlines()) == 1
 
+    @pytest.mark.parametrize("content", ["password1\n", "operator-1\n", "r@local.example\n"])
+    def test_a_password_that_is_guessed_first_is_refused(
+        self, password_file: Path, content: str
+    ) -> None:
+        password_file.write_text(content)
+
+        result = create_operator(password_file, "operator-1", "r@local.example")
+
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "none of" in result.stderr or "neither" in result.stderr
+        assert content not in result.stderr.replace(str(password_file), "")
+
     def test_a_missing_password_file_is_named(self, password_file: Path) -> None:
         password_file.unlink()
 

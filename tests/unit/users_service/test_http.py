@@ -1,3 +1,6 @@
+import asyncio
+import json
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -6,7 +9,9 @@ from typing import Any
 import httpx
 import pytest
 import structlog
+from fastapi import FastAPI
 from pydantic import SecretStr
+from starlette.types import Message
 
 from chassis.correlation import new_id
 from chassis.testing import Clock
@@ -17,14 +22,17 @@ from chassis.web.idempotency import idempotent
 from contracts.events import family_of
 from users_service.adapters.access_tokens import SignedAccessTokens
 from users_service.adapters.in_memory import (
-    InMemorySignInAttempts,
+    InMemoryKnownNetworks,
+    InMemoryRecentAttempts,
     InMemoryTransactor,
     InMemoryViews,
     PlainHasher,
 )
 from users_service.adapters.signing_keys import SigningKeys, add_key
+from users_service.application.ports import PerNetwork
 from users_service.application.sign_in import SignInHandler, SignInLimits
-from users_service.application.sign_up import SignUpHandler
+from users_service.application.sign_up import SignUpHandler, SignUpLimit
+from users_service.domain.errors import TooManyHashes
 from users_service.domain.user import Role
 from users_service.entrypoints.client_network import client_network
 from users_service.entrypoints.http import routes
@@ -48,9 +56,7 @@ def transactor(clock: Clock) -> InMemoryTransactor:
 
 
 @pytest.fixture
-async def client(
-    tmp_path: Path, clock: Clock, transactor: InMemoryTransactor
-) -> AsyncIterator[httpx.AsyncClient]:
+async def app(tmp_path: Path, clock: Clock, transactor: InMemoryTransactor) -> FastAPI:
     settings = UsersSettings(
         database_url=SecretStr("postgresql://users@127.0.0.1:1/users"),
         idempotency_secret=SecretStr("s" * 32),
@@ -61,18 +67,33 @@ async def client(
     add_key(tmp_path, new_id())
     views, hasher = InMemoryViews(transactor), PlainHasher()
     keys = SigningKeys(tmp_path, published_ahead=timedelta(), now=clock)
-    verifier = TokenVerifier(keys.published, issuer="users", audience="onboarding", now=clock)
+    verifier = TokenVerifier(
+        keys.published,
+        issuer="users",
+        audience="onboarding",
+        lifetime=timedelta(minutes=15),
+        now=clock,
+    )
     await verifier._refresh()
     router = routes(
         sign_up=SignUpHandler(new_id, clock),
+        sign_up_limit=SignUpLimit(
+            InMemoryRecentAttempts(), PerNetwork(8, 80), timedelta(minutes=5), clock
+        ),
         sign_in=SignInHandler(
             views=views,
             hasher=hasher,
             tokens=SignedAccessTokens(
                 keys, issuer="users", audience="onboarding", lifetime=timedelta(minutes=15)
             ),
-            attempts=InMemorySignInAttempts(),
-            limits=SignInLimits(per_name=3, per_network=5, window=timedelta(minutes=5)),
+            attempts=InMemoryRecentAttempts(),
+            known_networks=InMemoryKnownNetworks(kept=timedelta(days=30)),
+            limits=SignInLimits(
+                per_name=3,
+                per_name_everywhere=9,
+                per_network=PerNetwork(5, 50),
+                window=timedelta(minutes=5),
+            ),
             transact=transactor,
             now=clock,
         ),
@@ -83,7 +104,7 @@ async def client(
         signed_in=authenticated(verifier),
         client_network=client_network(settings.gateway_secret),
     )
-    app = create_app(
+    return create_app(
         title="Users",
         description="Users",
         version="1",
@@ -91,6 +112,10 @@ async def client(
         routers=[router],
         health=Health(),
     )
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app, client=("192.0.2.1", 1234))
     with structlog.testing.capture_logs():
         async with httpx.AsyncClient(transport=transport, base_url="http://users") as client:
@@ -148,6 +173,12 @@ class TestPostUser:
                     "alias": "string-type",
                 },
             ),
+            (KATE | {"password": "Password1"}, {"password": "password-is-common"}),
+            (KATE | {"password": "kate@example.com"}, {"password": "password-is-known"}),
+            (
+                {"username": "Kate.Adams", "email": "no", "password": "kate.adams"},
+                {"email": "invalid-email", "password": "password-is-known"},
+            ),
         ],
     )
     async def test_one_answer_names_every_invalid_field(
@@ -187,15 +218,16 @@ class TestPostUser:
         assert again.headers["Idempotency-Replayed"] == "true"
         assert len(transactor.stored.users) == 1
 
-    async def test_the_same_key_with_another_body_is_refused(
+    async def test_a_key_that_someone_else_guessed_first_is_still_free(
         self, client: httpx.AsyncClient
     ) -> None:
         key = {"Idempotency-Key": "k1"}
-        await client.post("/users", json=KATE, headers=key)
+        guessed = {"username": "joe", "email": "joe@example.com", "password": "battery staple"}
+        await client.post("/users", json=guessed, headers=key)
 
-        answer = await client.post("/users", json=KATE | {"username": "joe"}, headers=key)
+        answer = await client.post("/users", json=KATE, headers=key)
 
-        assert (answer.status_code, answer.json()["code"]) == (422, "idempotency-key-reused")
+        assert (answer.status_code, answer.json()["username"]) == (201, "kate")
 
     async def test_a_refusal_is_not_stored_under_the_key(self, client: httpx.AsyncClient) -> None:
         await client.post("/users", json=KATE)
@@ -207,6 +239,135 @@ class TestPostUser:
         answer = await client.post("/users", json=corrected, headers=key)
 
         assert answer.status_code == 201
+
+
+class TestTextsThatAreLongOrOdd:
+    """As long as a body may be: whatever they hold, they cost little before they are refused."""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "a" * 60_000,
+            "a" + "\u0345" * 15_000 + "\u0334" * 15_000,
+            " " * 60_000,
+            "a@" + "a-" * 30_000,
+            "@" * 60_000,
+        ],
+        ids=["long", "marks", "spaces", "address", "at"],
+    )
+    @pytest.mark.parametrize("path", ["/users", "/auth/token"])
+    async def test_take_little_of_the_processor(
+        self, client: httpx.AsyncClient, path: str, text: str
+    ) -> None:
+        for field in ("username", "email", "password"):
+            fields = KATE | {field: text}
+            as_json, as_form = (fields, None) if path == "/users" else (None, fields)
+            began = time.process_time()
+
+            answer = await client.post(path, json=as_json, data=as_form)
+
+            assert answer.status_code in (401, 413, 422)
+            assert time.process_time() - began < 0.5
+
+    async def test_that_are_nested_deeply_are_no_json(self, client: httpx.AsyncClient) -> None:
+        json_of = {"Content-Type": "application/json"}
+
+        answer = await client.post("/users", content=b"[" * 60_000, headers=json_of)
+
+        assert answer.status_code == 400
+
+
+class TestTooManySignUps:
+    async def test_from_one_network_are_refused_whatever_became_of_those_before(
+        self, client: httpx.AsyncClient, clock: Clock
+    ) -> None:
+        statuses = [(await client.post("/users", json=KATE)).status_code for _ in range(8)]
+        refused = await client.post("/users", json=KATE)
+        clock.advance(timedelta(minutes=5))
+        later = await client.post("/users", json=KATE)
+
+        assert statuses == [201] + [409] * 7
+        assert (refused.status_code, refused.json()["code"]) == (429, "too-many-sign-ups")
+        assert refused.headers["Retry-After"] == "300"
+        assert later.status_code == 409
+
+    async def test_from_one_network_leave_the_others_alone(self, client: httpx.AsyncClient) -> None:
+        for _ in range(9):
+            await client.post("/users", json=KATE)
+        elsewhere = {"X-Forwarded-For": "192.0.2.2", "X-Gateway-Secret": GATEWAY_SECRET}
+
+        answer = await client.post("/users", json=KATE, headers=elsewhere)
+
+        assert answer.json()["code"] == "username-is-taken"
+
+    async def test_are_hashed_at_once_and_one_that_is_refused_for_it_does_not_count(
+        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as busy:
+            busy.setattr(PlainHasher, "hash", refuse)
+            codes = [(await client.post("/users", json=KATE)).json()["code"] for _ in range(9)]
+
+        assert codes == ["too-many-hashes"] * 9
+        assert (await client.post("/users", json=KATE)).status_code == 201
+
+
+async def refuse(*_: object) -> None:
+    raise TooManyHashes
+
+
+class TestAClientThatLeaves:
+    @pytest.mark.parametrize(
+        ("path", "content_type", "body", "slow"),
+        [
+            ("/users", "application/json", json.dumps(KATE), "hash"),
+            (
+                "/auth/token",
+                "application/x-www-form-urlencoded",
+                "username=kate&password=correct+horse",
+                "verify",
+            ),
+        ],
+    )
+    async def test_has_the_password_not_hashed_that_waits_for_its_turn(
+        self,
+        app: FastAPI,
+        monkeypatch: pytest.MonkeyPatch,
+        path: str,
+        content_type: str,
+        body: str,
+        slow: str,
+    ) -> None:
+        waits, turn, hashed = asyncio.Event(), asyncio.Event(), []
+        sent = [{"type": "http.request", "body": body.encode()}]
+
+        async def wait_and_hash(*_: object) -> None:
+            waits.set()
+            await turn.wait()
+            hashed.append(path)
+
+        async def receive() -> Message:
+            if sent:
+                return sent.pop()
+            await waits.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(_: Message) -> None:
+            turn.set()
+
+        monkeypatch.setattr(PlainHasher, slow, wait_and_hash)
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "query_string": b"",
+            "headers": [(b"content-type", content_type.encode())],
+            "client": ("192.0.2.1", 1234),
+        }
+        async with asyncio.timeout(5):
+            await app(scope, receive, send)
+
+        assert turn.is_set()
+        assert hashed == []
 
 
 class TestPostToken:

@@ -2,13 +2,20 @@ import pytest
 
 from chassis.testing import Clock
 from users_service.adapters.in_memory import (
-    InMemorySignInAttempts,
+    InMemoryKnownNetworks,
+    InMemoryRecentAttempts,
     InMemoryTransactor,
     InMemoryViews,
 )
-from users_service.application.ports import SignInAttempts, Views
+from users_service.application.ports import KnownNetworks, RecentAttempts, Views
 
-from .ports_suite import RepositoriesSuite, SignInAttemptsSuite, ViewsSuite
+from .ports_suite import (
+    KEPT,
+    KnownNetworksSuite,
+    RecentAttemptsSuite,
+    RepositoriesSuite,
+    ViewsSuite,
+)
 
 
 @pytest.fixture
@@ -22,8 +29,13 @@ def views(transact: InMemoryTransactor) -> Views:
 
 
 @pytest.fixture
-def attempts() -> SignInAttempts:
-    return InMemorySignInAttempts()
+def attempts() -> RecentAttempts:
+    return InMemoryRecentAttempts()
+
+
+@pytest.fixture
+def known_networks() -> KnownNetworks:
+    return InMemoryKnownNetworks(KEPT)
 
 
 class TestInMemoryRepositories(RepositoriesSuite):
@@ -34,5 +46,9 @@ class TestInMemoryViews(ViewsSuite):
     """Keeps the same promises as PostgreSQL."""
 
 
-class TestInMemorySignInAttempts(SignInAttemptsSuite):
+class TestInMemoryRecentAttempts(RecentAttemptsSuite):
+    """Keeps the same promises as PostgreSQL."""
+
+
+class TestInMemoryKnownNetworks(KnownNetworksSuite):
     """Keeps the same promises as PostgreSQL."""

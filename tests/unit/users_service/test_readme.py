@@ -22,6 +22,10 @@ class TestSettingsTable:
         assert table == {
             variable_of(UsersSettings, name): ""
             if UsersSettings.model_fields[name].is_required()
-            else f"{UsersSettings.model_fields[name].default:g}"
+            else _shown(UsersSettings.model_fields[name].default)
             for name in own
         }
+
+
+def _shown(default: float | str) -> str:
+    return default if isinstance(default, str) else f"{default:g}"

@@ -7,13 +7,14 @@ import pytest
 
 from chassis.testing import Clock
 from users_service.adapters.in_memory import (
-    InMemorySignInAttempts,
+    InMemoryKnownNetworks,
+    InMemoryRecentAttempts,
     InMemoryTransactor,
     InMemoryViews,
     PlainHasher,
     ReadableTokens,
 )
-from users_service.application.ports import IssuedToken
+from users_service.application.ports import IssuedToken, Network, PerNetwork
 from users_service.application.sign_in import SignIn, SignInHandler, SignInLimits
 from users_service.domain.errors import TooManyHashes, TooManySignIns, UserError, WrongCredentials
 from users_service.domain.user import Role, User
@@ -28,7 +29,10 @@ WINDOW_S = 300.0
 
 
 class Service:
-    """The sign-in on fakes. Three attempts may fail for a name, five from a network."""
+    """The sign-in on fakes.
+
+    Three attempts may fail for a name from one network, six from all, five from a network.
+    """
 
     def __init__(self) -> None:
         self.clock = Clock(NOW)
@@ -38,8 +42,14 @@ class Service:
             views=InMemoryViews(self.transactor),
             hasher=self.hasher,
             tokens=ReadableTokens(),
-            attempts=InMemorySignInAttempts(),
-            limits=SignInLimits(per_name=3, per_network=5, window=timedelta(seconds=WINDOW_S)),
+            attempts=InMemoryRecentAttempts(),
+            known_networks=InMemoryKnownNetworks(kept=timedelta(days=30)),
+            limits=SignInLimits(
+                per_name=3,
+                per_name_everywhere=6,
+                per_network=PerNetwork(5, 500),
+                window=timedelta(seconds=WINDOW_S),
+            ),
             transact=self.transactor,
             now=self.clock,
         )
@@ -51,9 +61,22 @@ class Service:
         return user
 
     async def attempt(
-        self, name: str = "kate", password: str = WRONG, network: str = "192.0.2.1"
+        self,
+        name: str = "kate",
+        password: str = WRONG,
+        network: str = "192.0.2.1",
+        *,
+        shared: bool = False,
     ) -> IssuedToken:
-        return await self.sign_in(SignIn(name, Password.offered(password), network))
+        come_from = Network(network, shared)
+        return await self.sign_in(SignIn(name, Password.offered(password), come_from))
+
+    async def gets_in(self, name: str = "kate", *, network: str) -> bool:
+        """Return whether the right password is accepted, and not refused by a limit."""
+        try:
+            return bool(await self.attempt(name, RIGHT, network))
+        except TooManySignIns:
+            return False
 
     async def fail(self, times: int, name: str = "kate", network: str = "192.0.2.1") -> None:
         for _ in range(times):
@@ -122,14 +145,14 @@ class TestSignIn:
         assert len(stored.outbox) == 1  # the sign-up; a new hash is not published
 
     async def test_the_repr_of_a_command_has_neither_name_nor_password(self) -> None:
-        shown = repr(SignIn("kate", Password.offered(RIGHT), "192.0.2.1"))
+        shown = repr(SignIn("kate", Password.offered(RIGHT), Network("192.0.2.1")))
 
         assert "kate" not in shown
         assert RIGHT not in shown
 
 
 class TestSignInLimits:
-    async def test_a_name_over_its_limit_is_refused_from_every_network(
+    async def test_a_name_over_its_limit_in_a_network_is_refused_there_and_nowhere_else(
         self, service: Service
     ) -> None:
         await service.has("kate")
@@ -137,10 +160,73 @@ class TestSignInLimits:
         service.clock.advance(timedelta(seconds=60))
 
         with pytest.raises(TooManySignIns) as refused:
-            await service.attempt("kate", RIGHT, network="192.0.2.2")
+            await service.attempt("kate", RIGHT, network="192.0.2.1")
 
         assert refused.value.retry_after_s == WINDOW_S - 60
         assert len(service.hasher.verified) == 3
+        assert await service.gets_in(network="192.0.2.2")
+
+    async def test_a_username_and_its_email_address_count_as_one(self, service: Service) -> None:
+        await service.has("kate")
+        await service.fail(2, "kate")
+        await service.fail(1, "kate@example.com")
+
+        for name in ("kate", "kate@example.com"):
+            with pytest.raises(TooManySignIns):
+                await service.attempt(name, RIGHT)
+
+    async def test_a_name_over_its_limit_of_all_networks_is_refused_in_another(
+        self, service: Service
+    ) -> None:
+        await service.has("kate")
+        await fail_from_everywhere(service)
+
+        with pytest.raises(TooManySignIns) as refused:
+            await service.attempt("kate", RIGHT, network="192.0.2.200")
+
+        assert refused.value.retry_after_s == WINDOW_S
+        assert len(service.hasher.verified) == 6
+
+    async def test_but_not_in_one_from_which_it_signed_in_lately(self, service: Service) -> None:
+        await service.has("kate")
+        await service.attempt("kate", RIGHT, network="192.0.2.200")
+        service.clock.advance(timedelta(days=29))
+        await fail_from_everywhere(service)
+
+        for _ in range(10):
+            assert await service.gets_in("kate@example.com", network="192.0.2.200")
+
+    async def test_there_its_own_failures_still_count(self, service: Service) -> None:
+        await service.has("kate")
+        await service.attempt("kate", RIGHT, network="192.0.2.200")
+        await fail_from_everywhere(service)
+        await service.fail(3, "kate", network="192.0.2.200")
+
+        with pytest.raises(TooManySignIns):
+            await service.attempt("kate", RIGHT, network="192.0.2.200")
+
+    async def test_nor_is_another_name_known_there(self, service: Service) -> None:
+        await service.has("kate")
+        await service.has("joe")
+        await service.attempt("joe", RIGHT, network="192.0.2.200")
+        await fail_from_everywhere(service)
+
+        with pytest.raises(TooManySignIns):
+            await service.attempt("kate", RIGHT, network="192.0.2.200")
+
+    async def test_a_network_is_forgotten_after_a_while(self, service: Service) -> None:
+        await service.has("kate")
+        await service.attempt("kate", RIGHT, network="192.0.2.200")
+        service.clock.advance(timedelta(days=30))
+        await fail_from_everywhere(service)
+
+        with pytest.raises(TooManySignIns):
+            await service.attempt("kate", RIGHT, network="192.0.2.200")
+
+    async def test_a_network_that_many_share_has_a_limit_of_its_own(self, service: Service) -> None:
+        for number in range(20):
+            with pytest.raises(WrongCredentials):
+                await service.attempt(f"name-{number}", shared=True)
 
     async def test_an_unknown_name_over_its_limit_is_refused_too(self, service: Service) -> None:
         await service.fail(3, "unknown")
@@ -205,6 +291,12 @@ class TestSignInLimits:
 
         assert sum(isinstance(each, WrongCredentials) for each in outcomes) == 3
         assert sum(isinstance(each, TooManySignIns) for each in outcomes) == 5
+
+
+async def fail_from_everywhere(service: Service) -> None:
+    """Use up the attempts of a name, one from each network."""
+    for number in range(6):
+        await service.fail(1, "kate", network=f"192.0.2.{number}")
 
 
 class TestWhenTooManyPasswordsAreHashed:

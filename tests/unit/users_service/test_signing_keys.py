@@ -166,7 +166,13 @@ class TestSignedAccessTokens:
         tokens = SignedAccessTokens(
             keys, issuer="users", audience="onboarding", lifetime=timedelta(minutes=15)
         )
-        verifier = TokenVerifier(keys.published, issuer="users", audience="onboarding", now=clock)
+        verifier = TokenVerifier(
+            keys.published,
+            issuer="users",
+            audience="onboarding",
+            lifetime=timedelta(minutes=15),
+            now=clock,
+        )
         user_id = new_id()
 
         issued = tokens.issue(user_id, frozenset({Role.OPERATOR}), NOW)

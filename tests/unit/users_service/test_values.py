@@ -4,11 +4,14 @@ from typing import Literal
 
 import pytest
 
+from users_service.domain.common_passwords import common_passwords
 from users_service.domain.errors import (
     InvalidAlias,
     InvalidEmail,
     InvalidPassword,
     InvalidUsername,
+    PasswordIsCommon,
+    PasswordIsKnown,
 )
 from users_service.domain.values import Alias, EmailAddress, Password, PasswordHash, Username
 
@@ -112,6 +115,20 @@ class TestPassword:
     def test_shorter_and_longer_ones_are_refused(self, length: int) -> None:
         with pytest.raises(InvalidPassword, match="8 to 1024 characters"):
             Password.parse("x" * length)
+
+    @pytest.mark.parametrize("text", ["password", "12345678", "PassWord1"])
+    def test_one_of_the_most_common_is_refused_in_any_case(self, text: str) -> None:
+        with pytest.raises(PasswordIsCommon, match="10,000 most common"):
+            Password.parse(text)
+
+    def test_the_most_common_are_ten_thousand_that_are_long_enough(self) -> None:
+        assert len(common_passwords()) == 10_000
+        assert {text for text in common_passwords() if len(text) < 8 or text.isspace()} == set()
+
+    @pytest.mark.parametrize("text", ["kate.adams", "Kate.Adams", "kate@example.com"])
+    def test_the_name_and_the_address_of_its_user_are_refused(self, text: str) -> None:
+        with pytest.raises(PasswordIsKnown):
+            Password.parse(text, known=("kate.adams", "kate@example.com"))
 
     def test_composed_and_decomposed_characters_are_the_same_password(self) -> None:
         assert Password.parse("u\u0308" * 8) == Password.parse("\u00fc" * 8)

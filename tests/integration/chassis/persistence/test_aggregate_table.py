@@ -309,6 +309,24 @@ class TestConflicts:
         with pytest.raises(NameIsTaken):
             await store(transact, Thing.named("a"))
 
+    async def test_an_expected_one_is_no_error_of_the_server_whose_log_would_name_the_values(
+        self, engine: AsyncEngine, transact: Transactor[Work]
+    ) -> None:
+        await store(transact, Thing.named("a"))
+
+        async with engine.connect() as connection:
+            work = Work(connection)
+            for name in ("b", "a"):
+                work.things.save(Thing.named(name))
+            with pytest.raises(NameIsTaken) as refused:
+                await work.flush()
+
+        assert refused.value.__cause__ is None
+
+    async def test_two_new_ones_in_one_flush_are_one_too(self, transact: Transactor[Work]) -> None:
+        with pytest.raises(NameIsTaken):
+            await store(transact, Thing.named("a"), Thing.named("a"))
+
     async def test_a_violated_constraint_on_an_update_raises_its_error(
         self, transact: Transactor[Work]
     ) -> None:
@@ -330,6 +348,15 @@ class TestConflicts:
 
         with pytest.raises(IntegrityError):
             await store(transact, Thing.named("odd"))
+
+    async def test_an_id_that_exists_is_an_integrity_error(
+        self, transact: Transactor[Work]
+    ) -> None:
+        thing = Thing.named("a")
+        await store(transact, thing)
+
+        with pytest.raises(IntegrityError):
+            await store(transact, Thing(thing.id, name="b", **EMPTY))
 
     async def test_one_of_several_concurrent_inserts_of_a_name_succeeds(
         self, database: str, transact: Transactor[Work]

@@ -244,7 +244,8 @@ class TestAtOnce:
 
         async with engine.connect() as connection:
             row = (await connection.execute(select(tables.idempotency_keys))).one()
-        assert (row.principal, row.route, row.key) == ("", "POST /orders", "key-1")
+        assert (row.principal, row.route) == ("", "POST /orders")
+        assert row.key == f"{row.body_hmac.hex()} key-1"
         assert row.created_at == NOW
         assert len(row.body_hmac) == 32
         assert b"bear" not in repr(tuple(row)).encode()

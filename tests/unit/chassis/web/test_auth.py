@@ -28,6 +28,7 @@ from chassis.web.problems import TemporarilyUnavailable
 from tests.unit.chassis.conftest import Serve, until
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+LIFETIME_S = 600.0
 ANN = Principal(UUID(int=17), frozenset())
 OPAL = Principal(UUID(int=18), frozenset({OPERATOR}))
 
@@ -88,9 +89,31 @@ def clock() -> Clock:
     return Clock()
 
 
+class Seconds:
+    """Seconds that pass when a test lets them."""
+
+    def __init__(self) -> None:
+        self.at = 1_000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
 @pytest.fixture
-def verifier(publisher: Publisher, clock: Clock) -> TokenVerifier:
-    return TokenVerifier(publisher, issuer="users", audience="onboarding", now=clock)
+def seconds() -> Seconds:
+    return Seconds()
+
+
+@pytest.fixture
+def verifier(publisher: Publisher, clock: Clock, seconds: Seconds) -> TokenVerifier:
+    return TokenVerifier(
+        publisher,
+        issuer="users",
+        audience="onboarding",
+        lifetime=timedelta(seconds=LIFETIME_S),
+        now=clock,
+        monotonic=seconds,
+    )
 
 
 @asynccontextmanager
@@ -201,16 +224,16 @@ class TestKeys:
         self, verifier: TokenVerifier, publisher: Publisher
     ) -> None:
         assert verifier.gates_readiness
-        assert verifier.trouble() == "no keys fetched yet"
+        assert verifier.trouble() == "no keys"
         with pytest.raises(TemporarilyUnavailable):
             await verifier.verify(signed(publisher.keys[0]))
 
     async def test_a_rotated_key_is_found_without_a_restart(
-        self, verifier: TokenVerifier, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+        self, verifier: TokenVerifier, publisher: Publisher, seconds: Seconds
     ) -> None:
-        monkeypatch.setattr(auth, "_UNKNOWN_KEY_PAUSE_S", 0)
         async with running(verifier):
             publisher.keys.append(new_key("second"))
+            seconds.at += 3
 
             assert await verifier.verify(signed(publisher.keys[1])) == ANN
             assert await verifier.verify(signed(publisher.keys[0])) == ANN
@@ -226,16 +249,73 @@ class TestKeys:
         assert publisher.fetches == 1
 
     async def test_keys_stay_valid_while_their_publisher_is_away(
-        self, verifier: TokenVerifier, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+        self, verifier: TokenVerifier, publisher: Publisher, seconds: Seconds
     ) -> None:
-        monkeypatch.setattr(auth, "_UNKNOWN_KEY_PAUSE_S", 0)
         async with running(verifier):
             publisher.away = True
+            seconds.at += 3
             with pytest.raises(NotAuthenticated):
                 await verifier.verify(signed(new_key("unknown")))
 
             assert await verifier.verify(signed(publisher.keys[0])) == ANN
             assert verifier.trouble() is None
+
+    async def test_are_not_believed_for_longer_than_a_token_is_valid_while_nobody_confirms_them(
+        self,
+        verifier: TokenVerifier,
+        publisher: Publisher,
+        seconds: Seconds,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(auth, "_RETRY_S", 0)
+        token = signed(publisher.keys[0])
+        async with running(verifier):
+            publisher.away = True
+            seconds.at += LIFETIME_S
+            await verifier._refresh()
+            still_valid = await verifier.verify(token)
+
+            seconds.at += 1
+            trouble = verifier.trouble()
+            with pytest.raises(TemporarilyUnavailable):
+                await verifier.verify(token)
+            publisher.away = False
+            await verifier._refresh()
+
+            assert still_valid == await verifier.verify(token) == ANN
+            assert trouble == "keys not confirmed for 600 s"
+
+    async def test_that_the_publisher_confirms_are_believed_for_longer(
+        self, verifier: TokenVerifier, publisher: Publisher, seconds: Seconds
+    ) -> None:
+        async with running(verifier):
+            for _ in range(3):
+                seconds.at += LIFETIME_S
+                await verifier._refresh()
+
+            assert await verifier.verify(signed(publisher.keys[0])) == ANN
+
+    async def test_that_the_publisher_leaves_out_end_with_its_answer(
+        self, verifier: TokenVerifier, publisher: Publisher
+    ) -> None:
+        withdrawn = signed(publisher.keys[0])
+        async with running(verifier):
+            publisher.keys = [new_key("second")]
+            await verifier._refresh()
+
+            with pytest.raises(NotAuthenticated):
+                await verifier.verify(withdrawn)
+
+    async def test_when_all_are_left_out_no_token_is_verified(
+        self, verifier: TokenVerifier, publisher: Publisher
+    ) -> None:
+        withdrawn = signed(publisher.keys[0])
+        async with running(verifier):
+            publisher.keys = []
+            await verifier._refresh()
+
+            with pytest.raises(TemporarilyUnavailable):
+                await verifier.verify(withdrawn)
 
     async def test_it_retries_until_there_are_keys(
         self, verifier: TokenVerifier, publisher: Publisher, monkeypatch: pytest.MonkeyPatch

@@ -133,8 +133,9 @@ class TestAnIdempotentCommand:
         assert again.headers["idempotency-replayed"] == "true"
         assert first.headers["x-request-id"] != again.headers["x-request-id"]
 
+    @pytest.mark.parametrize("who", [1, None])
     async def test_is_recognised_at_each_step_in_which_the_secret_is_changed(
-        self, serve: Serve, shop: Shop
+        self, serve: Serve, shop: Shop, who: int | None
     ) -> None:
         old, new = "o" * 32, "n" * 32
         for number, (before, after) in enumerate(
@@ -145,24 +146,40 @@ class TestAnIdempotentCommand:
                 key, answers = f"key-{number}-{one}", []
                 for shop.secret in (one, other):
                     async with serve(shop.routes()) as client:
-                        answers.append(await order(client, key))
+                        answers.append(await order(client, key, who=who))
                 assert [each.status_code for each in answers] == [201, 201]
                 assert answers[0].json() == answers[1].json()
 
     async def test_another_body_under_the_key_is_refused(self, serve: Serve, shop: Shop) -> None:
         async with serve(shop.routes()) as client:
-            await order(client, "key-1")
-            other = await order(client, "key-1", toy="doll")
+            await order(client, "key-1", who=1)
+            other = await order(client, "key-1", toy="doll", who=1)
 
         assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
         assert shop.work.sold == ["bear"]
+
+    async def test_without_a_token_another_body_is_another_request_so_nobody_takes_a_key_first(
+        self, serve: Serve, shop: Shop
+    ) -> None:
+        async with serve(shop.routes()) as client:
+            taken = await order(client, "guessed", toy="doll")
+            first = await order(client, "guessed")
+            again = await order(client, "guessed")
+
+        assert [each.json() for each in (taken, first, again)] == [
+            {"number": 1},
+            {"number": 2},
+            {"number": 2},
+        ]
+        assert "idempotency-replayed" not in first.headers
+        assert again.headers["idempotency-replayed"] == "true"
 
     async def test_another_path_of_the_same_route_is_another_request(
         self, serve: Serve, shop: Shop
     ) -> None:
         async with serve(shop.routes()) as client:
-            await order(client, "key-1")
-            other = await order(client, "key-1", path="/shops/2/orders")
+            await order(client, "key-1", who=1)
+            other = await order(client, "key-1", path="/shops/2/orders", who=1)
 
         assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
 
@@ -183,11 +200,11 @@ class TestAnIdempotentCommand:
 
     async def test_a_key_expires_after_24_hours(self, serve: Serve, shop: Shop) -> None:
         async with serve(shop.routes()) as client:
-            await order(client, "key-1")
+            await order(client, "key-1", who=1)
             shop.now = NOW + timedelta(hours=24) - timedelta(microseconds=1)
-            just_before = await order(client, "key-1")
+            just_before = await order(client, "key-1", who=1)
             shop.now = NOW + timedelta(hours=24)
-            after = await order(client, "key-1", toy="doll")
+            after = await order(client, "key-1", toy="doll", who=1)
 
         assert just_before.json() == {"number": 1}
         assert after.json() == {"number": 2}
