@@ -53,7 +53,6 @@ async def build(settings: GatewaySettings, health: Health) -> AsyncIterator[Proc
                         route,
                         upstreams[route.service],
                         secret=secret if route.service == _USES_CLIENT_ADDRESS else None,
-                        client_timeout_s=settings.client_timeout_s,
                     )
                     for route in in_order_of_matching(PUBLIC_ROUTES)
                 ),

@@ -1,21 +1,18 @@
 """Runs a service as a process: its command line, its parts beside each other, an orderly stop."""
 
 import asyncio
-import contextlib
-import math
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import click
 import structlog
-import uvicorn
 import uvloop
 from fastapi import FastAPI
 
@@ -29,6 +26,7 @@ from chassis.settings import (
 )
 from chassis.telemetry import configure_logging, configure_tracing
 from chassis.web.health import Health
+from chassis.web.server import http_server
 from services.healthy import exit_if_asked
 
 _log = structlog.get_logger(__name__)
@@ -134,17 +132,7 @@ async def _serve(build: Build[S], settings: S, listener: socket.socket) -> bool:
     async with build(settings, health) as running:
         for component in running.components:
             health.add(component.name, component.trouble, gates=component.gates_readiness)
-        server = _Server(
-            uvicorn.Config(
-                running.app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                forwarded_allow_ips=settings.trusted_proxies,
-                # Half of the grace for open requests; then they are cut, and the rest can stop.
-                timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s / 2),
-            )
-        )
+        server = http_server(running.app, settings)
         parts = [_Part("http", server.serve([listener]), server.stop)]
         parts += [_Part(each.name, each.run(), each.stop) for each in running.components]
         host, port = listener.getsockname()[:2]
@@ -210,14 +198,3 @@ def exit_after(seconds: float) -> None:
     timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handling: the process stops its other parts as well."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-    async def stop(self) -> None:
-        self.should_exit = True

@@ -81,6 +81,12 @@ class TestARequest:
         assert arrived(sent, "x-correlation-id") == arrived(sent, "x-request-id") == ["mine"]
         assert sent.headers.get_list("x-request-id") == ["mine"]
 
+    async def test_in_absolute_form_reaches_its_service(self, client: httpx.AsyncClient) -> None:
+        answer = await ask_raw(client, "http://shop.example/users/me")
+
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b'["x-forwarded-host", "shop.example"]' in answer
+
     async def test_with_a_fragment_in_its_query_keeps_it_as_part_of_the_query(
         self, client: httpx.AsyncClient
     ) -> None:
@@ -249,7 +255,9 @@ NOWHERE = [
     "/users//me",
     "/users/me/",
     "/Users/me",
-    "http://127.0.0.1/users/me",
+    "http://127.0.0.1/ops/parked",
+    "http://ann@127.0.0.1/users/me",
+    "ftp://127.0.0.1/users/me",
     "*",
 ]
 
