@@ -174,6 +174,11 @@ class ProcessSettings(SecretsFromFiles, BaseSettings):
         """Whether this process answers requests beside those about itself."""
         return True
 
+    @property
+    def listeners(self) -> tuple[str, ...]:
+        """Where this process listens, by the names of the settings ``…_host`` and ``…_port``."""
+        return ("http",)
+
 
 def _is_postgresql(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().startswith("postgresql://"):

@@ -14,13 +14,13 @@ from chassis.web.client_networks import network_of
 from chassis.web.problems import UNAVAILABLE_RETRY_AFTER_S, problem
 from gateway.client_body import disconnected, whole_body
 from gateway.headers import Edge, Header, to_client, to_service
-from gateway.routes import PublicRoute
+from gateway.routes import ForwardedRoute
 from gateway.upstream import NetworkBusy, ServiceFailed, Upstream
 
 _log = structlog.get_logger(__name__)
 
 
-def forwarding(route: PublicRoute, upstream: Upstream, *, secret: str | None) -> APIRouter:
+def forwarding(route: ForwardedRoute, upstream: Upstream, *, secret: str | None) -> APIRouter:
     """Return a router that forwards this route to its service.
 
     With ``secret`` the service trusts the client's address that the gateway sends.

@@ -33,6 +33,21 @@ class GatewaySettings(ProcessSettings):
         description="most connections from one IPv4 address or IPv6 /64, trusted proxies excepted",
     )
 
+    operators_host: str = Field(
+        default="127.0.0.1", description="address of the listener for operators"
+    )
+    operators_port: int = Field(
+        default=8001,
+        ge=0,
+        le=65_535,
+        description="port of the listener for operators; 0 takes a free one",
+    )
+    public_document: bool = Field(
+        default=True,
+        description="the public listener serves its API document and page; the one for operators"
+        " always serves its own",
+    )
+
     forward_secret: SecretStr = Field(
         min_length=32,
         description="proves to the users service that the gateway sent the client's address",
@@ -57,6 +72,10 @@ class GatewaySettings(ProcessSettings):
     answer_timeout_s: float = Field(
         default=8.0, gt=0, le=60, description="longest wait for the next part of a service's answer"
     )
+
+    @property
+    def listeners(self) -> tuple[str, ...]:
+        return ("http", "operators")
 
     def url_of(self, service: DeclaredService) -> str:
         """Return where a service listens."""

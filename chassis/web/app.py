@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from http import HTTPMethod
+from http import HTTPMethod, HTTPStatus
 from typing import Any, Final
 
 import structlog
@@ -50,14 +50,21 @@ def create_app(
     routers: Iterable[APIRouter],
     health: Health,
     lifespan: Lifespan[FastAPI] | None = None,
+    public: bool = False,
+    document: bool = True,
 ) -> FastAPI:
-    """Return a service's app: health and metrics, and the routers if the process has the role."""
+    """Return a service's app: health and metrics, and the routers if the process has the role.
+
+    :param public: anyone may reach it: it has no metrics, and does not say why it is not ready
+    :param document: it serves its API document, and a page for it
+    """
     app = _Api(
         title=title,
         description=description,
         version=version,
         lifespan=lifespan,
         responses=_PROBLEMS,
+        openapi_url="/openapi.json" if document else None,
         docs_url=None,
         redoc_url=None,
         # Its logs would contain messages of exceptions, and its metrics repeat those of telemetry.
@@ -70,8 +77,9 @@ def create_app(
     )
     install_problems(app)
     app.add_middleware(_RequestMiddleware, max_body_bytes=settings.max_body_bytes)
-    app.include_router(_process_routes(health))
-    _serve_docs(app)
+    app.include_router(_public_process_routes(health) if public else _process_routes(health))
+    if document:
+        _serve_docs(app)
     if settings.serves_routes:
         for router in routers:
             app.include_router(router)
@@ -105,12 +113,30 @@ def _serve_docs(app: FastAPI) -> None:
         )
 
 
-def _process_routes(health: Health) -> APIRouter:
+def _live() -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get("/health/live")
     async def live() -> dict[str, str]:
         return {"status": "live"}
+
+    return router
+
+
+def _public_process_routes(health: Health) -> APIRouter:
+    router = _live()
+
+    @router.get("/health/ready")
+    async def ready() -> Response:
+        if (await health.readiness()).ready:
+            return JSONResponse({"status": "ready"})
+        return problem(503, "not-ready")
+
+    return router
+
+
+def _process_routes(health: Health) -> APIRouter:
+    router = _live()
 
     @router.get("/health/ready")
     async def ready() -> Response:
@@ -208,7 +234,10 @@ class _BoundedReceive:
 
 def _record_request(scope: Scope, status: int | None, seconds: float) -> None:
     # The route, never the path, and only known methods: a client could invent any number of both.
+    # With a method that it does not have a route was not asked.
     route = getattr(scope.get("route"), "path", "unmatched")
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        route = "unmatched"
     if route in _NOT_RECORDED:
         return
     method = scope["method"] if scope["method"] in _METHODS else "other"

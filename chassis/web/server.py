@@ -25,11 +25,11 @@ _log = structlog.get_logger(__name__)
 def http_server(app: ASGIApp, settings: ProcessSettings) -> "HttpServer":
     """Return a server of this app, with the bounds and times of the settings.
 
-    Half of the files that the process may open are for clients, so that its own connections always
-    find one.
+    A quarter of the files that the process may open are for this server's clients, so that what the
+    process opens itself always finds one.
     """
     limits = ConnectionLimits.of(settings)
-    most = _raised_file_limit() // 2
+    most = _raised_file_limit() // 4
     if limits.total > most:
         _log.warning("fewer connections than set, for lack of files", set=limits.total, most=most)
         limits = replace(limits, total=most)

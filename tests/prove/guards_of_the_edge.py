@@ -83,4 +83,17 @@ _GATEWAY: Final = (
     ),
 )
 
-AT_THE_EDGE: Final = (*_CONNECTIONS, *_GATEWAY)
+_LISTENERS: Final = (
+    Mutation(
+        name="operators-listener",
+        guard="the public listener has nothing that needs an operator",
+        file="gateway/bootstrap.py",
+        before="        routes=PUBLIC_ROUTES,\n",
+        after="        routes=(*PUBLIC_ROUTES, *OPERATOR_ROUTES),\n",
+        proven_by=(
+            "tests/integration/gateway/test_forwarding.py::TestWhatIsNotPublic::test_is_not_found_however_it_is_written",
+        ),
+    ),
+)
+
+AT_THE_EDGE: Final = (*_CONNECTIONS, *_GATEWAY, *_LISTENERS)

@@ -25,6 +25,7 @@ async def gateway_process(**changes: object) -> AsyncIterator[tuple[Process, htt
     """Run ``python -m gateway``, and yield a client of it once it listens."""
     given = {
         "http_port": 0,
+        "operators_port": 0,
         **{f"{service.identifier}_url": AWAY for service in FORWARDED},
         "forward_secret": SECRET,
     }

@@ -117,6 +117,7 @@ async def tcp_service(
 def settings(**changes: Any) -> GatewaySettings:
     given: dict[str, Any] = {
         "http_port": 0,
+        "operators_port": 0,
         "shutdown_grace_s": 2,
         **{f"{service.identifier}_url": AWAY for service in FORWARDED},
         "forward_secret": SecretStr(SECRET),
@@ -125,8 +126,13 @@ def settings(**changes: Any) -> GatewaySettings:
 
 
 @asynccontextmanager
-async def gateway(*, watching: bool = False, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """Run a gateway with these settings on a free port, and yield a client of it."""
+async def gateway(
+    *, watching: bool = False, operators: bool = False, **changes: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Run a gateway with these settings, and yield a client of its public listener.
+
+    :param operators: of its operators' listener instead
+    """
     given = settings(**changes)
     health = Health()
     async with build(given, health) as running:
@@ -134,7 +140,7 @@ async def gateway(*, watching: bool = False, **changes: Any) -> AsyncIterator[ht
             health.add(component.name, component.trouble, gates=component.gates_readiness)
         watches = [asyncio.create_task(c.run()) for c in running.components if watching]
         async with (
-            serving(running.app, given) as url,
+            serving(running.others[0] if operators else running.app, given) as url,
             httpx.AsyncClient(base_url=url, timeout=DEADLINE_S) as client,
         ):
             yield client

@@ -94,6 +94,15 @@ class TestLogAndMetrics:
 
         assert REGISTRY.get_sample_value("http_requests_total", labels) == before + 1
 
+    async def test_a_method_that_a_route_does_not_have_is_counted_without_the_route(
+        self, serve: Serve, logged: Logged
+    ) -> None:
+        async with serve(toys()) as client:
+            answer = await client.delete("/shop/toys/1")
+
+        assert answer.status_code == 405
+        assert [line["route"] for line in logged] == ["unmatched"]
+
     async def test_an_unknown_method_makes_no_metric_of_its_own(self, serve: Serve) -> None:
         async with serve(toys()) as client:
             await client.request("BREW17", "/shop/toys/1")

@@ -42,6 +42,6 @@ class TestTheLimitOfFiles:
 
         server = http_server(FastAPI(), settings(http_max_connections=1000))
 
-        assert server.limits.total == 250
+        assert server.limits.total == 125
         (line,) = logged
         assert line["event"] == "fewer connections than set, for lack of files"
