@@ -145,6 +145,13 @@ class ProcessSettings(SecretsFromFiles, BaseSettings):
         le=600,
         description="time for a client to receive each part of an answer",
     )
+    hsts_max_age_s: int | None = Field(
+        default=None,
+        ge=0,
+        le=63_072_000,
+        description="max-age of Strict-Transport-Security in answers over HTTPS; by default they"
+        " have no such field",
+    )
     trusted_proxies: str = Field(
         default="",
         description="addresses or networks, comma separated, to trust with X-Forwarded-For",

@@ -19,6 +19,7 @@ from chassis.telemetry import http_connections_closed, http_connections_open
 from chassis.web.client_networks import UNKNOWN, network_of
 from chassis.web.problems import UNAVAILABLE_RETRY_AFTER_S, problem
 from chassis.web.request_parser import RequestParser
+from chassis.web.security_headers import add_security_headers
 
 _MAX_HEAD_BYTES: Final = 16_384
 _REPORT_EVERY_S: Final = 10.0
@@ -236,6 +237,7 @@ class ClientConnection(H11Protocol):
                     "X-Correlation-ID": correlation.correlation_id,
                 },
             )
+        add_security_headers(response.headers)
         for event in (
             h11.Response(
                 status_code=status,

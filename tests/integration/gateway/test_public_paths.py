@@ -49,6 +49,7 @@ async def test_the_paths_of_a_service_are_those_that_the_gateway_forwards(
 ) -> None:
     offered = operations((await app_of(service, tmp_path)).openapi())
 
+    # Which of both each is for is tested on the running system (tests/e2e/test_every_route.py).
     forwarded = {
         (route.method, route.service_path)
         for route in (*PUBLIC_ROUTES, *OPERATOR_ROUTES)

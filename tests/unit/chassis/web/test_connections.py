@@ -99,6 +99,7 @@ def problem_of(transport: FakeTransport) -> dict[str, Any]:
     head, _, body = transport.written.partition(b"\r\n\r\n")
     assert b"application/problem+json" in head
     assert b"Connection: close" in head or b"connection: close" in head
+    assert b"x-content-type-options: nosniff" in head.lower()
     problem: dict[str, Any] = json.loads(body)
     assert f"x-correlation-id: {problem['correlation_id']}" in head.decode().lower()
     return problem
