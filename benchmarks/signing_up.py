@@ -73,7 +73,8 @@ async def untroubled(bench: Bench) -> None:
     names = ("users", "accounts", "audit", "notification", "gateway")
     async with asyncio.timeout(_WITHIN_S), aiohttp.ClientSession() as session:
         for name in names:
-            while not await _is_untroubled(session, bench.cluster.url(name)):  # noqa: ASYNC110
+            url = bench.cluster.health_url(name)
+            while not await _is_untroubled(session, url):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
 

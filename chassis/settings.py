@@ -120,6 +120,38 @@ class ProcessSettings(SecretsFromFiles, BaseSettings):
     max_body_bytes: int = Field(
         default=65_536, gt=0, le=2**30, description="largest request body, in bytes"
     )
+    http_max_connections: int = Field(
+        default=1_000, gt=0, le=30_000, description="most connections of clients at once"
+    )
+    http_max_connections_per_network: int | None = Field(
+        default=None,
+        gt=0,
+        le=30_000,
+        description="most of them from one IPv4 address or IPv6 /64, trusted proxies excepted; at"
+        " the gateway 200 unless it is set, elsewhere there is no bound",
+    )
+    http_head_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=600,
+        description="time for a client to send a request's head, from the moment of connecting",
+    )
+    http_body_timeout_s: float = Field(
+        default=30.0, gt=0, le=600, description="time for a client to send the body after it"
+    )
+    http_reading_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=600,
+        description="time for a client to receive each part of an answer",
+    )
+    hsts_max_age_s: int | None = Field(
+        default=None,
+        ge=0,
+        le=63_072_000,
+        description="max-age of Strict-Transport-Security in answers over HTTPS; by default they"
+        " have no such field",
+    )
     trusted_proxies: str = Field(
         default="",
         description="addresses or networks, comma separated, to trust with X-Forwarded-For",
@@ -148,6 +180,11 @@ class ProcessSettings(SecretsFromFiles, BaseSettings):
     def serves_routes(self) -> bool:
         """Whether this process answers requests beside those about itself."""
         return True
+
+    @property
+    def listeners(self) -> tuple[str, ...]:
+        """Where this process listens, by the names of the settings ``…_host`` and ``…_port``."""
+        return ("http",)
 
 
 def _is_postgresql(value: SecretStr) -> SecretStr:

@@ -37,6 +37,12 @@ http_requests = Counter("http_requests", "Requests answered.", ["method", "route
 http_request_seconds = Histogram(
     "http_request_seconds", "Time to answer a request.", ["method", "route"], buckets=_SECONDS
 )
+http_connections_closed = Counter(
+    "http_connections_closed",
+    "Connections that the server closed although their clients had not finished.",
+    ["reason"],
+)
+http_connections_open = Gauge("http_connections_open", "Connections of clients.")
 
 transaction_retries = Counter(
     "transaction_retries", "Commands that ran again after a conflict or a lost connection."

@@ -1,4 +1,4 @@
-"""Forwarding: streams a request to the service that answers it, and the answer back."""
+"""Forwarding: sends a request to the service that answers it, and streams the answer back."""
 
 import asyncio
 
@@ -10,18 +10,17 @@ from starlette.types import Receive, Scope, Send
 
 from chassis.correlation import current_correlation
 from chassis.telemetry import current_traceparent
+from chassis.web.client_networks import network_of
 from chassis.web.problems import UNAVAILABLE_RETRY_AFTER_S, problem
-from gateway.client_body import ClientBody, ClientNotReading, ClientTooSlow
+from gateway.client_body import disconnected, whole_body
 from gateway.headers import Edge, Header, to_client, to_service
-from gateway.routes import PublicRoute
-from gateway.upstream import ServiceFailed, Upstream
+from gateway.routes import ForwardedRoute
+from gateway.upstream import NetworkBusy, ServiceFailed, Upstream
 
 _log = structlog.get_logger(__name__)
 
 
-def forwarding(
-    route: PublicRoute, upstream: Upstream, *, secret: str | None, client_timeout_s: float
-) -> APIRouter:
+def forwarding(route: ForwardedRoute, upstream: Upstream, *, secret: str | None) -> APIRouter:
     """Return a router that forwards this route to its service.
 
     With ``secret`` the service trusts the client's address that the gateway sends.
@@ -40,7 +39,6 @@ def forwarding(
             route.method,
             f"{path}?{query}" if query else path,
             to_service(request.headers.raw, _edge(request, secret)),
-            client_timeout_s,
         )
 
     return router
@@ -63,48 +61,36 @@ class _Exchange(Response):
     If the client disconnects, the request to the service is cancelled.
     """
 
-    def __init__(
-        self,
-        upstream: Upstream,
-        method: str,
-        target: str,
-        fields: list[Header],
-        client_timeout_s: float,
-    ) -> None:
+    def __init__(self, upstream: Upstream, method: str, target: str, fields: list[Header]) -> None:
         super().__init__()
         self._upstream = upstream
         self._method = method
         self._target = target
         self._fields = fields
-        self._client_timeout_s = client_timeout_s
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = ClientBody(receive, self._client_timeout_s)
+        # Before a place at the service is taken: a slow body must not hold one.
         try:
-            await body.begin()
-            refusal = await self._until_disconnect(body, send)
-        except ClientTooSlow:
-            refusal = problem(408, "body-too-slow", headers={"Connection": "close"})
+            body = await whole_body(receive)
         except ClientDisconnect:
             return
+        client = scope.get("client")
+        exchange = asyncio.create_task(
+            self._exchange(body, network_of(client[0] if client else None), send)
+        )
+        leaving = asyncio.create_task(disconnected(receive))
+        try:
+            await asyncio.wait({exchange, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            exchange.cancel()
+            leaving.cancel()
+            await asyncio.wait({exchange, leaving})
+        refusal = None if exchange.cancelled() else exchange.result()
         if refusal is not None:
             await refusal(scope, receive, send)
 
-    async def _until_disconnect(self, body: ClientBody, send: Send) -> Response | None:
-        exchange = asyncio.create_task(self._exchange(body, send))
-        disconnected = asyncio.create_task(body.disconnected())
-        try:
-            await asyncio.wait({exchange, disconnected}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            exchange.cancel()
-            disconnected.cancel()
-            await asyncio.wait({exchange, disconnected})
-        if body.failure is not None and not self._started:
-            raise body.failure
-        return None if exchange.cancelled() else exchange.result()
-
-    async def _exchange(self, body: ClientBody, send: Send) -> Response | None:
+    async def _exchange(self, body: bytes, network: str, send: Send) -> Response | None:
         """Forward the service's answer, or return a problem if the service does not begin one.
 
         An answer that breaks off stays unfinished: the server then closes the connection, so that
@@ -112,20 +98,24 @@ class _Exchange(Response):
         """
         try:
             async with self._upstream.ask(
-                self._method, self._target, self._fields, body.content()
+                self._method, self._target, self._fields, body, network=network
             ) as answer:
                 await self._pass_on(answer, send)
         except ServiceFailed as failed:
-            if body.failure is None:
-                _log.warning(
-                    "answer broke off" if self._started else "service failed",
-                    to=self._upstream.service,
-                    code=failed.code,
-                    error=type(failed.__cause__).__qualname__,
-                )
+            _log.warning(
+                "answer broke off" if self._started else "service failed",
+                to=self._upstream.service,
+                code=failed.code,
+                error=type(failed.__cause__).__qualname__,
+            )
             return None if self._started else _refusal(self._upstream.service, failed)
-        except ClientNotReading:
-            _log.warning("client does not read", asked=self._upstream.service)
+        except NetworkBusy:
+            return problem(
+                429,
+                "network-busy",
+                "this network has as many requests in progress as one may have",
+                headers={"Retry-After": str(UNAVAILABLE_RETRY_AFTER_S)},
+            )
         return None
 
     async def _pass_on(self, answer: aiohttp.ClientResponse, send: Send) -> None:
@@ -137,11 +127,7 @@ class _Exchange(Response):
         self._started = True
         await send(start)
         async for chunk in answer.content.iter_any():
-            try:
-                async with asyncio.timeout(self._client_timeout_s):
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            except TimeoutError as error:
-                raise ClientNotReading from error
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -1,10 +1,10 @@
-"""Merges the services' OpenAPI documents: the public operations, and what they refer to."""
+"""Merges the services' OpenAPI documents: a listener's operations, and what they refer to."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from gateway.routes import PublicRoute
+from gateway.routes import ForwardedRoute
 
 Document = Mapping[str, Any]
 # Where a document keeps a component: its kind (schemas, securitySchemes, …) and its name.
@@ -18,10 +18,12 @@ class ApiDocument:
     """The merged document of all services whose documents are known."""
 
     def __init__(
-        self, *, title: str, description: str, version: str, routes: Iterable[PublicRoute]
+        self, *, title: str, description: str, version: str, routes: Iterable[ForwardedRoute]
     ) -> None:
+        self.title = title
+        self.description = description
+        self.routes = tuple(routes)
         self._info = {"title": title, "description": description, "version": version}
-        self._routes = tuple(routes)
         self._known: dict[str, Document] = {}
         self._merged = self._merge(self._known)
 
@@ -40,11 +42,11 @@ class ApiDocument:
         return self._merged
 
     def _merge(self, known: Mapping[str, Document]) -> dict[str, Any]:
-        missing = sorted({route.service for route in self._routes} - known.keys())
+        missing = sorted({route.service for route in self.routes} - known.keys())
         info = dict(self._info)
         if missing:
             info["description"] += f"\n\n**Not described yet: {', '.join(missing)}.**"
-        paths, components = merge(known, self._routes)
+        paths, components = merge(known, self.routes)
         return {
             "openapi": "3.1.0",
             "info": info,
@@ -55,7 +57,7 @@ class ApiDocument:
 
 
 def merge(
-    documents: Mapping[str, Document], routes: Iterable[PublicRoute]
+    documents: Mapping[str, Document], routes: Iterable[ForwardedRoute]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the paths of these routes and the components they need.
 
@@ -89,7 +91,7 @@ def merge(
     return dict(paths), dict(components)
 
 
-def _operation(document: Document, route: PublicRoute) -> dict[str, Any] | None:
+def _operation(document: Document, route: ForwardedRoute) -> dict[str, Any] | None:
     path = document.get("paths", {}).get(route.service_path, {})
     operation: dict[str, Any] | None = path.get(route.method.lower())
     if operation is None or route.service_path == route.path or "operationId" not in operation:

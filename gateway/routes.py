@@ -1,4 +1,4 @@
-"""Which paths are public, and which service answers each: nothing else can be reached."""
+"""Which paths are public or for operators, and which service answers each: there are no others."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _OPERATORS: Final = "/ops"
 
 
 @dataclass(frozen=True, slots=True)
-class PublicRoute:
+class ForwardedRoute:
     """A method and path template, and the service that answers it.
 
     The service has the same path, except for operators: each service has its own ``/ops``, which is
@@ -71,27 +71,40 @@ _OPERATIONS: Final = (
     ("GET", "sequences"),
 )
 
-PUBLIC_ROUTES: Final = (
+PUBLIC_ROUTES: Final = tuple(
+    ForwardedRoute(method, path, service.name)
+    for service in FORWARDED
+    for method, path in service.operations
+)
+"""What anyone reaches; the services decide who may."""
+
+OPERATOR_ROUTES: Final = (
     *(
-        PublicRoute(method, path, service.name)
+        ForwardedRoute(method, path, service.name)
         for service in FORWARDED
-        for method, path in service.operations
+        for method, path in service.operator_operations
     ),
     *(
-        PublicRoute(method, f"{_OPERATORS}/{service.name}/{rest}", service.name)
+        ForwardedRoute(method, f"{_OPERATORS}/{service.name}/{rest}", service.name)
         for service in FORWARDED
         for method, rest in _OPERATIONS
     ),
 )
+"""What needs an operator: the public listener has none of it."""
+
+SIGN_IN: Final = tuple(
+    route for route in PUBLIC_ROUTES if (route.method, route.path) == ("POST", "/auth/token")
+)
+"""What the page of the operators' listener signs in with."""
 
 
-def in_order_of_matching(routes: Iterable[PublicRoute]) -> list[PublicRoute]:
+def in_order_of_matching(routes: Iterable[ForwardedRoute]) -> list[ForwardedRoute]:
     """Return the routes with a fixed segment before a parameter in the same position.
 
     The server takes the first route that matches, so that ``/users/me`` is no ``/users/{user_id}``.
     """
 
-    def parameters(route: PublicRoute) -> list[bool]:
+    def parameters(route: ForwardedRoute) -> list[bool]:
         return [segment.startswith("{") for segment in route.path.split("/")]
 
     return sorted(routes, key=parameters)

@@ -26,6 +26,28 @@ class GatewaySettings(ProcessSettings):
         default=8000, ge=0, le=65_535, description="port of HTTP; 0 takes a free one"
     )
 
+    http_max_connections_per_network: int | None = Field(
+        default=200,
+        gt=0,
+        le=30_000,
+        description="most connections from one IPv4 address or IPv6 /64, trusted proxies excepted",
+    )
+
+    operators_host: str = Field(
+        default="127.0.0.1", description="address of the listener for operators"
+    )
+    operators_port: int = Field(
+        default=8001,
+        ge=0,
+        le=65_535,
+        description="port of the listener for operators; 0 takes a free one",
+    )
+    public_document: bool = Field(
+        default=True,
+        description="the public listener serves its API document and page; the one for operators"
+        " always serves its own",
+    )
+
     forward_secret: SecretStr = Field(
         min_length=32,
         description="proves to the users service that the gateway sent the client's address",
@@ -33,6 +55,12 @@ class GatewaySettings(ProcessSettings):
 
     max_connections: int = Field(
         default=100, gt=0, le=10_000, description="most connections to each service"
+    )
+    max_connections_per_network: int = Field(
+        default=50,
+        gt=0,
+        le=10_000,
+        description="most of them for requests from one IPv4 address or IPv6 /64",
     )
     queue_timeout_s: float = Field(
         default=1.0, gt=0, le=30, description="longest wait for a free connection"
@@ -44,12 +72,10 @@ class GatewaySettings(ProcessSettings):
     answer_timeout_s: float = Field(
         default=8.0, gt=0, le=60, description="longest wait for the next part of a service's answer"
     )
-    client_timeout_s: float = Field(
-        default=30.0,
-        gt=0,
-        le=600,
-        description="time for a client to send its body, and to receive each part of an answer",
-    )
+
+    @property
+    def listeners(self) -> tuple[str, ...]:
+        return ("http", "operators")
 
     def url_of(self, service: DeclaredService) -> str:
         """Return where a service listens."""

@@ -2,10 +2,11 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 import aiohttp
 from yarl import URL
@@ -29,8 +30,15 @@ class ServiceFailed(Exception):
     reason: str
 
 
+class NetworkBusy(Exception):
+    """The client's network has its whole share of a service's connections in use."""
+
+
 class Upstream:
-    """Sends requests to one service. A slow service cannot use up another's connections."""
+    """Sends requests to one service. A slow service cannot use up another's connections.
+
+    Nor can one network of clients use up those of others: it has a share of them.
+    """
 
     def __init__(
         self, service: str, url: str, settings: GatewaySettings, tls: ssl.SSLContext
@@ -39,6 +47,9 @@ class Upstream:
         self._url = url.rstrip("/")
         self._queue_timeout_s = settings.queue_timeout_s
         self._free = asyncio.Semaphore(settings.max_connections)
+        self._share = settings.max_connections_per_network
+        # Of the networks that have requests in progress; the others leave nothing behind.
+        self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S, ssl=tls),
             # A jar would send one client's cookies with the requests of others.
@@ -58,20 +69,24 @@ class Upstream:
         method: str,
         target: str,
         headers: Sequence[Header] = (),
-        content: bytes | AsyncIterable[bytes] = b"",
+        content: bytes = b"",
+        *,
+        network: str | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request, and yield the answer once its head is there; its body is still to come.
 
         A command is sent once. A safe request is sent a second time if a kept connection turns out
         to be closed.
 
+        :param network: of the client; None for the gateway's own requests, which have no share
+        :raises NetworkBusy: the network's share of the connections is in use
         :raises ServiceFailed: no connection, no answer in time, or none that is HTTP; also while
             the answer's body is read
         """
         with _failures():
-            await self._wait_for_connection()
-            try:
-                async with self._session.request(
+            async with (
+                self._place(network),
+                self._session.request(
                     method,
                     URL(self._url + target, encoded=True),
                     headers=[
@@ -79,15 +94,14 @@ class Upstream:
                     ],
                     data=content or None,
                     allow_redirects=False,
-                ) as answer:
-                    try:
-                        yield answer
-                    except BaseException:
-                        # Left early, the connection would be kept until the body is sent.
-                        answer.close()
-                        raise
-            finally:
-                self._free.release()
+                ) as answer,
+            ):
+                try:
+                    yield answer
+                except BaseException:
+                    # Left early, the connection would be kept until the body is sent.
+                    answer.close()
+                    raise
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Get this path for the gateway itself, and return the status and the body.
@@ -100,14 +114,23 @@ class Upstream:
     async def aclose(self) -> None:
         await self._session.close()
 
-    async def _wait_for_connection(self) -> None:
-        try:
-            async with asyncio.timeout(self._queue_timeout_s):
-                await self._free.acquire()
-        except TimeoutError as error:
-            raise ServiceFailed(
-                503, "service-busy", "has more requests than it can take"
-            ) from error
+    @asynccontextmanager
+    async def _place(self, network: str | None) -> AsyncIterator[None]:
+        """Hold one of the connections, of the network's share first: it waits among its own."""
+        busy: Exception = ServiceFailed(503, "service-busy", "has more requests than it can take")
+        async with AsyncExitStack() as held:
+            waited_for = busy
+            try:
+                async with asyncio.timeout(self._queue_timeout_s):
+                    if network is not None:
+                        waited_for = NetworkBusy()
+                        share = self._shares.setdefault(network, asyncio.Semaphore(self._share))
+                        await held.enter_async_context(share)
+                        waited_for = busy
+                    await held.enter_async_context(self._free)
+            except TimeoutError as error:
+                raise waited_for from error
+            yield
 
 
 @contextmanager

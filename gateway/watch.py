@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -29,7 +29,7 @@ class ServiceWatch(Periodic):
     def __init__(
         self,
         upstream: Upstream,
-        api: ApiDocument,
+        documents: Sequence[ApiDocument],
         *,
         pause_s: float = 2.0,
         monotonic: Callable[[], float] = time.monotonic,
@@ -37,7 +37,7 @@ class ServiceWatch(Periodic):
         super().__init__()
         self.name = str(upstream.service)
         self._upstream = upstream
-        self._api = api
+        self._documents = documents
         self._pause_s = pause_s
         self._monotonic = monotonic
         self._document_due = monotonic()
@@ -71,7 +71,8 @@ class ServiceWatch(Periodic):
         try:
             async with asyncio.timeout(_CHECK_TIMEOUT_S):
                 _, document = await self._upstream.get("/openapi.json")
-            self._api.learn(self._upstream.service, json.loads(document))
+            for each in self._documents:
+                each.learn(self._upstream.service, json.loads(document))
             self._document_due = self._monotonic() + _DOCUMENT_REFRESH_S
         except Exception as error:  # noqa: BLE001 - the last document stays in use
             _log.warning("document not read", of=self.name, error=type(error).__qualname__)

@@ -156,7 +156,7 @@ class Cluster:
         await asyncio.to_thread(self.control.start, [spec])
 
     async def _wait_until_ready(self, service: DeclaredService) -> None:
-        url = self.topology.url(service.name)
+        url = self.topology.operators_url(service.name)
         deadline = time.monotonic() + _READY_WITHIN_S
         before = self.control.status()[service.name].restarts
         async with httpx.AsyncClient(timeout=5) as client:
@@ -166,7 +166,7 @@ class Cluster:
                     log = self.settings.directory / "logs" / f"{service.name}.log"
                     raise ClusterError(f"{service.name} is not ready: {reason} (see {log})")
                 await asyncio.sleep(0.1)
-        self._report(service.name, f"ready on {url}")
+        self._report(service.name, f"ready on {self.topology.url(service.name)}")
 
     def _stop_in_order(self) -> None:
         running = self.control.status()

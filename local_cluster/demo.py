@@ -51,10 +51,14 @@ class RetryingTransport(httpx.AsyncHTTPTransport):
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """One sign-up, and the time of its request."""
+    """One sign-up, and the time of its request.
+
+    :ivar operators_url: where the gateway serves operators
+    """
 
     console: Console
     gateway: httpx.AsyncClient
+    operators_url: str
     began_at: float
 
     def print_step(self, step: str, at: float, text: str) -> None:
@@ -88,7 +92,7 @@ async def _show_journey(cluster: Cluster, console: Console) -> None:
         username, password = f"ada.{secrets.token_hex(4)}", secrets.token_urlsafe(12)
         # Connections are open and the token is there, so only the journey itself is timed.
         console.print(f"\nsigning up [bold]{username}[/] at {url}/users\n")
-        journey = Journey(console, gateway, time.time())
+        journey = Journey(console, gateway, cluster.topology.operators_url("gateway"), time.time())
         answer = await gateway.post(
             "/users",
             json={
@@ -209,7 +213,11 @@ async def _tasks(journey: Journey, username: str, password: str) -> None:
 
 async def _audit_record(journey: Journey, operator: dict[str, str], user_id: str) -> None:
     records = await _poll(
-        lambda: journey.gateway.get("/audit/events", params={"subject": user_id}, headers=operator),
+        lambda: journey.gateway.get(
+            f"{journey.operators_url}/audit/events",
+            params={"subject": user_id},
+            headers=operator,
+        ),
         lambda page: page["events"],
     )
     record = records[0]
@@ -223,7 +231,7 @@ async def _audit_record(journey: Journey, operator: dict[str, str], user_id: str
 async def _slack_message(journey: Journey, operator: dict[str, str], event_id: str) -> None:
     deliveries = await _poll(
         lambda: journey.gateway.get(
-            "/notifications/deliveries",
+            f"{journey.operators_url}/notifications/deliveries",
             params={"event_id": event_id, "state": "sent"},
             headers=operator,
         ),

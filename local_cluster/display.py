@@ -21,6 +21,7 @@ def print_summary(console: Console, cluster: Cluster, took_s: float, *, services
     places["logs"] = str(cluster.settings.directory / "logs")
     if services:
         front = {"gateway": topology.url("gateway"), "API page": f"{topology.url('gateway')}/docs"}
+        front["for operators"] = f"{topology.operators_url('gateway')}/docs"
         if SLACK_STAND_IN in [service.name for service in topology.services]:
             front["Slack stand-in"] = topology.url(SLACK_STAND_IN)
         front["operator"] = f"{OPERATOR}, password in {cluster.operator_password_file}"

@@ -29,9 +29,17 @@ def _port_of(service: DeclaredService) -> dict[str, Any]:
     return _port(service.port, f"the {service.name} service")
 
 
+WITH_OPERATORS_LISTENER = tuple(each for each in SERVICES if each.operators_port is not None)
+
+
 def port_setting(service: DeclaredService) -> str:
     """Return the field of ``Settings`` with a service's port."""
     return f"{service.identifier}_port"
+
+
+def operators_port_setting(service: DeclaredService) -> str:
+    """Return the field of ``Settings`` with the port of a service's operators' listener."""
+    return f"{service.identifier}_operators_port"
 
 
 FullPath = Annotated[Path, AfterValidator(Path.absolute)]
@@ -52,8 +60,16 @@ class Settings(BaseSettings):
     kafka_port: int = Field(**_port(9092, "Kafka for clients"))
     kafka_controller_port: int = Field(**_port(29093, "Kafka's own controller"))
     postgres_port: int = Field(**_port(25432, "PostgreSQL"))
+    gateway_operators_port: int = Field(**_port(8001, "the operators' listener of the gateway"))
 
     def port_of(self, service: DeclaredService) -> int:
         """Return the port of a service."""
         port: int = getattr(self, port_setting(service))
+        return port
+
+    def operators_port_of(self, service: DeclaredService) -> int:
+        """Return the port at which a service serves operators."""
+        if service.operators_port is None:
+            return self.port_of(service)
+        port: int = getattr(self, operators_port_setting(service))
         return port

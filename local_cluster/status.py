@@ -74,8 +74,8 @@ async def read_status(cluster: Cluster) -> ClusterReport:
         _lags(f"127.0.0.1:{cluster.settings.kafka_port}", processes.get("kafka")),
         _troubles(
             {
-                name: url
-                for name, url in cluster.topology.urls.items()
+                name: cluster.topology.operators_url(name)
+                for name in cluster.topology.urls
                 if (process := processes.get(name)) is not None and process.pid
             }
         ),

@@ -95,9 +95,18 @@ class RunningCluster(RunningInfrastructure):
     def gateway_url(self) -> str:
         return self.url("gateway")
 
+    @property
+    def operators_url(self) -> str:
+        """Where the gateway serves operators."""
+        return self._cluster.topology.operators_url("gateway")
+
     def url(self, name: str) -> str:
         """Return where a service answers: ``users``, ``gateway``, ``slack-stand-in``, …"""
         return self._cluster.topology.url(name)
+
+    def health_url(self, name: str) -> str:
+        """Return where a service says why it is not ready: the gateway says it to operators."""
+        return self._cluster.topology.operators_url(name)
 
     def add_worker(self, service: str, number: int, *, stop_signal: int = signal.SIGTERM) -> str:
         """Start one more process of a service, and return its name: ``accounts-2`` of ``accounts``.

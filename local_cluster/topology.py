@@ -8,7 +8,13 @@ from contextlib import suppress
 from local_cluster.credentials import secret
 from local_cluster.postgres import Postgres
 from local_cluster.processes import ProcessSpec
-from local_cluster.settings import REPOSITORY, Settings, port_setting
+from local_cluster.settings import (
+    REPOSITORY,
+    WITH_OPERATORS_LISTENER,
+    Settings,
+    operators_port_setting,
+    port_setting,
+)
 from services import FORWARDED, SERVICES, DeclaredService, service_named
 
 OPERATOR = "operator"
@@ -20,6 +26,10 @@ PORT_SETTINGS = {
     "kafka": ("kafka_port", "kafka_controller_port"),
     "postgres": ("postgres_port",),
     **{service.name: (port_setting(service),) for service in SERVICES},
+    **{
+        service.name: (port_setting(service), operators_port_setting(service))
+        for service in WITH_OPERATORS_LISTENER
+    },
 }
 """The ports that each process needs, by the fields of ``Settings``."""
 
@@ -48,6 +58,10 @@ class Topology:
         """Return the URL of a service."""
         return f"http://127.0.0.1:{self._settings.port_of(service_named(name))}"
 
+    def operators_url(self, name: str) -> str:
+        """Return the URL at which a service serves operators, and says why it is not ready."""
+        return f"http://127.0.0.1:{self._settings.operators_port_of(service_named(name))}"
+
     def spec(self, service: DeclaredService) -> ProcessSpec:
         """Return how the supervisor runs it."""
         return ProcessSpec(
@@ -68,6 +82,8 @@ class Topology:
             "HTTP_PORT": str(self._settings.port_of(service)),
             "LOG_FORMAT": os.environ.get(f"{prefix}LOG_FORMAT", "json"),
         }
+        if service.operators_port is not None:
+            wired["OPERATORS_PORT"] = str(self._settings.operators_port_of(service))
         if service.database:
             wired |= {
                 "DATABASE_URL": self._postgres.url(service.name),

@@ -23,9 +23,11 @@ class DeclaredService:
     :param port: where its HTTP listens unless a setting says otherwise
     :param database: it owns a database, consumes and publishes
     :param unless_set: the local cluster does not start it while this variable is set
-    :param forwards: it gets ``…_URL`` of each service with ``routes``
-    :param routes: its public operations, such as ``GET /users/me``: the gateway forwards them, and
-        the operators' routes of the service. None: the gateway does not know the service
+    :param forwards: it gets ``…_URL`` of each service with ``routes`` or ``operator_routes``
+    :param operators_port: where it serves operators and says how it is; by default on ``port``
+    :param routes: its public operations, such as ``GET /users/me``, which the gateway forwards
+    :param operator_routes: those that need an operator, beside ``/ops``: the gateway forwards both
+        at its operators' port. With neither kind of routes the gateway does not know the service
     :param settings: what the local cluster sets for it, without the prefix. ``{directory}`` is the
         cluster's directory, ``{url[name]}`` the address of a service (a setting with the address of
         one that is not started is left out), ``{secret[name]}`` a secret made once
@@ -40,14 +42,28 @@ class DeclaredService:
     database: bool = False
     unless_set: str | None = None
     forwards: bool = False
-    routes: Sequence[str] | None = None
+    operators_port: int | None = None
+    routes: Sequence[str] = ()
+    operator_routes: Sequence[str] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     aggregates: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def operations(self) -> list[tuple[str, str]]:
         """Return the method and the path of each public operation."""
-        return [(method, path) for method, _, path in (r.partition(" ") for r in self.routes or ())]
+        return _operations(self.routes)
+
+    @property
+    def operator_operations(self) -> list[tuple[str, str]]:
+        """Return the method and the path of each operation that needs an operator."""
+        return _operations(self.operator_routes)
+
+    @property
+    def health_listener(self) -> tuple[str, int]:
+        """Return where it says why it is not ready: how those settings begin, and the port."""
+        if self.operators_port is None:
+            return "HTTP", self.port
+        return "OPERATORS", self.operators_port
 
     @property
     def package(self) -> str:
@@ -64,6 +80,10 @@ class DeclaredService:
         return f"{self.identifier.upper()}_"
 
 
+def _operations(routes: Sequence[str]) -> list[tuple[str, str]]:
+    return [(method, path) for method, _, path in (route.partition(" ") for route in routes)]
+
+
 _TYPES: Final[Mapping[str, type]] = {
     "module": str,
     "title": str,
@@ -71,7 +91,9 @@ _TYPES: Final[Mapping[str, type]] = {
     "database": bool,
     "unless_set": str,
     "forwards": bool,
+    "operators_port": int,
     "routes": list,
+    "operator_routes": list,
     "settings": dict,
     "aggregates": dict,
 }
@@ -104,8 +126,8 @@ SERVICES: Final = read()
 WITH_DATABASE: Final = tuple(each for each in SERVICES if each.database)
 """Those that own a database, consume and publish."""
 
-FORWARDED: Final = tuple(each for each in SERVICES if each.routes is not None)
-"""Those that clients reach through the gateway."""
+FORWARDED: Final = tuple(each for each in SERVICES if each.routes or each.operator_routes)
+"""Those that clients or operators reach through the gateway."""
 
 
 def service_named(name: str) -> DeclaredService:

@@ -35,8 +35,9 @@ def exit_if_asked(name: str) -> None:
 def ask(name: str) -> tuple[bool, str]:
     """Return whether the process of a service is ready, and a line that says so or why not."""
     service = service_named(name)
-    host = os.environ.get(f"{service.prefix}HTTP_HOST", "127.0.0.1")
-    port = os.environ.get(f"{service.prefix}HTTP_PORT") or str(service.port)
+    listener, default = service.health_listener
+    host = os.environ.get(f"{service.prefix}{listener}_HOST", "127.0.0.1")
+    port = os.environ.get(f"{service.prefix}{listener}_PORT") or str(default)
     host = _LOOPBACK.get(host, host)
     try:
         connection = HTTPConnection(host, int(port), timeout=_ANSWER_WITHIN_S)

@@ -1,21 +1,18 @@
 """Runs a service as a process: its command line, its parts beside each other, an orderly stop."""
 
 import asyncio
-import contextlib
-import math
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import click
 import structlog
-import uvicorn
 import uvloop
 from fastapi import FastAPI
 
@@ -29,6 +26,7 @@ from chassis.settings import (
 )
 from chassis.telemetry import configure_logging, configure_tracing
 from chassis.web.health import Health
+from chassis.web.server import http_server
 from services.healthy import exit_if_asked
 
 _log = structlog.get_logger(__name__)
@@ -59,10 +57,14 @@ class Component(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ProcessParts:
-    """What one process runs: its app, and the components beside it."""
+    """What one process runs: its app, and the components beside it.
+
+    ``others`` are the apps of the listeners behind the first (``ProcessSettings.listeners``).
+    """
 
     app: FastAPI
     components: Sequence[Component] = ()
+    others: Sequence[FastAPI] = ()
 
 
 Build = Callable[[S, Health], AbstractAsyncContextManager[ProcessParts]]
@@ -99,9 +101,9 @@ def serve(name: str, settings_class: type[S], build: Build[S]) -> NoReturn:
     failpoints.set_service(name)
     configure_logging(name, settings)
     tracing = configure_tracing(name, settings)
-    listener = _listen(name, settings)
+    sockets = [_listen(name, settings, each) for each in settings.listeners]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        failed = runner.run(_serve(build, settings, listener))
+        failed = runner.run(_serve(build, settings, sockets))
     tracing.shutdown()
     sys.exit(1 if failed else 0)
 
@@ -112,19 +114,20 @@ def _refuse_failpoints_in_production(settings: ProcessSettings) -> None:
         sys.exit(BAD_SETTINGS_EXIT_CODE)
 
 
-def _listen(name: str, settings: ProcessSettings) -> socket.socket:
+def _listen(name: str, settings: ProcessSettings, listener: str) -> socket.socket:
+    host, port = getattr(settings, f"{listener}_host"), getattr(settings, f"{listener}_port")
     try:
-        return socket.create_server((settings.http_host, settings.http_port))
+        return socket.create_server((host, port))
     except OSError as error:
         click.echo(
-            f"{name} cannot listen on {settings.http_host}:{settings.http_port}: {error.strerror}."
-            f" {variable_of(type(settings), 'http_port')} moves it.",
+            f"{name} cannot listen on {host}:{port}: {error.strerror}."
+            f" {variable_of(type(settings), f'{listener}_port')} moves it.",
             err=True,
         )
         sys.exit(1)
 
 
-async def _serve(build: Build[S], settings: S, listener: socket.socket) -> bool:
+async def _serve(build: Build[S], settings: S, sockets: Sequence[socket.socket]) -> bool:
     """Run the service until it is stopped or a part fails; return whether it failed."""
     memory.tune()
     stop_requested = asyncio.Event()
@@ -134,21 +137,16 @@ async def _serve(build: Build[S], settings: S, listener: socket.socket) -> bool:
     async with build(settings, health) as running:
         for component in running.components:
             health.add(component.name, component.trouble, gates=component.gates_readiness)
-        server = _Server(
-            uvicorn.Config(
-                running.app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                forwarded_allow_ips=settings.trusted_proxies,
-                # Half of the grace for open requests; then they are cut, and the rest can stop.
-                timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s / 2),
-            )
-        )
-        parts = [_Part("http", server.serve([listener]), server.stop)]
-        parts += [_Part(each.name, each.run(), each.stop) for each in running.components]
-        host, port = listener.getsockname()[:2]
-        _log.info("listening", host=host, port=port)
+        servers = []
+        for listener, app, bound in zip(
+            settings.listeners, (running.app, *running.others), sockets, strict=True
+        ):
+            server = http_server(app, settings)
+            servers.append(_Part(listener, server.serve([bound]), server.stop))
+            host, port = bound.getsockname()[:2]
+            _log.info("listening", listener=listener, host=host, port=port)
+        components = [_Part(each.name, each.run(), each.stop) for each in running.components]
+        parts = [*servers, *components]
         requested = asyncio.create_task(stop_requested.wait())
         await asyncio.wait(
             [requested, *(part.task for part in parts)], return_when=asyncio.FIRST_COMPLETED
@@ -156,10 +154,9 @@ async def _serve(build: Build[S], settings: S, listener: socket.socket) -> bool:
         requested.cancel()
         exit_after(settings.shutdown_grace_s)
         health.set_stopping()
-        http, *components = parts
         ended_unasked = sum(part.ended_unasked() for part in parts)
         # Open requests first: they may need the components.
-        stopped_badly = [await http.stop()]
+        stopped_badly = await asyncio.gather(*(part.stop() for part in servers))
         stopped_badly += await asyncio.gather(*(part.stop() for part in components))
     failed = ended_unasked > 0 or any(stopped_badly)
     _log.info("stopped", failed=failed)
@@ -210,14 +207,3 @@ def exit_after(seconds: float) -> None:
     timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handling: the process stops its other parts as well."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-    async def stop(self) -> None:
-        self.should_exit = True

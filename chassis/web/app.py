@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from http import HTTPMethod
+from http import HTTPMethod, HTTPStatus
 from typing import Any, Final
 
 import structlog
@@ -12,7 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from chassis.correlation import CorrelationContext, use_correlation
@@ -27,6 +27,7 @@ from chassis.web.problems import (
     install_problems,
     problem,
 )
+from chassis.web.security_headers import add_security_headers, page_policy
 
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     kind: {
@@ -50,14 +51,21 @@ def create_app(
     routers: Iterable[APIRouter],
     health: Health,
     lifespan: Lifespan[FastAPI] | None = None,
+    public: bool = False,
+    document: bool = True,
 ) -> FastAPI:
-    """Return a service's app: health and metrics, and the routers if the process has the role."""
+    """Return a service's app: health and metrics, and the routers if the process has the role.
+
+    :param public: anyone may reach it: it has no metrics, and does not say why it is not ready
+    :param document: it serves its API document, and a page for it
+    """
     app = _Api(
         title=title,
         description=description,
         version=version,
         lifespan=lifespan,
         responses=_PROBLEMS,
+        openapi_url="/openapi.json" if document else None,
         docs_url=None,
         redoc_url=None,
         # Its logs would contain messages of exceptions, and its metrics repeat those of telemetry.
@@ -69,9 +77,14 @@ def create_app(
         },
     )
     install_problems(app)
-    app.add_middleware(_RequestMiddleware, max_body_bytes=settings.max_body_bytes)
-    app.include_router(_process_routes(health))
-    _serve_docs(app)
+    app.add_middleware(
+        _RequestMiddleware,
+        max_body_bytes=settings.max_body_bytes,
+        hsts_max_age_s=settings.hsts_max_age_s,
+    )
+    app.include_router(_public_process_routes(health) if public else _process_routes(health))
+    if document:
+        _serve_docs(app)
     if settings.serves_routes:
         for router in routers:
             app.include_router(router)
@@ -94,23 +107,45 @@ def _serve_docs(app: FastAPI) -> None:
     # FastAPI's own page loads its script from a CDN; this one works without the internet.
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
 
+    page = get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title=app.title,
+        swagger_js_url="/docs/assets/swagger-ui-bundle.js",
+        swagger_css_url="/docs/assets/swagger-ui.css",
+        swagger_favicon_url="/docs/assets/favicon.png",
+    )
+    html = bytes(page.body).decode()
+    policy = {"Content-Security-Policy": page_policy(html)}
+
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title=app.title,
-            swagger_js_url="/docs/assets/swagger-ui-bundle.js",
-            swagger_css_url="/docs/assets/swagger-ui.css",
-            swagger_favicon_url="/docs/assets/favicon.png",
-        )
+        return HTMLResponse(html, headers=policy)
 
 
-def _process_routes(health: Health) -> APIRouter:
+def _live() -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get("/health/live")
     async def live() -> dict[str, str]:
         return {"status": "live"}
+
+    return router
+
+
+def _public_process_routes(health: Health) -> APIRouter:
+    router = _live()
+
+    @router.get("/health/ready")
+    async def ready() -> Response:
+        if (await health.readiness()).ready:
+            return JSONResponse({"status": "ready"})
+        return problem(503, "not-ready")
+
+    return router
+
+
+def _process_routes(health: Health) -> APIRouter:
+    router = _live()
 
     @router.get("/health/ready")
     async def ready() -> Response:
@@ -136,12 +171,15 @@ def _process_routes(health: Health) -> APIRouter:
 class _RequestMiddleware:
     """Gives every request a correlation id, a bound on its body, a metric and a log line.
 
+    Its answer has the header fields of ``security_headers``.
+
     HEAD is answered as GET (RFC 9110, 9.3.2); the server leaves out the body.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, hsts_max_age_s: int | None) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._hsts_max_age_s = hsts_max_age_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -153,7 +191,9 @@ class _RequestMiddleware:
         id_ = headers.get("x-correlation-id") or headers.get("x-request-id")
         with use_correlation(CorrelationContext.from_request(id_)) as correlation:
             bounded = _BoundedReceive(scope, receive, self._max_body_bytes)
-            response = _ResponseSend(send, correlation.correlation_id)
+            # Not over HTTP, where anyone could have set it (RFC 6797, 7.2).
+            hsts_max_age_s = self._hsts_max_age_s if scope["scheme"] == "https" else None
+            response = _ResponseSend(send, correlation.correlation_id, hsts_max_age_s)
             began = time.perf_counter()
             try:
                 await self._app(scope, bounded, response)
@@ -169,11 +209,12 @@ class _RequestMiddleware:
 
 
 class _ResponseSend:
-    """Sends a response with its correlation id, and keeps its status."""
+    """Sends a response with the header fields that all have, and keeps its status."""
 
-    def __init__(self, send: Send, correlation_id: str) -> None:
+    def __init__(self, send: Send, correlation_id: str, hsts_max_age_s: int | None) -> None:
         self._send = send
         self._correlation_id = correlation_id
+        self._hsts_max_age_s = hsts_max_age_s
         self.status: int | None = None
 
     async def __call__(self, message: Message) -> None:
@@ -181,6 +222,9 @@ class _ResponseSend:
             self.status = int(message["status"])
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = headers["X-Correlation-ID"] = self._correlation_id
+            add_security_headers(headers)
+            if self._hsts_max_age_s is not None:
+                headers["Strict-Transport-Security"] = f"max-age={self._hsts_max_age_s}"
         await self._send(message)
 
 
@@ -208,7 +252,10 @@ class _BoundedReceive:
 
 def _record_request(scope: Scope, status: int | None, seconds: float) -> None:
     # The route, never the path, and only known methods: a client could invent any number of both.
+    # With a method that it does not have a route was not asked.
     route = getattr(scope.get("route"), "path", "unmatched")
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        route = "unmatched"
     if route in _NOT_RECORDED:
         return
     method = scope["method"] if scope["method"] in _METHODS else "other"

@@ -24,7 +24,7 @@ module = "${name}_service"
 title = "when each user signed up"
 port = $port
 database = true
-routes = [
+operator_routes = [
     "GET /$name/sign-ups/{user_id}",
 ]
 

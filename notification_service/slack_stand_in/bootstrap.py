@@ -67,7 +67,7 @@ def _shown(messages: Messages) -> APIRouter:
 
     @router.get("/", include_in_schema=False)
     async def get_page() -> HTMLResponse:
-        policy = "default-src 'none'; style-src 'unsafe-inline'"
+        policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
         return HTMLResponse(
             render(messages.newest_first()), headers={"Content-Security-Policy": policy}
         )

@@ -28,4 +28,4 @@ async def gateway(cluster: RunningCluster) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 async def operator(cluster: RunningCluster, gateway: httpx.AsyncClient) -> Operator:
     """The operator of the cluster, signed in."""
-    return await Operator.signed_in(gateway, cluster.operator, cluster.operator_password)
+    return await Operator.signed_in(gateway, cluster)

@@ -97,22 +97,27 @@ async def slack_messages(cluster: RunningCluster, username: str) -> list[Json]:
 
 @dataclass
 class Operator:
-    """Someone who may see everything."""
+    """Someone who may see everything; what only operators may has a listener of its own."""
 
     gateway: httpx.AsyncClient
+    operators_url: str
     headers: dict[str, str]
 
     @classmethod
-    async def signed_in(
-        cls, gateway: httpx.AsyncClient, username: str, password: str
-    ) -> "Operator":
-        return cls(gateway, await token_of(gateway, username, password))
+    async def signed_in(cls, gateway: httpx.AsyncClient, cluster: RunningCluster) -> "Operator":
+        headers = await token_of(gateway, cluster.operator, cluster.operator_password)
+        return cls(gateway, cluster.operators_url, headers)
 
     async def get(self, path: str, **params: Any) -> Json:
-        answer = await self.gateway.get(path, params=params, headers=self.headers)
+        answer = await self.request("GET", path, params=params)
         assert answer.status_code == httpx.codes.OK, answer.text
         body: Json = answer.json()
         return body
+
+    async def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        return await self.gateway.request(
+            method, f"{self.operators_url}{path}", headers=self.headers, **more
+        )
 
     async def account_of(self, person: Person) -> Json | None:
         answer = await self.gateway.get(f"/users/{person.id}/account", headers=self.headers)

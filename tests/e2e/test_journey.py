@@ -132,7 +132,9 @@ class TestWhoMaySeeWhat:
 
         assert [each.status_code for each in answers] == [200, 404, 401]
 
-    async def test_what_operators_see_is_closed_to_users(self, gateway: httpx.AsyncClient) -> None:
+    async def test_what_operators_see_is_closed_to_users_and_has_a_listener_of_its_own(
+        self, cluster: RunningCluster, gateway: httpx.AsyncClient
+    ) -> None:
         person = Person(gateway)
         await person.sign_up()
         headers = await person.sign_in()
@@ -141,20 +143,23 @@ class TestWhoMaySeeWhat:
         if declared("notification"):
             paths.append("/notifications/deliveries")
         for path in paths:
-            assert (await gateway.get(path)).status_code == 401
-            answer = await gateway.get(path, headers=headers)
+            url = f"{cluster.operators_url}{path}"
+            assert (await gateway.get(url)).status_code == 401
+            answer = await gateway.get(url, headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (403, "operators-only")
+            assert (await gateway.get(path, headers=headers)).status_code == 404
 
 
 class TestTheApiPage:
     async def test_it_shows_every_public_path_and_needs_nothing_from_elsewhere(
-        self, gateway: httpx.AsyncClient
+        self, cluster: RunningCluster, gateway: httpx.AsyncClient
     ) -> None:
         page = await gateway.get("/docs")
         document = (await gateway.get("/openapi.json")).json()
+        of_operators = (await gateway.get(f"{cluster.operators_url}/openapi.json")).json()
 
         assert page.status_code == 200
         assert "https://" not in page.text
-        assert {"/users", "/auth/token", "/users/{user_id}/account", "/audit/events"} <= set(
-            document["paths"]
-        )
+        assert {"/users", "/auth/token", "/users/{user_id}/account"} <= set(document["paths"])
+        assert {"/auth/token", "/audit/events", "/ops/users/parked"} <= set(of_operators["paths"])
+        assert document["paths"].keys() & of_operators["paths"].keys() == {"/auth/token"}

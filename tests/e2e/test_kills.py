@@ -75,9 +75,7 @@ class TestKillingEachProcessInTurn:
                 people += await asyncio.gather(*signing_up)
 
             await poll(lambda: everyone_is_ready(cluster))
-            operator = await Operator.signed_in(
-                gateway, cluster.operator, cluster.operator_password
-            )
+            operator = await Operator.signed_in(gateway, cluster)
             for person in people:
                 await assert_whole_and_once(cluster, operator, person)
         restarts = {name: process.restarts for name, process in cluster.processes().items()}

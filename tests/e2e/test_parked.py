@@ -45,9 +45,7 @@ async def repair(operator: Operator, service: str, subject: UUID, corrected: Enc
     path = f"/ops/{service}/parked"
 
     async def act(method: str, where: str, **body: Any) -> httpx.Response:
-        answer = await operator.gateway.request(
-            method, f"{path}/{where}", headers=operator.headers, json=body
-        )
+        answer = await operator.request(method, f"{path}/{where}", json=body)
         assert answer.is_success, answer.text
         return answer
 

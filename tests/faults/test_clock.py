@@ -151,8 +151,7 @@ async def fail_posts(system: System, count: int) -> None:
 async def assert_operator_may_read(system: System, subject: UUID) -> None:
     """Sign in under the present clock, and read from audit with the token."""
     async with httpx.AsyncClient(base_url=system.cluster.gateway_url, timeout=15) as gateway:
-        cluster = system.cluster
-        operator = await Operator.signed_in(gateway, cluster.operator, cluster.operator_password)
+        operator = await Operator.signed_in(gateway, system.cluster)
         page = await operator.get("/audit/events", subject=str(subject))
         assert page["events"]
 

@@ -100,7 +100,7 @@ class Watch:
 
     async def _request(self, client: httpx.AsyncClient, name: str) -> Readiness:
         try:
-            answer = await client.get(f"{self._system.cluster.url(name)}/health/ready")
+            answer = await client.get(f"{self._system.cluster.health_url(name)}/health/ready")
         except httpx.TimeoutException:
             return Readiness(0, {"process": f"{_SLOW} 5 s"})
         except httpx.TransportError as error:

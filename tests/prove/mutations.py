@@ -3,6 +3,7 @@
 from typing import Final
 
 from tests.prove.guards_of_notification import NOTIFYING
+from tests.prove.guards_of_the_edge import AT_THE_EDGE
 from tests.prove.mutation import Mutation
 
 _CHASSIS: Final = "tests/integration/chassis"
@@ -1301,5 +1302,6 @@ MUTATIONS: Final = (
     *_OF_VERSIONS,
     *_OF_TIMERS,
     *_RUNNING,
+    *AT_THE_EDGE,
     *NOTIFYING,
 )

@@ -5,6 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
+from services import FORWARDED
+
 from .toys import SECRET, Toy, connection, gateway, respond, serving
 
 
@@ -35,10 +37,9 @@ class TestARequest:
         assert arrived(response, "idempotency-key") == ["k"]
         assert arrived(response, "content-length") == ["19"]
 
-    async def test_of_an_operator_reaches_the_services_own_path(
-        self, client: httpx.AsyncClient
-    ) -> None:
-        response = await client.post("/ops/users/parked/0190-a/release?b=1", json={"why": "x"})
+    async def test_of_an_operator_reaches_the_services_own_path(self, users_url: str) -> None:
+        async with gateway(operators=True, users_url=users_url) as client:
+            response = await client.post("/ops/users/parked/0190-a/release?b=1", json={"why": "x"})
 
         request = response.json()
         assert (request["method"], request["path"]) == ("POST", "/ops/parked/0190-a/release")
@@ -80,6 +81,12 @@ class TestARequest:
         assert arrived(made, "x-correlation-id") == [made.headers["x-correlation-id"]]
         assert arrived(sent, "x-correlation-id") == arrived(sent, "x-request-id") == ["mine"]
         assert sent.headers.get_list("x-request-id") == ["mine"]
+
+    async def test_in_absolute_form_reaches_its_service(self, client: httpx.AsyncClient) -> None:
+        answer = await ask_raw(client, "http://shop.example/users/me")
+
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b'["x-forwarded-host", "shop.example"]' in answer
 
     async def test_with_a_fragment_in_its_query_keeps_it_as_part_of_the_query(
         self, client: httpx.AsyncClient
@@ -237,6 +244,11 @@ class TestAnAnswer:
 
 NOWHERE = [
     "/ops/parked",
+    "/ops/users/parked",
+    "/ops/users%2Fparked",
+    "/audit/events",
+    "/notifications/deliveries",
+    "/metrics",
     "/users/me/../../metrics",
     "/users/%2e%2e/account",
     "/accounts/%2e%2e",
@@ -249,7 +261,9 @@ NOWHERE = [
     "/users//me",
     "/users/me/",
     "/Users/me",
-    "http://127.0.0.1/users/me",
+    "http://127.0.0.1/metrics",
+    "http://ann@127.0.0.1/users/me",
+    "ftp://127.0.0.1/users/me",
     "*",
 ]
 
@@ -284,7 +298,7 @@ class TestWhatIsNotPublic:
 
         assert response.json()["path"] == "/users/%252e%252e"
 
-    @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/docs"])
+    @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/docs"])
     async def test_pages_about_the_process_are_the_gateways_own(
         self, client: httpx.AsyncClient, users: Toy, path: str
     ) -> None:
@@ -306,6 +320,47 @@ class TestWhatIsNotPublic:
         response = await client.get("/")
 
         assert (response.status_code, response.headers["location"]) == (307, "/docs")
+
+
+class TestTheListenerForOperators:
+    async def test_has_what_needs_an_operator_and_a_way_to_sign_in_and_nothing_else(
+        self, users: Toy, users_url: str
+    ) -> None:
+        urls: dict[str, Any] = {f"{service.identifier}_url": users_url for service in FORWARDED}
+        async with gateway(operators=True, **urls) as client:
+            reached = [
+                (await client.request(method, path)).status_code
+                for method, path in [
+                    ("GET", "/audit/events"),
+                    ("GET", "/ops/accounts/parked"),
+                    ("POST", "/auth/token"),
+                    ("GET", "/metrics"),
+                    ("GET", "/docs"),
+                ]
+            ]
+            nowhere = [
+                (await client.request(method, path)).status_code
+                for method, path in [("POST", "/users"), ("GET", "/users/me")]
+            ]
+
+        assert reached == [200] * 5
+        assert nowhere == [404] * 2
+        assert users.requests == ["GET /audit/events", "GET /ops/parked", "POST /auth/token"]
+
+
+class TestThePublicListener:
+    async def test_does_not_say_why_it_is_not_ready(self, users_url: str) -> None:
+        async with gateway(users_url=users_url) as client:
+            response = await client.get("/health/ready")
+
+        assert response.json() == {"status": "ready"}
+
+    async def test_has_no_document_where_a_setting_says_so(self, users_url: str) -> None:
+        async with gateway(users_url=users_url, public_document=False) as client:
+            paths = ["/openapi.json", "/docs", "/docs/assets/favicon.png", "/"]
+            statuses = [(await client.get(path)).status_code for path in paths]
+
+        assert statuses == [404] * 4
 
 
 class TestManyAtOnce:

@@ -25,6 +25,7 @@ async def gateway_process(**changes: object) -> AsyncIterator[tuple[Process, htt
     """Run ``python -m gateway``, and yield a client of it once it listens."""
     given = {
         "http_port": 0,
+        "operators_port": 0,
         **{f"{service.identifier}_url": AWAY for service in FORWARDED},
         "forward_secret": SECRET,
     }
@@ -99,37 +100,28 @@ class TestATrace:
         assert span not in arrived  # the service's spans are below the gateway's
 
 
-class TestLargeBodies:
-    async def test_stream_both_ways_in_little_memory(self) -> None:
+class TestALargeAnswer:
+    async def test_streams_in_little_memory(self) -> None:
         size = 64 * MIB
         chunk = b"x" * MIB
-        received = 0
 
-        async def take_and_give(request: Request, send: Send) -> None:
-            nonlocal received
-            async for piece in request.stream():
-                received += len(piece)
+        async def give(_request: Request, send: Send) -> None:
             await respond(send, 200, b"", more_body=True)
             for _ in range(size // MIB):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
 
-        async def upload() -> AsyncIterator[bytes]:
-            for _ in range(size // MIB):
-                yield chunk
-
         async with (
-            serving(Toy(answer=take_and_give)) as url,
-            gateway_process(users_url=url, max_body_bytes=size) as (process, client),
+            serving(Toy(answer=give)) as url,
+            gateway_process(users_url=url) as (process, client),
         ):
             await client.get("/users/unknown/account")
             measured = psutil.Process(process.pid)
             before, peak, returned = measured.memory_info().rss, 0, 0
-            async with client.stream("POST", "/users", content=upload()) as response:
-                peak = max(peak, measured.memory_info().rss)
+            async with client.stream("GET", "/users/me") as response:
                 async for piece in response.aiter_raw():
                     returned += len(piece)
                     peak = max(peak, measured.memory_info().rss)
 
-        assert (received, returned) == (size, size)
+        assert returned == size
         assert peak - before < 16 * MIB

@@ -1,24 +1,26 @@
 """The gateway's routes are those of the services' own OpenAPI documents."""
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
 from chassis.web.health import Health
 from gateway.openapi import merge
-from gateway.routes import PUBLIC_ROUTES
+from gateway.routes import OPERATOR_ROUTES, PUBLIC_ROUTES, SIGN_IN, ForwardedRoute
 from services import FORWARDED, DeclaredService
 
 
 @pytest.fixture
 async def documents(tmp_path: Path) -> dict[str, dict[str, Any]]:
-    return {each.name: await document_of(each, tmp_path) for each in FORWARDED}
+    return {each.name: (await app_of(each, tmp_path)).openapi() for each in FORWARDED}
 
 
-async def document_of(service: DeclaredService, directory: Path) -> dict[str, Any]:
-    """Build the service, without a database or Kafka, and return its OpenAPI document."""
+async def app_of(service: DeclaredService, directory: Path) -> FastAPI:
+    """Build the service, without a database or Kafka."""
     bootstrap: Any = import_module(f"{service.package}.bootstrap")
     needed = {
         "environment": "development",
@@ -33,8 +35,8 @@ async def document_of(service: DeclaredService, directory: Path) -> dict[str, An
     known = settings_class.model_fields
     settings = settings_class(**{k: v for k, v in needed.items() if k in known})
     async with bootstrap.build(settings, Health()) as running:
-        document: dict[str, Any] = running.app.openapi()
-        return document
+        app: FastAPI = running.app
+        return app
 
 
 def operations(document: dict[str, Any]) -> set[tuple[str, str]]:
@@ -42,26 +44,30 @@ def operations(document: dict[str, Any]) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("service", FORWARDED, ids=lambda service: service.name)
-async def test_the_public_paths_of_a_service_are_those_that_the_gateway_forwards(
+async def test_the_paths_of_a_service_are_those_that_the_gateway_forwards(
     service: DeclaredService, tmp_path: Path
 ) -> None:
-    offered = operations(await document_of(service, tmp_path))
+    offered = operations((await app_of(service, tmp_path)).openapi())
 
+    # Which of both each is for is tested on the running system (tests/e2e/test_every_route.py).
     forwarded = {
         (route.method, route.service_path)
-        for route in PUBLIC_ROUTES
+        for route in (*PUBLIC_ROUTES, *OPERATOR_ROUTES)
         if route.service == service.name
     }
     assert forwarded == offered
     assert ("GET", "/ops/parked") in offered
 
 
-async def test_the_merged_document_has_all_of_them_under_one_authorisation(
-    documents: dict[str, dict[str, Any]],
+@pytest.mark.parametrize(
+    "routes", [PUBLIC_ROUTES, (*SIGN_IN, *OPERATOR_ROUTES)], ids=["public", "operators"]
+)
+async def test_the_merged_document_has_all_of_a_listener_under_one_authorisation(
+    documents: dict[str, dict[str, Any]], routes: Sequence[ForwardedRoute]
 ) -> None:
-    paths, components = merge(documents, PUBLIC_ROUTES)
+    paths, components = merge(documents, routes)
 
-    assert operations({"paths": paths}) == {(route.method, route.path) for route in PUBLIC_ROUTES}
+    assert operations({"paths": paths}) == {(route.method, route.path) for route in routes}
     ids = [each["operationId"] for item in paths.values() for each in item.values()]
     assert len(ids) == len(set(ids))
     (scheme,) = components["securitySchemes"].values()

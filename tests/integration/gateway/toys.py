@@ -1,21 +1,21 @@
 """Services that a test controls, and a gateway in front of them."""
 
 import asyncio
-import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import uvicorn
 from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from chassis.settings import ProcessSettings
 from chassis.web.health import Health
+from chassis.web.server import http_server
 from gateway.bootstrap import build
 from gateway.settings import GatewaySettings
 from services import FORWARDED
@@ -27,31 +27,16 @@ SECRET = "the-secret-that-users-and-gateway-share"
 Answer = Callable[[Request, Send], Awaitable[None]]
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-
 @asynccontextmanager
-async def serving(app: ASGIApp, trusted_proxies: str = "") -> AsyncIterator[str]:
-    """Serve this app on a free port, and yield its address."""
+async def serving(app: ASGIApp, settings: ProcessSettings | None = None) -> AsyncIterator[str]:
+    """Serve this app on a free port as processes do, and yield its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            forwarded_allow_ips=trusted_proxies,
-            timeout_graceful_shutdown=1,
-        )
-    )
+    server = http_server(app, settings or ProcessSettings(http_port=0, shutdown_grace_s=2))
     running = asyncio.create_task(server.serve([listener]))
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        await server.stop()
         await running
 
 
@@ -132,6 +117,8 @@ async def tcp_service(
 def settings(**changes: Any) -> GatewaySettings:
     given: dict[str, Any] = {
         "http_port": 0,
+        "operators_port": 0,
+        "shutdown_grace_s": 2,
         **{f"{service.identifier}_url": AWAY for service in FORWARDED},
         "forward_secret": SecretStr(SECRET),
     }
@@ -139,8 +126,13 @@ def settings(**changes: Any) -> GatewaySettings:
 
 
 @asynccontextmanager
-async def gateway(*, watching: bool = False, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """Run a gateway with these settings on a free port, and yield a client of it."""
+async def gateway(
+    *, watching: bool = False, operators: bool = False, **changes: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Run a gateway with these settings, and yield a client of its public listener.
+
+    :param operators: of its operators' listener instead
+    """
     given = settings(**changes)
     health = Health()
     async with build(given, health) as running:
@@ -148,7 +140,7 @@ async def gateway(*, watching: bool = False, **changes: Any) -> AsyncIterator[ht
             health.add(component.name, component.trouble, gates=component.gates_readiness)
         watches = [asyncio.create_task(c.run()) for c in running.components if watching]
         async with (
-            serving(running.app, given.trusted_proxies) as url,
+            serving(running.others[0] if operators else running.app, given) as url,
             httpx.AsyncClient(base_url=url, timeout=DEADLINE_S) as client,
         ):
             yield client

@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 
 from gateway.openapi import ApiDocument, merge
-from gateway.routes import PublicRoute
+from gateway.routes import ForwardedRoute
 
-ME = PublicRoute("GET", "/users/me", "users")
-ACCOUNT = PublicRoute("GET", "/accounts/{account_id}", "accounts")
+ME = ForwardedRoute("GET", "/users/me", "users")
+ACCOUNT = ForwardedRoute("GET", "/accounts/{account_id}", "accounts")
 SCHEMA = "#/components/schemas/"
 
 

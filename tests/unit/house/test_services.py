@@ -110,9 +110,12 @@ def test_every_service_with_layers_or_fakes_is_under_their_rules() -> None:
 
 @every_service
 def test_it_listens_on_the_declared_port_unless_it_is_set(service: DeclaredService) -> None:
-    default = settings_of(service).model_fields["http_port"].default
+    fields = settings_of(service).model_fields
+    default = fields["http_port"].default
 
     assert default == service.port, f"in {service.package}/settings.py, or port in {DECLARED}"
+    if service.operators_port is not None:
+        assert fields["operators_port"].default == service.operators_port
 
 
 @every_service
@@ -129,6 +132,7 @@ def test_the_settings_that_others_give_it_exist(service: DeclaredService) -> Non
 
 def test_no_port_is_declared_twice() -> None:
     ports = [service.port for service in SERVICES]
+    ports += [each.operators_port for each in SERVICES if each.operators_port is not None]
 
     assert len(ports) == len(set(ports))
 

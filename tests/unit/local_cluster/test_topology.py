@@ -12,7 +12,12 @@ from local_cluster.errors import ClusterError
 from local_cluster.ports import free_port, is_free
 from local_cluster.postgres import Postgres
 from local_cluster.processes import ProcessSpec
-from local_cluster.settings import REPOSITORY, Settings
+from local_cluster.settings import (
+    REPOSITORY,
+    WITH_OPERATORS_LISTENER,
+    Settings,
+    operators_port_setting,
+)
 from local_cluster.topology import PORT_SETTINGS, Topology
 from services import FORWARDED, SERVICES, WITH_DATABASE
 from tests.declared import declared
@@ -118,6 +123,9 @@ class TestPorts:
 
         assert fields == {name for name in Settings.model_fields if name.endswith("_port")}
         assert {service.name for service in SERVICES} < PORT_SETTINGS.keys()
+        for service in WITH_OPERATORS_LISTENER:
+            default = Settings.model_fields[operators_port_setting(service)].default
+            assert default == service.operators_port
 
     def test_a_free_port_is_free_and_given_once(self) -> None:
         given = [free_port() for _ in range(50)]

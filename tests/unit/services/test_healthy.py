@@ -63,7 +63,7 @@ class TestHealthy:
                 [sys.executable, "-c", _RUN_AND_LIST, service.module],
                 env=os.environ
                 | {
-                    f"{service.prefix}HTTP_PORT": str(port),
+                    f"{service.prefix}{service.health_listener[0]}_PORT": str(port),
                     f"{service.prefix}HTTP_HOST": "0.0.0.0",  # noqa: S104 - no socket is opened
                 },
                 capture_output=True,
@@ -80,7 +80,7 @@ class TestHealthy:
     def test_exits_with_1_when_no_process_answers(self, service: DeclaredService) -> None:
         ended = subprocess.run(
             [sys.executable, "-m", service.module, "healthy"],
-            env=os.environ | {f"{service.prefix}HTTP_PORT": "1"},
+            env=os.environ | {f"{service.prefix}{service.health_listener[0]}_PORT": "1"},
             capture_output=True,
             text=True,
             check=False,

@@ -7,8 +7,8 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +204,70 @@ class TestStopping:
             assert await process.exit_code() == 1
 
         assert "the time for an orderly stop is over" in process.stderr
+
+    async def test_is_not_delayed_by_clients_that_ask_for_nothing(self, tmp_path: Path) -> None:
+        async with toys(tmp_path, http_head_timeout_s=600) as process:
+            with connected(await process.port(), 2) as (_, begun):
+                begun.sendall(b"GET /slow HTTP/1.1\r\nHost:")
+                process.send(signal.SIGTERM)
+                assert await process.exit_code() == 0
+
+        assert "the time for an orderly stop is over" not in process.stderr
+
+
+class TestManyConnections:
+    async def test_without_a_head_keep_no_other_network_out_and_are_closed(
+        self, tmp_path: Path
+    ) -> None:
+        limits = {"http_max_connections": 200, "http_max_connections_per_network": 100}
+        async with toys(tmp_path, http_head_timeout_s=2, **limits) as process:
+            port = await process.port()
+            with connected(port, 100) as silent:
+                # Without a request: bytes that the server has not read would reset the connection.
+                refused = await answer_to(b"", port)
+                # Another network: Linux has all of 127.0.0.0/8 on loopback.
+                other = await answer_to(LIVE, port, source="127.0.0.2")
+                await until(lambda: all(map(is_ended, silent)))
+            afterwards = await answer_to(LIVE, port)
+
+        answers = [each.partition(b"\r\n")[0] for each in (refused, other, afterwards)]
+        assert answers == [
+            b"HTTP/1.1 503 Service Unavailable",
+            b"HTTP/1.1 200 OK",
+            b"HTTP/1.1 200 OK",
+        ]
+        assert process.events().count("connections closed") == 1
+
+
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: toys\r\nConnection: close\r\n\r\n"
+
+
+@contextmanager
+def connected(port: int, number: int) -> Iterator[list[socket.socket]]:
+    """Open so many connections that ask for nothing."""
+    with ExitStack() as closing:
+        yield [
+            closing.enter_context(socket.create_connection(("127.0.0.1", port)))
+            for _ in range(number)
+        ]
+
+
+def is_ended(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1, socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+
+
+async def answer_to(request: bytes, port: int, *, source: str = "127.0.0.1") -> bytes:
+    """Send a request over a new connection from this address, and return all that comes back."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+    try:
+        writer.write(request)
+        async with asyncio.timeout(DEADLINE_S):
+            return await reader.read()
+    finally:
+        writer.close()
 
 
 class TestCommandLine:

@@ -1,4 +1,6 @@
 import re
+from base64 import b64encode
+from hashlib import sha256
 
 import pytest
 from fastapi import APIRouter
@@ -94,6 +96,15 @@ class TestLogAndMetrics:
 
         assert REGISTRY.get_sample_value("http_requests_total", labels) == before + 1
 
+    async def test_a_method_that_a_route_does_not_have_is_counted_without_the_route(
+        self, serve: Serve, logged: Logged
+    ) -> None:
+        async with serve(toys()) as client:
+            answer = await client.delete("/shop/toys/1")
+
+        assert answer.status_code == 405
+        assert [line["route"] for line in logged] == ["unmatched"]
+
     async def test_an_unknown_method_makes_no_metric_of_its_own(self, serve: Serve) -> None:
         async with serve(toys()) as client:
             await client.request("BREW17", "/shop/toys/1")
@@ -141,6 +152,47 @@ class TestHealth:
 
         assert ready.status_code == 200
         assert ready.json() == {"status": "ready", "troubles": {"agents": "no partitions"}}
+
+
+class TestSecurityHeaders:
+    @pytest.mark.parametrize("path", ["/shop/toys/1", "/nowhere", "/shop/broken", "/health/live"])
+    async def test_every_answer_has_them(self, serve: Serve, path: str) -> None:
+        async with serve(toys()) as client:
+            answer = await client.get(path)
+
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cache-control"] == "no-store"
+        policy = answer.headers["content-security-policy"]
+        assert policy == "default-src 'none'; frame-ancestors 'none'"
+        assert "strict-transport-security" not in answer.headers
+
+    async def test_what_has_a_validator_may_be_kept_by_its_client(self, serve: Serve) -> None:
+        async with serve(toys()) as client:
+            answer = await client.get("/docs/assets/favicon.png")
+
+        assert answer.headers["cache-control"] == "private, no-cache"
+
+    async def test_a_page_runs_its_own_scripts_only(self, serve: Serve) -> None:
+        async with serve(toys()) as client:
+            page = await client.get("/docs")
+
+        (inline,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+        digest = b64encode(sha256(inline.encode()).digest()).decode()
+        policy = page.headers["content-security-policy"]
+        assert f"script-src 'self' 'sha256-{digest}';" in policy
+        assert "frame-ancestors 'none'" in policy
+
+    @pytest.mark.parametrize(
+        ("scheme", "expected"), [("https", "max-age=31536000"), ("http", None)]
+    )
+    async def test_https_is_made_to_stay_where_a_setting_says_so(
+        self, serve: Serve, scheme: str, expected: str | None
+    ) -> None:
+        async with serve(toys(), hsts_max_age_s=31_536_000) as client:
+            answer = await client.get(f"{scheme}://toys.example/shop/toys/1")
+
+        assert answer.headers.get("strict-transport-security") == expected
 
 
 class TestDocumentation:

@@ -1,0 +1,99 @@
+"""The guards that keep one client from stopping others (``docs/guarantees.md``)."""
+
+from typing import Final
+
+from tests.prove.mutation import Mutation
+
+_UNIT: Final = "tests/unit/chassis/web/test_connections.py::"
+_FAILURES: Final = "tests/integration/gateway/test_failures.py::"
+
+_CONNECTIONS: Final = (
+    Mutation(
+        name="head-in-time",
+        guard="a connection whose client has not sent a whole head in time is closed",
+        file="chassis/web/connections.py",
+        before="            waits.append((Closed.HEAD_TOO_SLOW, self.conn.heads))\n",
+        after="            pass\n",
+        proven_by=(
+            f"{_UNIT}TestTheHead::test_has_its_time_from_the_moment_of_connecting",
+            f"{_UNIT}TestTheHead::test_has_no_more_time_for_coming_byte_by_byte",
+        ),
+    ),
+    Mutation(
+        name="answer-read-in-time",
+        guard="a connection whose client does not read its answer is ended",
+        file="chassis/web/connections.py",
+        before="            waits.append((Closed.ANSWER_NOT_READ, self._drained))\n",
+        after="            pass\n",
+        proven_by=(f"{_UNIT}TestAnAnswer::test_that_its_client_does_not_read_is_given_up",),
+    ),
+    Mutation(
+        name="connections-of-a-network",
+        guard="one network has a part of the connections at most",
+        file="chassis/web/connections.py",
+        before="            raise Refused(Closed.TOO_MANY_OF_NETWORK)\n",
+        after="            pass\n",
+        proven_by=(
+            f"{_UNIT}TestTheBounds::test_one_more_of_a_network_is_refused_and_others_are_not",
+        ),
+    ),
+    Mutation(
+        name="lines-end-with-crlf",
+        guard="a request with a line that ends with LF alone is refused",
+        file="chassis/web/request_parser.py",
+        before='            raise h11.LocalProtocolError("a line ends with LF alone")\n',
+        after="            pass\n",
+        proven_by=(
+            f"{_UNIT}TestAMalformedRequest::test_is_one_with_a_line_that_ends_with_lf_alone",
+        ),
+    ),
+    Mutation(
+        name="one-framing",
+        guard="after a request with two framings its connection is closed",
+        file="chassis/web/request_parser.py",
+        before='[*others, (b"connection", b"close")]',
+        after="others",
+        proven_by=(
+            f"{_UNIT}TestFraming::test_a_length_beside_a_transfer_coding_is_ignored_and_the_connection_closed",
+        ),
+    ),
+)
+
+_GATEWAY: Final = (
+    Mutation(
+        name="body-before-a-place",
+        guard="a request's body is complete before the request takes a place at its service",
+        file="gateway/forward.py",
+        before="            body = await whole_body(receive)\n",
+        after="            async with self._upstream._place(None):\n"
+        "                body = await whole_body(receive)\n",
+        proven_by=(
+            f"{_FAILURES}TestASlowClient::test_that_does_not_send_its_body_takes_no_place_at_the_service",
+        ),
+    ),
+    Mutation(
+        name="share-of-a-network",
+        guard="one network has a part of the places at a service at most",
+        file="gateway/upstream.py",
+        before="                        await held.enter_async_context(share)\n",
+        after="",
+        proven_by=(
+            f"{_FAILURES}TestANetwork::test_that_has_its_share_in_use_is_refused_and_others_are_not",
+        ),
+    ),
+)
+
+_LISTENERS: Final = (
+    Mutation(
+        name="operators-listener",
+        guard="the public listener has nothing that needs an operator",
+        file="gateway/bootstrap.py",
+        before="        routes=PUBLIC_ROUTES,\n",
+        after="        routes=(*PUBLIC_ROUTES, *OPERATOR_ROUTES),\n",
+        proven_by=(
+            "tests/integration/gateway/test_forwarding.py::TestWhatIsNotPublic::test_is_not_found_however_it_is_written",
+        ),
+    ),
+)
+
+AT_THE_EDGE: Final = (*_CONNECTIONS, *_GATEWAY, *_LISTENERS)
