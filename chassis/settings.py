@@ -4,7 +4,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
@@ -17,6 +17,13 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+)
+
+from chassis.in_the_clear import (
+    are_on_this_machine,
+    crosses_in_the_clear,
+    is_on_this_machine,
+    is_unverified,
 )
 
 BAD_SETTINGS_EXIT_CODE = 2
@@ -115,6 +122,16 @@ class ProcessSettings(SecretsFromFiles, BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, hide_input_in_errors=True)
 
+    environment: Literal["development", "production"] = Field(
+        default="production",
+        description="production refuses connections in the clear; development allows them, and"
+        " topics with less than the catalogue asks for",
+    )
+    network_is_trusted: bool = Field(
+        default=False,
+        description="allow connections in the clear in production too: something else, such as a"
+        " service mesh, encrypts and authenticates them",
+    )
     http_host: str = Field(default="127.0.0.1", description="address that HTTP listens on")
     http_port: int = Field(ge=0, le=65_535, description="port of HTTP; 0 takes a free one")
     max_body_bytes: int = Field(
@@ -176,10 +193,34 @@ class ProcessSettings(SecretsFromFiles, BaseSettings):
         description="OTLP/HTTP address that spans are sent to, such as http://127.0.0.1:4318",
     )
 
+    http_certificate_file: FilePath | None = Field(
+        default=None,
+        description="PEM file of this process's certificate and its chain: it serves HTTPS then",
+    )
+    http_key_file: FilePath | None = Field(
+        default=None,
+        description="PEM file of that certificate's key, if it is not in the same file",
+    )
+    http_ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file of the authorities that sign the certificates of the services which"
+        " this process calls; by default the system's",
+    )
+
     @property
     def serves_routes(self) -> bool:
         """Whether this process answers requests beside those about itself."""
         return True
+
+    def in_the_clear(self) -> Iterator[tuple[str, str]]:
+        """Yield each setting by which something crosses a network unprotected, and what is wrong.
+
+        Production does not start with one, unless the network is trusted.
+        """
+        if self.http_certificate_file is None:
+            for host in (getattr(self, f"{each}_host") for each in self.listeners):
+                if not is_on_this_machine(host):
+                    yield "http_certificate_file", f"is not set, and HTTP is served on {host}"
 
     @property
     def listeners(self) -> tuple[str, ...]:
@@ -225,14 +266,19 @@ class KafkaSettings(SecretsFromFiles, BaseSettings):
         description="PEM file of that certificate's key, if it is not in the same file",
     )
 
+    def kafka_in_the_clear(self) -> Iterator[tuple[str, str]]:
+        """Yield what lets others read the connections to the brokers, or use them."""
+        if are_on_this_machine(self.kafka_bootstrap):
+            return
+        if not self.kafka_security_protocol.endswith("SSL"):
+            yield "kafka_security_protocol", "must be SASL_SSL, or SSL with a certificate"
+        elif self.kafka_security_protocol == "SSL" and self.kafka_certificate_file is None:
+            yield "kafka_certificate_file", "must be set with SSL, or nobody authenticates"
+
 
 class ServiceSettings(ProcessSettings, KafkaSettings):
     """The settings of a service that owns a database and uses Kafka."""
 
-    environment: Literal["development", "production"] = Field(
-        default="production",
-        description="development allows topics to have less than the catalogue asks for",
-    )
     roles: Annotated[frozenset[Role], NoDecode] = Field(
         default=frozenset(Role),
         min_length=1,
@@ -328,6 +374,12 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
     def serves_routes(self) -> bool:
         return Role.API in self.roles
 
+    def in_the_clear(self) -> Iterator[tuple[str, str]]:
+        yield from super().in_the_clear()
+        yield from self.kafka_in_the_clear()
+        if is_unverified(self.database_url.get_secret_value()):
+            yield "database_url", "must have sslmode=verify-full"
+
     @field_validator("roles", mode="before")
     @classmethod
     def _split_roles(cls, value: object) -> object:
@@ -348,6 +400,11 @@ class TokenReaderSettings(ServiceSettings):
         pattern=r"^https?://", description="where the keys that sign access tokens are published"
     )
 
+    def in_the_clear(self) -> Iterator[tuple[str, str]]:
+        yield from super().in_the_clear()
+        if crosses_in_the_clear(self.jwks_url):
+            yield "jwks_url", "must begin with https://"
+
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -364,6 +421,22 @@ def read_settings(settings_class: type[S], **given: Any) -> S:
         _exit_with([str(error)])
     except ValidationError as error:
         _exit_naming(settings_class, error.errors(include_url=False, include_input=False))
+
+
+def exit_if_in_the_clear(settings: ProcessSettings) -> None:
+    """Exit if something of a process in production would cross a network unprotected.
+
+    :raises SystemExit: with code 2, after one line on standard error for each such setting
+    """
+    if settings.environment == "production" and not settings.network_is_trusted:
+        found = dict(settings.in_the_clear())
+        if found:
+            trusted = variable_of(type(settings), "network_is_trusted")
+            _exit_with(
+                f"{variable_of(type(settings), field)}: {why}; if the network protects it,"
+                f" {trusted}=true says so"
+                for field, why in found.items()
+            )
 
 
 def _exit_naming(settings_class: type[BaseSettings], errors: list[ErrorDetails]) -> NoReturn:

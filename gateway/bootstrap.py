@@ -27,7 +27,7 @@ _USES_CLIENT_ADDRESS: Final = "users"
 @asynccontextmanager
 async def build(settings: GatewaySettings, health: Health) -> AsyncIterator[ProcessParts]:
     """Yield the gateway: its two listeners, and a watch over each service."""
-    tls = ssl.create_default_context()
+    tls = ssl.create_default_context(cafile=settings.http_ca_file)
     public = ApiDocument(
         title="Onboarding",
         description="All public operations of the services.",

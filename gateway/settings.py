@@ -1,10 +1,12 @@
 """The settings of the gateway, read from its environment."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from chassis.in_the_clear import crosses_in_the_clear
 from chassis.settings import ProcessSettings
 from services import FORWARDED, DeclaredService
 from services.settings import one_for_each
@@ -76,6 +78,12 @@ class GatewaySettings(ProcessSettings):
     @property
     def listeners(self) -> tuple[str, ...]:
         return ("http", "operators")
+
+    def in_the_clear(self) -> Iterator[tuple[str, str]]:
+        yield from super().in_the_clear()
+        for each in FORWARDED:
+            if crosses_in_the_clear(self.url_of(each)):
+                yield f"{each.identifier}_url", "must begin with https://"
 
     def url_of(self, service: DeclaredService) -> str:
         """Return where a service listens."""

@@ -80,6 +80,7 @@ class Topology:
         prefix = service.prefix
         wired = {
             "HTTP_PORT": str(self._settings.port_of(service)),
+            "ENVIRONMENT": "development",
             "LOG_FORMAT": os.environ.get(f"{prefix}LOG_FORMAT", "json"),
         }
         if service.operators_port is not None:
@@ -90,7 +91,6 @@ class Topology:
                 "KAFKA_BOOTSTRAP": f"127.0.0.1:{self._settings.kafka_port}",
                 "WORKER_NAME": f"{service.name}-1",
                 "IDEMPOTENCY_SECRET": self._secret(f"{service.name}-idempotency"),
-                "ENVIRONMENT": "development",
             }
         if service.forwards:
             wired |= {f"{each.identifier.upper()}_URL": self.url(each.name) for each in FORWARDED}

@@ -1,10 +1,12 @@
 """The settings of the notification service."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from chassis.in_the_clear import crosses_in_the_clear
 from chassis.settings import TokenReaderSettings
 
 SLACK_URL: Final = "https://slack.com/api/"
@@ -83,6 +85,11 @@ class NotificationSettings(TokenReaderSettings):
         if value <= info.data.get("delivery_timeout_s", 0):
             raise ValueError("must be greater than the time-out of a call")
         return value
+
+    def in_the_clear(self) -> Iterator[tuple[str, str]]:
+        yield from super().in_the_clear()
+        if crosses_in_the_clear(self.slack[1]):
+            yield "slack_base_url", "must begin with https://"
 
     @property
     def slack(self) -> tuple[str, str]:

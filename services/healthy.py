@@ -6,8 +6,9 @@ library and nothing of the service. So ``__main__`` calls it before its own impo
 
 import json
 import os
+import ssl
 import sys
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Final
 
 from services import service_named
@@ -39,8 +40,9 @@ def ask(name: str) -> tuple[bool, str]:
     host = os.environ.get(f"{service.prefix}{listener}_HOST", "127.0.0.1")
     port = os.environ.get(f"{service.prefix}{listener}_PORT") or str(default)
     host = _LOOPBACK.get(host, host)
+    encrypted = os.environ.get(f"{service.prefix}HTTP_CERTIFICATE_FILE")
     try:
-        connection = HTTPConnection(host, int(port), timeout=_ANSWER_WITHIN_S)
+        connection = _connect(host, int(port), encrypted=bool(encrypted))
         connection.request("GET", "/health/ready")
         answer = connection.getresponse()
         said = json.loads(answer.read())
@@ -50,3 +52,13 @@ def ask(name: str) -> tuple[bool, str]:
         return True, f"{name} is ready"
     reasons = "; ".join(f"{each['field']}: {each['message']}" for each in said.get("errors", ()))
     return False, f"{name} is not ready: {reasons or answer.status}"
+
+
+def _connect(host: str, port: int, *, encrypted: bool) -> HTTPConnection:
+    if not encrypted:
+        return HTTPConnection(host, port, timeout=_ANSWER_WITHIN_S)
+    # It is asked by an address that its certificate need not have, and told nothing secret.
+    unverified = ssl.create_default_context()
+    unverified.check_hostname = False
+    unverified.verify_mode = ssl.CERT_NONE
+    return HTTPSConnection(host, port, timeout=_ANSWER_WITHIN_S, context=unverified)

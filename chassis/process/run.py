@@ -21,6 +21,7 @@ from chassis.process import memory
 from chassis.settings import (
     BAD_SETTINGS_EXIT_CODE,
     ProcessSettings,
+    exit_if_in_the_clear,
     read_settings,
     variable_of,
 )
@@ -97,6 +98,7 @@ def serve(name: str, settings_class: type[S], build: Build[S]) -> NoReturn:
     :raises SystemExit: 0 after a requested stop, 1 after a failure, 2 for wrong settings
     """
     settings = read_settings(settings_class)
+    exit_if_in_the_clear(settings)
     _refuse_failpoints_in_production(settings)
     failpoints.set_service(name)
     configure_logging(name, settings)
@@ -109,7 +111,7 @@ def serve(name: str, settings_class: type[S], build: Build[S]) -> NoReturn:
 
 
 def _refuse_failpoints_in_production(settings: ProcessSettings) -> None:
-    if failpoints.are_switched_on() and getattr(settings, "environment", "") == "production":
+    if failpoints.are_switched_on() and settings.environment == "production":
         click.echo("FAILPOINTS is for tests, and this is production: unset it.", err=True)
         sys.exit(BAD_SETTINGS_EXIT_CODE)
 

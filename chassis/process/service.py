@@ -184,7 +184,7 @@ async def wire(
     if fetch_keys is None:
         if not isinstance(settings, TokenReaderSettings):
             raise TypeError(f"{service.name} needs the setting jwks_url, or fetch_keys")
-        fetch_keys = keys_at(settings.jwks_url)
+        fetch_keys = keys_at(settings)
     async with (
         pool(settings, f"{service.name}-api") as engine,
         pool(settings, f"{service.name}-agents") as agents_engine,

@@ -1,6 +1,7 @@
 """Authenticates requests: access tokens of the users service, verified by its published keys."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pydantic import BaseModel
 
 from chassis.domain import DomainError, Kind
 from chassis.periodic import Periodic
-from chassis.settings import ServiceSettings
+from chassis.settings import ServiceSettings, TokenReaderSettings
 from chassis.web.problems import TemporarilyUnavailable
 
 # RFC 9864's name of EdDSA over Ed25519; "EdDSA" does not name the curve and is deprecated.
@@ -84,12 +85,16 @@ class OperatorsOnly(DomainError):
     kind, code = Kind.FORBIDDEN, "operators-only"
 
 
-def keys_at(url: str) -> FetchKeys:
-    """Return a function that fetches the JSON Web Key Set published at ``url``."""
+def keys_at(settings: TokenReaderSettings) -> FetchKeys:
+    """Return a function that fetches the JSON Web Key Set published at ``jwks_url``."""
+    verified = ssl.create_default_context(cafile=settings.http_ca_file)
 
     async def fetch() -> Mapping[str, Any]:
-        async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT_S) as client:
-            response = await client.get(url)
+        # No proxy of the environment stands between services.
+        async with httpx.AsyncClient(
+            timeout=_FETCH_TIMEOUT_S, verify=verified, trust_env=False
+        ) as client:
+            response = await client.get(settings.jwks_url)
             response.raise_for_status()
             body: Mapping[str, Any] = response.json()
             return body

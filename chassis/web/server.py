@@ -40,6 +40,8 @@ def http_server(app: ASGIApp, settings: ProcessSettings) -> "HttpServer":
             app,
             http=protocol,
             ws="none",
+            ssl_certfile=settings.http_certificate_file,
+            ssl_keyfile=settings.http_key_file,
             log_config=None,
             access_log=False,
             server_header=False,

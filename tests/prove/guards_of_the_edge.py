@@ -5,6 +5,7 @@ from typing import Final
 from tests.prove.mutation import Mutation
 
 _UNIT: Final = "tests/unit/chassis/web/test_connections.py::"
+_PROCESS: Final = "tests/integration/chassis/process/test_run.py::TestRunning::"
 _FAILURES: Final = "tests/integration/gateway/test_failures.py::"
 
 _CONNECTIONS: Final = (
@@ -84,6 +85,14 @@ _GATEWAY: Final = (
 )
 
 _LISTENERS: Final = (
+    Mutation(
+        name="not-in-the-clear",
+        guard="in production no process starts that would cross a network unprotected",
+        file="chassis/process/run.py",
+        before="    exit_if_in_the_clear(settings)\n",
+        after="",
+        proven_by=(f"{_PROCESS}test_in_production_it_does_not_serve_a_network_without_one",),
+    ),
     Mutation(
         name="operators-listener",
         guard="the public listener has nothing that needs an operator",

@@ -2,24 +2,14 @@
 
 import hmac
 from collections.abc import Callable, Sequence
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
-from typing import Final
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from fastapi import Request
 from pydantic import SecretStr
 
 from chassis.settings import values_of
+from chassis.web.client_networks import UNKNOWN, network_of
 from users_service.application.ports import Network
-
-# A client with one IPv6 address usually has the whole /64 around it (RFC 6177).
-_IPV6_PREFIX: Final = 64
 
 
 def client_network(
@@ -36,7 +26,7 @@ def client_network(
     expected = values_of(gateway_secret)
 
     def network(request: Request) -> Network:
-        peer = request.client.host if request.client else "unknown"
+        peer = request.client.host if request.client else UNKNOWN
         secret = request.headers.get("x-gateway-secret", "").encode("latin-1")
         if not any(hmac.compare_digest(secret, each) for each in expected):
             return _network_of(peer, shared)
@@ -45,15 +35,9 @@ def client_network(
     return network
 
 
-def _network_of(text: str, shared: Sequence[IPv4Network | IPv6Network]) -> Network:
-    try:
-        address: IPv4Address | IPv6Address = ip_address(text.strip())
-    except ValueError:
-        return Network("unknown")
-    # A dual-stack socket shows IPv4 clients like this; their /64 would hold all of them.
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    is_shared = any(address in network for network in shared)
-    if isinstance(address, IPv4Address):
-        return Network(str(address), is_shared)
-    return Network(str(ip_network((address, _IPV6_PREFIX), strict=False)), is_shared)
+def _network_of(address: str, shared: Sequence[IPv4Network | IPv6Network]) -> Network:
+    name = network_of(address)
+    if name == UNKNOWN:
+        return Network(name)
+    network = ip_network(name)
+    return Network(name, any(network.overlaps(each) for each in shared))

@@ -2,17 +2,20 @@
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
 from services import SERVICES, DeclaredService
 from services.healthy import ask
+from tests.certificates import Authority, Certificate
 
 # What was imported before belongs to the environment, not to the command.
 _RUN_AND_LIST = """
@@ -29,7 +32,7 @@ every_service = pytest.mark.parametrize("service", SERVICES, ids=lambda each: ea
 
 
 @contextmanager
-def answering(status: int, body: object) -> Iterator[int]:
+def answering(status: int, body: object, certificate: Certificate | None = None) -> Iterator[int]:
     """Answer requests for readiness while the block runs; yield the port."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -43,6 +46,10 @@ def answering(status: int, body: object) -> Iterator[int]:
             """Nothing is logged."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate.certificate, certificate.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -105,3 +112,13 @@ class TestHealthy:
             monkeypatch.setenv("USERS_HTTP_PORT", str(port))
 
             assert ask("users") == (False, "users is not ready: 503")
+
+    def test_asks_a_process_that_serves_https(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        certificate = Authority(tmp_path, "authority").sign("users")
+        with answering(200, {}, certificate) as port:
+            monkeypatch.setenv("USERS_HTTP_PORT", str(port))
+            monkeypatch.setenv("USERS_HTTP_CERTIFICATE_FILE", str(certificate.certificate))
+
+            assert ask("users") == (True, "users is ready")

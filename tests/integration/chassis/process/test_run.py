@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,6 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from tests.certificates import Authority
 
 DEADLINE_S = 30
 
@@ -115,6 +118,32 @@ class TestRunning:
             answer = await client.get(url, headers={"X-Forwarded-For": "203.0.113.7"})
 
         assert answer.json() == expected
+
+    async def test_with_a_certificate_it_serves_https(self, tmp_path: Path) -> None:
+        authority = Authority(tmp_path, "authority")
+        own = authority.sign("toys", "127.0.0.1")
+        trusting = ssl.create_default_context(cafile=authority.ca_file)
+
+        async with (
+            toys(tmp_path, http_certificate_file=own.certificate, http_key_file=own.key) as process,
+            httpx.AsyncClient(verify=trusting) as client,
+        ):
+            address = f"127.0.0.1:{await process.port()}/health/live"
+            encrypted = await client.get(f"https://{address}")
+            with pytest.raises(httpx.RemoteProtocolError):
+                await client.get(f"http://{address}")
+
+        assert encrypted.status_code == 200
+
+    async def test_in_production_it_does_not_serve_a_network_without_one(
+        self, tmp_path: Path
+    ) -> None:
+        everywhere = "0.0.0.0"  # noqa: S104 - it does not start
+        async with toys(tmp_path, http_host=everywhere, robot="ends") as process:
+            assert await process.exit_code() == 2
+
+        [line] = process.stderr.splitlines()
+        assert line.startswith("TOYS_HTTP_CERTIFICATE_FILE: is not set")
 
     async def test_a_part_that_fails_ends_the_process_and_its_error_is_logged(
         self, tmp_path: Path

@@ -1,0 +1,33 @@
+"""What crosses a network unprotected: nothing does that stays on this machine."""
+
+import ipaddress
+from urllib.parse import parse_qs, urlsplit
+
+
+def is_on_this_machine(host: str | None) -> bool:
+    """Tell whether an address is one of the loopback, or none (as of a Unix socket)."""
+    if not host or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def are_on_this_machine(servers: str) -> bool:
+    """Tell whether all of these are: host:port, comma separated."""
+    return all(is_on_this_machine(urlsplit(f"//{each}").hostname) for each in servers.split(","))
+
+
+def crosses_in_the_clear(url: str) -> bool:
+    """Tell whether requests to this URL cross a network without TLS."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_on_this_machine(parts.hostname)
+
+
+def is_unverified(database_url: str) -> bool:
+    """Tell whether connections to PostgreSQL cross a network without a verified certificate."""
+    parts = urlsplit(database_url)
+    if parse_qs(parts.query).get("sslmode", [""])[-1] == "verify-full":
+        return False
+    return not are_on_this_machine(parts.netloc.rpartition("@")[2])
