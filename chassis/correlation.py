@@ -35,9 +35,14 @@ class CorrelationContext:
     @classmethod
     def from_request(cls, correlation_id: str | None) -> "CorrelationContext":
         """Use the id that the client sent if it is acceptable, and a new one otherwise."""
-        if correlation_id is not None and _ACCEPTABLE.fullmatch(correlation_id):
-            return cls(correlation_id)
-        return cls(str(new_id()))
+        return cls(acceptable(correlation_id) or str(new_id()))
+
+
+def acceptable(correlation_id: str | None) -> str | None:
+    """Return an id that a client sent, or None where it would be harmful in a log."""
+    if correlation_id is not None and _ACCEPTABLE.fullmatch(correlation_id):
+        return correlation_id
+    return None
 
 
 _current: ContextVar[CorrelationContext | None] = ContextVar("correlation", default=None)

@@ -195,12 +195,13 @@ def _without_data(
     return line
 
 
-class _WithoutQueries(SpanProcessor):
-    """Removes the query of a URL from its span: it may contain anything."""
+class _WithoutInventions(SpanProcessor):
+    """Removes from a request's span what a client may have invented: its query, an odd method."""
 
     def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None:
-        if span.attributes and "url.query" in span.attributes:
-            span.set_attribute("url.query", "…")
+        for name in ("url.query", "http.request.method_original"):
+            if span.attributes and name in span.attributes:
+                span.set_attribute(name, "…")
 
 
 def configure_tracing(service: str, settings: ProcessSettings) -> TracerProvider:
@@ -215,7 +216,7 @@ def configure_tracing(service: str, settings: ProcessSettings) -> TracerProvider
             {"service.name": service, "service.instance.id": settings.worker_name}
         ),
     )
-    provider.add_span_processor(_WithoutQueries())
+    provider.add_span_processor(_WithoutInventions())
     if settings.otlp_endpoint is not None:
         # 10 MB that most processes do not need.
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
@@ -275,6 +276,23 @@ def span(
             started.set_status(trace.StatusCode.ERROR)
             started.set_attribute("error.type", type(error).__qualname__)
             raise
+
+
+def link_current_span(traceparent: str) -> None:
+    """Link the current span to other work, whose ``traceparent`` this is; one that is none is not.
+
+    So what others say of their traces is kept, and ours are not made of it.
+    """
+    current, linked = trace.get_current_span(), _context_of(traceparent)
+    if current.is_recording() and linked.is_valid:
+        current.add_link(linked)
+
+
+def leave_path_out_of_span() -> None:
+    """Take the path out of the span of a request for which there is no route."""
+    current = trace.get_current_span()
+    if current.is_recording():
+        current.set_attribute("url.path", "…")
 
 
 def _context_of(traceparent: str) -> SpanContext:

@@ -83,6 +83,7 @@ def _app(
         ],
         public=public,
         document=documented,
+        edge=True,
     )
     # A path that ends with a slash is another path, and not one of this listener.
     app.router.redirect_slashes = False

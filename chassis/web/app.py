@@ -1,7 +1,7 @@
 """Makes a service's HTTP app: its routes, health, metrics, and what every request has in common."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPMethod, HTTPStatus
 from typing import Any, Final
 
@@ -15,9 +15,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
-from chassis.correlation import CorrelationContext, use_correlation
+from chassis.correlation import CorrelationContext, acceptable, use_correlation
 from chassis.settings import ProcessSettings
-from chassis.telemetry import http_request_seconds, http_requests
+from chassis.telemetry import (
+    http_request_seconds,
+    http_requests,
+    leave_path_out_of_span,
+    link_current_span,
+)
 from chassis.web.health import Health
 from chassis.web.problems import (
     PROBLEM_JSON,
@@ -37,6 +42,9 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     for kind, description in (("4XX", "Refused, with the reason"), ("5XX", "Failed"))
 }
 _METHODS: Final = frozenset(HTTPMethod)
+_OF_A_CLIENTS_TRACE: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
+_CLIENTS_TRACEPARENT: Final = "chassis.clients_traceparent"
+_UNMATCHED: Final = "unmatched"
 _NOT_RECORDED: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
 
 _log = structlog.get_logger(__name__)
@@ -53,13 +61,16 @@ def create_app(
     lifespan: Lifespan[FastAPI] | None = None,
     public: bool = False,
     document: bool = True,
+    edge: bool = False,
 ) -> FastAPI:
     """Return a service's app: health and metrics, and the routers if the process has the role.
 
     :param public: anyone may reach it: it has no metrics, and does not say why it is not ready
     :param document: it serves its API document, and a page for it
+    :param edge: clients call it: each request begins a trace and a correlation here, and those of
+        the client are noted beside them
     """
-    app = _Api(
+    app = (_EdgeApi if edge else _Api)(
         title=title,
         description=description,
         version=version,
@@ -81,6 +92,7 @@ def create_app(
         _RequestMiddleware,
         max_body_bytes=settings.max_body_bytes,
         hsts_max_age_s=settings.hsts_max_age_s,
+        edge=edge,
     )
     app.include_router(_public_process_routes(health) if public else _process_routes(health))
     if document:
@@ -101,6 +113,17 @@ class _Api(FastAPI):
         schemas.update(problem_schema.pop("$defs"))
         schemas["Problem"] = problem_schema
         return document
+
+
+class _EdgeApi(_Api):
+    """Leaves out the trace that a client would have continued, before FastAPI continues it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = scope.get("headers", ())
+        kept = [(name, value) for name, value in headers if name not in _OF_A_CLIENTS_TRACE]
+        traceparent = Headers(scope=scope).get("traceparent") if headers else None
+        scope = {**scope, "headers": kept, _CLIENTS_TRACEPARENT: traceparent}
+        await super().__call__(scope, receive, send)
 
 
 def _serve_docs(app: FastAPI) -> None:
@@ -176,8 +199,11 @@ class _RequestMiddleware:
     HEAD is answered as GET (RFC 9110, 9.3.2); the server leaves out the body.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, hsts_max_age_s: int | None) -> None:
+    def __init__(
+        self, app: ASGIApp, max_body_bytes: int, hsts_max_age_s: int | None, *, edge: bool
+    ) -> None:
         self._app = app
+        self._edge = edge
         self._max_body_bytes = max_body_bytes
         self._hsts_max_age_s = hsts_max_age_s
 
@@ -189,11 +215,21 @@ class _RequestMiddleware:
             scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
         id_ = headers.get("x-correlation-id") or headers.get("x-request-id")
+        client_id = None
+        if self._edge:
+            # Others could choose the same, so nothing is found by it but what a client asked for.
+            client_id, id_ = acceptable(id_), None
+            if (traceparent := scope.get(_CLIENTS_TRACEPARENT)) is not None:
+                link_current_span(traceparent)
         with use_correlation(CorrelationContext.from_request(id_)) as correlation:
             bounded = _BoundedReceive(scope, receive, self._max_body_bytes)
+            fields = dict.fromkeys(("X-Request-ID", "X-Correlation-ID"), correlation.correlation_id)
+            if client_id is not None:
+                fields["X-Client-Correlation-ID"] = client_id
             # Not over HTTP, where anyone could have set it (RFC 6797, 7.2).
-            hsts_max_age_s = self._hsts_max_age_s if scope["scheme"] == "https" else None
-            response = _ResponseSend(send, correlation.correlation_id, hsts_max_age_s)
+            if self._hsts_max_age_s is not None and scope["scheme"] == "https":
+                fields["Strict-Transport-Security"] = f"max-age={self._hsts_max_age_s}"
+            response = _ResponseSend(send, scope, fields)
             began = time.perf_counter()
             try:
                 await self._app(scope, bounded, response)
@@ -205,26 +241,26 @@ class _RequestMiddleware:
                     raise  # a part of it was sent: only a cut connection shows that it is broken
                 await failed(scope, receive, response)
             finally:
-                _record_request(scope, response.status, time.perf_counter() - began)
+                _record_request(scope, response.status, client_id, time.perf_counter() - began)
 
 
 class _ResponseSend:
     """Sends a response with the header fields that all have, and keeps its status."""
 
-    def __init__(self, send: Send, correlation_id: str, hsts_max_age_s: int | None) -> None:
+    def __init__(self, send: Send, scope: Scope, fields: Mapping[str, str]) -> None:
         self._send = send
-        self._correlation_id = correlation_id
-        self._hsts_max_age_s = hsts_max_age_s
+        self._scope = scope
+        self._fields = fields
         self.status: int | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
             headers = MutableHeaders(scope=message)
-            headers["X-Request-ID"] = headers["X-Correlation-ID"] = self._correlation_id
+            headers.update(self._fields)
             add_security_headers(headers)
-            if self._hsts_max_age_s is not None:
-                headers["Strict-Transport-Security"] = f"max-age={self._hsts_max_age_s}"
+            if _route_of(self._scope, self.status) == _UNMATCHED:
+                leave_path_out_of_span()
         await self._send(message)
 
 
@@ -250,17 +286,31 @@ class _BoundedReceive:
             raise HTTPException(413, f"a body may have {self._max_bytes} bytes")
 
 
-def _record_request(scope: Scope, status: int | None, seconds: float) -> None:
-    # The route, never the path, and only known methods: a client could invent any number of both.
-    # With a method that it does not have a route was not asked.
-    route = getattr(scope.get("route"), "path", "unmatched")
+def _route_of(scope: Scope, status: int | None) -> str:
+    # The route, never the path: a client could invent any number. With a method that it does not
+    # have a route was not asked.
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        route = "unmatched"
+        return _UNMATCHED
+    return getattr(scope.get("route"), "path", _UNMATCHED)
+
+
+def _record_request(
+    scope: Scope, status: int | None, client_id: str | None, seconds: float
+) -> None:
+    route = _route_of(scope, status)
     if route in _NOT_RECORDED:
         return
+    # Only known methods, of which a client could invent any number too.
     method = scope["method"] if scope["method"] in _METHODS else "other"
     http_requests.labels(method, route, str(status or "cut off")).inc()
     http_request_seconds.labels(method, route).observe(seconds)
+    # What a client calls its request; it says nothing of any other.
+    clients = {} if client_id is None else {"client_correlation_id": client_id}
     _log.info(
-        "request", method=method, route=route, status=status, duration_ms=round(seconds * 1000, 1)
+        "request",
+        method=method,
+        route=route,
+        status=status,
+        duration_ms=round(seconds * 1000, 1),
+        **clients,
     )

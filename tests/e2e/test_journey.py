@@ -19,13 +19,15 @@ class TestTheJourneyOfASignUp:
     async def test_one_command_has_all_its_effects_under_one_correlation_id(
         self, cluster: RunningCluster, gateway: httpx.AsyncClient, operator: Operator
     ) -> None:
-        person, correlation_id = Person(gateway), f"test-{uuid4()}"
+        person, own_id = Person(gateway), f"test-{uuid4()}"
 
-        answer = await person.sign_up(**{"X-Correlation-ID": correlation_id})
+        answer = await person.sign_up(**{"X-Correlation-ID": own_id})
 
         assert answer.status_code == 201
         assert answer.headers["location"] == f"/users/{person.id}"
-        assert answer.headers["x-correlation-id"] == correlation_id
+        assert answer.headers["x-client-correlation-id"] == own_id
+        correlation_id = answer.headers["x-correlation-id"]
+        assert correlation_id != own_id
         account = await poll(lambda: operator.account_of(person))
         assert account is not None
         assert (account["balance"], account["currency"]) == (0, "USD")
@@ -53,8 +55,8 @@ class TestTheJourneyOfASignUp:
     async def test_all_its_events_are_found_by_its_correlation_id(
         self, gateway: httpx.AsyncClient, operator: Operator
     ) -> None:
-        person, correlation_id = Person(gateway), f"test-{uuid4()}"
-        await person.sign_up(**{"X-Correlation-ID": correlation_id})
+        answer = await Person(gateway).sign_up()
+        correlation_id = answer.headers["x-correlation-id"]
 
         async def types() -> list[str]:
             page = await operator.get("/audit/events", correlation_id=correlation_id)

@@ -5,6 +5,8 @@ from typing import Final
 from tests.prove.mutation import Mutation
 
 _UNIT: Final = "tests/unit/chassis/web/test_connections.py::"
+_APP: Final = "tests/unit/chassis/web/test_app.py::"
+_TRACES: Final = "tests/unit/chassis/test_telemetry.py::TestRequests::"
 _PROCESS: Final = "tests/integration/chassis/process/test_run.py::TestRunning::"
 _FAILURES: Final = "tests/integration/gateway/test_failures.py::"
 
@@ -85,6 +87,24 @@ _GATEWAY: Final = (
 )
 
 _LISTENERS: Final = (
+    Mutation(
+        name="own-correlation",
+        guard="no client chooses the correlation id of its request",
+        file="chassis/web/app.py",
+        before="            client_id, id_ = acceptable(id_), None\n",
+        after="            client_id = acceptable(id_)\n",
+        proven_by=(f"{_APP}TestIds::test_at_the_edge_a_client_has_its_id_beside_ours",),
+    ),
+    Mutation(
+        name="own-trace",
+        guard="no client continues its trace into ours",
+        file="chassis/web/app.py",
+        before="if name not in _OF_A_CLIENTS_TRACE]",
+        after="]",
+        proven_by=(
+            f"{_TRACES}test_at_the_edge_a_request_begins_a_trace_and_links_to_the_clients",
+        ),
+    ),
     Mutation(
         name="not-in-the-clear",
         guard="in production no process starts that would cross a network unprotected",

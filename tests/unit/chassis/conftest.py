@@ -48,7 +48,7 @@ def serve() -> Serve:
 
     @asynccontextmanager
     async def _serve(
-        *routers: APIRouter, health: Health | None = None, **changes: object
+        *routers: APIRouter, health: Health | None = None, edge: bool = False, **changes: object
     ) -> AsyncIterator[httpx.AsyncClient]:
         app = create_app(
             title="Toys",
@@ -57,6 +57,7 @@ def serve() -> Serve:
             settings=settings(**changes),
             routers=routers,
             health=health or Health(),
+            edge=edge,
         )
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://toys") as client:

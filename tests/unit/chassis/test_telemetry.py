@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
@@ -151,6 +151,7 @@ class TestLogging:
         assert "this will go away" in json.loads(written())["event"]
 
 
+OF_A_TRACE = {"traceparent", "tracestate", "baggage"}
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -231,6 +232,45 @@ class TestRequests:
         assert (request.name, request.kind) == ("POST /toys/{number}", SpanKind.SERVER)
         assert sell.parent == request.get_span_context()
         assert "example.org" not in request.to_json()
+
+    async def test_at_the_edge_a_request_begins_a_trace_and_links_to_the_clients(
+        self, serve: Serve, spans: InMemorySpanExporter
+    ) -> None:
+        router = APIRouter()
+
+        @router.get("/toys")
+        async def get_toys(request: Request) -> list[str]:
+            return [name for name in request.headers if name in OF_A_TRACE]
+
+        clients = {"traceparent": PARENT, "tracestate": "a=hunter2", "baggage": "b=hunter2"}
+        async with serve(router, edge=True) as client:
+            answer = await client.get("/toys", headers=clients)
+
+        request = only(spans)
+        (link,) = request.links
+        assert request.parent is None
+        assert f"{link.context.span_id:016x}" == "b7ad6b7169203331"
+        assert f"{request.get_span_context().trace_id:032x}" not in PARENT  # type: ignore[union-attr]
+        assert answer.json() == []
+        assert "hunter2" not in request.to_json()
+
+    async def test_at_the_edge_a_trace_that_is_none_links_to_nothing(
+        self, serve: Serve, spans: InMemorySpanExporter
+    ) -> None:
+        async with serve(edge=True) as client:
+            await client.get("/toys", headers={"traceparent": "nonsense"})
+
+        assert only(spans).links == ()
+
+    async def test_no_span_has_a_path_without_a_route_or_a_method_of_the_clients_invention(
+        self, serve: Serve, spans: InMemorySpanExporter
+    ) -> None:
+        async with serve(APIRouter()) as client:
+            await client.get("/hunter2")
+            await client.request("HUNTER2", "/docs")
+
+        told = "".join(each.to_json() for each in spans.get_finished_spans())
+        assert "hunter2" not in told.lower()
 
     async def test_an_unexpected_error_leaves_no_message_in_the_trace(
         self, serve: Serve, spans: InMemorySpanExporter

@@ -51,6 +51,18 @@ class TestIds:
         assert answer.json() != "x" * 129
         assert answer.headers["x-request-id"] == answer.json()
 
+    async def test_at_the_edge_a_client_has_its_id_beside_ours(
+        self, serve: Serve, logged: Logged
+    ) -> None:
+        async with serve(toys(), edge=True) as client:
+            sent = await client.get("/shop/toys/1", headers={"X-Correlation-ID": "order-17"})
+            none = await client.get("/shop/toys/1", headers={"X-Correlation-ID": "x" * 129})
+
+        assert sent.headers["x-client-correlation-id"] == "order-17"
+        assert sent.json() == sent.headers["x-correlation-id"] != "order-17"
+        assert "x-client-correlation-id" not in none.headers
+        assert [line.get("client_correlation_id") for line in logged] == ["order-17", None]
+
     @pytest.mark.parametrize("path", ["/nowhere", "/shop/toys/none", "/shop/broken"])
     async def test_refusals_and_failures_have_it_too(self, serve: Serve, path: str) -> None:
         async with serve(toys()) as client:
