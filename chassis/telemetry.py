@@ -11,13 +11,13 @@ from typing import Any
 
 import structlog
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from opentelemetry.trace import Span, SpanContext, SpanKind, Tracer
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
@@ -258,8 +258,18 @@ def span(
     ``links`` are the ``traceparent`` of other work that led to this; invalid ones are ignored.
     Of an exception only the type is recorded: its message may contain personal data.
     """
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider) and provider.sampler is ALWAYS_OFF:
+        # The SDK comes to the same, and takes a quarter of the work on an event for it.
+        unrecorded = _unrecorded(provider, parent)
+        token = attach(trace.set_span_in_context(unrecorded))
+        try:
+            yield unrecorded
+        finally:
+            detach(token)
+        return
     context = _W3C.extract({"traceparent": parent}) if parent else None
-    with _tracer_of(trace.get_tracer_provider()).start_as_current_span(
+    with _tracer_of(provider).start_as_current_span(
         name,
         context=context,
         kind=kind,
@@ -276,6 +286,20 @@ def span(
             started.set_status(trace.StatusCode.ERROR)
             started.set_attribute("error.type", type(error).__qualname__)
             raise
+
+
+def _unrecorded(provider: TracerProvider, parent: str | None) -> Span:
+    """Return a span that has its ids, which logs and events need, and is not recorded."""
+    current = _context_of(parent) if parent else trace.get_current_span().get_span_context()
+    ids = provider.id_generator
+    return NonRecordingSpan(
+        SpanContext(
+            current.trace_id if current.is_valid else ids.generate_trace_id(),
+            ids.generate_span_id(),
+            is_remote=False,
+            trace_state=current.trace_state,
+        )
+    )
 
 
 def link_current_span(traceparent: str) -> None:

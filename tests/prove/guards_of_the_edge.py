@@ -101,9 +101,7 @@ _LISTENERS: Final = (
         file="chassis/web/app.py",
         before="if name not in _OF_A_CLIENTS_TRACE]",
         after="]",
-        proven_by=(
-            f"{_TRACES}test_at_the_edge_a_request_begins_a_trace_and_links_to_the_clients",
-        ),
+        proven_by=(f"{_TRACES}test_at_the_edge_a_request_begins_a_trace_and_links_to_the_clients",),
     ),
     Mutation(
         name="not-in-the-clear",

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import structlog
 from fastapi import APIRouter, Request
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import BaseModel
@@ -167,6 +169,29 @@ class TestSpans:
         assert not first.is_recording()
         assert first.get_span_context().is_valid
         assert continued.get_span_context().trace_id == 0x0AF7651916CD43DD8448EB211C80319C
+
+    def test_what_is_not_recorded_continues_traces_and_nests_all_the_same(
+        self, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(trace.get_tracer_provider(), "sampler", ALWAYS_OFF)
+
+        with span("handle", parent=PARENT) as outer:
+            in_outer = current_traceparent()
+            with span("inner") as inner:
+                in_inner = current_traceparent()
+        with span("another", parent="nonsense"):
+            in_another = current_traceparent()
+
+        assert spans.get_finished_spans() == ()
+        assert not outer.is_recording()
+        outer_id = f"{outer.get_span_context().span_id:016x}"
+        inner_id = f"{inner.get_span_context().span_id:016x}"
+        assert in_outer == f"00-0af7651916cd43dd8448eb211c80319c-{outer_id}-00"
+        assert in_inner == f"00-0af7651916cd43dd8448eb211c80319c-{inner_id}-00"
+        assert outer_id not in (inner_id, "b7ad6b7169203331")
+        assert in_another is not None
+        assert "0af7651916cd43dd8448eb211c80319c" not in in_another
+        assert current_traceparent() is None
 
     def test_a_span_continues_a_traceparent(self, spans: InMemorySpanExporter) -> None:
         with span("handle", SpanKind.CONSUMER, parent=PARENT, topic="toys.toy"):
