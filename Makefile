@@ -10,7 +10,8 @@ PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down status logs verify clean test test-unit test-contract test-integration \
-        test-e2e guides faults faults-ci soak prove check bench bench-full format lock contracts docs
+        test-e2e guides faults faults-ci soak prove check bench bench-full format lock \
+        contracts docs sbom vulnerabilities
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +105,14 @@ lock: $(VENV)/development ## pin the whole environment again, after a change of 
 	    pyproject.toml --extra cluster --output-file requirements.txt
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    pyproject.toml --all-extras --output-file requirements-dev.txt
+
+sbom: $(VENV)/development ## write .local/sbom.cdx.json, the list of what the product runs on (CycloneDX)
+	@mkdir -p .local
+	$(RUN) cyclonedx_py requirements requirements.txt --pyproject pyproject.toml --output-reproducible \
+	    --output-file .local/sbom.cdx.json
+
+vulnerabilities: $(VENV)/development ## ask the registry whether one is known of a version in the lock (needs a network)
+	@$(RUN) tests.known_vulnerabilities
 
 # --- the environment --------------------------------------------------------------------------
 

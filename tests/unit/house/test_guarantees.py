@@ -1,4 +1,7 @@
-"""Each promise of docs/guarantees.md names tests and guards, and all of them exist."""
+"""Each promise of docs/guarantees.md names tests and guards, and all of them exist.
+
+So do the tests that docs/security.md names.
+"""
 
 import ast
 import re
@@ -12,6 +15,7 @@ from tests.prove.mutations import MUTATIONS
 from .repository import ROOT, files, read
 
 PAGE = "docs/guarantees.md"
+NAMING_TESTS = (PAGE, "docs/security.md")
 PROMISES = re.findall(r"(?ms)^## (\d\. [^\n]+)\n(.*?)(?=^## )", read(PAGE))
 
 
@@ -50,7 +54,9 @@ def test_each_promise_names_tests(title: str, text: str) -> None:
     assert len(named_tests(text)) > 1
 
 
-@pytest.mark.parametrize("test", named_tests(read(PAGE)))
+@pytest.mark.parametrize(
+    "test", sorted({test for page in NAMING_TESTS for test in named_tests(read(page))})
+)
 def test_a_named_test_exists(test: str) -> None:
     path, _, name = test.partition("::")
 
