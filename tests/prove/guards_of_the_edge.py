@@ -103,9 +103,7 @@ _LISTENERS: Final = (
         file="chassis/web/app.py",
         before="if name not in _OF_A_CLIENTS_TRACE]",
         after="]",
-        proven_by=(
-            f"{_TRACES}test_at_the_edge_a_request_begins_a_trace_and_links_to_the_clients",
-        ),
+        proven_by=(f"{_TRACES}test_at_the_edge_a_request_begins_a_trace_and_links_to_the_clients",),
     ),
     Mutation(
         name="not-in-the-clear",
@@ -127,7 +125,27 @@ _LISTENERS: Final = (
     ),
 )
 
-_EDITS: Final = (
+_OF_OPERATORS: Final = (
+    Mutation(
+        name="operators-logged",
+        guard="what an operator asks for is in the security log",
+        file="chassis/web/auth.py",
+        before="            log_operator(request, caller.id)\n",
+        after="            pass\n",
+        proven_by=(
+            "tests/unit/chassis/web/test_auth.py::TestTheSecurityLog::test_has_a_line_for_what_an_operator_asks_for_with_the_ids_that_are_named",
+        ),
+    ),
+    Mutation(
+        name="security-log-at-any-level",
+        guard="the security log is written whatever level the log has",
+        file="chassis/telemetry.py",
+        before="    logging.getLogger(SECURITY).setLevel(logging.INFO)\n",
+        after="",
+        proven_by=(
+            "tests/unit/chassis/test_telemetry.py::TestLogging::test_the_security_log_is_written_at_any_level",
+        ),
+    ),
     Mutation(
         name="about-its-key",
         guard="in the place of an event whose subject is unknown nothing is put that is not about"
@@ -174,4 +192,4 @@ _EDITS: Final = (
     ),
 )
 
-AT_THE_EDGE: Final = (*_CONNECTIONS, *_GATEWAY, *_LISTENERS, *_EDITS)
+AT_THE_EDGE: Final = (*_CONNECTIONS, *_GATEWAY, *_LISTENERS, *_OF_OPERATORS)
