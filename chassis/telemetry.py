@@ -25,6 +25,9 @@ from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 from chassis.correlation import correlation_or_none
 from chassis.settings import ProcessSettings
 
+#: The name of the logger whose lines are the security log.
+SECURITY = "security"
+
 _W3C = TraceContextTextMapPropagator()
 _EXPORT_TIMEOUT_S = 2
 _REPEAT_AFTER_S = 10.0
@@ -144,6 +147,8 @@ def configure_logging(service: str, settings: ProcessSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
+    # Of a level of its own: a process that logs little keeps a security log all the same.
+    logging.getLogger(SECURITY).setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
     # At INFO httpx logs complete URLs, and their queries may contain personal data.
     logging.getLogger("httpx").setLevel(logging.WARNING)

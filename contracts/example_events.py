@@ -1,5 +1,6 @@
 """One record of every event type: what one sign-up leads to, with values that never change."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -131,6 +132,16 @@ def _about_subscriber(why: str) -> dict[str, Any]:
     }
 
 
+_EDITED = encode(
+    UserSignedUpV1(user_id=_ADA, username="ada"),
+    id=_SIGNED_UP,
+    source="/users",
+    subject=str(_ADA),
+    time=_SIGN_UP,
+    sequence=1,
+    correlationid=_REQUEST,
+).payload.decode()
+
 _ACTS: Sequence[tuple[UUID, OperatorAct]] = (
     (_PARKED, ParkedEventReleasedV1(**_about_parked("fixed in 1.4.2"))),
     (_PARKED, ParkedEventAppliedV1(**_about_parked("the older history is void"))),
@@ -142,13 +153,23 @@ _ACTS: Sequence[tuple[UUID, OperatorAct]] = (
     ),
     (
         _PARKED,
-        ParkedEventEditedV1(**_about_parked("the name was cut"), payload_sha256=_BYTES_SHA256),
+        ParkedEventEditedV1(
+            **_about_parked("the name was cut"),
+            payload_sha256=hashlib.sha256(_EDITED.encode()).hexdigest(),
+            replaced_sha256=_BYTES_SHA256,
+            payload=_EDITED,
+        ),
     ),
     (_PARKED, ParkedEventDiscardedV1(**_about_parked("a test of another team"))),
     (_ROW, OutboxRowReleasedV1(**_about_row("the topic takes 2 MB now"))),
     (
         _ROW,
-        OutboxRowEditedV1(**_about_row("the text was too long"), payload_sha256=_BYTES_SHA256),
+        OutboxRowEditedV1(
+            **_about_row("the text was too long"),
+            payload_sha256=_BYTES_SHA256,
+            replaced_sha256=hashlib.sha256(b"the longer text").hexdigest(),
+            payload_id=UUID("01937b5e-9c10-7b12-8d3e-0a1b2c3d4e5f"),
+        ),
     ),
     (_ROW, OutboxRowDiscardedV1(**_about_row("no consumer can read it"))),
     (_SUBSCRIBER, SubscriberPausedV1(**_about_subscriber("until 1.4.2 is out"))),

@@ -4,7 +4,7 @@ The subject is what they acted on: a parked event, an outbox row, a subscriber, 
 its consumer can't read on, a timer, a delivery.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 from uuid import UUID
 
 from pydantic import Field
@@ -19,6 +19,37 @@ class OperatorAct(IntegrationEvent):
 
     by: Annotated[Text, Field(description="The operator's user id, or their name on the machine.")]
     why: Annotated[str, Field(min_length=1, max_length=1_000, pattern=PRINTABLE)]
+
+
+#: How large the new bytes of an edit may be that are in its event.
+MOST_PAYLOAD_BYTES: Final = 65_536
+
+
+class Edit(OperatorAct):
+    """Other bytes were put in an event's place, and what they are.
+
+    The fields that may be null are null in events that older versions of a service published.
+    """
+
+    payload_sha256: Annotated[Sha256, Field(description="Of the new bytes.")]
+    replaced_sha256: Annotated[
+        Sha256 | None,
+        Field(description="Of what was there before, an earlier edit or none; null: no bytes."),
+    ] = None
+    payload: Annotated[
+        str | None,
+        Field(
+            max_length=MOST_PAYLOAD_BYTES,
+            description="The new bytes, which are UTF-8; null: they are more than 64 KiB.",
+        ),
+    ] = None
+    payload_id: Annotated[
+        UUID | None,
+        Field(
+            description="Of larger bytes: the row of the table `edited_payloads` of the service's"
+            " database that has them."
+        ),
+    ] = None
 
 
 class ParkedEventAct(OperatorAct):
@@ -55,12 +86,10 @@ class ParkedEventParkedAgainV1(ParkedEventAct):
     error_code: Text
 
 
-class ParkedEventEditedV1(ParkedEventAct):
+class ParkedEventEditedV1(Edit, ParkedEventAct):
     """Other bytes will be handled in its place; the received ones are kept."""
 
     event_type: ClassVar[str] = "operations.parked-event-edited.v1"
-
-    payload_sha256: Annotated[Sha256, Field(description="Of the new bytes.")]
 
 
 class ParkedEventDiscardedV1(ParkedEventAct):
@@ -84,12 +113,10 @@ class OutboxRowReleasedV1(OutboxRowAct):
     event_type: ClassVar[str] = "operations.outbox-row-released.v1"
 
 
-class OutboxRowEditedV1(OutboxRowAct):
+class OutboxRowEditedV1(Edit, OutboxRowAct):
     """Other bytes will be published in its place; the first are kept until then."""
 
     event_type: ClassVar[str] = "operations.outbox-row-edited.v1"
-
-    payload_sha256: Annotated[Sha256, Field(description="Of the new bytes.")]
 
 
 class OutboxRowDiscardedV1(OutboxRowAct):

@@ -28,6 +28,11 @@ class Topic:
     """None keeps every record for ever."""
     max_message_bytes: int = 1_048_576
 
+    @property
+    def subject_field(self) -> str:
+        """Return the field of an event's data that has the subject too, where it has one."""
+        return self.key.replace(" ", "_")
+
 
 USERS_USER = Topic(
     name="users.user",

@@ -1,7 +1,6 @@
 """The events that subscribers could not handle: an operator reads, edits and discards them."""
 
 import base64
-import hashlib
 from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -12,7 +11,6 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from chassis.consuming.dead_letters import ParkReason, headers_in
 from chassis.consuming.records import readable_name
 from chassis.consuming.subscribers import EventSubscriber
-from chassis.domain import DomainError, Kind
 from chassis.operations import terminal
 from chassis.operations.acts import Act, Command, Query, Route
 from chassis.operations.context import AnyRuntime
@@ -24,19 +22,12 @@ from chassis.operations.dead_letter_rows import (
     locked_row,
 )
 from chassis.operations.operator_log import Operator
-from chassis.operations.payloads import Payload, bytes_for_subscriber
+from chassis.operations.payloads import NotEditable, Payload, bytes_for_subscriber, kept_edit
 from chassis.operations.terminal import Shown
 from chassis.persistence.tables import parked
 from chassis.web.paging import PageLimit, Search, matching, page_of
 from contracts.events import Text
 from contracts.operations import ParkedEventDiscardedV1, ParkedEventEditedV1
-
-
-class NotEditable(DomainError):
-    kind, code = Kind.CONFLICT, "not-editable"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"{name} keeps every record as it was delivered")
 
 
 class ParkedFilter(Search):
@@ -197,19 +188,21 @@ async def edit(runtime: AnyRuntime, event: ParkedEdit, operator: Operator) -> No
     """Have another payload handled in the event's place; the original is kept.
 
     :raises NoSuchParkedEvent: there is none under this id
-    :raises NotEditable: its subscriber keeps every record as it was delivered
+    :raises NotEditable: its subscriber keeps every record as it was delivered, or nothing tells
+        which subject it is about
     :raises InvalidPayload: it is another event, or none that the subscriber handles
     """
     async with runtime.act() as connection:
         row, subscriber = await locked(connection, event.parked_id, runtime)
         if not isinstance(subscriber, EventSubscriber):
-            raise NotEditable(subscriber.name)
+            raise NotEditable(f"{subscriber.name} keeps every record as it was delivered")
         edited = bytes_for_subscriber(event.payload, row, subscriber)
         await connection.execute(
             update(parked).where(parked.c.id == row.id).values(edited_payload=edited)
         )
-        sha256 = hashlib.sha256(edited).hexdigest()
-        act = ParkedEventEditedV1(**details_of(row, operator), payload_sha256=sha256)
+        replaced = row.payload if row.edited_payload is None else row.edited_payload
+        kept = await kept_edit(connection, edited, replaced)
+        act = ParkedEventEditedV1(**details_of(row, operator), **kept)
         await runtime.operator_log.record(connection, {row.id: act})
 
 
@@ -287,7 +280,8 @@ OPERATIONS: Final = (
     Act(
         summary="Change what is handled",
         description="Have other bytes handled in its place, of the same event."
-        " The original is kept.",
+        " The original is kept. Where its bytes do not contain its subject, its record's key has"
+        " to be the subject.",
         input=ParkedEdit,
         run=edit,
         route=Route("PUT", "/parked/{parked_id}/payload", "put_parked_payload"),

@@ -4,7 +4,6 @@ What replaces a row has its position in the outbox, and the aggregate's later ro
 after it, in their order.
 """
 
-import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -20,7 +19,7 @@ from chassis.operations import terminal
 from chassis.operations.acts import Act, Command, Query, Route
 from chassis.operations.context import AnyRuntime
 from chassis.operations.operator_log import Operator
-from chassis.operations.payloads import Payload, encoded_for_outbox
+from chassis.operations.payloads import Payload, encoded_for_outbox, kept_edit
 from chassis.operations.terminal import Shown
 from chassis.persistence.bulk import insert_rows
 from chassis.persistence.outbox import Outbox
@@ -172,8 +171,8 @@ async def edit(runtime: AnyRuntime, one: PayloadEdit, operator: Operator) -> Non
                 original_payload=func.coalesce(_set_aside.original_payload, _set_aside.payload),
             )
         )
-        sha256 = hashlib.sha256(encoded.payload).hexdigest()
-        act = OutboxRowEditedV1(**_details_of(row, operator), payload_sha256=sha256)
+        kept = await kept_edit(connection, encoded.payload, row.payload)
+        act = OutboxRowEditedV1(**_details_of(row, operator), **kept)
         await runtime.operator_log.record(connection, {row.id: act})
 
 

@@ -242,6 +242,14 @@ operated = Table(
     Column("last_sequence", BigInteger, nullable=False),
 )
 
+# What operators put in the place of events, where it is too large for the event about the act.
+edited_payloads = Table(
+    "edited_payloads",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="UUIDv7; the event about the act has it"),
+    Column("payload", LargeBinary, nullable=False),
+)
+
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import httpx
 import structlog
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 from joserfc import jwt
 from joserfc.errors import ExpiredTokenError, InvalidKeyIdError, JoseError
@@ -22,6 +22,7 @@ from chassis.domain import DomainError, Kind
 from chassis.periodic import Periodic
 from chassis.settings import ServiceSettings, TokenReaderSettings
 from chassis.web.problems import TemporarilyUnavailable
+from chassis.web.security_log import log_operator
 
 # RFC 9864's name of EdDSA over Ed25519; "EdDSA" does not name the curve and is deprecated.
 SIGNING_ALGORITHM: Final = "Ed25519"
@@ -238,12 +239,20 @@ class _Claims(BaseModel):
 
 
 def authenticated(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]]:
-    """Return a dependency that provides the principal, or answers 401."""
+    """Return a dependency that provides the principal, or answers 401.
 
-    async def principal(token: Annotated[str | None, Depends(_bearer)]) -> Principal:
+    Whatever an operator asks for is in the security log.
+    """
+
+    async def principal(
+        request: Request, token: Annotated[str | None, Depends(_bearer)]
+    ) -> Principal:
         if token is None:
             raise NotAuthenticated("an access token is needed")
-        return await verifier.verify(token)
+        caller = await verifier.verify(token)
+        if OPERATOR in caller.roles:
+            log_operator(request, caller.id)
+        return caller
 
     return principal
 

@@ -5,10 +5,12 @@ import re
 import pytest
 
 from contracts import topics
+from contracts.envelope import decode
 from contracts.events import EventWithheld, IntegrationEvent
 from contracts.example_events import EXAMPLES
 from contracts.json_schemas import Json, json_schemas
 from contracts.topics import EVENTS, TOPICS, Topic
+from contracts.users import UserSignedUpV1
 from services import WITH_DATABASE
 
 SERVICES = {service.name for service in WITH_DATABASE}
@@ -58,6 +60,16 @@ class TestTopics:
 
         family = topic.events[0].event_type.split(".")[0]
         assert [event.event_type for event in withheld] == [f"{family}.event-withheld.v1"]
+
+    @every_topic
+    def test_a_field_of_data_that_is_named_as_its_key_has_the_subject(self, topic: Topic) -> None:
+        for event in topic.events:
+            if topic.subject_field in event.model_fields:
+                envelope = decode(EXAMPLES[event.event_type].payload)
+                assert envelope.data[topic.subject_field] == envelope.subject
+
+    def test_who_signed_up_is_in_such_a_field(self) -> None:
+        assert topics.USERS_USER.subject_field in UserSignedUpV1.model_fields
 
     @pytest.mark.parametrize("owner", sorted(SERVICES))
     def test_each_service_has_a_topic_for_the_acts_of_operators(self, owner: str) -> None:

@@ -8,6 +8,8 @@ _UNIT: Final = "tests/unit/chassis/web/test_connections.py::"
 _APP: Final = "tests/unit/chassis/web/test_app.py::"
 _TRACES: Final = "tests/unit/chassis/test_telemetry.py::TestRequests::"
 _PROCESS: Final = "tests/integration/chassis/process/test_run.py::TestRunning::"
+_PAYLOADS: Final = "tests/unit/chassis/operations/test_payloads.py::"
+_OPERATIONS: Final = "tests/integration/chassis/operations/"
 _FAILURES: Final = "tests/integration/gateway/test_failures.py::"
 
 _CONNECTIONS: Final = (
@@ -123,4 +125,71 @@ _LISTENERS: Final = (
     ),
 )
 
-AT_THE_EDGE: Final = (*_CONNECTIONS, *_GATEWAY, *_LISTENERS)
+_OF_OPERATORS: Final = (
+    Mutation(
+        name="operators-logged",
+        guard="what an operator asks for is in the security log",
+        file="chassis/web/auth.py",
+        before="            log_operator(request, caller.id)\n",
+        after="            pass\n",
+        proven_by=(
+            "tests/unit/chassis/web/test_auth.py::TestTheSecurityLog::test_has_a_line_for_what_an_operator_asks_for_with_the_ids_that_are_named",
+        ),
+    ),
+    Mutation(
+        name="security-log-at-any-level",
+        guard="the security log is written whatever level the log has",
+        file="chassis/telemetry.py",
+        before="    logging.getLogger(SECURITY).setLevel(logging.INFO)\n",
+        after="",
+        proven_by=(
+            "tests/unit/chassis/test_telemetry.py::TestLogging::test_the_security_log_is_written_at_any_level",
+        ),
+    ),
+    Mutation(
+        name="about-its-key",
+        guard="in the place of an event whose subject is unknown nothing is put that is not about"
+        " its record's key",
+        file="chassis/operations/payloads.py",
+        before="row.subject or _subject_in(row.key)",
+        after='row.subject or str(payload.get("subject"))',
+        proven_by=(
+            f"{_PAYLOADS}TestOfAnEventWithoutASubject::test_and_about_another_subject_is_refused",
+            f"{_PAYLOADS}TestOfAnEventWithoutASubject::test_and_without_a_key_that_could_be_one_is_refused",
+        ),
+    ),
+    Mutation(
+        name="data-about-it-too",
+        guard="an edited event is about its subject in its data too",
+        file="chassis/operations/payloads.py",
+        before="    if name in data:\n",
+        after="    if False:\n",
+        proven_by=(
+            f"{_PAYLOADS}TestDataAboutAnotherSubject::test_is_refused_in_place_of_a_parked_event",
+            f"{_PAYLOADS}TestDataAboutAnotherSubject::test_is_refused_in_place_of_a_row_that_was_set_aside",
+        ),
+    ),
+    Mutation(
+        name="edit-has-its-bytes",
+        guard="the event about an edit has the new bytes",
+        file="chassis/operations/payloads.py",
+        before='return {**fields, "payload": new.decode()}',
+        after="return fields",
+        proven_by=(
+            f"{_OPERATIONS}test_dead_letters.py::TestEditing::test_puts_another_payload_in_its_place_and_keeps_the_original",
+            f"{_OPERATIONS}test_outbox.py::TestEditing::test_keeps_the_original_payload_however_often",
+        ),
+    ),
+    Mutation(
+        name="large-edit-kept",
+        guard="the bytes of an edit that are too large for its event are kept in the database",
+        file="chassis/operations/payloads.py",
+        before="await connection.execute(insert(edited_payloads).values(id=id_, payload=new))",
+        after="pass",
+        proven_by=(
+            f"{_OPERATIONS}test_dead_letters.py::TestEditing::test_too_large_for_the_event_about_it_is_kept_in_the_database",
+        ),
+    ),
+)
+
+AT_THE_EDGE: Final = (*_CONNECTIONS, *_GATEWAY, *_LISTENERS, *_OF_OPERATORS)

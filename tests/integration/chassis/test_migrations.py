@@ -53,7 +53,7 @@ class TestTheChassisTables:
         await ours
 
         found = await rows(database, "SELECT version_num FROM alembic_version")
-        assert [row["version_num"] for row in found] == ["chassis_0005"]
+        assert [row["version_num"] for row in found] == ["chassis_0006"]
 
 
 class TestALockedTable:

@@ -15,7 +15,13 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from pydantic import BaseModel
 
 from chassis.correlation import CorrelationContext, use_correlation
-from chassis.telemetry import configure_logging, configure_tracing, current_traceparent, span
+from chassis.telemetry import (
+    SECURITY,
+    configure_logging,
+    configure_tracing,
+    current_traceparent,
+    span,
+)
 from tests.unit.chassis.conftest import Serve, settings
 
 Written = Callable[[], str]
@@ -142,6 +148,13 @@ class TestLogging:
         logging.getLogger("faust").info("started")
 
         assert written() == ""
+
+    def test_the_security_log_is_written_at_any_level(self, written: Written) -> None:
+        configure_logging("toys", settings(log_level="WARNING"))
+
+        structlog.get_logger(SECURITY).info("operator-read")
+
+        assert f'"logger": "{SECURITY}"' in written()
 
     def test_a_warning_is_logged(self, written: Written) -> None:
         with warnings.catch_warnings():

@@ -16,10 +16,15 @@ from chassis.consuming.subscribers import RecordSubscriber
 from chassis.domain import InvalidFields
 from chassis.operations import dead_letters
 from chassis.operations.dead_letter_rows import NoSuchParkedEvent
-from chassis.operations.dead_letters import NotEditable, ParkedFilter, ParkedSearch
+from chassis.operations.dead_letters import ParkedFilter, ParkedSearch
+from chassis.operations.payloads import NotEditable
 from chassis.testing import FakeRecord
 from contracts.envelope import decode
-from contracts.operations import ParkedEventDiscardedV1, ParkedEventEditedV1
+from contracts.operations import (
+    MOST_PAYLOAD_BYTES,
+    ParkedEventDiscardedV1,
+    ParkedEventEditedV1,
+)
 from contracts.users import UserSignedUpV1
 from tests.integration.chassis.path import (
     PathWork,
@@ -201,9 +206,37 @@ class TestEditing:
             parked_event_id=row["event_id"],
             parked_type=UserSignedUpV1.event_type,
             payload_sha256=sha256,
+            replaced_sha256=hashlib.sha256(came.value or b"").hexdigest(),
+            payload=row["edited_payload"].decode(),
         )
         done = await shop.release_subject(ada)
         assert (done.released, await shop.handled()) == (2, [1, 2])
+
+    async def test_too_large_for_the_event_about_it_is_kept_in_the_database(
+        self, shop: Shop
+    ) -> None:
+        ada = uuid4()
+        came = with_an_odd_name(ada, 1)
+        await shop.comes(came)
+        (id_,) = (await shop.ids()).values()
+        fits = json_of(came, data={"username": "ada"})
+        size = len(json.dumps(fits | {"filler": ""}))
+        for more in (0, 1):
+            filler = "x" * (MOST_PAYLOAD_BYTES - size + more)
+            await shop.edit(id_, fits | {"filler": filler})
+        row = await shop.row(id_)
+        assert (await shop.release_one(id_)).released == 1
+
+        within, above = await acts(shop, EDITED)
+
+        assert (len(within["payload"]), within["payload_id"]) == (MOST_PAYLOAD_BYTES, None)
+        assert above["payload"] is None
+        assert above["replaced_sha256"] == within["payload_sha256"]
+        kept = await rows(shop.service.database, "SELECT id, payload FROM edited_payloads")
+        assert [tuple(each) for each in kept] == [
+            (UUID(above["payload_id"]), row["edited_payload"])
+        ]
+        assert hashlib.sha256(row["edited_payload"]).hexdigest() == above["payload_sha256"]
 
     async def test_may_turn_a_version_that_is_not_handled_into_one_that_is(
         self, shop: Shop

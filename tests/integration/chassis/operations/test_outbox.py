@@ -189,6 +189,11 @@ class TestEditing:
         assert row.original_payload["data"]["username"] == TOO_LARGE
         act = OutboxRowEditedV1.event_type
         assert await acts_of(database) == [(act, str(id_), 1), (act, str(id_), 2)]
+        found = await rows(database, "SELECT payload FROM outbox ORDER BY position")
+        first, last = (decode(each["payload"]).data for each in found)
+        assert first["replaced_sha256"] != first["payload_sha256"] == last["replaced_sha256"]
+        (kept,) = await rows(database, "SELECT payload FROM outbox_set_aside")
+        assert last["payload"] == kept["payload"].decode()
 
     async def test_keeps_the_versions_that_it_names(
         self, engine: AsyncEngine, topic: Topic, set_aside: SetAside

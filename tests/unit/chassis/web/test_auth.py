@@ -25,7 +25,7 @@ from chassis.web.auth import (
     operator,
 )
 from chassis.web.problems import TemporarilyUnavailable
-from tests.unit.chassis.conftest import Serve, until
+from tests.unit.chassis.conftest import Logged, Serve, until
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LIFETIME_S = 600.0
@@ -341,7 +341,97 @@ def routes(verifier: TokenVerifier) -> APIRouter:
     async def get_ops(who: Annotated[Principal, Depends(operator(verifier))]) -> UUID:
         return who.id
 
+    @router.get("/things/{thing_id}", name="get_thing")
+    @router.post("/things/{thing_id}", name="post_thing")
+    async def thing(
+        thing_id: str, who: Annotated[Principal, Depends(authenticated(verifier))]
+    ) -> str:
+        return thing_id
+
     return router
+
+
+def security_lines(logged: Logged) -> list[Mapping[str, Any]]:
+    return [each for each in logged if str(each["event"]).startswith("operator-")]
+
+
+class TestTheSecurityLog:
+    @pytest.mark.parametrize(
+        ("method", "event"), [("GET", "operator-read"), ("POST", "operator-acted")]
+    )
+    async def test_has_a_line_for_what_an_operator_asks_for_with_the_ids_that_are_named(
+        self,
+        serve: Serve,
+        verifier: TokenVerifier,
+        publisher: Publisher,
+        logged: Logged,
+        method: str,
+        event: str,
+    ) -> None:
+        authorization = {"Authorization": f"Bearer {signed(publisher.keys[0], OPAL)}"}
+        thing, whose = str(UUID(int=7)), str(UUID(int=8))
+        async with serve(routes(verifier)) as client, running(verifier):
+            await client.request(
+                method, f"/things/{thing}?subject={whose}&by=ada", headers=authorization
+            )
+
+        assert security_lines(logged) == [
+            {
+                "event": event,
+                "log_level": "info",
+                "subject": str(OPAL.id),
+                "method": method,
+                "route": "/things/{thing_id}",
+                "object": [thing, whose],
+            }
+        ]
+
+    @pytest.mark.parametrize(
+        ("path", "objects"),
+        [
+            (f"/things/{UUID(int=7).hex}", [str(UUID(int=7))]),
+            (f"/things/urn:uuid:{UUID(int=7)}", [str(UUID(int=7))]),
+            ("/things/+7.0", ["7"]),
+            (f"/me?subject={UUID(int=1)}&subject={UUID(int=2)}", [str(UUID(int=2))]),
+            ("/me?" + "&".join(f"p{n}={UUID(int=n)}" for n in range(9)),
+             [str(UUID(int=n)) for n in range(8)]),
+        ],
+    )  # fmt: skip
+    async def test_has_ids_in_one_form_and_few_of_them(
+        self,
+        serve: Serve,
+        verifier: TokenVerifier,
+        publisher: Publisher,
+        logged: Logged,
+        path: str,
+        objects: list[str],
+    ) -> None:
+        authorization = {"Authorization": f"Bearer {signed(publisher.keys[0], OPAL)}"}
+        async with serve(routes(verifier)) as client, running(verifier):
+            await client.get(path, headers=authorization)
+
+        [line] = security_lines(logged)
+        assert line["object"] == objects
+
+    async def test_has_no_text_of_a_client_that_is_no_id(
+        self, serve: Serve, verifier: TokenVerifier, publisher: Publisher, logged: Logged
+    ) -> None:
+        authorization = {"Authorization": f"Bearer {signed(publisher.keys[0], OPAL)}"}
+        async with serve(routes(verifier)) as client, running(verifier):
+            await client.get("/things/ada@example.com?ada=bob", headers=authorization)
+
+        [line] = security_lines(logged)
+        assert line["object"] == []
+        assert "ada" not in str(line)
+
+    async def test_has_no_line_for_others(
+        self, serve: Serve, verifier: TokenVerifier, publisher: Publisher, logged: Logged
+    ) -> None:
+        authorization = {"Authorization": f"Bearer {signed(publisher.keys[0], ANN)}"}
+        async with serve(routes(verifier)) as client, running(verifier):
+            await client.get("/me", headers=authorization)
+
+        assert security_lines(logged) == []
 
 
 class TestDependencies:
