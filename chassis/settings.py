@@ -221,6 +221,8 @@ class ProcessSettings(SecretsFromFiles, BaseSettings):
             for host in (getattr(self, f"{each}_host") for each in self.listeners):
                 if not is_on_this_machine(host):
                     yield "http_certificate_file", f"is not set, and HTTP is served on {host}"
+        if self.otlp_endpoint is not None and crosses_in_the_clear(self.otlp_endpoint):
+            yield "otlp_endpoint", "must begin with https://"
 
     @property
     def listeners(self) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ from users_service.domain.values import EmailAddress, Password, Username
 from users_service.entrypoints.agents import subscribers
 from users_service.entrypoints.client_network import client_network
 from users_service.entrypoints.http import routes
+from users_service.entrypoints.sign_in_log import SignInLog
 from users_service.settings import UsersSettings
 
 
@@ -131,6 +132,7 @@ async def build(settings: UsersSettings, health: Health) -> AsyncIterator[Proces
                     utc_now,
                 ),
                 sign_in=sign_in,
+                sign_in_log=SignInLog(settings.sign_in_secret),
                 views=views,
                 hasher=hasher,
                 published_keys=keys.published,

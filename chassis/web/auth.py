@@ -22,7 +22,7 @@ from chassis.domain import DomainError, Kind
 from chassis.periodic import Periodic
 from chassis.settings import ServiceSettings, TokenReaderSettings
 from chassis.web.problems import TemporarilyUnavailable
-from chassis.web.security_log import log_operator
+from chassis.web.security_log import log_operator, log_refused
 
 # RFC 9864's name of EdDSA over Ed25519; "EdDSA" does not name the curve and is deprecated.
 SIGNING_ALGORITHM: Final = "Ed25519"
@@ -241,15 +241,17 @@ class _Claims(BaseModel):
 def authenticated(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]]:
     """Return a dependency that provides the principal, or answers 401.
 
-    Whatever an operator asks for is in the security log.
+    Whatever an operator asks for is in the security log, and so is what is refused.
     """
 
     async def principal(
         request: Request, token: Annotated[str | None, Depends(_bearer)]
     ) -> Principal:
-        if token is None:
-            raise NotAuthenticated("an access token is needed")
-        caller = await verifier.verify(token)
+        try:
+            caller = await _verified(verifier, token)
+        except NotAuthenticated as refused:
+            log_refused(request, refused.code)
+            raise
         if OPERATOR in caller.roles:
             log_operator(request, caller.id)
         return caller
@@ -257,13 +259,20 @@ def authenticated(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]
     return principal
 
 
+async def _verified(verifier: TokenVerifier, token: str | None) -> Principal:
+    if token is None:
+        raise NotAuthenticated("an access token is needed")
+    return await verifier.verify(token)
+
+
 def operator(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]]:
     """Return a dependency that provides an operator, or answers 401 or 403."""
 
     async def principal(
-        caller: Annotated[Principal, Depends(authenticated(verifier))],
+        request: Request, caller: Annotated[Principal, Depends(authenticated(verifier))]
     ) -> Principal:
         if OPERATOR not in caller.roles:
+            log_refused(request, OperatorsOnly.code, caller.id)
             raise OperatorsOnly("only operators may do this")
         return caller
 

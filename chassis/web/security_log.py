@@ -1,4 +1,4 @@
-"""The security log: what operators ask for, as lines of the logger ``security``."""
+"""The security log: what operators ask for, and what is refused, as lines of one logger."""
 
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -24,16 +24,27 @@ def log_operator(request: Request, operator: UUID) -> None:
     It has the UUIDs and numbers in the path and the UUIDs in the query, and no other text of the
     client's.
     """
-    line: dict[str, Any] = {
-        "subject": str(operator),
-        "method": request.method,
-        "route": getattr(request.scope.get("route"), "path", "unmatched"),
-        "object": _objects_of(request),
-    }
+    line = _line_of(request, operator) | {"object": _objects_of(request)}
     if request.method in _READING:
         _log.info("operator-read", **line)
     else:
         _log.info("operator-acted", **line)
+
+
+def log_refused(request: Request, code: str, subject: UUID | None = None) -> None:
+    """Write a line about a request that its token does not allow.
+
+    :param subject: who asked; None: no valid token says so
+    """
+    _log.warning("access-refused", code=code, **_line_of(request, subject))
+
+
+def _line_of(request: Request, subject: UUID | None) -> dict[str, Any]:
+    return {
+        "subject": None if subject is None else str(subject),
+        "method": request.method,
+        "route": getattr(request.scope.get("route"), "path", "unmatched"),
+    }
 
 
 def _objects_of(request: Request) -> list[str]:

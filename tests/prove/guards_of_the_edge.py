@@ -5,6 +5,9 @@ from typing import Final
 from tests.prove.mutation import Mutation
 
 _UNIT: Final = "tests/unit/chassis/web/test_connections.py::"
+_SECURITY_LOG: Final = "tests/unit/chassis/web/test_auth.py::TestTheSecurityLog::"
+_ASKED_FOR: Final = f"{_SECURITY_LOG}test_has_a_line_for_what_an_operator_asks_for_"
+_SIGN_IN_LOG: Final = "tests/unit/users_service/test_http.py::TestTheSecurityLog::"
 _APP: Final = "tests/unit/chassis/web/test_app.py::"
 _TRACES: Final = "tests/unit/chassis/test_telemetry.py::TestRequests::"
 _PROCESS: Final = "tests/integration/chassis/process/test_run.py::TestRunning::"
@@ -132,9 +135,23 @@ _OF_OPERATORS: Final = (
         file="chassis/web/auth.py",
         before="            log_operator(request, caller.id)\n",
         after="            pass\n",
-        proven_by=(
-            "tests/unit/chassis/web/test_auth.py::TestTheSecurityLog::test_has_a_line_for_what_an_operator_asks_for_with_the_ids_that_are_named",
-        ),
+        proven_by=(f"{_ASKED_FOR}with_the_ids_that_are_named",),
+    ),
+    Mutation(
+        name="refusals-logged",
+        guard="what a token does not allow is in the security log",
+        file="chassis/web/auth.py",
+        before="            log_refused(request, refused.code)\n",
+        after="            pass\n",
+        proven_by=(f"{_SECURITY_LOG}test_has_a_line_for_what_a_token_does_not_allow",),
+    ),
+    Mutation(
+        name="sign-ins-logged",
+        guard="each attempt to sign in is in the security log, and no name",
+        file="users_service/entrypoints/http.py",
+        before="            sign_in_log.refused(command, error)\n",
+        after="            pass\n",
+        proven_by=(f"{_SIGN_IN_LOG}test_tells_of_each_attempt_to_sign_in_and_names_nobody",),
     ),
     Mutation(
         name="security-log-at-any-level",

@@ -35,4 +35,4 @@ class SignedAccessTokens:
             key,
             algorithms=[SIGNING_ALGORITHM],
         )
-        return IssuedToken(text, self._lifetime)
+        return IssuedToken(user_id, text, self._lifetime)

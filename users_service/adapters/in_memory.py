@@ -151,4 +151,4 @@ class ReadableTokens:
 
     def issue(self, user_id: UUID, roles: frozenset[Role], /, now: datetime) -> IssuedToken:
         text = " ".join([str(user_id), *sorted(roles), now.isoformat()])
-        return IssuedToken(text, self._lifetime)
+        return IssuedToken(user_id, text, self._lifetime)

@@ -13,6 +13,7 @@ import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
+from chassis.telemetry import SECURITY
 from chassis.web.auth import SIGNING_ALGORITHM
 from chassis.web.problems import TemporarilyUnavailable
 
@@ -20,6 +21,7 @@ _OTHERS: Final = 0o077
 _UUID_VERSION: Final = 7
 
 _log = structlog.get_logger(__name__)
+_security = structlog.get_logger(SECURITY)
 
 
 class UnusableKey(ValueError):
@@ -80,8 +82,12 @@ class SigningKeys:
         files = sorted(self._directory.glob("*.json"))
         seen = frozenset((file.name, file.stat().st_ctime_ns) for file in files)
         if seen != self._seen:
-            self._keys = dict(_usable(files))
+            before, self._keys = self._keys, dict(_usable(files))
             self._seen = seen
+            added = sorted(map(str, self._keys.keys() - before.keys()))
+            removed = sorted(map(str, before.keys() - self._keys.keys()))
+            if added or removed:
+                _security.info("signing-keys-changed", added=added, removed=removed)
         return self._keys
 
 

@@ -162,8 +162,9 @@ class PerNetwork:
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """An access token and how long it is valid."""
+    """An access token, whose it is and how long it is valid."""
 
+    user_id: UUID
     text: str
     lifetime: timedelta
 

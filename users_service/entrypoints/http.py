@@ -25,7 +25,12 @@ from chassis.web.idempotency import IdempotentCommand
 from users_service.application.ports import Network, PasswordHasher, UsersWork, Views
 from users_service.application.sign_in import SignIn, SignInHandler
 from users_service.application.sign_up import SignUpHandler, SignUpLimit
-from users_service.domain.errors import InvalidValue, UserNotFound
+from users_service.domain.errors import (
+    InvalidValue,
+    TooManySignIns,
+    UserNotFound,
+    WrongCredentials,
+)
 from users_service.domain.user import Identity
 from users_service.domain.values import (
     EMAIL_MAX_CHARS,
@@ -38,6 +43,7 @@ from users_service.domain.values import (
     Password,
     Username,
 )
+from users_service.entrypoints.sign_in_log import SignInLog
 
 TASKS_ON_A_PAGE: Final = 100
 # Half of the time for which a new key is published before it signs. Readers have the other half.
@@ -143,6 +149,7 @@ def routes(
     sign_up: SignUpHandler,
     sign_up_limit: SignUpLimit,
     sign_in: SignInHandler,
+    sign_in_log: SignInLog,
     views: Views,
     hasher: PasswordHasher,
     published_keys: FetchKeys,
@@ -185,7 +192,12 @@ def routes(
     ) -> TokenBody:
         """Sign in by username or e-mail address."""
         command = SignIn(form.username, Password.offered(form.password), network)
-        token = await sign_in(command, lambda verified: unless_disconnected(request, verified))
+        try:
+            token = await sign_in(command, lambda verified: unless_disconnected(request, verified))
+        except (WrongCredentials, TooManySignIns) as error:
+            sign_in_log.refused(command, error)
+            raise
+        sign_in_log.succeeded(command, token.user_id)
         response.headers["Cache-Control"] = "no-store"
         return TokenBody(access_token=token.text, expires_in=int(token.lifetime.total_seconds()))
 

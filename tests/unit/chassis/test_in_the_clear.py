@@ -56,6 +56,7 @@ class TestAService:
             ("kafka_security_protocol", "PLAINTEXT", "SASL_SSL"),
             ("kafka_security_protocol", "SASL_PLAINTEXT", "SASL_SSL"),
             ("jwks_url", "http://users.internal/keys", "https://"),
+            ("otlp_endpoint", "http://traces.internal:4318", "https://"),
             ("http_host", "0.0.0.0", "HTTP is served on 0.0.0.0"),  # noqa: S104
         ],
     )

@@ -36,6 +36,7 @@ from users_service.domain.errors import TooManyHashes
 from users_service.domain.user import Role
 from users_service.entrypoints.client_network import client_network
 from users_service.entrypoints.http import routes
+from users_service.entrypoints.sign_in_log import SignInLog
 from users_service.settings import UsersSettings
 
 from .people import NOW, a_task
@@ -97,6 +98,7 @@ async def app(tmp_path: Path, clock: Clock, transactor: InMemoryTransactor) -> F
             transact=transactor,
             now=clock,
         ),
+        sign_in_log=SignInLog(settings.sign_in_secret),
         views=views,
         hasher=hasher,
         published_keys=keys.published,
@@ -122,10 +124,15 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
             yield client
 
 
+async def sign_in_as(client: httpx.AsyncClient, name: str) -> httpx.Response:
+    """Sign in with Kate's password."""
+    form = {"username": name, "password": KATE["password"]}
+    return await client.post("/auth/token", data=form)
+
+
 async def sign_in(client: httpx.AsyncClient, name: str = "kate") -> dict[str, str]:
     """Sign in with Kate's password; return the header that authenticates."""
-    form = {"username": name, "password": KATE["password"]}
-    answer = await client.post("/auth/token", data=form)
+    answer = await sign_in_as(client, name)
     return {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
 
@@ -436,6 +443,35 @@ class TestPostToken:
         answer = await client.post("/auth/token", data={"username": "kate"})
 
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "password")
+
+
+class TestTheSecurityLog:
+    async def test_tells_of_each_attempt_to_sign_in_and_names_nobody(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        user_id = (await client.post("/users", json=KATE)).json()["id"]
+        wrong = {"username": KATE["email"], "password": "hunter2-hunter2"}
+
+        with structlog.testing.capture_logs() as lines:
+            await sign_in(client)
+            for _ in range(4):
+                await client.post("/auth/token", data=wrong)
+            await sign_in_as(client, f" {KATE['username'].upper()} ")
+
+        about = [each for each in lines if str(each["event"]).startswith("sign-in")]
+        assert [each["event"] for each in about] == [
+            "sign-in-succeeded",
+            *["sign-in-refused"] * 3,
+            "sign-in-limited",
+            "sign-in-limited",
+        ]
+        assert about[0]["user_id"] == user_id
+        assert {each["network"] for each in about} == {"192.0.2.1"}
+        by_name, *by_address, by_name_again = [each["name_fingerprint"] for each in about]
+        assert len(set(by_address)) == 1
+        assert by_name == by_name_again != by_address[0]
+        told = str(about)
+        assert [each for each in (*KATE.values(), wrong["password"]) if each in told] == []
 
 
 class TestGetKeys:

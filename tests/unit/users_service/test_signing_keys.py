@@ -113,6 +113,24 @@ class TestSigningKeys:
 
         assert await published(keys) == [str(new)]
 
+    async def test_what_changes_of_them_is_in_the_security_log(
+        self, directory: Path, keys: SigningKeys
+    ) -> None:
+        old, new = kid_at(NOW - timedelta(hours=2)), kid_at(NOW - timedelta(hours=1))
+        with structlog.testing.capture_logs() as lines:
+            add_key(directory, old)
+            await published(keys)
+            add_key(directory, new)
+            await published(keys)
+            (directory / f"{old}.json").unlink()
+            await published(keys)
+
+        assert [(line["event"], line["added"], line["removed"]) for line in lines] == [
+            ("signing-keys-changed", [str(old)], []),
+            ("signing-keys-changed", [str(new)], []),
+            ("signing-keys-changed", [], [str(old)]),
+        ]
+
     async def test_a_key_that_others_can_read_is_not_used(
         self, directory: Path, keys: SigningKeys
     ) -> None:
@@ -135,6 +153,7 @@ class TestSigningKeys:
     ) -> None:
         good = kid_at(NOW)
         add_key(directory, good)
+        assert keys.signing().kid == str(good)
         bad = directory / f"{kid_at(NOW - timedelta(hours=1))}.json"
         bad.touch(mode=0o600)
         bad.write_text(text)

@@ -352,7 +352,9 @@ def routes(verifier: TokenVerifier) -> APIRouter:
 
 
 def security_lines(logged: Logged) -> list[Mapping[str, Any]]:
-    return [each for each in logged if str(each["event"]).startswith("operator-")]
+    return [
+        each for each in logged if str(each["event"]).startswith(("operator-", "access-refused"))
+    ]
 
 
 class TestTheSecurityLog:
@@ -412,6 +414,29 @@ class TestTheSecurityLog:
 
         [line] = security_lines(logged)
         assert line["object"] == objects
+
+    async def test_has_a_line_for_what_a_token_does_not_allow(
+        self, serve: Serve, verifier: TokenVerifier, publisher: Publisher, logged: Logged
+    ) -> None:
+        ann = Principal(UUID(int=9))
+        anns = {"Authorization": f"Bearer {signed(publisher.keys[0], ann)}"}
+        forged = {"Authorization": "Bearer hunter2"}
+        async with serve(routes(verifier)) as client, running(verifier):
+            answers = [
+                await client.get("/things/ada@example.com"),
+                await client.get("/ops", headers=forged),
+                await client.get("/ops", headers=anns),
+            ]
+
+        assert [each.status_code for each in answers] == [401, 401, 403]
+        lines = security_lines(logged)
+        assert [(line["code"], line["subject"], line["route"]) for line in lines] == [
+            ("not-authenticated", None, "/things/{thing_id}"),
+            ("not-authenticated", None, "/ops"),
+            ("operators-only", str(ann.id), "/ops"),
+        ]
+        assert "ada" not in str(lines)
+        assert "hunter2" not in str(lines)
 
     async def test_has_no_text_of_a_client_that_is_no_id(
         self, serve: Serve, verifier: TokenVerifier, publisher: Publisher, logged: Logged
