@@ -127,6 +127,7 @@ async def skip_batch(
 ) -> SkippedBody:
     """Pass over a batch that can't be read. Its bytes are kept, where the broker gives them.
 
+    :raises NotConsumed: the service does not read the topic, or has no such partition of it
     :raises BatchIsReadable: it can be read
     :raises BatchEndNotKnown: ``end`` is needed
     :raises WrongBatchEnd: ``end`` is not the batch's
@@ -134,6 +135,10 @@ async def skip_batch(
     :raises KafkaIsAway: Kafka does not answer
     """
     tp = TopicPartition(unreadable.topic, unreadable.partition)
+    # Before Kafka is asked, which takes seconds for what it does not have.
+    async with runtime.engine.connect() as connection:
+        if tp not in await _partitions_of(connection, tp.topic):
+            raise NotConsumed(tp.topic)
     with asking_kafka("the batch can't be looked at"):
         batch = await find_unreadable_batch(runtime.settings, tp, unreadable.offset, unreadable.end)
     names = [each.name for each in runtime.subscribers if each.topic.name == tp.topic]

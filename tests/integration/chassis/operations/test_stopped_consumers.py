@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming.holds import ContinueFrom, NotHeld
+from chassis.consuming.offsets import begin
 from chassis.consuming.skip_batch import BatchIsReadable
 from chassis.operations.dead_letter_rows import NoSuchSubscriber
 from chassis.operations.offsets import KafkaIsAway
@@ -36,6 +37,7 @@ from tests.integration.chassis.path import (
     signed_up,
     subscriber,
     topic_of_its_own,
+    utc_now,
 )
 from tests.integration.chassis.service import NameIsTaken
 from tests.segments import flip_a_bit
@@ -65,6 +67,12 @@ async def refuse(_event: IntegrationEvent, envelope: Envelope) -> None:
 
 async def publish_for(kafka: str, topic: Topic, subjects: Sequence[UUID]) -> None:
     await publish(kafka, topic, [signed_up(each, 1) for each in subjects])
+
+
+async def have_begun(engine: AsyncEngine, topic: Topic) -> None:
+    """Have a subscriber at the beginning of the topic's only partition."""
+    async with engine.begin() as connection:
+        await begin(connection, [subscriber("test.one", topic)], topic.name, {0: (0, 0)}, utc_now)
 
 
 class TestParkAll:
@@ -187,6 +195,7 @@ class TestSkipBatch:
         self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
     ) -> None:
         runtime = runtime_of(service_of(topic), settings_for(database, kafka), engine)
+        await have_begun(engine, topic)
         await publish_for(kafka, topic, [uuid4()])
 
         with pytest.raises(BatchIsReadable):
@@ -199,11 +208,28 @@ class TestSkipBatch:
         self, database: str, engine: AsyncEngine, topic: Topic
     ) -> None:
         runtime = runtime_of(service_of(topic), settings_for(database, NO_BROKER), engine)
+        await have_begun(engine, topic)
 
         with pytest.raises(KafkaIsAway):
             await skip_batch(
                 runtime, UnreadableBatch(topic=topic.name, partition=0, offset=0), BY_ADA
             )
+
+    @pytest.mark.parametrize(("name", "partition"), [("none", 0), (None, 1)])
+    async def test_of_what_nobody_reads_is_refused_without_asking_kafka(
+        self,
+        database: str,
+        engine: AsyncEngine,
+        topic: Topic,
+        name: str | None,
+        partition: int,
+    ) -> None:
+        runtime = runtime_of(service_of(topic), settings_for(database, NO_BROKER), engine)
+        await have_begun(engine, topic)
+        batch = UnreadableBatch(topic=name or topic.name, partition=partition, offset=0)
+
+        with pytest.raises(NotConsumed):
+            await skip_batch(runtime, batch, BY_ADA)
 
 
 class TestEndHold:
