@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service.agents import subscribers
 from audit_service.http import routes
+from audit_service.numbers import RecordNumbers
 from audit_service.queries import Records
 from audit_service.records import AuditWork
 from audit_service.settings import AuditSettings
@@ -43,4 +44,7 @@ SERVICE: Final = Service(
 async def build(settings: AuditSettings, health: Health) -> AsyncIterator[ProcessParts]:
     """Open what the service needs, yield its parts, and close everything at the end."""
     async with wire(SERVICE, settings, health) as wiring:
-        yield wiring.parts(routes(Records(wiring.engine), wiring.operator))
+        yield wiring.parts(
+            routes(Records(wiring.engine), wiring.operator),
+            beside_agents=[RecordNumbers(wiring.agents_engine)],
+        )

@@ -59,6 +59,10 @@ class PageBody(BaseModel):
 class WholeRecordBody(RecordBody):
     """A record with everything that Kafka delivered."""
 
+    number: Annotated[
+        int | None,
+        Field(description="1, 2, 3 and so on, without gaps; null until a moment after its commit."),
+    ]
     key_base64: str | None
     headers: Annotated[
         list[tuple[str, str | None] | tuple[str, str | None, str]],
@@ -84,6 +88,7 @@ def routes(records: Records, operator: Callable[..., Awaitable[Principal]]) -> A
         row = await records.record(record_id)
         valid = row.invalid_reason is None
         body = _body(row).model_dump(mode="json") | {
+            "number": row.number,
             "key_base64": _base64(row.key),
             "headers": row.headers,
             "payload_base64": _base64(row.payload),

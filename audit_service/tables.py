@@ -1,12 +1,14 @@
 """The records: what Kafka delivered, byte for byte, and what the service found out about it.
 
-Rows are only added.
+Rows of ``records`` and of ``record_numbers`` are only added.
 """
 
 from sqlalchemy import (
+    ARRAY,
     JSON,
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Identity,
     Index,
@@ -68,19 +70,50 @@ records = Table(
         unique=True,
         postgresql_where=text("event_id IS NULL"),
     ),
-    # One for each filter of the search, in the order of the search.
+    # For the filters of the search, in the order of the search.
     Index(None, "occurred_at", "position"),
     Index(None, "subject", "occurred_at", "position"),
     Index(None, "correlation_id", "occurred_at", "position"),
-    Index(None, "type", "occurred_at", "position"),
-    Index(None, "source", "occurred_at", "position"),
-    Index(None, "topic", "occurred_at", "position"),
+    # Of type, topic and source there are few combinations; what is no event has neither type nor
+    # source.
     Index(
-        "records_invalid_idx",
+        "records_kind_idx",
+        text("coalesce(type, '')"),
+        "topic",
+        text("coalesce(source, '')"),
         "occurred_at",
         "position",
-        postgresql_where=text("invalid_reason IS NOT NULL"),
     ),
+)
+
+# Apart from the records, which are never changed: a number is given after its record has committed.
+record_numbers = Table(
+    "record_numbers",
+    metadata,
+    Column(
+        "number", BigInteger, primary_key=True, autoincrement=False, comment="1, 2, 3 and so on"
+    ),
+    Column("position", BigInteger, nullable=False, unique=True),
+)
+
+numbering = Table(
+    "numbering",
+    metadata,
+    Column("only_row", Boolean, primary_key=True),
+    Column(
+        "numbered_to",
+        BigInteger,
+        nullable=False,
+        comment="each record up to this position has its number, and none appears there any more",
+    ),
+    Column("seen_to", BigInteger, nullable=False, comment="was the highest position at a moment"),
+    Column(
+        "writers",
+        ARRAY(Text),
+        nullable=False,
+        comment="the virtual transactions that were adding records at that moment",
+    ),
+    CheckConstraint("only_row", name="only_row"),
 )
 
 chassis_tables.add_to(metadata)

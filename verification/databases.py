@@ -53,6 +53,13 @@ class ServiceDatabase:
         with _errors_of(self._name):
             return int(await self._connection.fetchval(queries.OPEN_DELIVERIES))
 
+    async def unnumbered(self) -> int:
+        """Return how many audit records wait for their number."""
+        if self.service != "audit":
+            return 0
+        with _errors_of(self._name):
+            return int(await self._connection.fetchval(queries.UNNUMBERED))
+
     async def read_into(self, evidence: Evidence) -> None:
         """Add what the database holds, as it is at one moment."""
         with _errors_of(self._name):

@@ -48,7 +48,7 @@ CREATE TABLE accounts (id, user_id, entries INTEGER, first_entries INTEGER);
 CREATE TABLE imbalances (subject, problem);
 CREATE TABLE records (
     topic, partition INTEGER, offset INTEGER, event_id, sha256 BLOB, sha256_of_payload BLOB,
-    place AS (topic || ' ' || partition || '@' || offset)
+    number INTEGER, place AS (topic || ' ' || partition || '@' || offset)
 );
 CREATE TABLE deliveries (id, rule, event_id, medium, state, maybe_repeated INTEGER, message_id);
 CREATE TABLE outbox (service, topic, subject, sequence INTEGER, set_aside INTEGER);

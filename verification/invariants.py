@@ -291,6 +291,37 @@ _AUDIT: Final = Invariant(
     ),
 )
 
+_NUMBERS: Final = Invariant(
+    name="numbers",
+    sentence="the audit records are numbered 1, 2, 3 and so on, each once",
+    looked_at={"numbers": "SELECT count(number) FROM records"},
+    broken_by=(
+        """
+        SELECT coalesce(event_id, place), 'its audit record has no number', 0
+        FROM records
+        WHERE number IS NULL
+        """,
+        """
+        SELECT 'number ' || number, 'is of ' || count(*) || ' audit records', 0
+        FROM records
+        WHERE number IS NOT NULL
+        GROUP BY number HAVING count(*) > 1
+        """,
+        """
+        SELECT
+            'number ' || (before + 1),
+            CASE WHEN number > before + 2 THEN 'and those up to ' || (number - 1) || ' are'
+                ELSE 'is' END || ' of no audit record',
+            0
+        FROM (
+            SELECT number, lag(number, 1, 0) OVER (ORDER BY number) AS before
+            FROM (SELECT DISTINCT number FROM records WHERE number IS NOT NULL)
+        )
+        WHERE number > before + 1
+        """,
+    ),
+)
+
 _EFFECTS: Final = Invariant(
     name="effects",
     sentence="each event had each of its effects once",
@@ -513,6 +544,7 @@ INVARIANTS: Final = (
     _SEQUENCES,
     _PRODUCERS,
     _AUDIT,
+    _NUMBERS,
     _EFFECTS,
     _SLACK,
     _BOOKS,

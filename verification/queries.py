@@ -123,8 +123,8 @@ OF_ONE_SERVICE: Final = {
             "records",
             """
             SELECT topic, "partition", "offset", event_id::text, sha256,
-                sha256(coalesce(payload, ''))
-            FROM records
+                sha256(coalesce(payload, '')), number
+            FROM records LEFT JOIN record_numbers USING (position)
             """,
         ),
     ),
@@ -151,4 +151,9 @@ SELECT count(*), coalesce(max(position), 0) FROM outbox AS o WHERE NOT EXISTS (
 """
 PROGRESS: Final = 'SELECT subscriber, topic, "partition", next_offset FROM progress'
 DUE_TIMERS: Final = "SELECT count(*) FROM next_timers WHERE begun OR next_at <= clock_timestamp()"
+UNNUMBERED: Final = """
+SELECT count(*) FROM records AS r
+WHERE position > (SELECT numbered_to FROM numbering)
+    AND NOT EXISTS (SELECT FROM record_numbers AS n WHERE n.position = r.position)
+"""
 OPEN_DELIVERIES: Final = "SELECT count(*) FROM deliveries WHERE next_attempt_at IS NOT NULL"

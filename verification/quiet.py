@@ -28,6 +28,7 @@ class Snapshot:
     """How many rows each service has to publish, and the highest position among them."""
     open_deliveries: int
     due_timers: int = 0
+    unnumbered_records: int = 0
 
     @property
     def backlog(self) -> str:
@@ -54,6 +55,7 @@ class Snapshot:
             "to handle": unread,
             "to deliver": self.open_deliveries,
             "timers to handle": self.due_timers,
+            "audit records to number": self.unnumbered_records,
         }
         return ", ".join(f"{count:,} {what}" for what, count in found.items() if count)
 

@@ -71,7 +71,8 @@ class _Sources:
         }
         open_deliveries = sum([await each.open_deliveries() for each in self._databases])
         due_timers = sum([await each.due_timers() for each in self._databases])
-        return Snapshot(ends, progress, outboxes, open_deliveries, due_timers)
+        unnumbered = sum([await each.unnumbered() for each in self._databases])
+        return Snapshot(ends, progress, outboxes, open_deliveries, due_timers, unnumbered)
 
     async def read_into(self, evidence: Evidence, progress: ReportProgress) -> None:
         for each in self._databases:

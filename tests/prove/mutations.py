@@ -1294,6 +1294,38 @@ _RUNNING: Final = (
     ),
 )
 
+_NUMBERS: Final = "tests/integration/audit_service/test_numbers.py::TestNumbers::"
+_OF_AUDIT: Final = (
+    Mutation(
+        name="numbers-of-late-commits",
+        guard="a record gets its number also when it commits after one with a higher position",
+        file="audit_service/numbers.py",
+        before="before.numbered_to if writers & set(before.writers) else before.seen_to",
+        after="before.seen_to",
+        proven_by=(
+            f"{_NUMBERS}test_are_given_to_a_record_that_commits_after_one_with_a_higher_position",
+        ),
+    ),
+    Mutation(
+        name="numbers-by-one",
+        guard="one process at a time numbers the records of audit",
+        file="audit_service/numbers.py",
+        before="            if not await connection.scalar(_TRY_LOCK):\n                return 0\n",
+        after="",
+        proven_by=(f"{_NUMBERS}test_are_given_by_one_process_at_a_time",),
+    ),
+    Mutation(
+        name="numbers-stay",
+        guard="the number of a record is never changed or removed",
+        file="audit_service/migrations/versions/audit_0002_numbers.py",
+        before="BEFORE UPDATE OR DELETE OR TRUNCATE ON record_numbers",
+        after="BEFORE UPDATE OF position ON record_numbers",
+        proven_by=(
+            "tests/integration/audit_service/test_migrations.py::TestARecord::test_keeps_its_number",
+        ),
+    ),
+)
+
 MUTATIONS: Final = (
     *_COMMANDS,
     *_PUBLISHING,
@@ -1301,6 +1333,7 @@ MUTATIONS: Final = (
     *_PROCESSING,
     *_OF_VERSIONS,
     *_OF_TIMERS,
+    *_OF_AUDIT,
     *_RUNNING,
     *AT_THE_EDGE,
     *NOTIFYING,

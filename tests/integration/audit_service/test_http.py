@@ -2,7 +2,9 @@
 
 import base64
 import json
+import struct
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service import queries
 from audit_service.http import routes
+from audit_service.numbers import RecordNumbers
 from audit_service.queries import Records, RecordSearch
 from audit_service.settings import AuditSettings
 from chassis.correlation import new_id
@@ -23,6 +26,7 @@ from chassis.web.app import create_app
 from chassis.web.auth import OPERATOR, NotAuthenticated, OperatorsOnly, Principal
 from chassis.web.health import Health
 from tests.integration.audit_service.evidence import RECORDED_AT, keep_chunk
+from tests.integration.explained import pages_read
 from tests.unit.audit_service.making import OCCURRED_AT, bytes_record, event, numbered, record
 
 
@@ -64,6 +68,32 @@ async def offsets(client: httpx.AsyncClient, **search: object) -> list[int]:
 
 def at(minute: int) -> datetime:
     return OCCURRED_AT + timedelta(minutes=minute)
+
+
+# Later than all others, of a common topic and source.
+ROWS_OF_20_KINDS = """
+    INSERT INTO records (topic, partition, "offset", headers, payload, sha256, recorded_at,
+        event_id, source, type, subject, occurred_at, sequence, correlation_id, verdict, altered)
+    SELECT 'users.user', n % 8, n / 8, '[]', decode(repeat('78', 600), 'hex'), '', now(),
+        gen_random_uuid(), '/users', 'common.' || n % 20, 's', now() + n * interval '1 s', 1, 'c',
+        'next', false
+    FROM generate_series(1, :number) AS n
+"""
+
+
+async def analyze(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("ANALYZE records"))
+
+
+async def explained(engine: AsyncEngine, search: RecordSearch, how: str = "") -> list[str]:
+    """Return the lines of the plan of a search."""
+    statement, values = queries._query(search)
+    query = statement.compile(dialect=engine.dialect)
+    parameters = tuple((query.params | values)[each] for each in query.positiontup or ())
+    async with engine.connect() as connection:
+        explain = f"EXPLAIN ({how}) {query}" if how else f"EXPLAIN {query}"
+        return list((await connection.exec_driver_sql(explain, parameters)).scalars())
 
 
 class TestASearch:
@@ -127,6 +157,19 @@ class TestASearch:
         assert await offsets(client, topic="users.task") == [6]
         assert await offsets(client, type="users.user-signed-up.v1") == [6, 4, 3, 2, 1, 0]
         assert await offsets(client, type="users.user-signed-up") == []
+
+    async def test_finds_what_is_no_event_by_its_topic_too(
+        self, engine: AsyncEngine, client: httpx.AsyncClient
+    ) -> None:
+        await keep_chunk(engine, record(event(), 0), bytes_record(b"no event", 1))
+        await keep_chunk(engine, record(event(source="/others"), 2, topic="users.task"))
+        assert await offsets(client, topic="users.user") == [1, 0]
+        assert await offsets(client, topic="users.user", valid="false") == [1]
+        assert await offsets(client, topic="users.task", valid="false") == []
+        assert await offsets(client, topic="users.user", valid="true") == [0]
+        assert await offsets(client, source="/others", topic="users.user") == []
+        assert await offsets(client, type="users.user-signed-up.v1", source="/others") == [2]
+        assert await offsets(client, type="users.user-signed-up.v1", valid="false") == []
 
     async def test_finds_records_that_match_all_filters(
         self, engine: AsyncEngine, client: httpx.AsyncClient
@@ -202,11 +245,12 @@ class TestASearch:
             (RecordSearch(), "records_occurred_at_position_idx"),
             (RecordSearch(subject="s"), "records_subject_occurred_at_position_idx"),
             (RecordSearch(correlation_id="c-1"), "records_correlation_id_occurred_at_position_idx"),
-            (RecordSearch(type="users.user-signed-up.v1"), "records_type_occurred_at_position_idx"),
-            (RecordSearch(source="/users"), "records_source_occurred_at_position_idx"),
-            (RecordSearch(topic="users.user"), "records_topic_occurred_at_position_idx"),
+            (RecordSearch(type="users.user-signed-up.v1"), "records_kind_idx"),
+            (RecordSearch(source="/users"), "records_kind_idx"),
+            (RecordSearch(topic="users.user"), "records_kind_idx"),
+            (RecordSearch(topic="users.user", valid=True), "records_kind_idx"),
+            (RecordSearch(valid=False), "records_kind_idx"),
             (RecordSearch(event_id=UUID(int=1)), "records_event_id_source_sha256_key"),
-            (RecordSearch(valid=False), "records_invalid_idx"),
         ],
     )
     async def test_uses_the_index_of_its_filter(
@@ -214,21 +258,62 @@ class TestASearch:
     ) -> None:
         events = [event(occurred_at=at(minute)) for minute in range(500)]
         await keep_chunk(engine, *numbered(events), bytes_record(b"no event", 500))
-        query = queries._query(search).limit(51).compile(dialect=engine.dialect)
-        async with engine.connect() as connection:
-            await connection.execute(text("ANALYZE records"))
-            plan = await connection.exec_driver_sql(
-                f"EXPLAIN {query}", tuple(query.params[each] for each in query.positiontup or ())
-            )
-            assert index in "\n".join(plan.scalars())
+        await analyze(engine)
+        plan = await explained(engine, search)
+        assert index in "\n".join(plan)
+        assert "Seq Scan" not in "\n".join(plan)
+
+    @pytest.mark.parametrize("analyzed", ["never", "before", "after"])
+    async def test_for_what_is_rare_and_old_reads_a_few_pages_whatever_came_since(
+        self, engine: AsyncEngine, analyzed: str
+    ) -> None:
+        rare = event(source="/rare")
+        payload = json.dumps(json.loads(rare.payload) | {"type": "rare.v1"}).encode()
+        await keep_chunk(engine, bytes_record(b"no event", 1))
+        await keep_chunk(engine, replace(bytes_record(payload), topic="users.task"))
+        if analyzed == "before":
+            await analyze(engine)
+        async with engine.begin() as connection:
+            await connection.execute(text(ROWS_OF_20_KINDS), {"number": 20_000})
+        if analyzed == "after":
+            await analyze(engine)
+
+        searches = [
+            RecordSearch(type="rare.v1"),
+            RecordSearch(type="common.7"),
+            RecordSearch(topic="users.task"),
+            RecordSearch(source="/rare"),
+            RecordSearch(topic="users.task", valid=True),
+            RecordSearch(valid=False),
+        ]
+        plans = [await explained(engine, each, "ANALYZE, BUFFERS") for each in searches]
+
+        # Of 20,000 rows on some 2,500 pages.
+        assert [pages_read(plan) for plan in plans if pages_read(plan) >= 300] == []
 
 
 class TestPages:
-    @pytest.mark.parametrize("filters", [{}, {"type": "users.user-signed-up.v1"}])
+    async def test_that_begin_with_a_cursor_of_an_earlier_release_continue(
+        self, engine: AsyncEngine, client: httpx.AsyncClient
+    ) -> None:
+        await keep_chunk(engine, *numbered([event(occurred_at=at(n)) for n in range(4)]))
+        # What the release before had answered: the time and the position of the record at 2.
+        microseconds = int(at(2).timestamp()) * 1_000_000 + at(2).microsecond
+        cursor = base64.urlsafe_b64encode(struct.pack(">qq", microseconds, 3)).decode()
+        for filters in ({}, {"topic": "users.user"}, {"type": "users.user-signed-up.v1"}):
+            assert await offsets(client, after=cursor, **filters) == [1, 0]
+
+    @pytest.mark.parametrize("filters", [{}, {"topic": "users.user"}, {"source": "/users"}])
     async def test_together_contain_every_record_once(
         self, engine: AsyncEngine, client: httpx.AsyncClient, filters: dict[str, str]
     ) -> None:
-        await keep_chunk(engine, *numbered([event(occurred_at=at(n // 3)) for n in range(10)]))
+        kinds = ("a.v1", "b.v1", "c.v1")
+        events = [event(occurred_at=at(n // 3)) for n in range(10)]
+        payloads = [
+            json.dumps(json.loads(each.payload) | {"type": kinds[n % 3]}).encode()
+            for n, each in enumerate(events)
+        ]
+        await keep_chunk(engine, *(bytes_record(each, n) for n, each in enumerate(payloads)))
         seen: list[int] = []
         after: dict[str, str] = {}
         for expected in (4, 4, 2):
@@ -267,6 +352,14 @@ class TestOneRecord:
         assert base64.b64decode(found["key_base64"]) == delivered.key
         assert found["headers"][0] == ["content-type", "YXBwbGljYXRpb24vY2xvdWRldmVudHMranNvbg=="]
         assert found["event"] == json.loads(delivered.value or b"")
+        assert found["number"] is None
+
+    async def test_has_its_number_once_it_is_given(
+        self, engine: AsyncEngine, client: httpx.AsyncClient
+    ) -> None:
+        await keep_chunk(engine, *numbered([event(), event()]))
+        await RecordNumbers(engine).number()
+        assert (await client.get("/audit/events/2")).json()["number"] == 2
 
     async def test_is_returned_byte_for_byte_whatever_numbers_its_json_has(
         self, engine: AsyncEngine, client: httpx.AsyncClient

@@ -1,23 +1,18 @@
 """The schema can be migrated up, down and up again, and equals the declared tables."""
 
 import pytest
-from alembic import command
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.migrations import config_of
+from audit_service.numbers import RecordNumbers
 from tests.integration.audit_service.evidence import all_records, keep_chunk
+from tests.integration.migrations import assert_migrations_round_trip
 from tests.unit.audit_service.making import event, record
 
 
 def test_the_schema_can_be_migrated_up_down_and_up_again(database: str) -> None:
-    config = config_of("audit_service", database)
-    command.upgrade(config, "heads")
-    command.check(config)
-    command.downgrade(config, "base")
-    command.upgrade(config, "heads")
-    command.check(config)
+    assert_migrations_round_trip("audit_service", database)
 
 
 class TestARecord:
@@ -41,3 +36,25 @@ class TestARecord:
             async with engine.begin() as connection:
                 await connection.execute(text(change))
         assert await all_records(engine) == before
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "UPDATE record_numbers SET number = 2",
+            "DELETE FROM record_numbers",
+            "TRUNCATE record_numbers",
+        ],
+    )
+    async def test_keeps_its_number(self, engine: AsyncEngine, change: str) -> None:
+        await keep_chunk(engine, record(event()))
+        await RecordNumbers(engine).number()
+        refused = ""
+        try:
+            async with engine.begin() as connection:
+                await connection.execute(text(change))
+        except DBAPIError as error:
+            refused = str(error)
+        async with engine.connect() as connection:
+            kept = (await connection.execute(text("SELECT * FROM record_numbers"))).all()
+        assert [tuple(row) for row in kept] == [(1, 1)]
+        assert "never changed or removed" in refused

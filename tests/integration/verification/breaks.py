@@ -180,6 +180,33 @@ BREAKS: Final = [
         """,
     ),
     Break(
+        "numbers",
+        "its audit record has no number",
+        "audit",
+        """
+        ALTER TABLE record_numbers DISABLE TRIGGER ALL;
+        DELETE FROM record_numbers WHERE number = (SELECT max(number) FROM record_numbers);
+        """,
+    ),
+    Break(
+        "numbers",
+        "is of no audit record",
+        "audit",
+        """
+        ALTER TABLE records DISABLE TRIGGER ALL;
+        DELETE FROM records WHERE {sign_up};
+        """,
+    ),
+    Break(
+        "numbers",
+        "is of 2 audit records",
+        "audit",
+        """
+        ALTER TABLE record_numbers DISABLE TRIGGER ALL, DROP CONSTRAINT record_numbers_pkey;
+        UPDATE record_numbers SET number = 1 WHERE number = 2;
+        """,
+    ),
+    Break(
         "effects",
         "opened no account",
         "accounts",

@@ -33,7 +33,9 @@ _CHECKS_ROWS: Final = {
     "create_unique_constraint",
 }
 _SQL_REMOVES: Final = re.compile(
-    r"\b(DROP|RENAME|TRUNCATE|SET NOT NULL|SET DATA TYPE|TYPE)\b", re.IGNORECASE
+    # A trigger may be made for TRUNCATE ON a table.
+    r"\b(DROP|RENAME|TRUNCATE(?! ON)|SET NOT NULL|SET DATA TYPE|TYPE)\b",
+    re.IGNORECASE,
 )
 _SQL_INDEX: Final = re.compile(r"\bCREATE\s+(UNIQUE\s+)?INDEX\b(?!\s+CONCURRENTLY)", re.IGNORECASE)
 
@@ -146,6 +148,7 @@ class TestViolations:
             'op.add_column("toys", sa.Column("price", sa.Integer(), nullable=False))',
             'op.execute("ALTER TABLE toys DROP COLUMN name")',
             'op.execute("ALTER TABLE toys ALTER price TYPE bigint")',
+            'op.execute("TRUNCATE toys")',
         ],
     )
     def test_what_running_code_may_need_is_removed_only_by_a_revision_that_contracts(
@@ -180,6 +183,7 @@ class TestViolations:
             'op.create_index("name", "toys", ["name"], postgresql_concurrently=True)',
             'op.execute("CREATE INDEX CONCURRENTLY name ON toys (name)")',
             'op.create_check_constraint("paid", "toys", "price > 0", postgresql_not_valid=True)',
+            'op.execute("CREATE TRIGGER fixed BEFORE TRUNCATE ON toys EXECUTE FUNCTION refuse()")',
             'op.create_table("new", sa.Column("a")); op.create_index("a", "new", ["a"])',
         ],
     )

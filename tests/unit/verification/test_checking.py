@@ -52,10 +52,9 @@ class System:
                 )
             ],
         )
-        self.evidence.add(
-            "records",
-            [(*place, None if event["bad"] else event_id, event["sha256"], event["sha256"])],
-        )
+        identity_of_record = None if event["bad"] else event_id
+        hashes = event["sha256"], event["sha256"]
+        self.evidence.add("records", [(*place, identity_of_record, *hashes, self.next_offset)])
 
     def sign_up(self, name: str, *, last_sequence: int = 1) -> None:
         """Add a user with all effects, but without the events of account and tasks."""
@@ -127,10 +126,34 @@ class TestSequences:
         system.sign_up("ada")
         row = ("users.user", 7, 0, "ada", 2, "second", "other", SHA, True, None)
         system.evidence.add("published", [row])
-        system.evidence.add("records", [("users.user", 7, 0, "second", SHA, SHA)])
+        system.evidence.add("records", [("users.user", 7, 0, "second", SHA, SHA, 2)])
         system.evidence.add("aggregates", [("users.user", "ada", 2)])
 
         assert system.check()["sequences"].holds
+
+
+class TestNumbers:
+    @pytest.mark.parametrize(
+        ("numbers", "found"),
+        [
+            ([1, 2, 3], []),
+            ([3, 1, 2], []),
+            ([2, 3], [("number 1", "is of no audit record")]),
+            ([1, 2, 6], [("number 3", "and those up to 5 are of no audit record")]),
+            ([1, 2, 2], [("number 2", "is of 2 audit records")]),
+            ([1, None], [("event 1", "its audit record has no number")]),
+        ],
+    )
+    def test_have_no_gap_and_no_repeat(
+        self, system: System, numbers: list[int | None], found: list[tuple[str, str]]
+    ) -> None:
+        for at, number in enumerate(numbers):
+            row = ("users.user", 0, at, f"event {at}", SHA, SHA, number)
+            system.evidence.add("records", [row])
+
+        violations = system.check()["numbers"].violations
+
+        assert [(each.subject, each.problem) for each in violations] == found
 
 
 class TestAudit:

@@ -42,6 +42,7 @@ class TestTheBacklog:
         snapshot = replace(BUSY, ends={("accounts.account", 0): 1_207}, open_deliveries=2)
 
         assert snapshot.backlog == "3 to publish, 1,200 to handle, 2 to deliver"
+        assert replace(REST, unnumbered_records=5).backlog == "5 audit records to number"
 
     def test_a_consumer_that_has_not_begun_has_everything_to_do(self) -> None:
         assert replace(REST, progress={}).backlog == "7 to handle"
