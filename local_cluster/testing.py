@@ -143,18 +143,20 @@ class RunningCluster(RunningInfrastructure):
 
 @contextmanager
 def running_infrastructure(
-    directory: Path, *, kafka: bool = True, postgres: bool = True
+    directory: Path, *, kafka: bool = True, postgres: bool = True, short_lived: bool = True
 ) -> Iterator[RunningInfrastructure]:
     """Run Kafka and PostgreSQL in ``directory`` while the block runs.
 
     Several processes may name one directory: the first starts the servers (those that it asked
     for), the others use them, and the last one stops them. If all of them die, so does the cluster.
+
+    :param short_lived: starts sooner, but without fsync, and is slower later
     """
 
     async def start(cluster: Cluster) -> None:
         await cluster.up(kafka=kafka, postgres=postgres, services=False)
 
-    with _shared(directory, start) as cluster:
+    with _shared(directory, start, short_lived=short_lived) as cluster:
         yield RunningInfrastructure(cluster)
 
 
