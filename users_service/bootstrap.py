@@ -132,13 +132,13 @@ async def build(settings: UsersSettings, health: Health) -> AsyncIterator[Proces
                     utc_now,
                 ),
                 sign_in=sign_in,
-                sign_in_log=SignInLog(settings.sign_in_secret),
                 views=views,
                 hasher=hasher,
                 published_keys=keys.published,
                 once=idempotent(wiring.transactor, secret=settings.idempotency_secret, now=utc_now),
                 signed_in=wiring.signed_in,
                 client_network=client_network(settings.gateway_secret, settings.shared()),
+                sign_in_log=SignInLog(settings.sign_in_secret),
             )
             yield wiring.parts(router, components=[ExpiredKeys(wiring.engine, utc_now)])
 

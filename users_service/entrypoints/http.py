@@ -149,13 +149,13 @@ def routes(
     sign_up: SignUpHandler,
     sign_up_limit: SignUpLimit,
     sign_in: SignInHandler,
-    sign_in_log: SignInLog,
     views: Views,
     hasher: PasswordHasher,
     published_keys: FetchKeys,
     once: Callable[..., Awaitable[IdempotentCommand[UsersWork]]],
     signed_in: Callable[..., Awaitable[Principal]],
     client_network: Callable[[Request], Network],
+    sign_in_log: SignInLog,
 ) -> APIRouter:
     router = APIRouter()
 

@@ -9,7 +9,6 @@ from pydantic import SecretStr
 
 from chassis.settings import TokenReaderSettings, exit_if_in_the_clear
 from gateway.settings import GatewaySettings
-from notification_service.settings import NotificationSettings
 from services import FORWARDED
 
 VERIFIED = "?sslmode=verify-full"
@@ -107,8 +106,8 @@ class TestAService:
         assert refused(settings, capsys) == []
 
 
-class TestTheOthers:
-    def test_the_gateway_names_the_services_that_it_would_ask_in_the_clear(
+class TestTheGateway:
+    def test_names_the_services_that_it_would_ask_in_the_clear(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
         urls = {f"{each.identifier}_url": "http://services.internal" for each in FORWARDED}
@@ -124,14 +123,3 @@ class TestTheOthers:
             "GATEWAY_HTTP_CERTIFICATE_FILE",
             *(f"GATEWAY_{name.upper()}" for name in urls),
         }
-
-    def test_notification_names_a_slack_that_is_no_https(
-        self, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        settings = NotificationSettings(
-            **protected(slack_token=SecretStr("xoxb-1"), slack_base_url="http://slack.internal/")
-        )
-
-        [line] = refused(settings, capsys)
-
-        assert line.startswith("NOTIFICATION_SLACK_BASE_URL: must begin with https://")

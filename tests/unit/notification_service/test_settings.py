@@ -1,7 +1,7 @@
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from chassis.settings import BAD_SETTINGS_EXIT_CODE, read_settings
+from chassis.settings import BAD_SETTINGS_EXIT_CODE, exit_if_in_the_clear, read_settings
 from notification_service.settings import NotificationSettings
 
 ENVIRONMENT = {
@@ -41,6 +41,18 @@ class TestSlack:
 
         assert settings.slack == ("xoxb-secret", "https://slack.com/api/")
         assert "xoxb-secret" not in repr(settings)
+
+    def test_in_production_its_address_is_no_http(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("NOTIFICATION_SLACK_TOKEN", "xoxb-secret")
+        monkeypatch.setenv("NOTIFICATION_SLACK_BASE_URL", "http://slack.internal/api/")
+
+        with pytest.raises(SystemExit):
+            exit_if_in_the_clear(read_settings(NotificationSettings))
+
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith("NOTIFICATION_SLACK_BASE_URL: must begin with https://")
 
     def test_in_development_the_stand_in_is_the_default(
         self, monkeypatch: pytest.MonkeyPatch

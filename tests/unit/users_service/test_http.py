@@ -98,13 +98,13 @@ async def app(tmp_path: Path, clock: Clock, transactor: InMemoryTransactor) -> F
             transact=transactor,
             now=clock,
         ),
-        sign_in_log=SignInLog(settings.sign_in_secret),
         views=views,
         hasher=hasher,
         published_keys=keys.published,
         once=idempotent(transactor, secret=settings.idempotency_secret, now=clock),
         signed_in=authenticated(verifier),
         client_network=client_network(settings.gateway_secret),
+        sign_in_log=SignInLog(settings.sign_in_secret),
     )
     return create_app(
         title="Users",
