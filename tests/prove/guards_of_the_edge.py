@@ -148,9 +148,9 @@ _OF_OPERATORS: Final = (
     Mutation(
         name="sign-ins-logged",
         guard="each attempt to sign in is in the security log, and no name",
-        file="users_service/entrypoints/http.py",
-        before="            sign_in_log.refused(command, error)\n",
-        after="            pass\n",
+        file="users_service/entrypoints/sign_in_log.py",
+        before='            _log.warning("sign-in-refused", **line)\n',
+        after="",
         proven_by=(f"{_SIGN_IN_LOG}test_tells_of_each_attempt_to_sign_in_and_names_nobody",),
     ),
     Mutation(

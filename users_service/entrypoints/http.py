@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final, Literal, TypeVar
 from uuid import UUID
 
@@ -25,12 +26,7 @@ from chassis.web.idempotency import IdempotentCommand
 from users_service.application.ports import Network, PasswordHasher, UsersWork, Views
 from users_service.application.sign_in import SignIn, SignInHandler
 from users_service.application.sign_up import SignUpHandler, SignUpLimit
-from users_service.domain.errors import (
-    InvalidValue,
-    TooManySignIns,
-    UserNotFound,
-    WrongCredentials,
-)
+from users_service.domain.errors import InvalidValue, UserNotFound
 from users_service.domain.user import Identity
 from users_service.domain.values import (
     EMAIL_MAX_CHARS,
@@ -192,12 +188,8 @@ def routes(
     ) -> TokenBody:
         """Sign in by username or e-mail address."""
         command = SignIn(form.username, Password.offered(form.password), network)
-        try:
-            token = await sign_in(command, lambda verified: unless_disconnected(request, verified))
-        except (WrongCredentials, TooManySignIns) as error:
-            sign_in_log.refused(command, error)
-            raise
-        sign_in_log.succeeded(command, token.user_id)
+        verify = partial(unless_disconnected, request)
+        token = await sign_in_log.following(command, sign_in(command, verify))
         response.headers["Cache-Control"] = "no-store"
         return TokenBody(access_token=token.text, expires_in=int(token.lifetime.total_seconds()))
 

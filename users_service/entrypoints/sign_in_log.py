@@ -1,16 +1,16 @@
 """Lines of the security log about signing in."""
 
 import hmac
+from collections.abc import Awaitable
 from typing import Final
-from uuid import UUID
 
 import structlog
 from pydantic import SecretStr
 
-from chassis.domain import DomainError
 from chassis.telemetry import SECURITY
+from users_service.application.ports import IssuedToken
 from users_service.application.sign_in import SignIn
-from users_service.domain.errors import TooManySignIns
+from users_service.domain.errors import TooManySignIns, WrongCredentials
 
 _log = structlog.get_logger(SECURITY)
 _FINGERPRINT_BYTES: Final = 16
@@ -25,14 +25,19 @@ class SignInLog:
     def __init__(self, secret: SecretStr) -> None:
         self._secret = secret.get_secret_value().encode()
 
-    def succeeded(self, attempt: SignIn, user_id: UUID) -> None:
-        _log.info("sign-in-succeeded", user_id=str(user_id), **self._line_of(attempt))
-
-    def refused(self, attempt: SignIn, error: DomainError) -> None:
-        if isinstance(error, TooManySignIns):
-            _log.warning("sign-in-limited", **self._line_of(attempt))
-        else:
-            _log.warning("sign-in-refused", **self._line_of(attempt))
+    async def following(self, attempt: SignIn, signing_in: Awaitable[IssuedToken]) -> IssuedToken:
+        """Return what the attempt leads to, or raise it, and write a line about it."""
+        line = self._line_of(attempt)
+        try:
+            token = await signing_in
+        except TooManySignIns:
+            _log.warning("sign-in-limited", **line)
+            raise
+        except WrongCredentials:
+            _log.warning("sign-in-refused", **line)
+            raise
+        _log.info("sign-in-succeeded", user_id=str(token.user_id), **line)
+        return token
 
     def _line_of(self, attempt: SignIn) -> dict[str, str]:
         # As names are compared, so that one name has one fingerprint.
