@@ -224,7 +224,7 @@ async def _audit_record(journey: Journey, operator: dict[str, str], user_id: str
     journey.print_step(
         "audit record",
         _unix(record["recorded_at"]),
-        f"number {record['id']}, SHA-256 {record['sha256'][:16]}…",
+        f"id {record['id']}, SHA-256 {record['sha256'][:16]}…",
     )
 
 
