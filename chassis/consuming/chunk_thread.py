@@ -524,13 +524,13 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
                 self.careful.end(tp)
 
     async def go_on(self, tp: TopicPartition, offset: int) -> None:
-        """Read on from ``offset`` in a partition that was given up before it."""
+        """Read on from ``offset`` in a partition that was given up elsewhere."""
         await self.call_thread(self._go_on, tp, offset)
 
     async def _go_on(self, tp: TopicPartition, offset: int) -> None:
         async with self._moving:
             given_up = self.given_up.get(tp)
-            if given_up is not None and given_up.position.next < offset:
+            if given_up is not None and given_up.position.next != offset:
                 self._seek_to(tp, offset, given_up.position.topic_id)
 
     async def rejoin(self) -> None:

@@ -40,13 +40,19 @@ class DeadLetterLimit:
         self._window_s = window_s
         self._parked_at: dict[str, dict[str, float]] = defaultdict(dict)
         self._allowed_below: Mapping[int, int] = {}
+        self._allowances_seen = 0
 
-    async def read_allowances(self, connection: AsyncConnection) -> bool:
-        """Read where an operator allowed to park; tell whether there is a new allowance."""
-        before = self._allowed_below
+    async def read_allowances(self, connection: AsyncConnection) -> int:
+        """Read where an operator allowed to park; return how often that has changed.
+
+        Several processors share the limit, and each has to learn of every change.
+        """
         found = await connection.execute(_ALLOWANCES, {"of_topic": self._topic})
-        self._allowed_below = {row.partition: row.below_offset for row in found}
-        return self._allowed_below != before
+        allowed_below = {row.partition: row.below_offset for row in found}
+        if allowed_below != self._allowed_below:
+            self._allowed_below = allowed_below
+            self._allowances_seen += 1
+        return self._allowances_seen
 
     @contextmanager
     def reservation(self) -> Iterator[Reserve]:

@@ -99,6 +99,7 @@ class ChunkProcessor(Generic[W]):
         self._names = [each.name for each in subscribers]
         self._counted_in: dict[int, int] = {}
         self._halted: str | None = None
+        self._allowances_seen = 0
         #: Which subscribers are paused, as far as is known here; their progress decides.
         self.paused: frozenset[str] = frozenset()
 
@@ -192,11 +193,12 @@ class ChunkProcessor(Generic[W]):
         """
         try:
             async with self._engine.connect() as connection:
-                is_new = await self._dead_letter_limit.read_allowances(connection)
+                seen = await self._dead_letter_limit.read_allowances(connection)
         except Exception as error:
             if not is_away(error) and not isinstance(error, PoolTimeoutError):
                 raise
             return False
+        is_new, self._allowances_seen = seen != self._allowances_seen, seen
         if is_new and self._halted is not None:
             log.info("consumer-resumed", topic=self.topic.name)
             self._halted = None
@@ -224,12 +226,16 @@ class ChunkProcessor(Generic[W]):
         some_left = await self._attempts.is_any_left(
             chunk.topic_id, chunk.partition, chunk.begin, chunk.end
         )
+        if some_left:
+            # Counted for a subscriber, the chunk would count against its first event.
+            self._counted_in[chunk.partition] = chunk.epoch
+            return True
         attempt = await self._attempts.begin(
             chunk.topic_id, chunk.partition, chunk.begin, self._chunks_counted_for
         )
         in_progress.attempts.append(attempt)
         self._counted_in[chunk.partition] = chunk.epoch
-        return some_left or attempt.count > SUSPECT_AFTER
+        return attempt.count > SUSPECT_AFTER
 
     async def _commit(self, chunks: Sequence[Chunk], *, within_s: float) -> None:
         """Handle chunks of different partitions in one transaction."""

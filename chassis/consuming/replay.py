@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 
 # Each takes memory for its batches, and processor time from the agents.
 _AT_ONCE: Final = 2
+# Then another may have the place.
+_TURN_S: Final = 60.0
+_LOOK_AGAIN_S: Final = 30.0
 _TRY_AGAIN_S: Final = 1.0
 _NOTHING_NEW_S: Final = 0.1
 _STOP_WITHIN_S: Final = 5.0
@@ -50,6 +53,11 @@ class AgentPositions(Protocol):
     @property
     def topic_ids(self) -> Mapping[TopicPartition, UUID]:
         """Return the id of the topic of each partition that this process has."""
+        ...
+
+    @property
+    def fetch_positions(self) -> Mapping[TopicPartition, object]:
+        """Return those partitions that the agents read now."""
         ...
 
     def processed_up_to(self, tp: TopicPartition) -> int | None:
@@ -102,13 +110,16 @@ class Replays:
         for key, (replay, task) in list(self._running.items()):
             if task.done():
                 del self._running[key]
-                task.result()
+                if not task.cancelled():
+                    task.result()
             elif key in left and replay.topic_id == ours[replay.tp]:
                 replay.see(left[key])
             else:
                 replay.stop()
-        for key in left.keys() - self._running.keys():
-            self._begin(*key, left[key], agents)
+                if not replay.has_place:
+                    task.cancel()
+        for tp, subscriber in left.keys() - self._running.keys():
+            self._begin(tp, subscriber, left[tp, subscriber], ours[tp], agents)
 
     async def close(self) -> None:
         """End all replays; a chunk in progress is finished, or rolled back where it takes long."""
@@ -123,16 +134,23 @@ class Replays:
         self._running.clear()
 
     def _begin(
-        self, tp: TopicPartition, subscriber: str, offset: int, agents: AgentPositions
+        self,
+        tp: TopicPartition,
+        subscriber: str,
+        offset: int,
+        topic_id: UUID,
+        agents: AgentPositions,
     ) -> None:
         replay = _Replay(
             self._settings,
+            subscriber,
             tp,
             offset,
-            agents.topic_ids[tp],
+            topic_id,
             self._processor_for(tp.topic, subscriber),
             agents,
             self._pace,
+            self._places,
         )
         task = asyncio.create_task(self._run(replay, subscriber))
         self._running[tp, subscriber] = replay, task
@@ -143,12 +161,9 @@ class Replays:
         place["partition"] = str(replay.tp.partition)
         shown.inc()
         try:
-            async with self._places:
-                log.info("replay-begun", offset=replay.next, **place)
-                await replay.run(
-                    near=min(self._settings.chunk_max_events, self.far_behind.events // 2)
-                )
-                log.info("replay-ended", offset=replay.next, **place)
+            log.info("replay-begun", offset=replay.next, **place)
+            await replay.run(near=min(self._settings.chunk_max_events, self.far_behind.events // 2))
+            log.info("replay-ended", offset=replay.next, **place)
         finally:
             shown.dec()
             self.far_behind.forget(replay.tp, subscriber)
@@ -161,11 +176,11 @@ class _Pace:
         self._events_per_s = events_per_s
         self._free_at = 0.0
 
-    async def keep(self, events: int) -> None:
-        """Wait as long as so many events may take."""
+    def pause_s(self, events: int) -> float:
+        """Count so many events, and return how long to wait before there may be more."""
         now = time.monotonic()
         self._free_at = max(self._free_at, now) + events / self._events_per_s
-        await asyncio.sleep(self._free_at - now)
+        return self._free_at - now
 
 
 class _Replay:
@@ -174,28 +189,42 @@ class _Replay:
     def __init__(
         self,
         settings: ServiceSettings,
+        subscriber: str,
         tp: TopicPartition,
         offset: int,
         topic_id: UUID,
         processor: SubscriberProcessor,
         agents: AgentPositions,
         pace: _Pace,
+        places: asyncio.Semaphore,
     ) -> None:
         self.tp = tp
         self.next = offset
         self.topic_id = topic_id
+        self.has_place = False
         self._settings = settings
+        self._subscriber = subscriber
         self._processor = processor
         self._agents = agents
         self._pace = pace
+        self._places = places
         self._careful = CarefulReading()
         self._unread: str | None = None
+        self._away: str | None = None
+        self._look_at = 0.0
         self._epoch = 1
         self._stopping = asyncio.Event()
 
     def trouble(self) -> str | None:
         """Return why it does not get on, or None when it does."""
-        return self._unread or self._processor.trouble()
+        reason = (
+            self._unread
+            or self._away
+            or self._careful.reason(self.tp)
+            or (self._processor.trouble() if self.has_place else "it waits for its turn")
+        )
+        where = f"{self._subscriber} replays {self.tp.topic}[{self.tp.partition}]"
+        return None if reason is None else f"{where}: {reason}"
 
     def stop(self) -> None:
         """Let ``run`` return, once the chunk in progress is finished."""
@@ -203,6 +232,7 @@ class _Replay:
 
     def see(self, offset: int) -> None:
         """Read on from progress where an operator has moved it over what can't be read."""
+        # Else a chunk may be in progress, which moves both.
         if self._unread is not None and offset > self.next:
             self._go_to(offset)
 
@@ -213,32 +243,54 @@ class _Replay:
         :raises Exception: nothing that an event could be blamed for; the process must end
         """
         while not self._is_over(near):
-            try:
-                with translate_foreign_cancellation():
-                    async with consumer_without_group(self._settings) as consumer:
-                        await consumer.beginning_offsets([self.tp])  # it learns the leader so
-                        await self._read(consumer._client, near)  # noqa: SLF001 - see raw_fetch
-            except KafkaError as error:
-                log.info("replay-waits", topic=self.tp.topic, error=type(error).__name__)
-                await self._pause(_TRY_AGAIN_S)
+            if time.monotonic() >= self._look_at:
+                async with self._places:
+                    self.has_place = True
+                    try:
+                        await self._take_turn(near)
+                    finally:
+                        self.has_place = False
+            # Without the place, which others may wait for.
+            await self._pause(_NOTHING_NEW_S)
 
     def _is_over(self, near: int) -> bool:
-        position = self._agents.processed_up_to(self.tp)
-        return self._stopping.is_set() or (position is not None and position - self.next <= near)
+        """Tell whether it is stopped, or the agent reads on from near here.
 
-    async def _read(self, client: AIOKafkaClient, near: int) -> None:
-        """Read until the replay is over, or a broker does not answer."""
-        while not self._is_over(near):
-            if (fetched := await self._fetch(client)) is None:
-                await self._pause(_TRY_AGAIN_S)
-                return
-            if fetched.end == self.next:
-                await self._pause(_NOTHING_NEW_S)
-            for chunk in self._chunks_of(fetched):
-                if not self.is_current(chunk):
-                    break
-                await self._processor.process(chunk, self)
-                await self._pace.keep(len(chunk.records))
+        Where the agent has given up, the replay comes there too, so that one act moves both.
+        """
+        position = self._agents.processed_up_to(self.tp)
+        is_near = position is not None and position - self.next <= near
+        return self._stopping.is_set() or (is_near and self.tp in self._agents.fetch_positions)
+
+    async def _take_turn(self, near: int) -> None:
+        """Read for a while, unless the replay is over, or can't get on, before that."""
+        until = time.monotonic() + _TURN_S
+        try:
+            with translate_foreign_cancellation():
+                async with consumer_without_group(self._settings) as consumer:
+                    await consumer.beginning_offsets([self.tp])  # it learns the leader by that
+                    self._away = None
+                    while not self._is_over(near) and time.monotonic() < until:
+                        if not await self._read(consumer._client):  # noqa: SLF001 - see raw_fetch
+                            self._wait(_TRY_AGAIN_S)
+                            return
+        except KafkaError as error:
+            self._wait(_TRY_AGAIN_S)
+            self._away = f"Kafka does not answer: {type(error).__name__}"
+            log.info("replay-waits", topic=self.tp.topic, error=type(error).__name__)
+
+    async def _read(self, client: AIOKafkaClient) -> bool:
+        """Read and process what comes next; false: that can't be had now."""
+        if (fetched := await self._fetch(client)) is None:
+            return False
+        if fetched.end == self.next:
+            await self._pause(_NOTHING_NEW_S)
+        for chunk in self._chunks_of(fetched, self._epoch):
+            if not self.is_current(chunk):
+                break
+            await self._processor.process(chunk, self)
+            await self._pause(self._pace.pause_s(len(chunk.records)))
+        return True
 
     async def _fetch(self, client: AIOKafkaClient) -> RawFetch | None:
         """Return what comes next; None: it is to be tried later, or not here any more."""
@@ -251,24 +303,24 @@ class _Replay:
             await self._agents.positions(frozenset([self.tp]))
             return None
         except CannotRead as error:
-            self._unread = (
-                f"{self.tp.topic}[{self.tp.partition}] can't be read at offset {offset}: {error}"
-            )
-            log.error(
-                "partition-given-up",
-                topic=self.tp.topic,
-                partition=self.tp.partition,
-                offset=offset,
-                reason=str(error),
-            )
+            if self._unread is None:
+                log.error(
+                    "partition-given-up",
+                    topic=self.tp.topic,
+                    partition=self.tp.partition,
+                    offset=offset,
+                    reason=str(error),
+                )
+            self._unread = f"it can't be read at offset {offset}: {error}"
             self._careful.look_again(self.tp)
+            self._wait(_LOOK_AGAIN_S)
             return None
         if fetched is not None and epoch == self._epoch:
             self._unread = None
         return fetched if epoch == self._epoch else None
 
-    def _chunks_of(self, fetched: RawFetch) -> Iterator[Chunk]:
-        """Yield what was fetched in chunks that one transaction handles."""
+    def _chunks_of(self, fetched: RawFetch, epoch: int) -> Iterator[Chunk]:
+        """Yield what was fetched in this epoch, in chunks that one transaction handles."""
         most, begin, records = self._settings.chunk_max_events, self.next, fetched.records
         for first in range(0, len(records), most) or [0]:
             part = records[first : first + most]
@@ -280,18 +332,22 @@ class _Replay:
                     self.tp.partition,
                     begin,
                     end,
-                    self._epoch,
+                    epoch,
                     part,
                     self.topic_id,
                 )
             begin = end
+
+    def _wait(self, seconds: float) -> None:
+        """Take no turn before so many seconds are over."""
+        self._look_at = max(self._look_at, time.monotonic() + seconds)
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
     def _go_to(self, offset: int) -> None:
-        self.next, self._unread = offset, None
+        self.next, self._unread, self._look_at = offset, None, 0.0
         self._epoch += 1
         self._careful.clear()
 

@@ -92,6 +92,10 @@ class SingleEvents(Generic[W]):
                 chunk.partition,
                 chunk.topic_id,
             )
+        far = self._far_behind.at(chunk.tp)
+        found = {name: offset for name, offset in found.items() if name not in far}
+        if not found:
+            raise AllPaused  # but for those that are left to a replay
         found = self._far_behind.at_chunk(chunk, found)
         if not in_progress.is_suspect and not in_progress.is_rehearsed:
             await self._rehearse(in_progress, found)

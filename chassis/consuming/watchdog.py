@@ -133,6 +133,7 @@ class Watchdog:
         consumer = consumer_of(self._app)
         # Before progress is read, which only an operator moves back.
         processed, given_up = consumer.processed, consumer.given_up
+        before_giving_up = {tp: consumer.processed_up_to(tp) for tp in given_up}
         try:
             async with asyncio.timeout(_LOOK_WITHIN_S), self._engine.connect() as connection:
                 self._offsets = found = await offsets.read(connection, self._subscribers)
@@ -156,7 +157,10 @@ class Watchdog:
             # Forward where the agent reads for a subscriber that is left to a replay now.
             if not 0 <= offset - processed.get(tp, offset) <= far_behind.events:
                 await consumer.go_to(tp, offset)
-            elif tp in given_up and given_up[tp].position.next < offset:
+            elif tp in given_up and (
+                given_up[tp].position.next < offset or offset < (before_giving_up[tp] or 0)
+            ):
+                # Behind what can't be read, or back to who was resumed before it.
                 await consumer.go_on(tp, offset)
 
     async def _follow_holds(self) -> None:

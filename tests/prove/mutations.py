@@ -960,7 +960,7 @@ _PROCESSING: Final = (
         name="replays-at-a-rate",
         guard="the replays of a process handle events at a bounded rate",
         file="chassis/consuming/replay.py",
-        before="                await self._pace.keep(len(chunk.records))\n",
+        before="            await self._pause(self._pace.pause_s(len(chunk.records)))\n",
         after="",
         proven_by=(f"{_REPLAY}TestWhileOneReplays::test_the_others_handle_new_events_at_once",),
     ),

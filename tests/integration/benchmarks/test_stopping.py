@@ -20,10 +20,14 @@ async def test_a_run_that_is_told_to_end_takes_along_what_it_started() -> None:
         stderr=asyncio.subprocess.PIPE,
     )
     assert run.stdout
+    printed: list[bytes] = []
     try:
         async for line in run.stdout:
+            printed.append(line)
             if b"round 1" in line:
                 break
+        ended = run.returncode
+        assert ended is None, printed
         started = psutil.Process(run.pid).children(recursive=True)
 
         run.send_signal(signal.SIGTERM)

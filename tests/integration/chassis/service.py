@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis.consuming import offsets
 from chassis.consuming.attempts import CHUNK
 from chassis.consuming.dead_letter_limit import DeadLetterLimit
+from chassis.consuming.far_behind import FarBehind
 from chassis.consuming.processor import ChunkProcessor
 from chassis.consuming.subscribers import Subscriber
 from chassis.domain import DomainError, Kind
@@ -67,10 +68,13 @@ class Service:
         self,
         *subscribers: Subscriber[PathWork],
         bounds: tuple[int, int] = (0, 0),
-        dead_letter_limit: int = 50,
+        dead_letter_limit: int | DeadLetterLimit = 50,
         chunks_counted_for: str = CHUNK,
+        far_behind: FarBehind | None = None,
     ) -> ChunkProcessor[PathWork]:
         """Return a new one, as a new process has it, for a topic with these offsets."""
+        if isinstance(dead_letter_limit, int):
+            dead_letter_limit = DeadLetterLimit(TOPIC.name, most=dead_letter_limit)
         async with self.engine.begin() as connection:
             await offsets.begin(connection, subscribers, TOPIC.name, {0: bounds}, utc_now)
         return ChunkProcessor(
@@ -80,7 +84,8 @@ class Service:
             PathWork,
             utc_now,
             on_commit=self._committed,
-            dead_letter_limit=DeadLetterLimit(TOPIC.name, most=dead_letter_limit),
+            dead_letter_limit=dead_letter_limit,
+            far_behind=far_behind,
             chunks_counted_for=chunks_counted_for,
         )
 

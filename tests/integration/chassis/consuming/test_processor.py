@@ -8,12 +8,17 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+from aiokafka import TopicPartition
 from sqlalchemy import text
 
 from chassis.backoff import Backoff
 from chassis.consuming import group_commit, retries, retry_policy, single_events
 from chassis.consuming.attempts import Attempts
+from chassis.consuming.chunk import ChunkInProgress
+from chassis.consuming.dead_letter_limit import DeadLetterLimit
 from chassis.consuming.dead_letters import headers_in
+from chassis.consuming.far_behind import FarBehind
+from chassis.consuming.offsets import AllPaused, SubscriberOffset
 from chassis.consuming.processor import SUSPECT_AFTER, ChunkProcessor
 from chassis.consuming.records import Record
 from chassis.consuming.single_events import MOST_TRIES
@@ -540,6 +545,27 @@ class TestManyThatFail:
         assert len(await service.handled()) == 2
         assert consumer.trouble() is None
 
+    async def test_are_allowed_at_once_for_all_that_share_the_limit(self, service: Service) -> None:
+        records = sign_ups(2)
+        failing = Failing(lambda: NameIsTaken("taken"), *records)
+        limit = DeadLetterLimit(TOPIC.name, most=1)
+        both = [
+            await service.processor(
+                subscriber(name, TOPIC, before=failing), dead_letter_limit=limit
+            )
+            for name in ("test.one", "test.two")
+        ]
+        processing = [asyncio.create_task(service.process(each, records)) for each in both]
+        for each in both:
+            await until_reports(each, "2 aggregates")
+
+        await rows(
+            service.database, "INSERT INTO park_allowances VALUES ($1, 0, 2, now())", TOPIC.name
+        )
+
+        await asyncio.wait_for(asyncio.gather(*processing), 20)
+        assert len(await service.parked()) == len(await service.parked("test.two")) == 2
+
     async def test_beyond_what_an_operator_allowed_stop_it_again(self, service: Service) -> None:
         records = sign_ups(12)
         failing = Failing(lambda: NameIsTaken("taken"), *records)
@@ -761,6 +787,27 @@ class TestAnEventThatKillsItsProcess:
 
         assert service.commits == 3
         assert await service.open_attempts() == []
+
+
+class TestOneThatIsLeftToAReplay:
+    async def test_is_no_reason_to_handle_a_chunk_event_by_event_for_nobody(
+        self, service: Service
+    ) -> None:
+        names, far_behind = ("test.one", "test.far"), FarBehind(100)
+        subscribers = [subscriber(each, TOPIC) for each in names]
+        processor = await service.processor(*subscribers, far_behind=far_behind)
+        await rows(
+            service.database,
+            "UPDATE progress SET next_offset = 500, paused_at = now() WHERE subscriber = $1",
+            "test.one",
+        )
+        tp = TopicPartition(TOPIC.name, 0)
+        offsets = [SubscriberOffset("test.one", tp, 500, paused=False)]
+        far_behind.look([tp], [*offsets, SubscriberOffset("test.far", tp, 0, paused=False)])
+        in_progress = ChunkInProgress(chunk_of(sign_ups(2, offset=500)), service.chunks)
+
+        with pytest.raises(AllPaused):
+            await processor._single_events.process(in_progress)
 
 
 class TestLeaving:

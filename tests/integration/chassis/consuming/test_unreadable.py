@@ -226,7 +226,8 @@ class TestAReplay:
         settings = settings_for(database, kafka, replay_behind_events=2, chunk_max_events=1)
 
         async with consuming(settings, engine, both, service=topic.name) as worker:
-            await until_reports(worker, f"{topic.name}[0] can't be read at offset 2")
+            reason = f"test.one replays {topic.name}[0]: it can't be read at offset 2"
+            await until_reports(worker, reason)
             assert await self._next_offsets(database) == {"test.sibling": 6, "test.one": 2}
 
             await skip(engine, kafka, topic, 2)

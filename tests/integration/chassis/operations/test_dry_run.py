@@ -263,7 +263,8 @@ class TestARefusal:
         async def effect(work: PathWork, envelope: Envelope) -> None:
             work.handled(NAME, envelope)
 
-        ada, event = uuid4(), signed_up(uuid4(), 1)
+        ada = uuid4()
+        event = signed_up(ada, 1)
         await shop.comes(without_label(ada, 1))
         (id_,) = (await shop.ids()).values()
         shop.effect = effect
