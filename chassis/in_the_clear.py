@@ -1,6 +1,7 @@
 """What crosses a network unprotected: nothing does that stays on this machine."""
 
 import ipaddress
+import os
 from urllib.parse import parse_qs, urlsplit
 
 
@@ -28,6 +29,12 @@ def crosses_in_the_clear(url: str) -> bool:
 def is_unverified(database_url: str) -> bool:
     """Tell whether connections to PostgreSQL cross a network without a verified certificate."""
     parts = urlsplit(database_url)
-    if parse_qs(parts.query).get("sslmode", [""])[-1] == "verify-full":
+    query = parse_qs(parts.query)
+    if query.get("sslmode", [""])[-1] == "verify-full":
         return False
-    return not are_on_this_machine(parts.netloc.rpartition("@")[2])
+    # Without a host the client takes that of the query, or of the environment.
+    servers = parts.netloc.rpartition("@")[2]
+    named = [servers, *query.get("host", ()), *query.get("hostaddr", ())]
+    if not servers:
+        named.append(os.environ.get("PGHOST", ""))
+    return not all(each.startswith("/") or are_on_this_machine(each) for each in named)

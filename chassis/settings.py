@@ -1,5 +1,6 @@
 """The settings of every service, read from its environment once, when it starts."""
 
+import ipaddress
 import os
 import re
 import socket
@@ -206,6 +207,14 @@ class ProcessSettings(SecretsFromFiles, BaseSettings):
         description="PEM file of the authorities that sign the certificates of the services which"
         " this process calls; by default the system's",
     )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for each in filter(None, map(str.strip, value.split(","))):
+            # A name, or everybody, would let clients choose the network that they come from.
+            ipaddress.ip_network(each)
+        return value
 
     @property
     def serves_routes(self) -> bool:

@@ -192,7 +192,11 @@ class ClientConnection(H11Protocol):
             return waits
         if self.conn.their_state is h11.SEND_BODY:
             waits.append((Closed.BODY_TOO_SLOW, self.conn.heads))
-        elif self.conn.their_state is h11.IDLE and (not self.conn.heads or self.conn.has_unparsed):
+        elif self.conn.their_state is h11.IDLE and (
+            # uvicorn's own timer is for a connection that is kept after an answer; it stops it at
+            # the next byte, which may be the last one of a body that came too late.
+            self.timeout_keep_alive_task is None or self.conn.has_unparsed
+        ):
             waits.append((Closed.HEAD_TOO_SLOW, self.conn.heads))
         return waits
 

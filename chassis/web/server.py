@@ -32,7 +32,8 @@ def http_server(app: ASGIApp, settings: ProcessSettings) -> "HttpServer":
     most = _raised_file_limit() // 4
     if limits.total > most:
         _log.warning("fewer connections than set, for lack of files", set=limits.total, most=most)
-        limits = replace(limits, total=most)
+        part = None if limits.per_network is None else limits.per_network * most // limits.total
+        limits = replace(limits, total=most, per_network=part)
     connections = Connections(limits)
     protocol: Any = partial(ClientConnection, connections=connections)
     return HttpServer(

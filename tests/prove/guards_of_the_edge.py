@@ -8,6 +8,8 @@ _UNIT: Final = "tests/unit/chassis/web/test_connections.py::"
 _SECURITY_LOG: Final = "tests/unit/chassis/web/test_auth.py::TestTheSecurityLog::"
 _ASKED_FOR: Final = f"{_SECURITY_LOG}test_has_a_line_for_what_an_operator_asks_for_"
 _SIGN_IN_LOG: Final = "tests/unit/users_service/test_http.py::TestTheSecurityLog::"
+_IN_PARTS: Final = "tests/unit/users_service/test_http.py::TestABodyInParts::"
+_LATE_BODY: Final = f"{_UNIT}TestAConnectionThatAsksNoMore::"
 _APP: Final = "tests/unit/chassis/web/test_app.py::"
 _TRACES: Final = "tests/unit/chassis/test_telemetry.py::TestRequests::"
 _PROCESS: Final = "tests/integration/chassis/process/test_run.py::TestRunning::"
@@ -92,6 +94,22 @@ _GATEWAY: Final = (
 )
 
 _LISTENERS: Final = (
+    Mutation(
+        name="no-body-in-parts",
+        guard="no body is decoded in a way that its client chooses",
+        file="chassis/web/app.py",
+        before="        if self._in_parts:\n",
+        after="        if False:\n",
+        proven_by=(f"{_IN_PARTS}test_is_refused_before_it_is_decoded_as_its_client_says",),
+    ),
+    Mutation(
+        name="asks-no-more",
+        guard="a connection is closed whose last body came after its answer",
+        file="chassis/web/connections.py",
+        before="            self.timeout_keep_alive_task is None or self.conn.has_unparsed\n",
+        after="            not self.conn.heads or self.conn.has_unparsed\n",
+        proven_by=(f"{_LATE_BODY}test_is_closed_although_its_last_body_came_after_the_answer",),
+    ),
     Mutation(
         name="own-correlation",
         guard="no client chooses the correlation id of its request",

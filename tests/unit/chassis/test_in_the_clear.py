@@ -52,6 +52,11 @@ class TestAService:
                 SecretStr("postgresql://ada:secret@127.0.0.1,db-2/a"),
                 "verify-full",
             ),
+            (
+                "database_url",
+                SecretStr("postgresql://ada:secret@/a?host=db.internal"),
+                "verify-full",
+            ),
             ("kafka_security_protocol", "PLAINTEXT", "SASL_SSL"),
             ("kafka_security_protocol", "SASL_PLAINTEXT", "SASL_SSL"),
             ("jwks_url", "http://users.internal/keys", "https://"),
@@ -71,6 +76,17 @@ class TestAService:
         assert said in line
         assert "NETWORK_IS_TRUSTED=true" in line
         assert "secret" not in line
+
+    def test_names_a_database_that_the_environment_leads_elsewhere(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = TokenReaderSettings(**protected(database_url=SecretStr("postgresql:///a")))
+        assert refused(settings, capsys) == []
+
+        monkeypatch.setenv("PGHOST", "db.internal")
+
+        [line] = refused(settings, capsys)
+        assert line.startswith("DATABASE_URL: ")
 
     def test_needs_a_certificate_for_kafka_where_only_that_would_authenticate(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path

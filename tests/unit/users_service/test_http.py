@@ -284,6 +284,24 @@ class TestTextsThatAreLongOrOdd:
         assert answer.status_code == 400
 
 
+class TestABodyInParts:
+    async def test_is_refused_before_it_is_decoded_as_its_client_says(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        head = b'--x\r\nContent-Disposition: form-data; name="username"\r\n\r\n'
+        kind = "multipart/form-data; boundary=x; charset=punycode"
+        began = time.process_time()
+
+        answer = await client.post(
+            "/auth/token",
+            content=head + b"A" * 60_000 + b"\r\n--x--\r\n",
+            headers={"Content-Type": kind},
+        )
+
+        assert answer.status_code == 415
+        assert time.process_time() - began < 0.2
+
+
 class TestTooManySignUps:
     async def test_from_one_network_are_refused_whatever_became_of_those_before(
         self, client: httpx.AsyncClient, clock: Clock

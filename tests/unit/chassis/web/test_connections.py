@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.server import ServerState
 
@@ -51,14 +51,14 @@ class FakeTransport(asyncio.Transport):
 class Server:
     """Connections of one server, with an app that answers when the test lets it."""
 
-    def __init__(self, limits: ConnectionLimits = LIMITS) -> None:
+    def __init__(self, limits: ConnectionLimits = LIMITS, app: ASGIApp | None = None) -> None:
         self.connections = Connections(limits)
         self.requests: list[Scope] = []
         self.bodies: list[bytes] = []
         self.received: list[str] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
-        self._config = Config(self._app, interface="asgi3", log_config=None, ws="none")
+        self._config = Config(app or self._app, interface="asgi3", log_config=None, ws="none")
         self._config.load()
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -169,6 +169,26 @@ class TestTheBody:
         await until(lambda: transport.written)
 
         assert (closed, status_of(transport)) == (False, "200")
+
+
+class TestAConnectionThatAsksNoMore:
+    async def test_is_closed_although_its_last_body_came_after_the_answer(self) -> None:
+        async def answer_at_once(_scope: Scope, _receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            answered.set()
+
+        answered = asyncio.Event()
+        connection, transport = Server(app=answer_at_once).connect()
+        connection.data_received(HEAD + b"whol")
+        await answered.wait()
+        connection.data_received(b"e")
+        connection.check(100)
+        connection.check(109.9)
+        before = transport.closed
+        connection.check(110)
+
+        assert (before, transport.closed) == (False, True)
 
 
 class TestAnAnswer:

@@ -40,8 +40,10 @@ class TestTheLimitOfFiles:
     ) -> None:
         monkeypatch.setattr(resource, "getrlimit", lambda _: (500, 500))
 
-        server = http_server(FastAPI(), settings(http_max_connections=1000))
+        server = http_server(
+            FastAPI(), settings(http_max_connections=1000, http_max_connections_per_network=200)
+        )
 
-        assert server.limits.total == 125
+        assert (server.limits.total, server.limits.per_network) == (125, 25)
         (line,) = logged
         assert line["event"] == "fewer connections than set, for lack of files"
