@@ -63,6 +63,10 @@ def _hasher(settings: UsersSettings) -> Argon2Hasher:
     )
 
 
+# So many networks together may have all places of those that wait for a hash.
+_NETWORKS_AT_ONCE: Final = 4
+
+
 def _per_network(settings: UsersSettings, limit: int) -> PerNetwork:
     return PerNetwork(limit, limit * settings.shared_network_times)
 
@@ -118,6 +122,10 @@ async def build(settings: UsersSettings, health: Health) -> AsyncIterator[Proces
                     per_name=settings.sign_ins_per_name,
                     per_name_everywhere=settings.sign_ins_per_name_everywhere,
                     per_network=_per_network(settings, settings.sign_ins_per_network),
+                    at_once=PerNetwork(
+                        max(1, settings.argon2_waiting // _NETWORKS_AT_ONCE),
+                        settings.argon2_waiting,
+                    ),
                     window=window,
                 ),
                 transact=wiring.transactor,

@@ -10,6 +10,7 @@ _ASKED_FOR: Final = f"{_SECURITY_LOG}test_has_a_line_for_what_an_operator_asks_f
 _SIGN_IN_LOG: Final = "tests/unit/users_service/test_http.py::TestTheSecurityLog::"
 _IN_PARTS: Final = "tests/unit/users_service/test_http.py::TestABodyInParts::"
 _LATE_BODY: Final = f"{_UNIT}TestAConnectionThatAsksNoMore::"
+_AT_ONCE: Final = "tests/unit/users_service/test_sign_in.py::TestSignInsAtOnce::test_"
 _APP: Final = "tests/unit/chassis/web/test_app.py::"
 _TRACES: Final = "tests/unit/chassis/test_telemetry.py::TestRequests::"
 _PROCESS: Final = "tests/integration/chassis/process/test_run.py::TestRunning::"
@@ -109,6 +110,16 @@ _LISTENERS: Final = (
         before="            self.timeout_keep_alive_task is None or self.conn.has_unparsed\n",
         after="            not self.conn.heads or self.conn.has_unparsed\n",
         proven_by=(f"{_LATE_BODY}test_is_closed_although_its_last_body_came_after_the_answer",),
+    ),
+    Mutation(
+        name="sign-ins-at-once",
+        guard="one network has a part of the places for passwords at most, right ones too",
+        file="users_service/application/sign_in.py",
+        before="        if self._verifying[network.name] >= self._limits.at_once.of(network):\n",
+        after="        if False:\n",
+        proven_by=(
+            f"{_AT_ONCE}of_one_network_have_a_part_of_the_places_though_their_passwords_are_right",
+        ),
     ),
     Mutation(
         name="own-correlation",

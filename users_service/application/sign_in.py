@@ -1,6 +1,8 @@
 """Sign in: exchange a name and a password for a token. Failed attempts are limited."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -46,11 +48,13 @@ class SignInLimits:
     :ivar per_name_everywhere: for one name from all networks together. It is much larger, so that
         it takes many networks to keep someone out; and it does not hold in a network from which
         this name signed in lately (OWASP's device cookies are like it)
+    :ivar at_once: how many passwords of one network are verified or wait for that, right ones too
     """
 
     per_name: int
     per_name_everywhere: int
     per_network: PerNetwork
+    at_once: PerNetwork
     window: timedelta
 
 
@@ -77,6 +81,7 @@ class SignInHandler:
         self._limits = limits
         self._transact = transact
         self._now = now
+        self._verifying: Counter[str] = Counter()
 
     async def __call__(
         self, command: SignIn, while_asked: WhileAsked = lambda verified: verified
@@ -102,7 +107,8 @@ class SignInHandler:
 
         known = credentials.password_hash if credentials else None
         try:
-            is_right = await while_asked(self._hasher.verify(command.password, known))
+            with self._one_of(network):
+                is_right = await while_asked(self._hasher.verify(command.password, known))
         except TooManyHashes:
             await self._uncount(counted)  # nothing was tried
             raise
@@ -114,6 +120,22 @@ class SignInHandler:
         if self._hasher.is_outdated(credentials.password_hash):
             await self._hash_again(credentials, command.password)
         return self._tokens.issue(credentials.user_id, credentials.roles, self._now())
+
+    @contextmanager
+    def _one_of(self, network: Network) -> Iterator[None]:
+        """Take one of the places that a network has: someone who signs in right has no other bound.
+
+        :raises TooManyHashes: there is none
+        """
+        if self._verifying[network.name] >= self._limits.at_once.of(network):
+            raise TooManyHashes
+        self._verifying[network.name] += 1
+        try:
+            yield
+        finally:
+            self._verifying[network.name] -= 1
+            if not self._verifying[network.name]:
+                del self._verifying[network.name]
 
     async def _count(self, source: str, limit: int) -> tuple[str, Attempts]:
         now = self._now()

@@ -93,6 +93,7 @@ async def app(tmp_path: Path, clock: Clock, transactor: InMemoryTransactor) -> F
                 per_name=3,
                 per_name_everywhere=9,
                 per_network=PerNetwork(5, 50),
+                at_once=PerNetwork(2, 4),
                 window=timedelta(minutes=5),
             ),
             transact=transactor,

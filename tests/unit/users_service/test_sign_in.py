@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -48,6 +48,7 @@ class Service:
                 per_name=3,
                 per_name_everywhere=6,
                 per_network=PerNetwork(5, 500),
+                at_once=PerNetwork(2, 4),
                 window=timedelta(seconds=WINDOW_S),
             ),
             transact=self.transactor,
@@ -297,6 +298,34 @@ async def fail_from_everywhere(service: Service) -> None:
     """Use up the attempts of a name, one from each network."""
     for number in range(6):
         await service.fail(1, "kate", network=f"192.0.2.{number}")
+
+
+class TestSignInsAtOnce:
+    async def test_of_one_network_have_a_part_of_the_places_though_their_passwords_are_right(
+        self, service: Service
+    ) -> None:
+        await service.has("kate")
+        may_verify = asyncio.Event()
+
+        async def once_let(verified: Awaitable[bool]) -> bool:
+            await may_verify.wait()
+            return await verified
+
+        def sign_in(network: str, *, shared: bool = False) -> asyncio.Task[IssuedToken]:
+            right = SignIn("kate", Password.offered(RIGHT), Network(network, shared))
+            return asyncio.create_task(service.sign_in(right, once_let))
+
+        waiting = [sign_in("192.0.2.1") for _ in range(2)]
+        one_more = sign_in("192.0.2.1")
+        waiting += [sign_in("192.0.2.2")]
+        await asyncio.sleep(0)
+
+        assert [one_more.done(), *(each.done() for each in waiting)] == [True, False, False, False]
+        with pytest.raises(TooManyHashes):
+            one_more.result()
+        may_verify.set()
+        assert all(await asyncio.gather(*waiting))
+        assert await service.attempt("kate", RIGHT)
 
 
 class TestWhenTooManyPasswordsAreHashed:
