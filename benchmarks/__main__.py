@@ -150,5 +150,7 @@ def _draw(file: Path, console: Console) -> int:
 
 if __name__ == "__main__":
     # As Ctrl-C, which asyncio turns into a cancellation: what it started ends with it, in order.
+    # A shell that starts it in the background has Ctrl-C ignored, and SIGTERM would be too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     sys.exit(main())
