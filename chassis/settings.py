@@ -1,12 +1,12 @@
 """The settings of every service, read from its environment once, when it starts."""
 
-import ipaddress
 import os
 import re
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
 
@@ -114,6 +114,14 @@ SharedSecret = Annotated[SecretStr, AfterValidator(_is_long_enough)]
 """A secret that may have two values while it is changed (``values_of``)."""
 
 
+def networks_in(text: str) -> Sequence[IPv4Network | IPv6Network]:
+    """Return the addresses and networks that a text names, comma separated.
+
+    :raises ValueError: one is none
+    """
+    return [ip_network(each.strip()) for each in text.split(",") if each.strip()]
+
+
 def _host_name() -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64]
 
@@ -211,9 +219,8 @@ class ProcessSettings(SecretsFromFiles, BaseSettings):
     @field_validator("trusted_proxies")
     @classmethod
     def _are_networks(cls, value: str) -> str:
-        for each in filter(None, map(str.strip, value.split(","))):
-            # A name, or everybody, would let clients choose the network that they come from.
-            ipaddress.ip_network(each)
+        # A name, or everybody, would let clients choose the network that they come from.
+        networks_in(value)
         return value
 
     @property

@@ -1,13 +1,13 @@
 """The settings of the users service."""
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from chassis.settings import ServiceSettings, SharedSecret
+from chassis.settings import ServiceSettings, SharedSecret, networks_in
 
 
 class UsersSettings(ServiceSettings):
@@ -102,13 +102,9 @@ class UsersSettings(ServiceSettings):
     @field_validator("shared_networks")
     @classmethod
     def _are_networks(cls, value: str) -> str:
-        _networks(value)
+        networks_in(value)
         return value
 
     def shared(self) -> Sequence[IPv4Network | IPv6Network]:
         """Return the networks that many people share."""
-        return _networks(self.shared_networks)
-
-
-def _networks(text: str) -> Sequence[IPv4Network | IPv6Network]:
-    return [ip_network(each.strip()) for each in text.split(",") if each.strip()]
+        return networks_in(self.shared_networks)

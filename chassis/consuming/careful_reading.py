@@ -90,6 +90,11 @@ class CarefulReading:
         at = time.monotonic() + _LOOK_AGAIN_S
         self._partitions[tp] = _Partition(_MOST_TRIES - 1, at)
 
+    def next_at(self, tp: TopicPartition) -> float:
+        """Return when a partition is tried next, by the monotonic clock; 0 where nothing failed."""
+        partition = self._partitions.get(tp)
+        return partition.next_at if partition is not None else 0.0
+
     def end(self, tp: TopicPartition) -> None:
         self._partitions.pop(tp, None)
 

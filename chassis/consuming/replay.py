@@ -34,7 +34,6 @@ log = structlog.get_logger(__name__)
 _AT_ONCE: Final = 2
 # Then another may have the place.
 _TURN_S: Final = 60.0
-_LOOK_AGAIN_S: Final = 30.0
 _TRY_AGAIN_S: Final = 1.0
 _NOTHING_NEW_S: Final = 0.1
 _STOP_WITHIN_S: Final = 5.0
@@ -152,11 +151,11 @@ class Replays:
             self._pace,
             self._places,
         )
-        task = asyncio.create_task(self._run(replay, subscriber))
+        task = asyncio.create_task(self._run(replay))
         self._running[tp, subscriber] = replay, task
 
-    async def _run(self, replay: "_Replay", subscriber: str) -> None:
-        place = {"subscriber": subscriber, "topic": replay.tp.topic}
+    async def _run(self, replay: "_Replay") -> None:
+        place = {"subscriber": replay.subscriber, "topic": replay.tp.topic}
         shown = telemetry.consumer_replaying.labels(*place.values())
         place["partition"] = str(replay.tp.partition)
         shown.inc()
@@ -166,7 +165,7 @@ class Replays:
             log.info("replay-ended", offset=replay.next, **place)
         finally:
             shown.dec()
-            self.far_behind.forget(replay.tp, subscriber)
+            self.far_behind.forget(replay.tp, replay.subscriber)
 
 
 class _Pace:
@@ -198,12 +197,12 @@ class _Replay:
         pace: _Pace,
         places: asyncio.Semaphore,
     ) -> None:
+        self.subscriber = subscriber
         self.tp = tp
         self.next = offset
         self.topic_id = topic_id
         self.has_place = False
         self._settings = settings
-        self._subscriber = subscriber
         self._processor = processor
         self._agents = agents
         self._pace = pace
@@ -211,7 +210,7 @@ class _Replay:
         self._careful = CarefulReading()
         self._unread: str | None = None
         self._away: str | None = None
-        self._look_at = 0.0
+        self._not_before = 0.0
         self._epoch = 1
         self._stopping = asyncio.Event()
 
@@ -223,7 +222,7 @@ class _Replay:
             or self._careful.reason(self.tp)
             or (self._processor.trouble() if self.has_place else "it waits for its turn")
         )
-        where = f"{self._subscriber} replays {self.tp.topic}[{self.tp.partition}]"
+        where = f"{self.subscriber} replays {self.tp.topic}[{self.tp.partition}]"
         return None if reason is None else f"{where}: {reason}"
 
     def stop(self) -> None:
@@ -243,7 +242,7 @@ class _Replay:
         :raises Exception: nothing that an event could be blamed for; the process must end
         """
         while not self._is_over(near):
-            if time.monotonic() >= self._look_at:
+            if time.monotonic() >= max(self._not_before, self._careful.next_at(self.tp)):
                 async with self._places:
                     self.has_place = True
                     try:
@@ -272,10 +271,9 @@ class _Replay:
                     self._away = None
                     while not self._is_over(near) and time.monotonic() < until:
                         if not await self._read(consumer._client):  # noqa: SLF001 - see raw_fetch
-                            self._wait(_TRY_AGAIN_S)
                             return
         except KafkaError as error:
-            self._wait(_TRY_AGAIN_S)
+            self._not_before = time.monotonic() + _TRY_AGAIN_S
             self._away = f"Kafka does not answer: {type(error).__name__}"
             log.info("replay-waits", topic=self.tp.topic, error=type(error).__name__)
 
@@ -301,6 +299,7 @@ class _Replay:
         except NoLongerHeld:
             # Progress is held by that, and this replay is stopped then.
             await self._agents.positions(frozenset([self.tp]))
+            self._not_before = time.monotonic() + _TRY_AGAIN_S
             return None
         except CannotRead as error:
             if self._unread is None:
@@ -313,7 +312,6 @@ class _Replay:
                 )
             self._unread = f"it can't be read at offset {offset}: {error}"
             self._careful.look_again(self.tp)
-            self._wait(_LOOK_AGAIN_S)
             return None
         if fetched is not None and epoch == self._epoch:
             self._unread = None
@@ -338,16 +336,12 @@ class _Replay:
                 )
             begin = end
 
-    def _wait(self, seconds: float) -> None:
-        """Take no turn before so many seconds are over."""
-        self._look_at = max(self._look_at, time.monotonic() + seconds)
-
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
     def _go_to(self, offset: int) -> None:
-        self.next, self._unread, self._look_at = offset, None, 0.0
+        self.next, self._unread = offset, None
         self._epoch += 1
         self._careful.clear()
 
