@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from accounts_service.adapters.postgres_accounts import PostgresAccounts, PostgresAccountsWork
 from accounts_service.adapters.postgres_views import PostgresAccountViews
 from accounts_service.application.open_account import OpenAccountHandler
@@ -18,13 +16,14 @@ from chassis.clock import utc_now
 from chassis.consuming.subscribers import Subscriber
 from chassis.correlation import new_id
 from chassis.operations.context import Service
+from chassis.persistence.database import Connection
 from chassis.process.run import ProcessParts
 from chassis.process.service import wire
 from chassis.web.health import Health
 from contracts.topics import ACCOUNTS_OPERATIONS
 
 
-def _open_work(connection: AsyncConnection) -> PostgresAccountsWork:
+def _open_work(connection: Connection) -> PostgresAccountsWork:
     return PostgresAccountsWork(connection, utc_now)
 
 

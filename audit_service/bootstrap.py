@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from audit_service.agents import subscribers
 from audit_service.http import routes
 from audit_service.numbers import RecordNumbers
@@ -15,13 +13,14 @@ from audit_service.settings import AuditSettings
 from chassis.clock import utc_now
 from chassis.consuming.subscribers import Subscriber
 from chassis.operations.context import Service
+from chassis.persistence.database import Connection
 from chassis.process.run import ProcessParts
 from chassis.process.service import wire
 from chassis.web.health import Health
 from contracts.topics import AUDIT_OPERATIONS, TOPICS
 
 
-def _open_work(connection: AsyncConnection) -> AuditWork:
+def _open_work(connection: Connection) -> AuditWork:
     return AuditWork(connection, utc_now)
 
 

@@ -9,9 +9,9 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, Field
-from sqlalchemy import Row
 
 from audit_service.queries import Records, RecordSearch, occurred_at_of
+from chassis.persistence.database import Row
 from chassis.web.auth import Principal
 
 _LARGEST_ID: Final = 2**63 - 1
@@ -100,7 +100,7 @@ def routes(records: Records, operator: Callable[..., Awaitable[Principal]]) -> A
     return router
 
 
-def _body(row: Row[*tuple[Any, ...]]) -> RecordBody:
+def _body(row: Row) -> RecordBody:
     valid = row.invalid_reason is None
     return RecordBody(
         id=row.position,

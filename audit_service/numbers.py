@@ -5,11 +5,11 @@ from typing import Final
 import structlog
 from prometheus_client import Counter
 from sqlalchemy import BigInteger, Integer, bindparam, select, text, update
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service import tables
 from chassis.failpoints import failpoint
 from chassis.periodic import Periodic
+from chassis.persistence.database import Database
 
 _NUMBER_EVERY_S: Final = 1.0
 _BATCH: Final = 10_000
@@ -28,7 +28,7 @@ class RecordNumbers(Periodic):
 
     name = "record-numbers"
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Database) -> None:
         super().__init__()
         self._engine = engine
         self._trouble: str | None = None

@@ -15,7 +15,6 @@ from sqlalchemy import (
     CTE,
     ColumnElement,
     Integer,
-    Row,
     Select,
     Text,
     bindparam,
@@ -25,10 +24,10 @@ from sqlalchemy import (
     true,
     tuple_,
 )
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.tables import record_numbers, records
 from chassis.domain import BrokenField, DomainError, InvalidFields, Kind
+from chassis.persistence.database import Database, Row
 from chassis.web.paging import Page, PageLimit, Search, page_of
 from contracts.envelope import Instant
 from contracts.events import ShortText
@@ -128,10 +127,10 @@ _END: Final = Cursor(datetime.max.replace(tzinfo=UTC), 2**63 - 1)
 class Records:
     """Finds records for operators."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Database) -> None:
         self._engine = engine
 
-    async def page(self, search: RecordSearch) -> Page[Row[*tuple[Any, ...]], Cursor]:
+    async def page(self, search: RecordSearch) -> Page[Row, Cursor]:
         """Return a page of the records that match, without their headers and payloads.
 
         :raises InvalidFields: ``after`` is no cursor
@@ -143,7 +142,7 @@ class Records:
             rows, search.limit, key=lambda row: Cursor(occurred_at_of(row), row.position)
         )
 
-    async def record(self, position: int) -> Row[*tuple[Any, ...]]:
+    async def record(self, position: int) -> Row:
         """Return one record, whole.
 
         :raises NoSuchRecord: there is none at this position
@@ -155,7 +154,7 @@ class Records:
         return row
 
 
-def occurred_at_of(row: Row[*tuple[Any, ...]]) -> datetime:
+def occurred_at_of(row: Row) -> datetime:
     """Return the time by which the search orders a record."""
     # asyncpg reads the first and the last time that Python has as infinities, without a zone.
     occurred_at: datetime = row.occurred_at

@@ -22,14 +22,13 @@ from uuid import UUID
 import asyncpg
 from alembic import command
 from sqlalchemy import make_url, select, tuple_
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.numbers import RecordNumbers
 from audit_service.queries import Records, RecordSearch
 from audit_service.tables import records
 from chassis.correlation import new_id
 from chassis.migrations import config_of
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Database
 from local_cluster.testing import RunningInfrastructure, running_infrastructure
 
 _FIRST: Final = datetime(2025, 1, 1, tzinfo=UTC)
@@ -187,9 +186,7 @@ async def _ingest(url: str, load: Load, numbers: Numbers, numbering: RecordNumbe
     return Cost(added / took_s, wal / added, numbered_after_s)
 
 
-async def _compare_ways(
-    urls: Mapping[str, str], engine: AsyncEngine, load: Load, rounds: int
-) -> None:
+async def _compare_ways(urls: Mapping[str, str], engine: Database, load: Load, rounds: int) -> None:
     """Print what each way to number costs, before and now, in alternation."""
     ways: Mapping[str, tuple[str, Numbers, bool]] = {
         "before, without numbers": (BEFORE, _later, False),
@@ -266,7 +263,7 @@ def _md5(text: str) -> str:
     return md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
-async def _search(engines: Mapping[str, AsyncEngine], rows: int) -> None:
+async def _search(engines: Mapping[str, Database], rows: int) -> None:
     """Print the median time of each search in both tables, in alternation."""
     took: dict[str, dict[str, list[float]]] = {name: {} for name in engines}
     now = Records(engines[NOW])
@@ -353,8 +350,7 @@ async def _run(infrastructure: RunningInfrastructure, rows: int, rounds: int) ->
     print(f"migrated in {time.perf_counter() - began:.0f} s", flush=True)
 
     engines = {
-        name: create_engine(url, pool_size=2, application_name="benchmark")
-        for name, url in urls.items()
+        name: Database(url, pool_size=2, application_name="benchmark") for name, url in urls.items()
     }
     numbering = RecordNumbers(engines[NOW])
     began = time.perf_counter()
@@ -374,7 +370,7 @@ async def _run(infrastructure: RunningInfrastructure, rows: int, rounds: int) ->
         await _compare_ways(urls, engines[NOW], load, rounds)
     await _search(engines, rows)
     for engine in engines.values():
-        await engine.dispose()
+        await engine.close()
     await _partitions(urls[BEFORE])
 
 

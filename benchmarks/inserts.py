@@ -5,25 +5,25 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, Table, bindparam, func, insert, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ARRAY, Table, bindparam, func, insert, select
 
 from accounts_service.adapters.tables import PERSONAL, accounts, ledger_entries
 from chassis.correlation import new_id
+from chassis.persistence.database import Connection
 from chassis.persistence.tables import outbox
 
 Rows = Sequence[Mapping[str, Any]]
-Insert = Callable[[AsyncConnection, Table, Rows], Awaitable[None]]
+Insert = Callable[[Connection, Table, Rows], Awaitable[None]]
 
 
-async def executemany(connection: AsyncConnection, table: Table, rows: Rows) -> None:
+async def executemany(connection: Connection, table: Table, rows: Rows) -> None:
     await connection.execute(insert(table), rows)
 
 
 _from_arrays: Final[dict[str, Any]] = {}
 
 
-async def unnest(connection: AsyncConnection, table: Table, rows: Rows) -> None:
+async def unnest(connection: Connection, table: Table, rows: Rows) -> None:
     names = list(rows[0])
     if table.name not in _from_arrays:
         columns = [table.c[name] for name in names]
@@ -35,16 +35,12 @@ async def unnest(connection: AsyncConnection, table: Table, rows: Rows) -> None:
     )
 
 
-async def copy(connection: AsyncConnection, table: Table, rows: Rows) -> None:
-    # SQLAlchemy has no COPY. The driver has neither its types nor its BEGIN, which this sends.
-    await connection.execute(text("SELECT 1"))
-    driver = (await connection.get_raw_connection()).driver_connection
-    assert driver is not None
+async def copy(connection: Connection, table: Table, rows: Rows) -> None:
     records = [
-        [json.dumps(value) if isinstance(value, dict) else value for value in row.values()]
+        tuple(json.dumps(value) if isinstance(value, dict) else value for value in row.values())
         for row in rows
     ]
-    await driver.copy_records_to_table(table.name, columns=list(rows[0]), records=records)
+    await connection.copy(table, list(rows[0]), records)
 
 
 INSERTS: Final[Mapping[str, Insert]] = {
@@ -54,7 +50,7 @@ INSERTS: Final[Mapping[str, Insert]] = {
 }
 
 
-async def insert_accounts(connection: AsyncConnection, insert: Insert, count: int) -> None:
+async def insert_accounts(connection: Connection, insert: Insert, count: int) -> None:
     """Insert rows as account opening does, without making aggregates and events."""
     now = datetime.now(UTC)
     ids = [new_id() for _ in range(count)]

@@ -15,19 +15,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ColumnElement, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import select
 
 from accounts_service.adapters.postgres_accounts import PostgresAccounts
 from accounts_service.domain.account import Account
 from chassis import telemetry
 from chassis.correlation import new_id
 from chassis.migrations import upgrade
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.outbox import Outbox
 from chassis.persistence.transactor import NotInTime, Transactor
 from local_cluster.testing import running_infrastructure
@@ -46,8 +45,10 @@ def _now() -> datetime:
 class Unlocked(PostgresAccounts):
     """Reads without a lock: what SERIALIZABLE alone protects."""
 
-    async def _fetch(self, condition: ColumnElement[bool]) -> None:
-        found = await self._connection.execute(select(self.table).where(condition))
+    async def _fetch(self, column: str, values: Sequence[Any]) -> None:
+        found = await self._connection.execute(
+            select(self.table).where(self.table.c[column].in_(values))
+        )
         for account in map(self.from_row, found):
             self._loaded.setdefault(account.id, account)
 
@@ -55,7 +56,7 @@ class Unlocked(PostgresAccounts):
 class Work:
     """A unit of work with accounts of either kind."""
 
-    def __init__(self, connection: AsyncConnection, kind: type[PostgresAccounts]) -> None:
+    def __init__(self, connection: Connection, kind: type[PostgresAccounts]) -> None:
         self._connection = connection
         self._outbox = Outbox("/accounts", _now)
         self.accounts = kind(connection, self._outbox)
@@ -68,8 +69,7 @@ class Work:
 LOCKED, SERIALIZABLE = "READ COMMITTED, locked", "SERIALIZABLE, not locked"
 
 
-def _transactors(engine: AsyncEngine) -> dict[str, Transactor[Work]]:
-    serializable = engine.execution_options(isolation_level="SERIALIZABLE")
+def _transactors(engine: Database, serializable: Database) -> dict[str, Transactor[Work]]:
     return {
         LOCKED: Transactor(engine, lambda connection: Work(connection, PostgresAccounts)),
         SERIALIZABLE: Transactor(serializable, lambda connection: Work(connection, Unlocked)),
@@ -137,8 +137,13 @@ async def _open_accounts(transact: Transactor[Work]) -> Sequence[UUID]:
 
 async def _run(database_url: str, rounds: int) -> None:
     await upgrade("accounts_service", database_url)
-    engine = create_engine(database_url, pool_size=CLIENTS, application_name="benchmark")
-    ways = _transactors(engine)
+    engine = Database(database_url, pool_size=CLIENTS, application_name="benchmark")
+    serializable = Database(
+        f"{database_url}?default_transaction_isolation=serializable",
+        pool_size=CLIENTS,
+        application_name="benchmark",
+    )
+    ways = _transactors(engine, serializable)
     ids = await _open_accounts(ways[LOCKED])
     print(f"| {CLIENTS} clients | | commands/s | p50 ms | p99 ms | retries per command | failed |")
     print("|---|---|---|---|---|---|---|")
@@ -150,7 +155,8 @@ async def _run(database_url: str, rounds: int) -> None:
                 await _measure(ways[name], choose, ids, measured[name])
         for name, each in measured.items():
             _print(case, name, each, rounds)
-    await engine.dispose()
+    await engine.close()
+    await serializable.close()
 
 
 def _print(case: str, name: str, measured: Measured, rounds: int) -> None:

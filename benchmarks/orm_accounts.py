@@ -14,7 +14,6 @@ from accounts_service.application.integration_events import translate
 from accounts_service.domain.account import Account, Transaction
 from accounts_service.domain.errors import AccountExists
 from chassis.persistence import tables
-from chassis.persistence.database import constraint_of
 from chassis.persistence.outbox import Outbox, OutboxRow
 from contracts.topics import ACCOUNTS_ACCOUNT
 
@@ -90,9 +89,7 @@ class OrmAccounts:
         try:
             await self.session.flush()
         except IntegrityError as error:
-            if constraint_of(error) == "accounts_user_id_key":
-                raise AccountExists from error
-            raise
+            raise AccountExists from error
 
     def _publish(self, account: Account) -> None:
         self._outbox.append_events_of(account, topic=ACCOUNTS_ACCOUNT, translate=translate)

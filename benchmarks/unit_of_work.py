@@ -1,7 +1,7 @@
 """The unit of work, built in several ways: the cost of opening or changing many accounts, or one.
 
 ``python -m benchmarks.unit_of_work`` starts a PostgreSQL of its own. The results are in
-docs/decisions/0001-unit-of-work.md.
+docs/decisions/0001-unit-of-work.md and docs/decisions/0020-asyncpg-executes.md.
 """
 
 import argparse
@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import psutil
-from sqlalchemy import event, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from accounts_service.adapters import tables
 from accounts_service.adapters.postgres_accounts import PostgresAccounts
@@ -30,14 +30,14 @@ from benchmarks.inserts import INSERTS, insert_accounts
 from benchmarks.orm_accounts import MappedAccount, OrmAccounts, OrmBulkAccounts
 from chassis.correlation import new_id
 from chassis.migrations import upgrade
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.outbox import Outbox
 from local_cluster.testing import running_infrastructure
 
 CHUNK: Final = 500
 
 A = TypeVar("A", bound=Account)
-Body = Callable[[AsyncConnection], Awaitable[None]]
+Body = Callable[[Connection], Awaitable[None]]
 
 
 def _now() -> datetime:
@@ -54,12 +54,12 @@ def _opened(kind: type[A]) -> A:
     )
 
 
-async def _some_ids(connection: AsyncConnection) -> Sequence[UUID]:
+async def _some_ids(connection: Connection) -> Sequence[UUID]:
     found = await connection.execute(select(tables.accounts.c.id).limit(CHUNK))
-    return found.scalars().all()
+    return list(found.scalars())
 
 
-async def open_core(connection: AsyncConnection, *, count: int) -> None:
+async def open_core(connection: Connection, *, count: int) -> None:
     outbox = _outbox()
     accounts = PostgresAccounts(connection, outbox)
     for _ in range(count):
@@ -68,7 +68,7 @@ async def open_core(connection: AsyncConnection, *, count: int) -> None:
     await outbox.flush(connection)
 
 
-async def change_core(connection: AsyncConnection) -> None:
+async def change_core(connection: Connection) -> None:
     accounts = PostgresAccounts(connection, _outbox())
     for account in (await accounts.load(await _some_ids(connection))).values():
         account.balance += 1
@@ -76,16 +76,14 @@ async def change_core(connection: AsyncConnection) -> None:
     await accounts.flush()
 
 
-async def open_orm(
-    connection: AsyncConnection, *, count: int, kind: type[OrmAccounts] = OrmAccounts
-) -> None:
+async def open_orm(connection: Any, *, count: int, kind: type[OrmAccounts] = OrmAccounts) -> None:
     accounts = kind(connection, _outbox())
     for _ in range(count):
         accounts.save(_opened(MappedAccount))
     await accounts.flush()
 
 
-async def change_orm(connection: AsyncConnection) -> None:
+async def change_orm(connection: Any) -> None:
     accounts = OrmAccounts(connection, _outbox())
     for account in await accounts.load(await _some_ids(connection)):
         account.balance += 1
@@ -94,16 +92,19 @@ async def change_orm(connection: AsyncConnection) -> None:
 
 @dataclass(frozen=True)
 class Work:
-    """One piece of work, done in several ways, each in its own transactions."""
+    """One piece of work, done in several ways, each in its own transactions.
+
+    A way begins with the name of what executes its statements.
+    """
 
     title: str
     events: int
     times: int
     ways: dict[str, Body]
-    isolation: str = "READ COMMITTED"
 
 
-CORE, ORM, BULK = "Core with a buffer", "ORM, unit of work", "ORM, bulk inserts"
+OURS, CORE = "asyncpg: a buffer", "SQLAlchemy: a buffer"
+ORM, BULK = "SQLAlchemy: ORM", "SQLAlchemy: ORM, bulk"
 open_bulk = partial(open_orm, kind=OrmBulkAccounts)
 WORKS: Final = (
     Work(
@@ -111,22 +112,28 @@ WORKS: Final = (
         CHUNK,
         8,
         {
+            OURS: partial(open_core, count=CHUNK),
             CORE: partial(open_core, count=CHUNK),
             ORM: partial(open_orm, count=CHUNK),
             BULK: partial(open_bulk, count=CHUNK),
         },
     ),
-    Work(f"{CHUNK} accounts loaded and changed", CHUNK, 8, {CORE: change_core, ORM: change_orm}),
+    Work(
+        f"{CHUNK} accounts loaded and changed",
+        CHUNK,
+        8,
+        {OURS: change_core, CORE: change_core, ORM: change_orm},
+    ),
     Work(
         "one account opened by a command",
         1,
         200,
         {
+            OURS: partial(open_core, count=1),
             CORE: partial(open_core, count=1),
             ORM: partial(open_orm, count=1),
             BULK: partial(open_bulk, count=1),
         },
-        "SERIALIZABLE",
     ),
     *(
         Work(
@@ -134,7 +141,7 @@ WORKS: Final = (
             count,
             times,
             {
-                name: partial(insert_accounts, insert=insert, count=count)
+                f"asyncpg: {name}": partial(insert_accounts, insert=insert, count=count)
                 for name, insert in INSERTS.items()
             },
         )
@@ -150,68 +157,67 @@ class Cost:
     wall: list[float] = field(default_factory=list)
     client: list[float] = field(default_factory=list)
     server: list[float] = field(default_factory=list)
-    statements: int = 0
 
 
 class Stopwatch:
     """Runs a body several times and adds up its cost, here and in the server's process."""
 
-    def __init__(self, engine: AsyncEngine, server: psutil.Process) -> None:
-        self._engine = engine
-        self._server = server
-        self._statements = 0
-        event.listen(engine.sync_engine, "before_cursor_execute", self._count)
+    def __init__(self, database_url: str) -> None:
+        self._database = Database(database_url, pool_size=1, application_name="benchmark")
+        self._engine = create_async_engine(
+            database_url.replace("postgresql:", "postgresql+asyncpg:"), pool_size=1
+        )
 
-    def _count(self, *_: object) -> None:
-        self._statements += 1
-
-    async def measure(self, work: Work, body: Body, cost: Cost) -> None:
-        engine = self._engine.execution_options(isolation_level=work.isolation)
+    async def measure(self, work: Work, way: str, cost: Cost) -> None:
+        begin: Any = self._engine.begin if way.startswith("SQLAlchemy") else self._database.begin
+        body = work.ways[way]
+        async with begin() as connection:
+            server = psutil.Process(await connection.scalar(text("SELECT pg_backend_pid()")))
         gc.collect()
-        self._statements = 0
-        server, client, wall = self._server_s(), time.process_time(), time.perf_counter()
+        server_s, client_s, wall_s = _used_s(server), time.process_time(), time.perf_counter()
         for _ in range(work.times):
-            async with engine.begin() as connection:
+            async with begin() as connection:
                 await body(connection)
-        cost.wall.append((time.perf_counter() - wall) * 1000 / work.times)
-        cost.client.append((time.process_time() - client) * 1000 / work.times)
-        cost.server.append((self._server_s() - server) * 1000 / work.times)
-        cost.statements = self._statements // work.times
+        cost.wall.append((time.perf_counter() - wall_s) * 1000 / work.times)
+        cost.client.append((time.process_time() - client_s) * 1000 / work.times)
+        cost.server.append((_used_s(server) - server_s) * 1000 / work.times)
 
-    def _server_s(self) -> float:
-        used = self._server.cpu_times()
-        return float(used.user + used.system)
+    async def close(self) -> None:
+        await self._database.close()
+        await self._engine.dispose()
+
+
+def _used_s(process: psutil.Process) -> float:
+    used = process.cpu_times()
+    return float(used.user + used.system)
 
 
 async def _measure(database_url: str, repeats: int) -> None:
     await upgrade("accounts_service", database_url)
-    engine = create_engine(database_url, pool_size=1, application_name="benchmark")
-    async with engine.connect() as connection:
-        pid = await connection.scalar(text("SELECT pg_backend_pid()"))
-    stopwatch = Stopwatch(engine, psutil.Process(pid))
+    stopwatch = Stopwatch(database_url)
     for work in WORKS:
         costs = {name: Cost() for name in work.ways}
-        for body in work.ways.values():
-            await stopwatch.measure(work, body, Cost())  # warms up
+        for name in work.ways:
+            await stopwatch.measure(work, name, Cost())  # warms up
         for number in range(repeats):
             print(f"{work.title}: repeat {number + 1} of {repeats}", file=sys.stderr)
             # In alternating order, so that other load affects all alike.
             for name in list(work.ways)[:: 1 if number % 2 else -1]:
-                await stopwatch.measure(work, work.ways[name], costs[name])
+                await stopwatch.measure(work, name, costs[name])
         _print(work, costs)
-    await engine.dispose()
+    await stopwatch.close()
 
 
 def _print(work: Work, costs: dict[str, Cost]) -> None:
     print(work.title)
     print(f"{'':22}{'events/s':>10}{'ms, median (spread)':>28}{'processor ms here':>19}", end="")
-    print(f"{'in server':>11}{'statements':>12}")
+    print(f"{'in server':>11}")
     for name, cost in costs.items():
         wall = statistics.median(cost.wall)
         spread = f"{wall:.2f} ({min(cost.wall):.2f} to {max(cost.wall):.2f})"
         print(f"  {name:20}{work.events / wall * 1000:10,.0f}{spread:>28}", end="")
         print(f"{statistics.median(cost.client):19.2f}", end="")
-        print(f"{statistics.median(cost.server):11.2f}{cost.statements:12}")
+        print(f"{statistics.median(cost.server):11.2f}")
     print()
 
 

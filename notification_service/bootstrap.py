@@ -5,13 +5,12 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from chassis.clock import utc_now
 from chassis.consuming.subscribers import Subscriber
 from chassis.correlation import new_id
 from chassis.operations.context import Service
 from chassis.operations.routes import routes_of
+from chassis.persistence.database import Database
 from chassis.process.run import ProcessParts
 from chassis.process.service import wire
 from chassis.web.health import Health
@@ -72,7 +71,7 @@ def _chat(settings: NotificationSettings) -> SlackChat:
     return SlackChat(token, base_url, timeout_s=settings.delivery_timeout_s)
 
 
-def _worker(settings: NotificationSettings, engine: AsyncEngine, chat: SlackChat) -> DeliveryWorker:
+def _worker(settings: NotificationSettings, engine: Database, chat: SlackChat) -> DeliveryWorker:
     return DeliveryWorker(
         PostgresDeliveryQueue(engine, SLACK),
         chat,

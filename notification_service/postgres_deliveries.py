@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from sqlalchemy import (
     ARRAY,
-    Row,
     Table,
     Text,
     Update,
@@ -22,10 +21,10 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.persistence import claims
 from chassis.persistence.bulk import insert_rows
+from chassis.persistence.database import Connection, Database, Row
 from chassis.persistence.tables import Moment
 from notification_service import tables
 from notification_service.deliveries import ClaimedDelivery, PlannedDelivery, State
@@ -47,7 +46,7 @@ class PostgresPlannedDeliveries:
     def plan(self, delivery: PlannedDelivery) -> None:
         self._planned.append(delivery)
 
-    async def flush(self, connection: AsyncConnection) -> None:
+    async def flush(self, connection: Connection) -> None:
         """Write what was planned, and remove of it what was purged earlier: two statements."""
         planned, self._planned = self._planned, []
         if not planned:
@@ -84,7 +83,7 @@ def _columns(planned: PlannedDelivery) -> dict[str, Any]:
 class PostgresNotificationWork:
     """One transaction of an agent on the service's database."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.deliveries = PostgresPlannedDeliveries()
 
@@ -95,9 +94,9 @@ class PostgresNotificationWork:
 class PostgresDeliveryQueue:
     """The deliveries of one medium."""
 
-    def __init__(self, engine: AsyncEngine, medium: str) -> None:
+    def __init__(self, engine: Database, medium: str) -> None:
         # Each call is one statement, so it needs no transaction around it.
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = engine
         self._medium = medium
 
     async def claim(
@@ -158,7 +157,7 @@ class PostgresDeliveryQueue:
             await connection.execute(_RESTART_WAITS, {"of_medium": self._medium, "now": now})
 
 
-def _claimed(row: Row[Any], lease_until: datetime) -> ClaimedDelivery:
+def _claimed(row: Row, lease_until: datetime) -> ClaimedDelivery:
     return ClaimedDelivery(
         id=row.id,
         rule=row.rule,

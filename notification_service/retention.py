@@ -9,10 +9,10 @@ import structlog
 from prometheus_client import Counter
 from sqlalchemy import Integer, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.failpoints import failpoint
 from chassis.periodic import Periodic
+from chassis.persistence.database import Database
 from chassis.persistence.tables import Moment
 from notification_service import tables
 
@@ -41,7 +41,7 @@ class FinishedDeliveries(Periodic):
     name = "finished-deliveries"
 
     def __init__(
-        self, engine: AsyncEngine, now: Callable[[], datetime], *, retention: timedelta
+        self, engine: Database, now: Callable[[], datetime], *, retention: timedelta
     ) -> None:
         super().__init__()
         self._engine = engine

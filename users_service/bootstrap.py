@@ -5,13 +5,11 @@ from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from chassis.clock import utc_now
 from chassis.consuming.subscribers import Subscriber
 from chassis.correlation import new_id
 from chassis.operations.context import Service
-from chassis.persistence.database import pool
+from chassis.persistence.database import Connection, pool
 from chassis.persistence.idempotency_keys import ExpiredKeys
 from chassis.persistence.transactor import Transactor
 from chassis.process.run import ProcessParts
@@ -48,7 +46,7 @@ from users_service.entrypoints.sign_in_log import SignInLog
 from users_service.settings import UsersSettings
 
 
-def _open_work(connection: AsyncConnection) -> PostgresUsersWork:
+def _open_work(connection: Connection) -> PostgresUsersWork:
     return PostgresUsersWork(connection, utc_now)
 
 

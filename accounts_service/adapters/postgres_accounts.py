@@ -5,9 +5,6 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from accounts_service.adapters.tables import PERSONAL, accounts, ledger_entries
 from accounts_service.application import integration_events
 from accounts_service.domain.account import Account, Transaction
@@ -15,6 +12,7 @@ from accounts_service.domain.errors import AccountExists
 from chassis.domain import DomainError
 from chassis.persistence.aggregate_table import AggregateTable
 from chassis.persistence.bulk import insert_rows
+from chassis.persistence.database import Connection, Row
 from chassis.persistence.outbox import Outbox
 from contracts.topics import ACCOUNTS_ACCOUNT
 
@@ -39,7 +37,7 @@ class PostgresAccounts(AggregateTable[Account]):
             "opened_at": aggregate.opened_at,
         }
 
-    def from_row(self, row: Row[Any]) -> Account:
+    def from_row(self, row: Row) -> Account:
         return Account(
             row.id,
             user_id=row.user_id,
@@ -76,7 +74,7 @@ def _entry(account_id: UUID, transaction: Transaction) -> dict[str, Any]:
 class PostgresAccountsWork:
     """One transaction on the service's database."""
 
-    def __init__(self, connection: AsyncConnection, now: Callable[[], datetime]) -> None:
+    def __init__(self, connection: Connection, now: Callable[[], datetime]) -> None:
         self._connection = connection
         self._outbox = Outbox(SOURCE, now)
         self.accounts = PostgresAccounts(connection, self._outbox)

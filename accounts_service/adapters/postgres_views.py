@@ -4,11 +4,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Select, bindparam, select, true
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accounts_service.adapters.tables import PERSONAL, accounts, ledger_entries
 from accounts_service.application.ports import AccountView
 from accounts_service.domain.account import Transaction
+from chassis.persistence.database import Database
 
 _latest = (
     select(
@@ -43,9 +43,9 @@ _OF_USER: Final = _VIEW.where(accounts.c.user_id == bindparam("asked_id"))
 
 
 class PostgresAccountViews:
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Database) -> None:
         # One statement is one snapshot; a transaction around it would be two more round trips.
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = engine
 
     async def by_id(self, account_id: UUID, /, *, latest: int) -> AccountView | None:
         return await self._one(_BY_ID, account_id, latest)

@@ -17,12 +17,11 @@ from typing import Final
 from uuid import UUID
 
 import uvloop
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accounts_service.adapters.postgres_views import PostgresAccountViews
 from audit_service.queries import Records, RecordSearch
 from benchmarks.logs import EVENTS_A_SUBJECT
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Database
 
 _WARM_UP, _READS = 200, 2_000
 _PAGE: Final = 50
@@ -32,7 +31,7 @@ _BEGAN: Final = datetime(2025, 1, 1, tzinfo=UTC)
 Read = Callable[[int], Awaitable[object]]
 
 
-def _accounts(engine: AsyncEngine, _count: int) -> Mapping[str, Read]:
+def _accounts(engine: Database, _count: int) -> Mapping[str, Read]:
     views = PostgresAccountViews(engine)
 
     async def read(number: int) -> None:
@@ -41,7 +40,7 @@ def _accounts(engine: AsyncEngine, _count: int) -> Mapping[str, Read]:
     return {"account": read}
 
 
-def _audit(engine: AsyncEngine, count: int) -> Mapping[str, Read]:
+def _audit(engine: Database, count: int) -> Mapping[str, Read]:
     records = Records(engine)
 
     async def page(search: RecordSearch) -> None:
@@ -77,11 +76,11 @@ async def _median_ms(read: Read, count: int) -> float:
 
 
 async def _run(service: str, url: str, count: int) -> None:
-    engine = create_engine(url, pool_size=1, application_name="benchmark")
+    engine = Database(url, pool_size=1, application_name="benchmark")
     reads = {"accounts": _accounts, "audit": _audit}[service](engine, count)
     for name, read in reads.items():
         print(name, await _median_ms(read, count), flush=True)
-    await engine.dispose()
+    await engine.close()
 
 
 if __name__ == "__main__":

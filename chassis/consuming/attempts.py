@@ -8,11 +8,11 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import exists, select, update
+from sqlalchemy import bindparam, exists, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.failpoints import failpoint
+from chassis.persistence.database import Database
 from chassis.persistence.tables import tries
 
 log = structlog.get_logger(__name__)
@@ -20,6 +20,23 @@ log = structlog.get_logger(__name__)
 _UNDO_WITHIN_S: Final = 2.0
 #: Stands for the subscriber where the attempt is at a chunk, which all of them handle.
 CHUNK: Final = ""
+
+_begun = insert(tries)
+_COUNT: Final = _begun.on_conflict_do_update(
+    index_elements=list(tries.primary_key),
+    set_={"count": tries.c.count + 1, "last_at": _begun.excluded.last_at},
+).returning(tries.c.count, tries.c.first_at)
+_IS_ANY_LEFT: Final = select(
+    exists().where(
+        tries.c.subscriber != CHUNK,
+        tries.c.topic == bindparam("of_topic"),
+        tries.c.topic_id == bindparam("of_topic_id"),
+        tries.c.partition == bindparam("of_partition"),
+        tries.c.offset >= bindparam("begin"),
+        tries.c.offset < bindparam("end"),
+        tries.c.count > 0,
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +54,7 @@ class Attempt:
 class Attempts:
     """The attempts at one topic's events that were begun and are not known to have ended."""
 
-    def __init__(self, engine: AsyncEngine, topic: str, now: Callable[[], datetime]) -> None:
+    def __init__(self, engine: Database, topic: str, now: Callable[[], datetime]) -> None:
         self._engine = engine
         self._topic = topic
         self._now = now
@@ -47,42 +64,32 @@ class Attempts:
     ) -> Attempt:
         """Count one more attempt, in a transaction of its own: by one subscriber, or at a chunk."""
         now = self._now()
-        counted = (
-            insert(tries)
-            .values(
-                subscriber=subscriber,
-                topic=self._topic,
-                topic_id=topic_id,
-                partition=partition,
-                offset=offset,
-                count=1,
-                first_at=now,
-                last_at=now,
-            )
-            .on_conflict_do_update(
-                index_elements=list(tries.primary_key),
-                set_={"count": tries.c.count + 1, "last_at": now},
-            )
-            .returning(tries.c.count, tries.c.first_at)
-        )
+        attempt = {
+            "subscriber": subscriber,
+            "topic": self._topic,
+            "topic_id": topic_id,
+            "partition": partition,
+            "offset": offset,
+            "count": 1,
+            "first_at": now,
+            "last_at": now,
+        }
         async with self._engine.begin() as connection:
-            count, first_at = (await connection.execute(counted)).one()
+            count, first_at = (await connection.execute(_COUNT, attempt)).one()
         await failpoint("tries.after-count")
         return Attempt(subscriber, topic_id, partition, offset, count, first_at)
 
     async def is_any_left(self, topic_id: UUID, partition: int, begin: int, end: int) -> bool:
         """Tell whether an attempt at one of these events was begun and not ended: a worker died."""
-        left = exists().where(
-            tries.c.subscriber != CHUNK,
-            tries.c.topic == self._topic,
-            tries.c.topic_id == topic_id,
-            tries.c.partition == partition,
-            tries.c.offset >= begin,
-            tries.c.offset < end,
-            tries.c.count > 0,
-        )
+        values = {
+            "of_topic": self._topic,
+            "of_topic_id": topic_id,
+            "of_partition": partition,
+            "begin": begin,
+            "end": end,
+        }
         async with self._engine.connect() as connection:
-            return bool(await connection.scalar(select(left)))
+            return bool(await connection.scalar(_IS_ANY_LEFT, values))
 
     async def undo(self, attempt: Attempt) -> None:
         """Uncount an attempt that ended for a reason that lies outside the event."""

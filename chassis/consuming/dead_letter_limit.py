@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import bindparam, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.consuming.dead_letters import ParkedSubject
+from chassis.persistence.database import Connection
 from chassis.persistence.tables import park_allowances
 
 Reserve = Callable[[Sequence[ParkedSubject]], None]
@@ -42,7 +42,7 @@ class DeadLetterLimit:
         self._allowed_below: Mapping[int, int] = {}
         self._allowances_seen = 0
 
-    async def read_allowances(self, connection: AsyncConnection) -> int:
+    async def read_allowances(self, connection: Connection) -> int:
         """Read where an operator allowed to park; return how often that has changed.
 
         Several processors share the limit, and each has to learn of every change.

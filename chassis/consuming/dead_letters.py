@@ -6,14 +6,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
-from sqlalchemy import Row, bindparam, select, text
+from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import telemetry
 from chassis.consuming.records import EventIdentity, Record, header_as_json, header_from_json
 from chassis.correlation import new_id
 from chassis.domain import DomainError, Kind
+from chassis.persistence.database import Connection, Row
 from chassis.persistence.tables import UNKNOWN_TOPIC_ID, parked, progress
 
 _LONGEST_MESSAGE: Final = 1_000
@@ -112,7 +112,7 @@ class ParkedRecord:
     headers: Sequence[tuple[str, bytes | None]]
 
     @classmethod
-    def of(cls, row: Row[Any]) -> "ParkedRecord":
+    def of(cls, row: Row) -> "ParkedRecord":
         """Make it from a row of ``parked``: as it came, or with an operator's payload."""
         if row.edited_payload is None:
             value, headers = row.payload, headers_in(row.headers)
@@ -180,7 +180,7 @@ class Parking:
             }
         )
 
-    async def flush(self, connection: AsyncConnection) -> None:
+    async def flush(self, connection: Connection) -> None:
         """Write the parked events, each at its place in the topic that progress is in.
 
         Another topic of that name, which was deleted, may have had an event parked at that place.
@@ -210,7 +210,7 @@ _WAITING: Final = text(
 )
 
 
-async def waiting(connection: AsyncConnection, subscribers: Collection[str]) -> Mapping[str, int]:
+async def waiting(connection: Connection, subscribers: Collection[str]) -> Mapping[str, int]:
     """Return how many events of each subscriber are parked, counted up to a bound."""
     names = list(subscribers)
     found = await connection.execute(_WAITING, {"names": names, "most": _COUNT_AT_MOST})

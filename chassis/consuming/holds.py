@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import UnknownTopicOrPartitionError
-from sqlalchemy import ColumnElement, Row, Table, bindparam, delete, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Table, bindparam, delete, select, update
 
 from chassis.consuming.attempts import CHUNK
 from chassis.consuming.offsets import SubscriberOffset, made_again
@@ -26,6 +25,7 @@ from chassis.kafka.client import KafkaSecurity, admin_client
 from chassis.kafka.partitions import partition_bounds
 from chassis.kafka.topic_ids import are_different, topic_ids
 from chassis.kafka.topics import topic_states
+from chassis.persistence.database import Connection, Row
 from chassis.persistence.tables import Moment, park_allowances, parked, progress, tries
 from chassis.settings import KafkaSettings
 
@@ -86,7 +86,7 @@ async def see_topic(settings: KafkaSettings, name: str) -> SeenTopic:
 
 
 async def hold(
-    connection: AsyncConnection,
+    connection: Connection,
     topic: SeenTopic,
     offsets: Iterable[SubscriberOffset],
     now: datetime,
@@ -187,7 +187,7 @@ class Decision:
 
 
 async def end_hold(
-    connection: AsyncConnection,
+    connection: Connection,
     subscriber: str,
     tp: TopicPartition,
     decision: Decision,
@@ -238,7 +238,7 @@ async def end_hold(
     return next_offset
 
 
-async def _lock(connection: AsyncConnection, subscriber: str, tp: TopicPartition) -> Row[Any]:
+async def _lock(connection: Connection, subscriber: str, tp: TopicPartition) -> Row:
     found = await connection.execute(
         select(progress)
         .where(
@@ -255,7 +255,7 @@ async def _lock(connection: AsyncConnection, subscriber: str, tp: TopicPartition
     return row
 
 
-async def _forget_places(connection: AsyncConnection, held: Row[Any]) -> None:
+async def _forget_places(connection: Connection, held: Row) -> None:
     await connection.execute(
         delete(tries).where(
             tries.c.subscriber.in_([CHUNK, held.subscriber]),
@@ -272,7 +272,7 @@ async def _forget_places(connection: AsyncConnection, held: Row[Any]) -> None:
     )
 
 
-def _of(table: Table, held: Row[Any]) -> Sequence[ColumnElement[bool]]:
+def _of(table: Table, held: Row) -> Sequence[ColumnElement[bool]]:
     return (
         table.c.subscriber == held.subscriber,
         table.c.topic == held.topic,

@@ -27,11 +27,11 @@ from sqlalchemy import (
     tuple_,
     union_all,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.consuming.dead_letters import ParkReason
 from chassis.consuming.records import EventIdentity
 from chassis.persistence.bulk import insert_rows
+from chassis.persistence.database import Connection
 from chassis.persistence.tables import inbox_missing, parked
 
 Range = tuple[int, int]
@@ -166,7 +166,7 @@ class Inbox:
     @classmethod
     async def lock(
         cls,
-        connection: AsyncConnection,
+        connection: Connection,
         subscriber: str,
         topic: str,
         identities: Iterable[EventIdentity],
@@ -213,7 +213,7 @@ class Inbox:
         return seen
 
     async def seen_with_parked(
-        self, connection: AsyncConnection, subject: str, sequences: Collection[int]
+        self, connection: Connection, subject: str, sequences: Collection[int]
     ) -> Seen:
         """Do as ``seen_of``, and find out which of these events are parked."""
         seen = self.seen_of(subject)
@@ -234,7 +234,7 @@ class Inbox:
         """Have later events of this subject park behind the one that was just parked."""
         self._rows[subject].parked = True
 
-    async def flush(self, connection: AsyncConnection, now: Callable[[], datetime]) -> None:
+    async def flush(self, connection: Connection, now: Callable[[], datetime]) -> None:
         """Write which gaps opened and closed, and which facts are handled; the rest is written."""
         await self._flush_handled(connection)
         opened: list[dict[str, Any]] = []
@@ -267,7 +267,7 @@ class Inbox:
             )
         await insert_rows(connection, inbox_missing, opened)
 
-    async def _flush_handled(self, connection: AsyncConnection) -> None:
+    async def _flush_handled(self, connection: Connection) -> None:
         changed = {
             subject: self._rows[subject].handled
             for subject, before in self._handled_before.items()
@@ -286,7 +286,7 @@ class Inbox:
 
 
 async def advance(
-    connection: AsyncConnection, subscriber: str, topic: str, newest: Mapping[str, Newest]
+    connection: Connection, subscriber: str, topic: str, newest: Mapping[str, Newest]
 ) -> dict[str, Seen | None]:
     """Lock the rows of subjects, move them up to these, and return what they were before.
 
@@ -309,9 +309,7 @@ async def advance(
     }
 
 
-async def lock_subject(
-    connection: AsyncConnection, subscriber: str, topic: str, subject: str
-) -> None:
+async def lock_subject(connection: Connection, subscriber: str, topic: str, subject: str) -> None:
     """Have live events of a subject wait until this transaction ends."""
     await advance(connection, subscriber, topic, {subject: _NOTHING})
 

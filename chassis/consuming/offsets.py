@@ -13,12 +13,12 @@ from typing import Any, Final
 from uuid import UUID
 
 from aiokafka import TopicPartition
-from sqlalchemy import Row, Uuid, bindparam, func, select, text, tuple_, update
+from sqlalchemy import ARRAY, Text, Uuid, bindparam, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.consuming.subscribers import Start, Subscriber
 from chassis.kafka.topic_ids import are_different
+from chassis.persistence.database import Connection, Row
 from chassis.persistence.tables import UNKNOWN_TOPIC_ID, Moment, progress
 
 
@@ -66,7 +66,7 @@ def _next(offset: SubscriberOffset) -> int:
 
 
 async def read_offsets(
-    connection: AsyncConnection,
+    connection: Connection,
     subscribers: Sequence[str],
     topic: str,
     partition: int,
@@ -100,7 +100,7 @@ class OffsetRange:
 
 
 async def advance(
-    connection: AsyncConnection,
+    connection: Connection,
     subscribers: Sequence[str],
     topic: str,
     ranges: Sequence[OffsetRange],
@@ -140,13 +140,13 @@ async def advance(
             "at": now,
         },
     )
-    found: dict[int, list[Row[Any]]] = {each.partition: [] for each in ranges}
+    found: dict[int, list[Row]] = {each.partition: [] for each in ranges}
     for row in rows:
         found[row.partition].append(row)
     return {partition: _by_subscriber(locked) for partition, locked in found.items()}
 
 
-def _by_subscriber(rows: Sequence[Row[Any]]) -> dict[str, int]:
+def _by_subscriber(rows: Sequence[Row]) -> dict[str, int]:
     """Return the offsets of those of one partition that may move.
 
     :raises AllPaused: there is none, and not because all are held
@@ -207,7 +207,7 @@ _ADVANCE: Final = text("""
 
 
 async def begin(
-    connection: AsyncConnection,
+    connection: Connection,
     subscribers: Sequence[Subscriber[Any]],
     topic: str,
     bounds: Mapping[int, tuple[int, int]],
@@ -230,7 +230,7 @@ async def begin(
             .values(topic_id=topic_id)
         )
     found = await connection.execute(select(progress).where(mine))
-    run_before: dict[str, list[Row[Any]]] = defaultdict(list)
+    run_before: dict[str, list[Row]] = defaultdict(list)
     for row in found:
         run_before[row.subscriber].append(row)
     rows = [
@@ -247,7 +247,7 @@ async def begin(
 
 def _first_row(
     subscriber: Subscriber[Any],
-    run_before: Sequence[Row[Any]],
+    run_before: Sequence[Row],
     topic: str,
     topic_id: UUID,
     partition: int,
@@ -276,14 +276,26 @@ def made_again(topic: str, before: UUID, now: UUID) -> str:
     return f"{topic} was deleted and made again: its id was {before} and is {now}"
 
 
+_of_read = func.unnest(
+    bindparam("subscribers", type_=ARRAY(Text)), bindparam("topics", type_=ARRAY(Text))
+).table_valued("subscriber", "topic", name="given").render_derived()
+_READ: Final = select(progress).where(
+    tuple_(progress.c.subscriber, progress.c.topic).in_(
+        select(_of_read.c.subscriber, _of_read.c.topic)
+    )
+)
+
+
 async def read(
-    connection: AsyncConnection, subscribers: Iterable[Subscriber[Any]]
+    connection: Connection, subscribers: Iterable[Subscriber[Any]]
 ) -> Sequence[SubscriberOffset]:
     """Return the offsets of these subscribers in all partitions where they have begun."""
-    theirs = [(each.name, each.topic.name) for each in subscribers]
-    found = await connection.execute(
-        select(progress).where(tuple_(progress.c.subscriber, progress.c.topic).in_(theirs))
-    )
+    theirs = list(subscribers)
+    names = {
+        "subscribers": [each.name for each in theirs],
+        "topics": [each.topic.name for each in theirs],
+    }
+    found = await connection.execute(_READ, names)
     return [
         SubscriberOffset(
             row.subscriber,

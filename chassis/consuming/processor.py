@@ -13,8 +13,6 @@ from typing import Final, Generic, TypeVar
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import telemetry
 from chassis.consuming import offsets
@@ -31,7 +29,7 @@ from chassis.consuming.retry_policy import Failures
 from chassis.consuming.single_events import SingleEvents
 from chassis.consuming.subscribers import Subscriber
 from chassis.failpoints import failpoint
-from chassis.persistence.database import is_away
+from chassis.persistence.database import Connection, Database, NoConnectionFree, is_away
 from chassis.persistence.transactor import Work
 from contracts.topics import Topic
 
@@ -52,8 +50,8 @@ class ChunkProcessor(Generic[W]):
         self,
         topic: Topic,
         subscribers: Sequence[Subscriber[W]],
-        engine: AsyncEngine,
-        open_work: Callable[[AsyncConnection], W],
+        engine: Database,
+        open_work: Callable[[Connection], W],
         now: Callable[[], datetime],
         *,
         on_commit: Callable[[], None] = lambda: None,
@@ -195,7 +193,7 @@ class ChunkProcessor(Generic[W]):
             async with self._engine.connect() as connection:
                 seen = await self._dead_letter_limit.read_allowances(connection)
         except Exception as error:
-            if not is_away(error) and not isinstance(error, PoolTimeoutError):
+            if not is_away(error) and not isinstance(error, NoConnectionFree):
                 raise
             return False
         is_new, self._allowances_seen = seen != self._allowances_seen, seen
@@ -270,7 +268,7 @@ class ChunkProcessor(Generic[W]):
 
     async def _take(
         self,
-        connection: AsyncConnection,
+        connection: Connection,
         chunks: Sequence[Chunk],
         before: dict[int, dict[str, int]],
     ) -> Sequence[ParkedSubject]:

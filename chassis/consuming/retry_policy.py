@@ -8,12 +8,16 @@ from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.backoff import Backoff
 from chassis.domain import DomainError, Kind
-from chassis.persistence.database import is_conflict, is_connection_lost, is_unwell
+from chassis.persistence.database import (
+    Database,
+    NoConnectionFree,
+    is_conflict,
+    is_connection_lost,
+    is_unwell,
+)
 from chassis.persistence.transactor import StaleAggregate
 
 BACKOFF: Final = Backoff(first_s=0.05, longest_s=5.0)
@@ -46,7 +50,7 @@ class Failures:
     :ivar contention_since: when other transactions began to be the only cause (monotonic seconds)
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Database) -> None:
         self.count = 0
         self.error = ""
         self.contention_since: float | None = None
@@ -73,7 +77,7 @@ class Failures:
         return cause
 
 
-async def cause_of(error: Exception, times: int, engine: AsyncEngine) -> Cause:
+async def cause_of(error: Exception, times: int, engine: Database) -> Cause:
     """Return what an error comes from that came ``times`` times in a row.
 
     A lost connection is a dependency's, but not where connections are lost again and again while
@@ -81,7 +85,7 @@ async def cause_of(error: Exception, times: int, engine: AsyncEngine) -> Cause:
     """
     if isinstance(error, StaleAggregate) or is_conflict(error):
         return Cause.CONTENTION
-    if is_unwell(error) or isinstance(error, PoolTimeoutError):
+    if is_unwell(error) or isinstance(error, NoConnectionFree):
         return Cause.DEPENDENCY
     if is_connection_lost(error):
         # A time-out of ours looks like a lost connection, and is none.
@@ -93,12 +97,12 @@ async def cause_of(error: Exception, times: int, engine: AsyncEngine) -> Cause:
     return Cause.UNKNOWN
 
 
-async def is_transient(error: Exception, times: int, engine: AsyncEngine) -> bool:
+async def is_transient(error: Exception, times: int, engine: Database) -> bool:
     """Tell whether the event is not to blame for an error that came ``times`` times in a row."""
     return (await cause_of(error, times, engine)).is_transient
 
 
-async def _answers(engine: AsyncEngine) -> bool:
+async def _answers(engine: Database) -> bool:
     try:
         async with asyncio.timeout(_PROBE_WITHIN_S), engine.connect() as connection:
             await connection.execute(text("SELECT 1"))

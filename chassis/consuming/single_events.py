@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.consuming import offsets, retry_policy
 from chassis.consuming.aggregates import lock_aggregates
@@ -26,6 +25,7 @@ from chassis.consuming.retries import Retries
 from chassis.consuming.retry_policy import Cause, Failures
 from chassis.consuming.subscribers import Subscriber
 from chassis.failpoints import failpoint
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.transactor import Work
 
 log = structlog.get_logger(__name__)
@@ -51,8 +51,8 @@ class SingleEvents(Generic[W]):
         self,
         topic: str,
         subscribers: Sequence[Subscriber[W]],
-        engine: AsyncEngine,
-        open_work: Callable[[AsyncConnection], W],
+        engine: Database,
+        open_work: Callable[[Connection], W],
         now: Callable[[], datetime],
         *,
         on_commit: Callable[[], None],
@@ -179,8 +179,7 @@ class SingleEvents(Generic[W]):
     async def _would_park(self, chunk: Chunk, found: Mapping[str, int]) -> Sequence[ParkedSubject]:
         """Handle each event under a savepoint, in a transaction that is rolled back."""
         would_park: list[ParkedSubject] = []
-        # Nothing commits here, so it is rolled back at the end of the block.
-        async with self._engine.connect() as connection:
+        async with self._engine.begin_rolled_back() as connection:
             for subscriber in self._subscribers:
                 for record in chunk.records:
                     if record.offset >= found.get(subscriber.name, chunk.end):
@@ -188,7 +187,7 @@ class SingleEvents(Generic[W]):
         return would_park
 
     async def _rehearse_event(
-        self, connection: AsyncConnection, subscriber: Subscriber[W], record: Record
+        self, connection: Connection, subscriber: Subscriber[W], record: Record
     ) -> Sequence[ParkedSubject]:
         failure: Failure | None = None
         while True:
@@ -274,7 +273,7 @@ class SingleEvents(Generic[W]):
 
     async def _is_next(
         self,
-        connection: AsyncConnection,
+        connection: Connection,
         subscriber: Subscriber[W],
         record: Record,
         event: OffsetRange,

@@ -13,13 +13,13 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from sqlalchemy import bindparam, insert, text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.consuming.careful_reading import WAITED_FOR
 from chassis.correlation import new_id
 from chassis.domain import DomainError, Kind
 from chassis.kafka.partitions import ask_as_consumer
 from chassis.kafka.raw_fetch import high_watermarks, raw_fetch
+from chassis.persistence.database import Connection
 from chassis.persistence.tables import Moment, skipped_batches
 from chassis.settings import KafkaSettings
 
@@ -104,7 +104,7 @@ async def find_unreadable_batch(
 
 
 async def pass_over(
-    connection: AsyncConnection, subscribers: Sequence[str], batch: FoundBatch, now: datetime
+    connection: Connection, subscribers: Sequence[str], batch: FoundBatch, now: datetime
 ) -> Sequence[str]:
     """Move the progress of all that stand at a batch behind it, and keep its bytes.
 

@@ -8,8 +8,6 @@ from uuid import UUID
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming import holds, offsets
 from chassis.consuming.far_behind import FarBehind
@@ -18,7 +16,7 @@ from chassis.consuming.offsets import SubscriberOffset, lowest
 from chassis.consuming.positions import StartPosition
 from chassis.consuming.processor import ChunkProcessor
 from chassis.failpoints import failpoint
-from chassis.persistence.database import is_away, is_conflict
+from chassis.persistence.database import Database, NoConnectionFree, is_away, is_conflict
 
 _ASK_AGAIN_S: Final = 0.5
 
@@ -54,7 +52,7 @@ class StartPositions:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        engine: Database,
         processors: Mapping[str, ChunkProcessor[Any]],
         ask_topic_ids: AskTopicIds,
         now: Callable[[], datetime],
@@ -137,4 +135,4 @@ class StartPositions:
 
 
 def _is_waited_for(error: Exception) -> bool:
-    return isinstance(error, KafkaError | PoolTimeoutError) or is_away(error) or is_conflict(error)
+    return isinstance(error, KafkaError | NoConnectionFree) or is_away(error) or is_conflict(error)

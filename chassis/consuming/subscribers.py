@@ -12,7 +12,6 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import structlog
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import telemetry
 from chassis.consuming.aggregates import Aggregates, NamesAggregates
@@ -30,6 +29,7 @@ from chassis.consuming.inbox import Inbox, Seen, Verdict
 from chassis.consuming.records import EventIdentity, Record, identity_in, identity_of, open_record
 from chassis.consuming.versions import Choice, choose, others_of
 from chassis.correlation import CorrelationContext, use_correlation
+from chassis.persistence.database import Connection
 from contracts.envelope import Envelope, InvalidEnvelope, decode, event_in
 from contracts.events import IntegrationEvent, family_of, version_of
 from contracts.topics import Topic
@@ -91,7 +91,7 @@ class Subscriber(NamesAggregates[W_contra], Protocol[W_contra]):
     async def take(
         self,
         work: W_contra,
-        connection: AsyncConnection,
+        connection: Connection,
         records: Sequence[Record],
         now: Callable[[], datetime],
         failure: Failure | None = None,
@@ -104,7 +104,7 @@ class Subscriber(NamesAggregates[W_contra], Protocol[W_contra]):
     async def take_parked(
         self,
         work: W_contra,
-        connection: AsyncConnection,
+        connection: Connection,
         record: Record,
         now: Callable[[], datetime],
         *,
@@ -140,7 +140,7 @@ class EventSubscriber(Generic[W]):
     aggregates: Mapping[type[IntegrationEvent], Sequence[Aggregates[W]]] = field(
         default_factory=dict
     )
-    empty_state: Callable[[AsyncConnection], Awaitable[None]] | None = None
+    empty_state: Callable[[Connection], Awaitable[None]] | None = None
 
     @cached_property
     def _models(self) -> Mapping[str, type[IntegrationEvent]]:
@@ -174,7 +174,7 @@ class EventSubscriber(Generic[W]):
     async def take(
         self,
         work: W,
-        connection: AsyncConnection,
+        connection: Connection,
         records: Sequence[Record],
         now: Callable[[], datetime],
         failure: Failure | None = None,
@@ -197,7 +197,7 @@ class EventSubscriber(Generic[W]):
     async def take_parked(
         self,
         work: W,
-        connection: AsyncConnection,
+        connection: Connection,
         record: Record,
         now: Callable[[], datetime],
         *,
@@ -238,16 +238,14 @@ class EventSubscriber(Generic[W]):
         return outcome
 
     async def _count_in(
-        self, connection: AsyncConnection, identity: EventIdentity, now: Callable[[], datetime]
+        self, connection: Connection, identity: EventIdentity, now: Callable[[], datetime]
     ) -> Verdict:
         inbox = await self._lock(connection, [identity])
         verdict = inbox.judge(identity)
         await inbox.flush(connection, now)
         return verdict
 
-    async def _lock(
-        self, connection: AsyncConnection, identities: Sequence[EventIdentity]
-    ) -> Inbox:
+    async def _lock(self, connection: Connection, identities: Sequence[EventIdentity]) -> Inbox:
         return await Inbox.lock(
             connection,
             self.name,
@@ -375,7 +373,7 @@ class RecordSubscriber(Generic[W]):
     async def take(
         self,
         work: W,
-        connection: AsyncConnection,
+        connection: Connection,
         records: Sequence[Record],
         now: Callable[[], datetime],
         failure: Failure | None = None,
@@ -401,7 +399,7 @@ class RecordSubscriber(Generic[W]):
     async def take_parked(
         self,
         work: W,
-        connection: AsyncConnection,
+        connection: Connection,
         record: Record,
         now: Callable[[], datetime],
         *,

@@ -12,8 +12,6 @@ from typing import Any, Final
 import faust
 from aiokafka import TopicPartition
 from prometheus_client import Gauge
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import telemetry
 from chassis.consuming import dead_letters, holds, offsets
@@ -25,7 +23,7 @@ from chassis.consuming.processor import ChunkProcessor
 from chassis.consuming.replay import Replays
 from chassis.consuming.subscribers import Subscriber
 from chassis.persistence.advisory_lock import AdvisoryLock
-from chassis.persistence.database import is_away
+from chassis.persistence.database import Database, NoConnectionFree, is_away
 
 _LOOK_EVERY_S: Final = 1.0
 _LOOK_WITHIN_S: Final = 2.0
@@ -50,7 +48,7 @@ class Watchdog:
         processors: Mapping[str, ChunkProcessor[Any]],
         subscribers: Sequence[Subscriber[Any]],
         *,
-        engine: AsyncEngine,
+        engine: Database,
         cluster: ClusterCheck,
         worker_name: AdvisoryLock,
         replays: Replays,
@@ -141,7 +139,7 @@ class Watchdog:
                     connection, {each.name for each in self._subscribers}
                 )
         except Exception as error:
-            if is_away(error) or isinstance(error, PoolTimeoutError):
+            if is_away(error) or isinstance(error, NoConnectionFree):
                 return
             raise WorkerStalled(f"progress can't be read: {type(error).__name__}") from error
         for subscriber, events in waiting.items():

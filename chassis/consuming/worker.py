@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.consuming.cluster_check import ClusterCheck, names_of
 from chassis.consuming.dead_letter_limit import DeadLetterLimit
@@ -23,6 +22,7 @@ from chassis.consuming.start_positions import StartPositions
 from chassis.consuming.subscribers import Subscriber
 from chassis.consuming.watchdog import Watchdog
 from chassis.persistence.advisory_lock import AdvisoryLock
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 from chassis.persistence.transactor import Work
 from chassis.settings import ServiceSettings
@@ -51,8 +51,8 @@ class Worker(Generic[W]):
         settings: ServiceSettings,
         *,
         service: str,
-        engine: AsyncEngine,
-        open_work: Callable[[AsyncConnection], W],
+        engine: Database,
+        open_work: Callable[[Connection], W],
         subscribers: Sequence[Subscriber[W]],
         now: Callable[[], datetime],
         on_commit: Callable[[], None] = lambda: None,

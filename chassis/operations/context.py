@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-
 from chassis.consuming.subscribers import Subscriber
 from chassis.failpoints import failpoint
 from chassis.operations.operator_log import OperatorLog
 from chassis.persistence.aggregate_table import AggregateTable
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.transactor import Work
 from chassis.settings import ServiceSettings
 from chassis.timers.timer import TimerHandlers, no_timers
@@ -41,7 +40,7 @@ class Service(Generic[S, W]):
     aggregates: Sequence[type[AggregateTable[Any]]] = ()
     subscribers: Callable[[S], Sequence[Subscriber[W]]]
     timers: Callable[[S], TimerHandlers[W]] = no_timers
-    open_work: Callable[[AsyncConnection], W]
+    open_work: Callable[[Connection], W]
 
     @property
     def topics(self) -> Sequence[Topic]:
@@ -56,7 +55,7 @@ class ServiceRuntime(Generic[S, W]):
         self,
         service: Service[S, W],
         settings: S,
-        engine: AsyncEngine,
+        engine: Database,
         now: Callable[[], datetime],
     ) -> None:
         self.service = service
@@ -78,7 +77,7 @@ class ServiceRuntime(Generic[S, W]):
             listener()
 
     @asynccontextmanager
-    async def act(self) -> AsyncIterator[AsyncConnection]:
+    async def act(self) -> AsyncIterator[Connection]:
         """Open the transaction of an operator's act, and commit it at the end of the block."""
         async with self.engine.begin() as connection:
             yield connection

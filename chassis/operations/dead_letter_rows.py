@@ -4,8 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
 
 from chassis.consuming.dead_letters import ParkReason
 from chassis.consuming.inbox import lock_subject
@@ -13,6 +12,7 @@ from chassis.consuming.subscribers import Subscriber
 from chassis.domain import DomainError, Kind
 from chassis.operations.context import AnyRuntime
 from chassis.operations.operator_log import Operator
+from chassis.persistence.database import Connection, Row
 from chassis.persistence.tables import parked
 
 
@@ -48,8 +48,8 @@ def subscriber_of(runtime: AnyRuntime, name: str, topic: str) -> Subscriber[Any]
 
 
 async def locked(
-    connection: AsyncConnection, id_: UUID, runtime: AnyRuntime
-) -> tuple[Row[Any], Subscriber[Any]]:
+    connection: Connection, id_: UUID, runtime: AnyRuntime
+) -> tuple[Row, Subscriber[Any]]:
     """Lock a parked event and the inbox of its subject; return the event and its subscriber.
 
     :raises NoSuchParkedEvent: there is none under this id
@@ -59,7 +59,7 @@ async def locked(
     return row, subscriber_of(runtime, row.subscriber, row.topic)
 
 
-async def locked_row(connection: AsyncConnection, id_: UUID) -> Row[Any]:
+async def locked_row(connection: Connection, id_: UUID) -> Row:
     """Lock the inbox of a parked event's subject, and then the event; return it.
 
     So live events of the subject, and other operators, wait until the transaction ends.
@@ -76,7 +76,7 @@ async def locked_row(connection: AsyncConnection, id_: UUID) -> Row[Any]:
     return row
 
 
-async def locked_or_gone(connection: AsyncConnection, id_: UUID) -> Row[Any] | None:
+async def locked_or_gone(connection: Connection, id_: UUID) -> Row | None:
     """Do as ``locked_row``, and return None if the event is parked no longer."""
     try:
         return await locked_row(connection, id_)
@@ -125,7 +125,7 @@ def forks(subscriber: str, topic: str, subject: str) -> Select[*tuple[Any, ...]]
     )
 
 
-def details_of(row: Row[Any], operator: Operator) -> dict[str, Any]:
+def details_of(row: Row, operator: Operator) -> dict[str, Any]:
     """Return the fields that every act on a parked event has."""
     return {
         "by": operator.by,

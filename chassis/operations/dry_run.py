@@ -7,8 +7,6 @@ from typing import Annotated, Any, Final
 import orjson
 from pydantic import BaseModel, Field
 from pydantic_core import to_jsonable_python
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.consuming.dead_letters import CannotRelease, Failure, ParkedRecord, ParkReason
 from chassis.consuming.retry_policy import is_transient
@@ -18,6 +16,7 @@ from chassis.operations.context import AnyRuntime
 from chassis.operations.dead_letter_rows import OneParkedEvent, locked
 from chassis.operations.terminal import Shown
 from chassis.persistence import tables
+from chassis.persistence.database import Connection, Row
 from chassis.persistence.written_rows import WrittenRows, WrittenTable
 from chassis.web.problems import TemporarilyUnavailable
 
@@ -78,10 +77,9 @@ async def dry_run(runtime: AnyRuntime, event: OneParkedEvent) -> DryRunBody:
     :raises SeenAlready: its subscriber has handled it
     :raises TemporarilyUnavailable: something needed is unreachable
     """
-    # Nothing commits here, so everything is rolled back at the end of the block.
-    async with asyncio.timeout(_TIMEOUT_S), runtime.engine.connect() as connection:
+    async with asyncio.timeout(_TIMEOUT_S), runtime.engine.begin_rolled_back() as connection:
         row, subscriber = await locked(connection, event.parked_id, runtime)
-        written = await WrittenRows.on(connection)
+        written = WrittenRows.on(connection)
         failure = await _handle(runtime, connection, row, subscriber)
         if failure is not None:
             stays_parked = WouldPark(
@@ -96,7 +94,7 @@ async def dry_run(runtime: AnyRuntime, event: OneParkedEvent) -> DryRunBody:
 
 
 async def _handle(
-    runtime: AnyRuntime, connection: AsyncConnection, row: Row[Any], subscriber: Subscriber[Any]
+    runtime: AnyRuntime, connection: Connection, row: Row, subscriber: Subscriber[Any]
 ) -> Failure | None:
     work = runtime.service.open_work(connection)
     try:

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Final
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Row, delete, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import delete, func, select, update
 
 from chassis.consuming.subscribers import EventSubscriber, Subscriber
 from chassis.domain import DomainError, Kind
@@ -22,6 +21,7 @@ from chassis.operations.dead_letter_rows import subscriber_of
 from chassis.operations.operator_log import Operator, subject_of_subscriber
 from chassis.operations.terminal import Shown
 from chassis.persistence import tables
+from chassis.persistence.database import Connection, Row
 from contracts.events import Text
 from contracts.operations import (
     SubscriberAct,
@@ -99,7 +99,7 @@ class ProgressBody(BaseModel):
 
 async def show(runtime: AnyRuntime, _: NoInput) -> ProgressBody:
     """Return how far each subscriber is, and its lag unless Kafka is unreachable."""
-    rows: dict[OfSubscriber, list[Row[Any]]] = defaultdict(list)
+    rows: dict[OfSubscriber, list[Row]] = defaultdict(list)
     async with runtime.engine.connect() as connection:
         for row in await connection.execute(select(_progress).order_by(_progress.c.partition)):
             rows[OfSubscriber(subscriber=row.subscriber, topic=row.topic)].append(row)
@@ -199,7 +199,7 @@ async def _beginnings(runtime: AnyRuntime, of: OfSubscriber) -> Mapping[TopicPar
 
 async def _record(
     runtime: AnyRuntime,
-    connection: AsyncConnection,
+    connection: Connection,
     of: OfSubscriber,
     act: type[SubscriberAct],
     operator: Operator,
@@ -210,7 +210,7 @@ async def _record(
     )
 
 
-async def _lock(connection: AsyncConnection, of: OfSubscriber) -> Sequence[Row[Any]]:
+async def _lock(connection: Connection, of: OfSubscriber) -> Sequence[Row]:
     """Lock all progress of a subscriber, so that none of its chunks is in progress.
 
     :raises NotBegun: there is none
@@ -227,7 +227,7 @@ async def _lock(connection: AsyncConnection, of: OfSubscriber) -> Sequence[Row[A
     return rows
 
 
-async def _parked(connection: AsyncConnection) -> Mapping[OfSubscriber, int]:
+async def _parked(connection: Connection) -> Mapping[OfSubscriber, int]:
     found = await connection.execute(
         select(tables.parked.c.subscriber, tables.parked.c.topic, func.count()).group_by(
             tables.parked.c.subscriber, tables.parked.c.topic
@@ -243,13 +243,13 @@ def _of(table: Any, of: OfSubscriber) -> Sequence[Any]:
     return table.c.subscriber == of.subscriber, table.c.topic == of.topic
 
 
-def _partition_of(row: Row[Any]) -> TopicPartition:
+def _partition_of(row: Row) -> TopicPartition:
     return TopicPartition(row.topic, row.partition)
 
 
 def _body(
     subscriber: Subscriber[Any],
-    rows: Sequence[Row[Any]],
+    rows: Sequence[Row],
     ends: Mapping[TopicPartition, int],
     parked: int,
 ) -> SubscriberBody:
@@ -266,7 +266,7 @@ def _body(
     )
 
 
-def _partition_body(row: Row[Any], end: int | None) -> PartitionBody:
+def _partition_body(row: Row, end: int | None) -> PartitionBody:
     return PartitionBody(
         partition=row.partition,
         next_offset=row.next_offset,

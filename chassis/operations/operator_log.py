@@ -9,8 +9,8 @@ from uuid import UUID, uuid5
 from aiokafka import TopicPartition
 from sqlalchemy import ARRAY, Uuid, bindparam, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chassis.persistence.database import Connection
 from chassis.persistence.outbox import Outbox
 from chassis.persistence.tables import operated
 from contracts.operations import OperatorAct
@@ -45,7 +45,7 @@ class OperatorLog:
         self._topic = topic
         self._now = now
 
-    async def record(self, connection: AsyncConnection, acts: Mapping[UUID, OperatorAct]) -> None:
+    async def record(self, connection: Connection, acts: Mapping[UUID, OperatorAct]) -> None:
         """Write one act on each of these subjects to the outbox, in the open transaction."""
         if not acts:
             return

@@ -11,8 +11,7 @@ from uuid import UUID
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Row, delete, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import delete, func, select, update
 
 from chassis.domain import DomainError, Kind
 from chassis.operations import terminal
@@ -22,6 +21,7 @@ from chassis.operations.operator_log import Operator
 from chassis.operations.payloads import Payload, encoded_for_outbox, kept_edit
 from chassis.operations.terminal import Shown
 from chassis.persistence.bulk import insert_rows
+from chassis.persistence.database import Connection, Row
 from chassis.persistence.outbox import Outbox
 from chassis.persistence.tables import outbox, outbox_set_aside
 from chassis.web.paging import PageLimit, Search, matching, page_of
@@ -228,7 +228,7 @@ _IN_LISTS: Final = [
 ]
 
 
-async def _lock(connection: AsyncConnection, id_: UUID) -> Row[Any]:
+async def _lock(connection: Connection, id_: UUID) -> Row:
     found = await connection.execute(
         select(outbox_set_aside).where(_set_aside.id == id_).with_for_update()
     )
@@ -238,20 +238,20 @@ async def _lock(connection: AsyncConnection, id_: UUID) -> Row[Any]:
     return row
 
 
-async def _replace(connection: AsyncConnection, row: Row[Any], columns: Mapping[str, Any]) -> None:
+async def _replace(connection: Connection, row: Row, columns: Mapping[str, Any]) -> None:
     """Put what has these columns at the row's position, before all later rows."""
     await connection.execute(delete(outbox_set_aside).where(_set_aside.position == row.position))
     await insert_rows(connection, outbox, [{**columns, "position": row.position}])
 
 
-def _topic_of(runtime: AnyRuntime, row: Row[Any]) -> Topic:
+def _topic_of(runtime: AnyRuntime, row: Row) -> Topic:
     for topic in runtime.service.topics:
         if topic.name == row.aggregatetype:
             return topic
     raise NotInCatalogue(row.aggregatetype)
 
 
-def _details_of(row: Row[Any], operator: Operator) -> dict[str, Any]:
+def _details_of(row: Row, operator: Operator) -> dict[str, Any]:
     """Return the fields that every act on a row has."""
     return {
         "by": operator.by,

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Final
 
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
-from sqlalchemy import Row, insert
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import insert
 
 from chassis.consuming.subscribers import EventSubscriber
 from chassis.correlation import new_id
 from chassis.domain import BrokenField, DomainError, InvalidFields, Kind
+from chassis.persistence.database import Connection, Row
 from chassis.persistence.tables import edited_payloads
 from contracts.envelope import EncodedEvent, InvalidEnvelope, decode, encode, event_in
 from contracts.events import IntegrationEvent, Text
@@ -39,7 +39,7 @@ class InvalidPayload(InvalidFields):
 
 
 def bytes_for_subscriber(
-    payload: dict[str, Any], row: Row[Any], subscriber: EventSubscriber[Any]
+    payload: dict[str, Any], row: Row, subscriber: EventSubscriber[Any]
 ) -> bytes:
     """Return what a subscriber handles in place of a row of ``parked``.
 
@@ -77,9 +77,7 @@ def _subject_in(key: bytes | None) -> str:
         ) from None
 
 
-async def kept_edit(
-    connection: AsyncConnection, new: bytes, replaced: bytes | None
-) -> dict[str, Any]:
+async def kept_edit(connection: Connection, new: bytes, replaced: bytes | None) -> dict[str, Any]:
     """Return the fields of an edit's act; bytes that are too large for it are kept in a row."""
     fields: dict[str, Any] = {
         "payload_sha256": hashlib.sha256(new).hexdigest(),
@@ -92,7 +90,7 @@ async def kept_edit(
     return {**fields, "payload_id": id_}
 
 
-def encoded_for_outbox(payload: dict[str, Any], row: Row[Any], topic: Topic) -> EncodedEvent:
+def encoded_for_outbox(payload: dict[str, Any], row: Row, topic: Topic) -> EncodedEvent:
     """Return what is published in place of a row that was set aside.
 
     :raises InvalidPayload: it is not the row's event, breaks its type's contract, or is too large

@@ -5,12 +5,11 @@ is left. It continues until nothing is left.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
 from pydantic import BaseModel, Field
-from sqlalchemy import Row, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import select
 
 from chassis.consuming.dead_letters import CannotRelease, ParkReason
 from chassis.consuming.inbox import lock_subject
@@ -28,6 +27,7 @@ from chassis.operations.dead_letter_rows import (
 from chassis.operations.operator_log import Operator
 from chassis.operations.slices import Release, ReleaseBody
 from chassis.operations.terminal import Shown
+from chassis.persistence.database import Connection, Row
 from chassis.persistence.tables import parked
 from contracts.events import Text
 from contracts.operations import ParkedEventAppliedV1, ParkedEventReleasedV1
@@ -61,7 +61,7 @@ async def release_one(
     """
     like = await _find(runtime, event.parked_id)
 
-    async def choose(connection: AsyncConnection, _most: int) -> Sequence[Row[Any]]:
+    async def choose(connection: Connection, _most: int) -> Sequence[Row]:
         row = await locked_or_gone(connection, event.parked_id)
         if row is None:
             return []
@@ -80,7 +80,7 @@ async def apply(runtime: AnyRuntime, event: OneParkedEvent, operator: Operator) 
     """
     like = await _find(runtime, event.parked_id)
 
-    async def choose(connection: AsyncConnection, _most: int) -> Sequence[Row[Any]]:
+    async def choose(connection: Connection, _most: int) -> Sequence[Row]:
         row = await locked_or_gone(connection, event.parked_id)
         return [] if row is None else [row]
 
@@ -103,7 +103,7 @@ async def release_subject(
     if like is None:
         return ReleaseBody(released=0, left=0, stopped_at=None)
 
-    async def choose(connection: AsyncConnection, most: int) -> Sequence[Row[Any]]:
+    async def choose(connection: Connection, most: int) -> Sequence[Row]:
         await lock_subject(connection, subscriber, topic, subject)
         rows = await connection.execute(releasable(subscriber, topic, subject).limit(most))
         return rows.all()
@@ -111,7 +111,7 @@ async def release_subject(
     return await Release(runtime, operator, ParkedEventReleasedV1).run(choose, like)
 
 
-async def _find(runtime: AnyRuntime, id_: UUID) -> Row[Any]:
+async def _find(runtime: AnyRuntime, id_: UUID) -> Row:
     async with runtime.engine.connect() as connection:
         found = await connection.execute(select(parked).where(parked.c.id == id_))
         row = found.one_or_none()
@@ -121,7 +121,7 @@ async def _find(runtime: AnyRuntime, id_: UUID) -> Row[Any]:
     return row
 
 
-async def _check_first(connection: AsyncConnection, row: Row[Any]) -> None:
+async def _check_first(connection: Connection, row: Row) -> None:
     """Check that an event is the first of its subject.
 
     :raises Forked: it is a fork, and waits for a decision

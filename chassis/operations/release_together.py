@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Select, select
 
 from chassis.consuming.dead_letters import ParkReason
 from chassis.operations.acts import Act, Command, Route
@@ -19,6 +19,7 @@ from chassis.operations.operator_log import Operator
 from chassis.operations.release import SubjectRelease, release_one, release_subject
 from chassis.operations.slices import ReleaseBody, StoppedAt
 from chassis.operations.terminal import Shown
+from chassis.persistence.database import Row
 from chassis.persistence.tables import parked
 from contracts.events import Text
 
@@ -83,7 +84,7 @@ def _stopped_by(of: OfError) -> Select[Any]:
     )
 
 
-async def _release(runtime: AnyRuntime, row: Row[Any], operator: Operator) -> ReleaseBody:
+async def _release(runtime: AnyRuntime, row: Row, operator: Operator) -> ReleaseBody:
     if row.subject is not None:
         subject = SubjectRelease(subscriber=row.subscriber, topic=row.topic, subject=row.subject)
         return await release_subject(runtime, subject, operator)

@@ -9,8 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import Row, delete, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import delete, func, select, update
 
 from chassis.consuming import retry_policy
 from chassis.consuming.aggregates import lock_aggregates
@@ -29,6 +28,7 @@ from chassis.operations.dead_letter_rows import (
     subscriber_of,
 )
 from chassis.operations.operator_log import Operator
+from chassis.persistence.database import Connection, Row
 from chassis.persistence.tables import parked
 from chassis.web.problems import TemporarilyUnavailable
 from contracts.operations import (
@@ -74,7 +74,7 @@ class _Failed(Exception):
     :ivar row: the event that failed; None if there were several
     """
 
-    def __init__(self, row: Row[Any] | None, error: Exception) -> None:
+    def __init__(self, row: Row | None, error: Exception) -> None:
         super().__init__()
         self.row = row
         self.error = error
@@ -87,7 +87,7 @@ class _Slice:
     more: bool
 
 
-Choose = Callable[[AsyncConnection, int], Awaitable[Sequence[Row[Any]]]]
+Choose = Callable[[Connection, int], Awaitable[Sequence[Row]]]
 """Locks and returns the events to handle in this transaction, up to a number."""
 
 
@@ -102,7 +102,7 @@ class Release:
     operator: Operator
     act: type[ParkedEventAct]
 
-    async def run(self, choose: Choose, like: Row[Any]) -> ReleaseBody:
+    async def run(self, choose: Choose, like: Row) -> ReleaseBody:
         """Handle slice after slice, and event by event after one has failed.
 
         :param like: any of the events, for what they have in common
@@ -153,7 +153,7 @@ class Release:
         :raises CannotRelease: this one is not to be handled now
         :raises _Failed: nothing was changed
         """
-        rows: Sequence[Row[Any]] = []
+        rows: Sequence[Row] = []
         try:
             async with self._transaction() as connection:
                 rows = await choose(connection, size)
@@ -165,9 +165,9 @@ class Release:
 
     async def _handle(
         self,
-        connection: AsyncConnection,
+        connection: Connection,
         subscriber: Subscriber[Any],
-        rows: Sequence[Row[Any]],
+        rows: Sequence[Row],
         size: int,
     ) -> _Slice:
         runtime = self.runtime
@@ -197,14 +197,14 @@ class Release:
         return _Slice(outcomes, stopped_at, more=len(rows) == size)
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def _transaction(self) -> AsyncIterator[Connection]:
         async with asyncio.timeout(_SLICE_TIMEOUT_S), self.runtime.engine.begin() as connection:
             yield connection
             await failpoint("release.before-commit")
         await failpoint("release.after-commit")
         self.runtime.committed()
 
-    async def _park_again(self, row: Row[Any], error: Exception) -> StoppedAt | None:
+    async def _park_again(self, row: Row, error: Exception) -> StoppedAt | None:
         """Keep an event with its new error, unless another operator released or discarded it."""
         async with self._transaction() as connection:
             current = await locked_or_gone(connection, row.id)
@@ -213,9 +213,7 @@ class Release:
             failure = Failure.of(error, tries=1, first_tried_at=row.first_tried_at)
             return await self._keep(connection, current, failure)
 
-    async def _keep(
-        self, connection: AsyncConnection, row: Row[Any], failure: Failure
-    ) -> StoppedAt:
+    async def _keep(self, connection: Connection, row: Row, failure: Failure) -> StoppedAt:
         """Store why an event stays parked, and record the act."""
         # A fork stays one whatever its new error is, so that only a decision handles it.
         reason = ParkReason.FORKED if row.reason == ParkReason.FORKED else failure.reason
@@ -242,9 +240,7 @@ class Release:
             id=row.id, reason=reason, error_code=failure.code, error_message=failure.message
         )
 
-    async def _result(
-        self, like: Row[Any], released: int, stopped_at: StoppedAt | None
-    ) -> ReleaseBody:
+    async def _result(self, like: Row, released: int, stopped_at: StoppedAt | None) -> ReleaseBody:
         key = (like.subscriber, like.topic, like.subject)
         these = parked.c.id == like.id if like.subject is None else of_subject(*key)
         async with self.runtime.engine.connect() as connection:
@@ -255,7 +251,7 @@ class Release:
 
 
 async def _blocking_fork(
-    connection: AsyncConnection, subscriber: str, topic: str, subject: str
+    connection: Connection, subscriber: str, topic: str, subject: str
 ) -> StoppedAt | None:
     """Return the fork that all other events of the subject wait for, if there is one."""
     key = (subscriber, topic, subject)

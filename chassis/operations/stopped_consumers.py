@@ -7,7 +7,6 @@ from aiokafka import TopicPartition
 from pydantic import BaseModel, Field
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.consuming import holds
 from chassis.consuming.holds import ContinueFrom, Decision, see_topic
@@ -21,6 +20,7 @@ from chassis.operations.dead_letter_rows import subscriber_of
 from chassis.operations.offsets import asking_kafka
 from chassis.operations.operator_log import Operator, subject_of_partition
 from chassis.operations.terminal import Shown
+from chassis.persistence.database import Connection
 from chassis.persistence.tables import park_allowances, progress
 from contracts.events import Text
 from contracts.operations import BatchSkippedV1, HoldEndedV1, ParkingAllowedV1
@@ -210,7 +210,7 @@ async def end_hold(runtime: AnyRuntime, held: HeldSubscriber, operator: Operator
     return EndedHoldBody(next_offset=next_offset)
 
 
-async def _partitions_of(connection: AsyncConnection, topic: str) -> dict[TopicPartition, int]:
+async def _partitions_of(connection: Connection, topic: str) -> dict[TopicPartition, int]:
     """Return the lowest offset of all subscribers in each partition of a topic."""
     query = (
         select(progress.c.partition, func.min(progress.c.next_offset).label("lowest"))

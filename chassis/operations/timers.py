@@ -5,8 +5,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ARRAY, Row, Select, Uuid, bindparam, delete, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ARRAY, Select, Uuid, bindparam, delete, func, select, update
 
 from chassis.domain import DomainError, Kind
 from chassis.operations import terminal
@@ -14,6 +13,7 @@ from chassis.operations.acts import Act, Command, Query, Route
 from chassis.operations.context import AnyRuntime
 from chassis.operations.operator_log import Operator
 from chassis.operations.terminal import Shown
+from chassis.persistence.database import Connection, Row
 from chassis.persistence.tables import next_timers, timers
 from chassis.timers.postgres_timers import UNTRIED, advance
 from chassis.web.paging import PageLimit, Search, matching, page_of
@@ -160,7 +160,7 @@ async def discard(runtime: AnyRuntime, one: OneTimer, operator: Operator) -> Non
         await runtime.operator_log.record(connection, {row.id: act})
 
 
-async def _locked(connection: AsyncConnection, one: OneTimer) -> Row[Any]:
+async def _locked(connection: Connection, one: OneTimer) -> Row:
     found = await connection.execute(_of(one).with_for_update(of=next_timers))
     row = found.one_or_none()
     if row is None:
@@ -168,7 +168,7 @@ async def _locked(connection: AsyncConnection, one: OneTimer) -> Row[Any]:
     return row
 
 
-def _details_of(row: Row[Any], operator: Operator) -> dict[str, Any]:
+def _details_of(row: Row, operator: Operator) -> dict[str, Any]:
     """Return the fields that every act on a timer has."""
     return {
         "by": operator.by,

@@ -11,10 +11,10 @@ from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
+from asyncpg import IntegrityConstraintViolationError
 from sqlalchemy import (
     ARRAY,
-    ColumnElement,
-    Row,
+    Select,
     Table,
     UniqueConstraint,
     bindparam,
@@ -24,13 +24,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from chassis.domain import Aggregate, DomainError, DomainEvent
 from chassis.persistence.bulk import arrays_of, insert_rows, unnested
-from chassis.persistence.database import constraint_of
+from chassis.persistence.database import Connection, Row
 from chassis.persistence.outbox import Outbox
 from chassis.persistence.transactor import StaleAggregate
 from contracts.events import IntegrationEvent
@@ -53,7 +51,7 @@ class AggregateTable(ABC, Generic[A]):
     #: The error that a violated unique constraint is raised as, by the constraint's name.
     conflicts: ClassVar[Mapping[str, type[DomainError]]] = {}
 
-    def __init__(self, connection: AsyncConnection, outbox: Outbox) -> None:
+    def __init__(self, connection: Connection, outbox: Outbox) -> None:
         self._connection = connection
         self._outbox = outbox
         self._loaded: dict[UUID, A] = {}
@@ -66,7 +64,7 @@ class AggregateTable(ABC, Generic[A]):
         """Return the columns, apart from ``id``, ``version`` and ``sequence``."""
 
     @abstractmethod
-    def from_row(self, row: Row[Any]) -> A:
+    def from_row(self, row: Row) -> A:
         """Rebuild the aggregate, with its version and sequence, recording nothing."""
 
     @staticmethod
@@ -88,7 +86,7 @@ class AggregateTable(ABC, Generic[A]):
         wanted = list(dict.fromkeys(ids))
         unseen = [id_ for id_ in wanted if id_ not in self._loaded]
         if unseen:
-            await self._fetch(self.table.c.id == func.any(bindparam("ids", unseen)))
+            await self._fetch("id", unseen)
         return {id_: self._loaded[id_] for id_ in wanted if id_ in self._loaded}
 
     async def _find(self, column: str, values: Iterable[V]) -> Mapping[V, A]:
@@ -99,8 +97,7 @@ class AggregateTable(ABC, Generic[A]):
         wanted = list(dict.fromkeys(values))
         unseen = [value for value in wanted if self._known_by(column, value) is None]
         if unseen:
-            key = self.table.c[column]
-            await self._fetch(key == func.any(bindparam("values", unseen, ARRAY(key.type))))
+            await self._fetch(column, unseen)
         found = ((value, self._known_by(column, value)) for value in wanted)
         return {value: aggregate for value, aggregate in found if aggregate is not None}
 
@@ -115,15 +112,9 @@ class AggregateTable(ABC, Generic[A]):
             row = self.to_row(aggregate)
             self._known.update({(column, row[column]): aggregate for column in self.found_by})
 
-    async def _fetch(self, condition: ColumnElement[bool]) -> None:
+    async def _fetch(self, column: str, values: Sequence[Any]) -> None:
         """Read and lock all that match; one that was loaded before keeps its state in memory."""
-        found = await self._connection.execute(
-            select(self.table)
-            .where(condition)
-            # One order for all transactions, so that none waits for one that waits for it.
-            .order_by(self.table.c.id)
-            .with_for_update(key_share=True)
-        )
+        found = await self._connection.execute(_lock_by(self.table, column), {"values": values})
         for aggregate in map(self.from_row, found):
             if aggregate.id not in self._loaded:
                 self._loaded[aggregate.id] = aggregate
@@ -142,8 +133,8 @@ class AggregateTable(ABC, Generic[A]):
             await self._insert(new)
             if changed:
                 await self._update(changed)
-        except IntegrityError as error:
-            conflict = self.conflicts.get(constraint_of(error) or "")
+        except IntegrityConstraintViolationError as error:
+            conflict = self.conflicts.get(error.constraint_name or "")
             if conflict is None:
                 raise
             raise conflict from error
@@ -184,6 +175,19 @@ class AggregateTable(ABC, Generic[A]):
         stale = {each.id: each.version for each in changed if each.id not in current}
         if stale:
             raise StaleAggregate(self.table.name, stale)
+
+
+@cache
+def _lock_by(table: Table, column: str) -> Select[Any]:
+    """Select and lock the rows with one of these values in a column."""
+    key = table.c[column]
+    return (
+        select(table)
+        .where(key == func.any(bindparam("values", type_=ARRAY(key.type))))
+        # One order for all transactions, so that none waits for one that waits for it.
+        .order_by(table.c.id)
+        .with_for_update(key_share=True)
+    )
 
 
 @cache

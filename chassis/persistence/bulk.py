@@ -1,23 +1,19 @@
 """Many rows in one statement, the same whatever their number: each column is one array."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import ARRAY, Column, Table, TableValuedAlias, bindparam, func, select
 from sqlalchemy.dialects.postgresql import Insert, insert
-from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chassis.persistence.database import Connection
 
 _PREFIX: Final = "all_"
 
-OnCopy = Callable[[Table, Sequence[str], Sequence[tuple[Any, ...]]], None]
-#: The execution option of a connection that names what to call after each COPY on it: unlike a
-#: statement, a COPY causes no event of SQLAlchemy's.
-ON_COPY: Final = "on_copy"
-
 
 async def insert_rows(
-    connection: AsyncConnection,
+    connection: Connection,
     table: Table,
     rows: Sequence[Mapping[str, Any]],
     *,
@@ -30,24 +26,6 @@ async def insert_rows(
     if rows:
         statement = _insert_of(table, tuple(rows[0]), tuple(unless_there))
         await connection.execute(statement, arrays_of(rows))
-
-
-async def copy_rows(
-    connection: AsyncConnection,
-    table: Table,
-    columns: Sequence[str],
-    rows: Sequence[tuple[Any, ...]],
-) -> None:
-    """Insert rows by COPY, which is faster than any INSERT, but can't leave out existing rows."""
-    if not rows:
-        return
-    raw = await connection.get_raw_connection()
-    driver: Any = raw.driver_connection
-    await driver.copy_records_to_table(table.name, columns=columns, records=rows)
-    sync = connection.sync_connection
-    on_copy: OnCopy | None = sync.get_execution_options().get(ON_COPY) if sync else None
-    if on_copy is not None:
-        on_copy(table, columns, rows)
 
 
 def arrays_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -50,12 +50,14 @@ async def connect(
     settings: Mapping[str, str],
     command_timeout_s: float | None = None,
     only_reads: bool = False,
+    record_class: type[asyncpg.Record] = asyncpg.Record,
 ) -> "asyncpg.Connection":
     """Open a connection to the server that takes writes.
 
     :param settings: of the session
     :param command_timeout_s: longest wait for an answer; None: no limit
     :param only_reads: a single server may then be a standby; of several the one that is none
+    :param record_class: of the rows that it returns
     :raises Exception: no server takes writes, or the first that answers refuses the login. With
         ``database.is_away`` it may be tried again
     """
@@ -73,6 +75,7 @@ async def connect(
                 command_timeout=command_timeout_s,
                 server_settings={**settings, "application_name": application_name},
                 target_session_attrs=wanted,
+                record_class=record_class,
             )
         except (
             OSError,

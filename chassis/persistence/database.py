@@ -1,17 +1,18 @@
 """Connections to a service's own PostgreSQL; none can hold a lock for ever."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import event, text
-from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
-from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import Executable, Table, insert, text
 
 from chassis.persistence import connecting
+from chassis.persistence.statements import CompiledStatement, Values, compiled
 from chassis.settings import ServiceSettings
 
 # A process that is frozen or disconnected keeps its locks until the server ends its session; these
@@ -32,91 +33,391 @@ _LOCK_TIMEOUT: Final = "5s"
 _STATEMENT_TIMEOUT_S: Final = 60.0
 
 
-def create_engine(database_url: str, *, pool_size: int, application_name: str) -> AsyncEngine:
-    """Return a pool of at most ``pool_size`` connections to ``postgresql://…``.
+# Longest waits: for a free connection of the pool, and for a server that has to roll back.
+_ACQUIRE_TIMEOUT_S: Final = 10.0
+_ROLLBACK_TIMEOUT_S: Final = 2.0
+# The first byte of a jsonb value in PostgreSQL's binary format.
+_JSONB_VERSION: Final = b"\x01"
+
+
+class NoConnectionFree(Exception):
+    """All connections of the pool were in use for ten seconds."""
+
+
+class Row(asyncpg.Record):
+    """A row of an answer. A column is an item, by its position or name, and an attribute.
+
+    Its values are as asyncpg gives them, and JSON is decoded: an ``Enum`` column's is its name.
+    """
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class WrongNumberOfRows(Exception):
+    """An answer has no row, or several, where one was expected."""
+
+
+class Result:
+    """The answer to a statement: its rows, all in memory, and how many it returned or changed."""
+
+    __slots__ = ("_count", "_rows")
+
+    def __init__(self, rows: Sequence[Row], count: int | None) -> None:
+        self._rows = rows
+        self._count = count
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows were inserted, updated, deleted or returned; a text's are not known."""
+        if self._count is None:
+            raise TypeError("the rows that a text changes are not counted: let it return them")
+        return self._count
+
+    def all(self) -> Sequence[Row]:
+        """Return the rows."""
+        return self._rows
+
+    def first(self) -> Row | None:
+        """Return the first row, if there is one."""
+        return self._rows[0] if self._rows else None
+
+    def one_or_none(self) -> Row | None:
+        """Return the only row; None: there is none.
+
+        :raises WrongNumberOfRows: there are several
+        """
+        if len(self._rows) > 1:
+            raise WrongNumberOfRows(f"{len(self._rows)} rows where one at most was expected")
+        return self.first()
+
+    def one(self) -> Row:
+        """Return the only row.
+
+        :raises WrongNumberOfRows: there is none, or several
+        """
+        row = self.one_or_none()
+        if row is None:
+            raise WrongNumberOfRows("no row where one was expected")
+        return row
+
+    def scalars(self) -> list[Any]:
+        """Return the first column of each row."""
+        return [row[0] for row in self._rows]
+
+    def scalar_one(self) -> Any:
+        """Return the first column of the only row.
+
+        :raises WrongNumberOfRows: there is none, or several
+        """
+        return self.one()[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A statement that was carried out.
+
+    :ivar values: of its parameters, by name; a COPY's and an ``executemany``'s for each row
+    :ivar count: of rows that were inserted, updated, deleted or returned; None: not known
+    """
+
+    clause: Executable
+    sql: str
+    values: Sequence[Values]
+    count: int | None
+
+
+Observer = Callable[[Executed], None]
+
+
+class Connection:
+    """A connection of the pool, for the time of a block.
+
+    :ivar observers: called after each statement
+    """
+
+    __slots__ = ("_driver", "observers")
+
+    def __init__(self, driver: Any, observers: Sequence[Observer] = ()) -> None:
+        self._driver = driver
+        self.observers = list(observers)
+
+    async def execute(
+        self, clause: Executable, parameters: Values | Sequence[Values] = ()
+    ) -> Result:
+        """Carry out a statement.
+
+        :param parameters: the values of its parameters by name, or such for each row to write
+        :raises asyncpg.PostgresError: the server refused it
+        :raises Exception: the connection is lost (``is_connection_lost``)
+        """
+        if not isinstance(parameters, Mapping):
+            if parameters:
+                return await self._execute_many(clause, parameters)
+            parameters = {}
+        statement = compiled(clause, list(parameters))
+        arguments = statement.arguments(parameters)
+        rows: Sequence[Row] = ()
+        count: int | None
+        if statement.returns_rows:
+            rows = await self._driver.fetch(statement.sql, *arguments)
+            count = len(rows) if statement.counts else None
+        else:
+            count = _count_in(await self._driver.execute(statement.sql, *arguments))
+        if self.observers:
+            self._tell(clause, statement, [parameters], count)
+        return Result(rows, count)
+
+    async def _execute_many(self, clause: Executable, parameters: Sequence[Values]) -> Result:
+        statement = compiled(clause, list(parameters[0]), many=True)
+        await self._driver.executemany(statement.sql, map(statement.arguments, parameters))
+        if self.observers:
+            # The driver does not say what it did.
+            self._tell(clause, statement, parameters, len(parameters))
+        return Result((), None)
+
+    async def scalar(self, clause: Executable, parameters: Values | None = None) -> Any:
+        """Return the first column of the first row; None: there is no row."""
+        row = (await self.execute(clause, parameters or {})).first()
+        return None if row is None else row[0]
+
+    async def scalars(self, clause: Executable, parameters: Values | None = None) -> list[Any]:
+        """Return the first column of each row."""
+        return (await self.execute(clause, parameters or {})).scalars()
+
+    async def copy(
+        self, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+    ) -> None:
+        """Insert rows by COPY: faster than any INSERT, but it can't leave out existing rows."""
+        if not rows:
+            return
+        await self._driver.copy_records_to_table(table.name, columns=columns, records=rows)
+        if self.observers:
+            values = [dict(zip(columns, row, strict=True)) for row in rows]
+            executed = Executed(insert(table), f"COPY {table.name}", values, len(rows))
+            for observer in self.observers:
+                observer(executed)
+
+    def begin_nested(self) -> AbstractAsyncContextManager[object]:
+        """Set a savepoint for the block, and go back to it where the block fails."""
+        savepoint: AbstractAsyncContextManager[object] = self._driver.transaction()
+        return savepoint
+
+    def _tell(
+        self,
+        clause: Executable,
+        statement: CompiledStatement,
+        parameters: Sequence[Values],
+        count: int | None,
+    ) -> None:
+        executed = Executed(clause, statement.sql, [*map(statement.values, parameters)], count)
+        for observer in self.observers:
+            observer(executed)
+
+    @asynccontextmanager
+    async def terminated_at(self, time_s: float) -> AsyncIterator[None]:
+        """End the connection at a time of the loop's clock, if the block still runs then.
+
+        A cancelled statement waits two seconds for a server that does not answer; this ends the
+        wait.
+        """
+        end = asyncio.get_running_loop().call_at(time_s, self._driver.terminate)
+        try:
+            yield
+        finally:
+            end.cancel()
+
+
+class Database:
+    """A pool of at most ``pool_size`` connections to ``postgresql://…``.
 
     It connects later, when a connection is needed. A connection that died in the pool is replaced
     when it is next taken, so a restart of the server causes no error.
+
+    :ivar observers: called after each statement on any connection that is taken from now on
     """
 
-    async def connect() -> "asyncpg.Connection":
-        return await connecting.connect(
-            database_url,
-            application_name=application_name,
+    def __init__(self, url: str, *, pool_size: int, application_name: str) -> None:
+        self._url = url
+        self._pool_size = pool_size
+        self._application_name = application_name
+        self._pool: Any = None
+        self.observers: list[Observer] = []
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Connection]:
+        """Take a connection for the block. Each statement is a transaction of its own.
+
+        :raises NoConnectionFree: none was in time
+        :raises Exception: the server can't be reached (``is_away``), or refuses the login
+        """
+        pool = await self._opened()
+        driver = await self._acquire(pool)
+        try:
+            yield Connection(driver, self.observers)
+        finally:
+            # Where that fails the connection is terminated, and a new one takes its place.
+            with suppress(Exception):
+                await pool.release(driver, timeout=_ROLLBACK_TIMEOUT_S)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Connection]:
+        """Take a connection for one transaction: committed at the end, or rolled back on an error.
+
+        :raises Exception: as ``connect``, and what COMMIT raises
+        """
+        async with self.connect() as connection:
+            driver = connection._driver  # noqa: SLF001 - of the same module
+            transaction = driver.transaction()
+            await transaction.start()
+            try:
+                yield connection
+            except BaseException:
+                await _roll_back(driver, transaction)
+                raise
+            await transaction.commit()
+
+    @asynccontextmanager
+    async def begin_rolled_back(self) -> AsyncIterator[Connection]:
+        """Take a connection for one transaction that is rolled back at the end, whatever it did.
+
+        :raises Exception: as ``connect``
+        """
+        async with self.connect() as connection:
+            driver = connection._driver  # noqa: SLF001 - of the same module
+            transaction = driver.transaction()
+            await transaction.start()
+            try:
+                yield connection
+            finally:
+                await _roll_back(driver, transaction)
+
+    @property
+    def in_use(self) -> int:
+        """How many connections are taken now."""
+        return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
+
+    async def close(self) -> None:
+        """Close the connections; those that are still in use after two seconds are ended."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ROLLBACK_TIMEOUT_S):
+                    await pool.close()
+
+    async def _opened(self) -> Any:
+        if self._pool is None:
+            self._pool = asyncpg.create_pool(
+                connect=self._open,
+                min_size=0,
+                max_size=self._pool_size,
+                max_inactive_connection_lifetime=0,
+                reset=_keep_session,
+            )
+            await self._pool  # it only becomes ready: nothing connects, and nothing waits
+        return self._pool
+
+    async def _acquire(self, pool: Any) -> Any:
+        timeout = asyncio.timeout(_ACQUIRE_TIMEOUT_S)
+        try:
+            async with timeout:
+                return await pool.acquire()
+        except TimeoutError as error:
+            if timeout.expired():
+                raise NoConnectionFree(f"none of {self._pool_size} connections is free") from error
+            raise
+
+    async def _open(self, *_: object, **__: object) -> "asyncpg.Connection":
+        connection = await connecting.connect(
+            self._url,
+            application_name=self._application_name,
             settings=SESSION_SETTINGS | {"lock_timeout": _LOCK_TIMEOUT},
             command_timeout_s=_STATEMENT_TIMEOUT_S,
+            record_class=Row,
         )
+        try:
+            for name, first in (("json", b""), ("jsonb", _JSONB_VERSION)):
+                await connection.set_type_codec(
+                    name,
+                    schema="pg_catalog",
+                    encoder=partial(_json_bytes, first),
+                    decoder=partial(_json_value, len(first)),
+                    format="binary",
+                )
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=connect,
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=10,
-        hide_parameters=True,  # the text of an error must not contain what clients sent
-    )
-    event.listen(engine.sync_engine, "checkout", _refuse_if_closed)
-    return engine
+
+def _json_bytes(first: bytes, value: str) -> bytes:
+    return first + value.encode()
 
 
-def _refuse_if_closed(connection: AsyncAdapt_asyncpg_connection, *_: object) -> None:
-    """Have the pool replace a connection that the driver knows to be closed.
+def _json_value(skipped: int, value: bytes) -> Any:
+    return json.loads(value[skipped:])
 
-    SQLAlchemy's ``pool_pre_ping`` would ask the server instead: three round trips each time.
-    """
-    if connection.driver_connection.is_closed():
-        raise DisconnectionError
+
+async def _keep_session(_connection: object) -> None:
+    """Reset nothing when a connection returns: no session is ever changed but by its URL."""
+
+
+async def _roll_back(driver: Any, transaction: Any) -> None:
+    """Roll back, or end a connection that does not answer."""
+    try:
+        async with asyncio.timeout(_ROLLBACK_TIMEOUT_S):
+            await transaction.rollback()
+    except BaseException as error:
+        with suppress(asyncpg.InterfaceError):  # it is not the pool's any more
+            driver.terminate()
+        if not isinstance(error, Exception):
+            raise
+
+
+def _count_in(status: str) -> int:
+    """Return the number of rows in a command's tag, such as ``INSERT 0 5``."""
+    last = status.rpartition(" ")[2]
+    return int(last) if last.isdecimal() else 0
 
 
 @asynccontextmanager
-async def pool(settings: ServiceSettings, application_name: str) -> AsyncIterator[AsyncEngine]:
+async def pool(settings: ServiceSettings, application_name: str) -> AsyncIterator[Database]:
     """Open a pool of connections for the block; PostgreSQL shows them by this name."""
-    engine = create_engine(
+    database = Database(
         settings.database_url.get_secret_value(),
         pool_size=settings.database_pool_size,
         application_name=application_name,
     )
     try:
-        yield engine
+        yield database
     finally:
-        await engine.dispose()
+        await database.close()
 
 
-@asynccontextmanager
-async def terminated_at(connection: AsyncConnection, time_s: float) -> AsyncIterator[None]:
-    """End the connection at a time of the loop's clock, if the block still runs then.
-
-    A cancelled statement waits two seconds for a server that does not answer; this ends the wait.
-    """
-    driver: Any = (await connection.get_raw_connection()).driver_connection
-    end = asyncio.get_running_loop().call_at(time_s, driver.terminate)
-    try:
-        yield
-    finally:
-        end.cancel()
+_SELECT_1: Final = text("SELECT 1")
 
 
-async def ping(engine: AsyncEngine) -> None:
+async def ping(database: Database) -> None:
     """Check that the database answers.
 
     :raises Exception: it does not
     """
-    async with engine.connect() as connection:
-        await connection.execute(text("SELECT 1"))
+    async with database.connect() as connection:
+        await connection.execute(_SELECT_1)
 
 
 def sqlstate_of(error: BaseException) -> str | None:
     """Return the SQLSTATE of an error (PostgreSQL manual, appendix A), if it has one."""
-    origin = error.orig if isinstance(error, DBAPIError) else error
-    state = getattr(origin, "sqlstate", None)
+    state = getattr(error, "sqlstate", None)
     return state if isinstance(state, str) else None
-
-
-def constraint_of(error: DBAPIError) -> str | None:
-    """Return the name of the constraint that was violated, if one was."""
-    cause = getattr(error.orig, "__cause__", None)
-    name = getattr(cause, "constraint_name", None)
-    return name if isinstance(name, str) else None
 
 
 # Admin shutdown, crash shutdown, cannot connect now, too many connections, and the time-outs of
@@ -128,18 +429,14 @@ _READ_ONLY: Final = "25006"
 
 def is_connection_lost(error: BaseException) -> bool:
     """Return whether there is no session any more; the statement may have been carried out."""
-    if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
-        return True  # the driver raises the last two for a connection that it can't use any more
     state = sqlstate_of(error)
     if state is not None:
-        # Also while connecting, where SQLAlchemy does not wrap the driver's errors.
         return state.startswith("08") or state in _SESSION_ENDED
-    if not isinstance(error, DBAPIError):
-        return False
-    # The driver's own errors (a closed connection, a closed transport) have no SQLSTATE.
-    return error.connection_invalidated or isinstance(
-        getattr(error.orig, "__cause__", None), OSError | asyncpg.InternalClientError
-    )
+    if isinstance(error, asyncpg.InterfaceError):
+        # The driver raises it for a connection that it can't use any more, and, as a ValueError,
+        # for a value that does not fit its parameter.
+        return not isinstance(error, ValueError)
+    return isinstance(error, OSError | asyncpg.InternalClientError)
 
 
 def is_conflict(error: BaseException) -> bool:

@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import structlog
-from sqlalchemy import delete, select, tuple_, update
+from sqlalchemy import and_, bindparam, delete, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.periodic import Periodic
 from chassis.persistence import tables
+from chassis.persistence.database import Connection, Database
 
 KEEP: Final = timedelta(hours=24)
 _UNANSWERED: Final = 0
@@ -19,6 +19,17 @@ _PURGE_EVERY_S: Final = 60.0
 _PURGE_ROWS: Final = 1_000
 
 _table = tables.idempotency_keys
+_NO_ANSWER: Final = {"body_hmac": b"", "status": _UNANSWERED, "headers": {}, "body": b""}
+
+_claim = insert(_table)  # its values are those that it is executed with
+_CLAIM: Final = _claim.on_conflict_do_update(
+    index_elements=_table.primary_key,
+    set_={"created_at": _claim.excluded.created_at},
+    # It has expired, or its request did not succeed.
+    where=(_table.c.created_at <= bindparam("expired_at")) | (_table.c.status == _UNANSWERED),
+).returning(_table.c.key)
+_is_it = and_(*(column == bindparam(f"of_{column.name}") for column in _table.primary_key))
+_REMEMBER: Final = update(_table).where(_is_it)
 
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +57,13 @@ class StoredAnswer:
     body: bytes
 
 
+_ANSWER: Final = select(*(_table.c[each.name] for each in fields(StoredAnswer))).where(_is_it)
+
+
+def _of(key: ScopedKey) -> dict[str, str]:
+    return {f"of_{name}": value for name, value in asdict(key).items()}
+
+
 class IdempotencyKeys(Protocol):
     """The keys, within one transaction."""
 
@@ -67,30 +85,20 @@ class PostgresIdempotencyKeys:
     sees what was committed before it.
     """
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def claim(self, key: ScopedKey, now: datetime) -> StoredAnswer | None:
-        unanswered = {"body_hmac": b"", "status": _UNANSWERED, "headers": {}, "body": b""}
-        claim = insert(_table).values(**asdict(key), **unanswered, created_at=now)
-        taken = await self._connection.execute(
-            claim.on_conflict_do_update(
-                index_elements=_table.primary_key,
-                set_={"created_at": claim.excluded.created_at},
-                # It has expired, or its request did not succeed.
-                where=(_table.c.created_at <= now - KEEP) | (_table.c.status == _UNANSWERED),
-            ).returning(_table.c.key)
-        )
+        values = {**asdict(key), **_NO_ANSWER, "created_at": now, "expired_at": now - KEEP}
+        taken = await self._connection.execute(_CLAIM, values)
         if taken.first() is not None:
             return None
-        answer = select(*(_table.c[each.name] for each in fields(StoredAnswer)))
-        found = await self._connection.execute(answer.filter_by(**asdict(key)))
+        found = await self._connection.execute(_ANSWER, _of(key))
         return StoredAnswer(*found.one())
 
     async def remember(self, key: ScopedKey, answer: StoredAnswer, now: datetime) -> None:
-        await self._connection.execute(
-            update(_table).filter_by(**asdict(key)).values(**asdict(answer), created_at=now)
-        )
+        values = {**asdict(answer), "created_at": now}
+        await self._connection.execute(_REMEMBER, {**values, **_of(key)})
 
 
 class ExpiredKeys(Periodic):
@@ -98,7 +106,7 @@ class ExpiredKeys(Periodic):
 
     name = "expired-idempotency-keys"
 
-    def __init__(self, engine: AsyncEngine, now: Callable[[], datetime]) -> None:
+    def __init__(self, engine: Database, now: Callable[[], datetime]) -> None:
         super().__init__()
         self._engine = engine
         self._now = now
@@ -123,5 +131,4 @@ class ExpiredKeys(Periodic):
         )
         async with self._engine.connect() as connection:
             gone = await connection.execute(delete(_table).where(key.in_(expired)))
-            await connection.commit()
             return gone.rowcount

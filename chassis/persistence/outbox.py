@@ -6,12 +6,11 @@ from datetime import datetime
 from typing import Any, TypedDict
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from chassis.correlation import CorrelationContext, correlation_or_none, new_id
 from chassis.domain import Aggregate, DomainEvent
 from chassis.persistence import tables
 from chassis.persistence.bulk import insert_rows
+from chassis.persistence.database import Connection
 from chassis.telemetry import current_traceparent
 from contracts.envelope import encode
 from contracts.events import IntegrationEvent, family_of, version_of
@@ -127,7 +126,7 @@ class Outbox:
         rows, self._rows = self._rows, []
         return rows
 
-    async def flush(self, connection: AsyncConnection) -> None:
+    async def flush(self, connection: Connection) -> None:
         """Write what was appended, in one statement."""
         await insert_rows(connection, tables.outbox, self.take_rows())
 

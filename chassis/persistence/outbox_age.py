@@ -9,11 +9,11 @@ from typing import Final, TypeVar
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import telemetry
 from chassis.domain import DomainError, Kind
 from chassis.periodic import Periodic
+from chassis.persistence.database import Database
 from chassis.persistence.outbox import before_append
 from chassis.persistence.transactor import Transact, Work
 
@@ -51,7 +51,7 @@ class OutboxAge(Periodic):
 
     name = "outbox-age"
 
-    def __init__(self, engine: AsyncEngine, limit_s: float | None) -> None:
+    def __init__(self, engine: Database, limit_s: float | None) -> None:
         super().__init__()
         self._engine = engine
         self._limit_s = limit_s

@@ -9,9 +9,8 @@ from importlib import resources
 from pathlib import Path
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.persistence.database import is_away, sqlstate_of
+from chassis.persistence.database import Database, is_away, sqlstate_of
 
 _UNDEFINED_TABLE = "42P01"
 
@@ -31,7 +30,7 @@ class SchemaVersion:
     release has migrated, until it is replaced (docs/operations.md, "Upgrades").
     """
 
-    def __init__(self, engine: AsyncEngine, package: str) -> None:
+    def __init__(self, engine: Database, package: str) -> None:
         self._engine = engine
         self._before = _revisions(revision_directories(package))
         earlier = {each for before in self._before.values() for each in before}

@@ -3,25 +3,25 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Row, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import text
 
 from chassis import telemetry
 from chassis.backoff import Backoff
 from chassis.domain import DomainError, Kind
 from chassis.failpoints import failpoint
 from chassis.persistence.database import (
+    Connection,
+    Database,
+    NoConnectionFree,
+    Row,
     is_away,
     is_connection_lost,
     is_worth_retrying,
     sqlstate_of,
-    terminated_at,
 )
 
 log = structlog.get_logger(__name__)
@@ -100,8 +100,8 @@ class Transactor(Generic[W]):
 
     def __init__(
         self,
-        engine: AsyncEngine,
-        open_work: Callable[[AsyncConnection], W],
+        engine: Database,
+        open_work: Callable[[Connection], W],
         *,
         on_commit: Callable[[], None] = lambda: None,
         deadline_s: float = 6.0,
@@ -141,13 +141,13 @@ class Transactor(Generic[W]):
             attempt += 1
 
     async def _run_once(self, body: Callable[[W], Awaitable[T]], deadline: float) -> T:
-        committing: tuple[Row[Any], T] | None = None
+        committing: tuple[Row, T] | None = None
         timeout = asyncio.timeout_at(deadline)
         try:
             async with (
                 timeout,
-                self._engine.connect() as connection,
-                terminated_at(connection, deadline + _GRACE_S),
+                self._engine.begin() as connection,
+                connection.terminated_at(deadline + _GRACE_S),
             ):
                 work = self._open_work(connection)
                 result = await body(work)
@@ -155,7 +155,6 @@ class Transactor(Generic[W]):
                 mark = (await connection.execute(_MARK)).one()
                 await failpoint("command.before-commit")
                 committing = mark, result
-                await connection.commit()
         except Exception as error:
             if committing is None or committing[0].id is None:
                 if timeout.expired():
@@ -181,7 +180,7 @@ class Transactor(Generic[W]):
             " nothing. Send it again."
         )
 
-    async def _was_committed(self, mark: Row[Any], deadline: float) -> bool:
+    async def _was_committed(self, mark: Row, deadline: float) -> bool:
         """Ask the database for the outcome of a transaction, until it answers.
 
         :raises OutcomeUnknown: it did not answer in time, or has lost the outcome in a crash
@@ -211,21 +210,18 @@ class Transactor(Generic[W]):
         try:
             async with self._engine.connect() as connection:
                 found = (await connection.execute(_ASK, {"id": transaction_id})).one()
-        except DBAPIError as error:
+        except Exception as error:
             if sqlstate_of(error) == _ID_IN_THE_FUTURE:
                 # The server crashed before it wrote anything of that transaction.
                 return "aborted", ""
-            if not is_connection_lost(error):
-                raise
-        except Exception as error:
-            if not is_connection_lost(error) and not isinstance(error, PoolTimeoutError):
+            if not is_connection_lost(error) and not isinstance(error, NoConnectionFree):
                 raise
         else:
             return found.status, found.life
         return None
 
     @asynccontextmanager
-    async def query(self) -> AsyncIterator[AsyncConnection]:
+    async def query(self) -> AsyncIterator[Connection]:
         """Open a connection for reading; each statement has a snapshot of its own."""
         async with self._engine.connect() as connection:
             yield connection

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import Connection, CursorResult, Delete, Executable, Insert, Table, Update, event
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Delete, Insert, Table, Update
 
-from chassis.persistence.bulk import ON_COPY, rows_in
+from chassis.persistence.bulk import rows_in
+from chassis.persistence.database import Connection, Executed
 
 Row = Mapping[str, Any]
 
@@ -28,7 +28,7 @@ class WrittenTable:
 
 
 class WrittenRows:
-    """What was written by SQLAlchemy's INSERT, UPDATE and DELETE, and by ``copy_rows``.
+    """What was written by SQLAlchemy's INSERT, UPDATE and DELETE, and by COPY.
 
     Statements in text and what the database does by itself (triggers, cascades) are not noted.
     An INSERT that updates on conflict counts as one that inserts.
@@ -38,11 +38,10 @@ class WrittenRows:
         self._tables: dict[str, WrittenTable] = {}
 
     @classmethod
-    async def on(cls, connection: AsyncConnection) -> "WrittenRows":
+    def on(cls, connection: Connection) -> "WrittenRows":
         """Begin to note what is written on a connection, until it returns to its pool."""
         written = cls()
-        await connection.execution_options(**{ON_COPY: written._copied})
-        event.listen(connection.sync_connection, "after_execute", written._executed)
+        connection.observers.append(written._executed)
         return written
 
     def tables(self) -> Sequence[WrittenTable]:
@@ -54,33 +53,15 @@ class WrittenRows:
         written = self._tables.get(table.name)
         return written.rows or () if written is not None else ()
 
-    def _copied(
-        self, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
-    ) -> None:
-        copied = [dict(zip(columns, row, strict=True)) for row in rows]
-        self._note(table, "inserted", len(rows), copied)
-
-    def _executed(
-        self,
-        _connection: Connection,
-        statement: Executable,
-        _many: Sequence[Row],
-        _one: Row,
-        _options: Mapping[str, Any],
-        result: CursorResult[Any],
-    ) -> None:
-        if not isinstance(statement, Insert | Update | Delete):
-            return
-        parameters: Sequence[Row] = result.context.compiled_parameters
-        # The driver does not say what a statement did that was executed for many parameters.
-        count = len(parameters) if result.context.executemany else result.rowcount
-        match statement:
-            case Insert():
-                self._note(statement.table, "inserted", count, _inserted(statement, parameters))
-            case Update():
-                self._note(statement.table, "updated", count, rows_in(parameters[0]))
-            case Delete():
-                self._note(statement.table, "deleted", count, [])
+    def _executed(self, executed: Executed) -> None:
+        values, count = executed.values, executed.count or 0
+        match executed.clause:
+            case Insert() as clause:
+                self._note(clause.table, "inserted", count, _inserted(clause, values))
+            case Update() as clause:
+                self._note(clause.table, "updated", count, rows_in(values[0]))
+            case Delete() as clause:
+                self._note(clause.table, "deleted", count, [])
 
     def _note(
         self,

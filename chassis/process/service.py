@@ -9,14 +9,13 @@ from typing import Generic, TypeVar
 import click
 from fastapi import APIRouter
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.clock import utc_now
 from chassis.consuming.worker import Worker
 from chassis.operations.commands.group import operations_commands
 from chassis.operations.context import Service, ServiceRuntime
 from chassis.operations.routes import operations_routes
-from chassis.persistence.database import is_conflict, ping, pool
+from chassis.persistence.database import Database, is_conflict, ping, pool
 from chassis.persistence.outbox_age import OutboxAge
 from chassis.persistence.schema_version import SchemaVersion
 from chassis.persistence.transactor import Transact, Transactor, Work
@@ -62,7 +61,7 @@ def _migrate(service: Service[S, W]) -> click.Command:
             click.echo(str(error), err=True)
             sys.exit(BAD_SETTINGS_EXIT_CODE)
         except DBAPIError as error:
-            if not is_conflict(error):
+            if error.orig is None or not is_conflict(error.orig):
                 raise
             click.echo(
                 "A table that the migration changes was not free within"
@@ -88,7 +87,7 @@ class Wiring(Generic[S, W]):
     def __init__(
         self,
         runtime: ServiceRuntime[S, W],
-        agents_engine: AsyncEngine,
+        agents_engine: Database,
         verifier: TokenVerifier,
         health: Health,
     ) -> None:

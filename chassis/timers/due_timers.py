@@ -23,12 +23,12 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.consuming.dead_letters import Failure
 from chassis.correlation import CorrelationContext
 from chassis.failpoints import failpoint
 from chassis.persistence import claims
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.tables import Moment, next_timers, timers
 from chassis.persistence.transactor import Work
 from chassis.timers.postgres_timers import NOW, advance, being_handled
@@ -81,13 +81,12 @@ class DueTimers(Generic[W]):
 
     def __init__(
         self,
-        engine: AsyncEngine,
-        open_work: Callable[[AsyncConnection], W],
+        engine: Database,
+        open_work: Callable[[Connection], W],
         *,
         lease_s: float,
     ) -> None:
         self._engine = engine
-        self._one_statement = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._open_work = open_work
         self._lease = timedelta(seconds=lease_s)
 
@@ -97,7 +96,7 @@ class DueTimers(Generic[W]):
         The attempt is counted by the same statement, so that one that kills its worker counts. At
         most one suspect is claimed beside them: a crash then counts against that one alone.
         """
-        async with self._one_statement.connect() as connection:
+        async with self._engine.connect() as connection:
             rows = await connection.execute(_CLAIM, {"most": most, "lease": self._lease})
             claimed = [
                 ClaimedTimer(
@@ -166,12 +165,12 @@ class DueTimers(Generic[W]):
         await self._end(_PARK, claimed, code=failure.code, message=failure.message)
 
     async def _end(self, ending: Update, claimed: ClaimedTimer, **values: Any) -> None:
-        async with self._one_statement.connect() as connection:
+        async with self._engine.connect() as connection:
             await connection.execute(ending, _claim_of(claimed) | values)
 
     async def waiting(self) -> TimersWaiting:
         """Count what waits; as cheap with a million future timers as with none."""
-        async with self._one_statement.connect() as connection:
+        async with self._engine.connect() as connection:
             row = (await connection.execute(_WAITING, {"most": _COUNT_AT_MOST})).one()
         return TimersWaiting(row.due, row.parked, row.overdue_s)
 

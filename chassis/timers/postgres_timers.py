@@ -13,10 +13,10 @@ from uuid import UUID
 
 from sqlalchemy import and_, bindparam, case, delete, exists, false, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.correlation import current_correlation, new_id
 from chassis.persistence.bulk import arrays_of, insert_rows, unnested
+from chassis.persistence.database import Connection
 from chassis.persistence.tables import next_timers, timers
 from chassis.telemetry import current_traceparent
 from chassis.timers.timer import Timer
@@ -26,11 +26,11 @@ _t: Final = timers.c
 
 
 #: The timer whose handler runs in this transaction: it is deleted by itself.
-_handled: ContextVar[tuple[AsyncConnection, UUID] | None] = ContextVar("handled", default=None)
+_handled: ContextVar[tuple[Connection, UUID] | None] = ContextVar("handled", default=None)
 
 
 @contextmanager
-def being_handled(connection: AsyncConnection, timer_id: UUID) -> Iterator[None]:
+def being_handled(connection: Connection, timer_id: UUID) -> Iterator[None]:
     """Have ``cancel`` answer no, in this transaction, where it is asked for this timer."""
     token = _handled.set((connection, timer_id))
     try:
@@ -42,7 +42,7 @@ def being_handled(connection: AsyncConnection, timer_id: UUID) -> Iterator[None]
 class PostgresTimers:
     """The timers of one unit of work, which calls ``flush`` after its aggregates'."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._scheduled: dict[UUID, dict[str, Any]] = {}
 
@@ -87,7 +87,7 @@ class PostgresTimers:
         await self._connection.execute(_FIRST, arrays_of(list(first.values())))
 
 
-async def advance(connection: AsyncConnection, subject: UUID) -> None:
+async def advance(connection: Connection, subject: UUID) -> None:
     """Let an aggregate's next timer be its first, once the first is deleted and the row locked."""
     ended = await connection.execute(_END, {"of_subject": subject})
     if not ended.rowcount:

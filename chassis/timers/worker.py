@@ -7,7 +7,6 @@ from typing import Final, Generic, TypeVar
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import telemetry
 from chassis.consuming import retry_policy
@@ -17,6 +16,7 @@ from chassis.consuming.single_events import MOST_TRIES
 from chassis.correlation import use_correlation
 from chassis.periodic import Polling, next_idle_s
 from chassis.persistence.claims import retries
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.transactor import Work
 from chassis.settings import ServiceSettings
 from chassis.telemetry import span
@@ -51,8 +51,8 @@ class TimerWorker(Polling, Generic[W]):
     def __init__(
         self,
         settings: ServiceSettings,
-        engine: AsyncEngine,
-        open_work: Callable[[AsyncConnection], W],
+        engine: Database,
+        open_work: Callable[[Connection], W],
         handlers: TimerHandlers[W],
         *,
         on_commit: Callable[[], None] = lambda: None,

@@ -11,13 +11,15 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from chassis.correlation import current_correlation
 from chassis.domain import DomainError, InvalidFields, Kind
-from chassis.persistence.database import is_connection_lost, is_worth_retrying, sqlstate_of
+from chassis.persistence.database import (
+    NoConnectionFree,
+    is_connection_lost,
+    is_worth_retrying,
+)
 
 PROBLEM_JSON: Final = "application/problem+json"
 UNAVAILABLE_RETRY_AFTER_S: Final = 2
@@ -49,10 +51,8 @@ _NETWORK: Final = (
     TimeoutError,
     socket.gaierror,
     ssl.SSLError,
-    PoolTimeoutError,
+    NoConnectionFree,
 )
-# SQLSTATEs before there is a session: too many connections, cannot connect now.
-_CANNOT_CONNECT: Final = frozenset({"53300", "57P03"})
 
 _log = structlog.get_logger(__name__)
 
@@ -126,9 +126,8 @@ def _is_away(error: Exception) -> bool:
     return (
         isinstance(error, _NETWORK)
         or type(error) is OSError
-        or (isinstance(error, DBAPIError) and is_connection_lost(error))
+        or (not isinstance(error, OSError) and is_connection_lost(error))
         or is_worth_retrying(error)
-        or sqlstate_of(error) in _CANNOT_CONNECT
     )
 
 

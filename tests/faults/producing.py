@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Database
 from chassis.persistence.outbox import Outbox
 from contracts.events import IntegrationEvent
 from contracts.topics import USERS_USER
@@ -27,15 +27,13 @@ async def append_to_outbox(
         outbox.append(
             event, topic=USERS_USER, subject=subject, sequence=sequence, occurred_at=_utc_now()
         )
-    engine = create_engine(
-        system.cluster.postgres_url("users"), pool_size=1, application_name="faults"
-    )
+    engine = Database(system.cluster.postgres_url("users"), pool_size=1, application_name="faults")
     try:
         async with engine.begin() as connection:
             await outbox.flush(connection)
             await connection.execute(_SET_SEQUENCE, {"sequence": max(events), "subject": subject})
     finally:
-        await engine.dispose()
+        await engine.close()
 
 
 def sign_up_of(user: UUID, username: str = "another") -> IntegrationEvent:

@@ -17,7 +17,7 @@ from chassis import migrations
 from chassis.consuming import offsets
 from chassis.consuming.processor import ChunkProcessor
 from chassis.operations.context import Service
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Database
 from chassis.testing import FakeChunkSource, FakeRecord, chunk_of
 from contracts.topics import Topic
 from local_cluster.testing import RunningInfrastructure
@@ -140,7 +140,7 @@ class TestAnyBytes:
             FakeRecord(topic.name, partition, offset, *value) for offset, value in enumerate(values)
         ]
 
-        engine = create_engine(database, pool_size=5, application_name="test")
+        engine = Database(database, pool_size=5, application_name="test")
         try:
             async with engine.begin() as connection:
                 await offsets.begin(
@@ -151,7 +151,7 @@ class TestAnyBytes:
             async with asyncio.timeout(60):
                 await consumer.process(chunk_of(records), feed)
         finally:
-            await engine.dispose()
+            await engine.close()
 
         assert feed.done == len(records)
         assert consumer.trouble() is None

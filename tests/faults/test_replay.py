@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming.offsets import begin
 from chassis.consuming.subscribers import Start
+from chassis.persistence.database import Database
 from chassis.testing import eventually
 from contracts.topics import Topic
 from tests.faults.measured import print_measured
@@ -38,7 +38,7 @@ _WITHIN_S: Final = 10.0
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database) as engine:
         yield engine
 
@@ -111,7 +111,7 @@ async def _replayed(database: str) -> int:
 
 class TestAReplayOfAMillionRecords:
     async def test_holds_up_no_sibling_and_continues_where_a_killed_worker_left_it(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic)

@@ -13,12 +13,12 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming import chunk_thread, faust_transport
 from chassis.consuming.chunk import Chunk
 from chassis.consuming.chunk_thread import ChunkThread, DeliveredChunk
 from chassis.consuming.positions import TAIL_LOST_AFTER_S
+from chassis.persistence.database import Database
 from chassis.testing import eventually
 from contracts.topics import Topic
 from tests.faults.measured import print_measured
@@ -127,14 +127,14 @@ class Path:
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database) as engine:
         yield engine
 
 
 @pytest.fixture
 async def path(
-    database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+    database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Path]:
     threads: list[FaultyThread] = []
 

@@ -14,11 +14,10 @@ from uuid import UUID, uuid4
 import asyncpg
 from pydantic import SecretStr
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import failpoints
 from chassis.domain import DomainError, Kind
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.transactor import Transactor
 from chassis.settings import ServiceSettings
 from chassis.telemetry import configure_logging
@@ -47,7 +46,7 @@ class Wish(Timer):
 
 
 class TimedWork:
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.timers = PostgresTimers(connection)
 
@@ -75,7 +74,7 @@ class Grant:
 async def fire_timers(database: str) -> None:
     """Have processes handle timers of every outcome, killed or not: each is handled once."""
     subjects = [uuid4() for _ in range(3)]
-    engine = create_engine(database, pool_size=1, application_name="test")
+    engine = Database(database, pool_size=1, application_name="test")
     transact = Transactor[TimedWork](engine, TimedWork)
 
     async def schedule(work: TimedWork) -> list[UUID]:
@@ -96,7 +95,7 @@ async def fire_timers(database: str) -> None:
             await poll(lambda: _are_done(database, expected, refused), within_s=60)
         assert await transact(lambda work: work.timers.cancel(refused))
     finally:
-        await engine.dispose()
+        await engine.close()
     effects = await _query(database, "SELECT id FROM timer_effects WHERE id = ANY ($1)", expected)
     assert sorted(row["id"] for row in effects) == sorted(expected)
 
@@ -152,7 +151,7 @@ async def _work(database: str) -> None:
         environment="development",
     )
     configure_logging(TIMERS, settings)
-    engine = create_engine(database, pool_size=5, application_name=TIMERS)
+    engine = Database(database, pool_size=5, application_name=TIMERS)
     worker = TimerWorker(settings, engine, TimedWork, {Wish: Grant()}, lease_s=_LEASE_S)
     await worker.run()
 

@@ -1,6 +1,27 @@
 """What a statement reads, as EXPLAIN (ANALYZE, BUFFERS) tells it: counts, never the clock."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Executable
+
+from chassis.persistence.database import Connection
+from chassis.persistence.statements import compiled
+
+
+async def plan_of(
+    connection: Connection,
+    clause: Executable,
+    values: Mapping[str, Any],
+    *,
+    how: str = "ANALYZE, BUFFERS",
+) -> list[str]:
+    """Explain a statement with these values, and return the lines of its plan."""
+    statement = compiled(clause, list(values))
+    found = await connection._driver.fetch(  # no clause is an EXPLAIN of another
+        f"EXPLAIN ({how}) {statement.sql}", *statement.arguments(values)
+    )
+    return [row[0] for row in found]
 
 
 def pages_read(plan: Sequence[str]) -> int:

@@ -792,7 +792,7 @@ _PROCESSING: Final = (
         guard="an attempt is counted before it begins, so one that kills its worker counts too",
         file="chassis/consuming/attempts.py",
         before="self._engine.begin() as connection:\n            count, first_at",
-        after="self._engine.connect() as connection:\n            count, first_at",
+        after="self._engine.begin_rolled_back() as connection:\n            count, first_at",
         proven_by=(f"{_DEADLY}test_is_parked_after_some_deaths_and_others_are_handled",),
     ),
     Mutation(

@@ -4,11 +4,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from chassis.domain import DomainError
 from chassis.persistence.aggregate_table import AggregateTable
+from chassis.persistence.database import Connection, Row
 from chassis.persistence.idempotency_keys import PostgresIdempotencyKeys
 from chassis.persistence.outbox import Outbox
 from contracts.topics import USERS_TASK, USERS_USER
@@ -43,7 +41,7 @@ class PostgresUsers(AggregateTable[User]):
             "created_at": aggregate.created_at,
         }
 
-    def from_row(self, row: Row[Any]) -> User:
+    def from_row(self, row: Row) -> User:
         return User(
             row.id,
             Identity(
@@ -72,7 +70,7 @@ class PostgresTasks(AggregateTable[Task]):
             "created_at": aggregate.created_at,
         }
 
-    def from_row(self, row: Row[Any]) -> Task:
+    def from_row(self, row: Row) -> Task:
         return Task(
             row.id,
             name=TaskName(row.name),
@@ -86,7 +84,7 @@ class PostgresTasks(AggregateTable[Task]):
 class PostgresUsersWork:
     """One transaction on the service's database."""
 
-    def __init__(self, connection: AsyncConnection, now: Callable[[], datetime]) -> None:
+    def __init__(self, connection: Connection, now: Callable[[], datetime]) -> None:
         self._connection = connection
         self._outbox = Outbox(SOURCE, now)
         self.users = PostgresUsers(connection, self._outbox)

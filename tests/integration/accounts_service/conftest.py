@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import migrations
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Database
 from local_cluster.testing import RunningInfrastructure
 
 
@@ -32,7 +31,7 @@ def accounts_database(
 
 
 @pytest.fixture
-async def engine(accounts_database: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(accounts_database, pool_size=5, application_name="test")
+async def engine(accounts_database: str) -> AsyncIterator[Database]:
+    engine = Database(accounts_database, pool_size=5, application_name="test")
     yield engine
-    await engine.dispose()
+    await engine.close()

@@ -4,25 +4,25 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from asyncpg import IntegrityConstraintViolationError as IntegrityError
 from sqlalchemy import func, insert, select
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accounts_service.adapters.tables import accounts, ledger_entries
+from chassis.persistence.database import Connection, Database
 from tests.unit.accounts_service.making import NOW
 
 PERSONAL = {"kind": "personal", "balance": 0, "last_position": 0}
 HOUSE = {"kind": "cash", "user_id": None, "balance": None, "last_position": None}
 
 
-async def add_account(connection: AsyncConnection, **columns: Any) -> UUID:
+async def add_account(connection: Connection, **columns: Any) -> UUID:
     id_ = uuid4()
     row = {"id": id_, "user_id": uuid4(), "currency": "USD", "opened_at": NOW}
     await connection.execute(insert(accounts).values(row | {"version": 1, "sequence": 0} | columns))
     return id_
 
 
-async def add_entry(connection: AsyncConnection, account_id: UUID, **columns: Any) -> None:
+async def add_entry(connection: Connection, account_id: UUID, **columns: Any) -> None:
     row = {
         "transaction_id": uuid4(),
         "account_id": account_id,
@@ -48,14 +48,14 @@ class TestAccounts:
         ],
     )
     async def test_an_invalid_account_is_refused(
-        self, engine: AsyncEngine, columns: dict[str, Any], constraint: str
+        self, engine: Database, columns: dict[str, Any], constraint: str
     ) -> None:
         async with engine.connect() as connection:
             with pytest.raises(IntegrityError, match=constraint):
                 await add_account(connection, **columns)
 
     async def test_the_house_has_one_account_for_each_kind_and_currency(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         async with engine.connect() as connection:
             await add_account(connection, **HOUSE)
@@ -77,26 +77,26 @@ class TestEntries:
         ],
     )
     async def test_an_invalid_entry_is_refused(
-        self, engine: AsyncEngine, columns: dict[str, Any], constraint: str
+        self, engine: Database, columns: dict[str, Any], constraint: str
     ) -> None:
         async with engine.connect() as connection:
             account_id = await add_account(connection, **PERSONAL)
             with pytest.raises(IntegrityError, match=constraint):
                 await add_entry(connection, account_id, **columns)
 
-    async def test_an_entry_needs_an_account(self, engine: AsyncEngine) -> None:
+    async def test_an_entry_needs_an_account(self, engine: Database) -> None:
         async with engine.connect() as connection:
             with pytest.raises(IntegrityError, match="ledger_entries_account_id_fkey"):
                 await add_entry(connection, uuid4())
 
-    async def test_a_position_is_unique_in_an_account(self, engine: AsyncEngine) -> None:
+    async def test_a_position_is_unique_in_an_account(self, engine: Database) -> None:
         async with engine.connect() as connection:
             account_id = await add_account(connection, **PERSONAL)
             await add_entry(connection, account_id)
             with pytest.raises(IntegrityError, match="ledger_entries_account_id_position_key"):
                 await add_entry(connection, account_id)
 
-    async def test_a_transaction_has_one_entry_for_each_account(self, engine: AsyncEngine) -> None:
+    async def test_a_transaction_has_one_entry_for_each_account(self, engine: Database) -> None:
         async with engine.connect() as connection:
             account_id = await add_account(connection, **PERSONAL)
             transaction_id = uuid4()
@@ -104,7 +104,7 @@ class TestEntries:
             with pytest.raises(IntegrityError, match="ledger_entries_pkey"):
                 await add_entry(connection, account_id, transaction_id=transaction_id, position=2)
 
-    async def test_an_entry_of_the_house_updates_no_balance(self, engine: AsyncEngine) -> None:
+    async def test_an_entry_of_the_house_updates_no_balance(self, engine: Database) -> None:
         async with engine.connect() as connection:
             house_id = await add_account(connection, **HOUSE)
             for amount in (700, 300):

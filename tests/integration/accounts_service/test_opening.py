@@ -8,7 +8,6 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accounts_service.adapters.postgres_accounts import PostgresAccountsWork
 from accounts_service.adapters.tables import accounts, ledger_entries
@@ -19,6 +18,7 @@ from chassis.consuming import offsets
 from chassis.consuming.processor import ChunkProcessor
 from chassis.consuming.subscribers import EventSubscriber
 from chassis.correlation import new_id
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.tables import inbox, outbox, parked
 from chassis.persistence.transactor import Transactor
 from chassis.testing import FakeChunkSource, FakeRecord, chunk_of
@@ -26,10 +26,9 @@ from contracts.accounts import AccountOpenedV1
 from contracts.envelope import decode, encode, event_in
 from contracts.topics import USERS_USER
 from contracts.users import UserSignedUpV1
+from tests.integration.statements import statements_on
 from tests.unit.accounts_service.making import an_account, now
 from tests.unit.accounts_service.ports_suite import store
-
-from .statements import statements_on
 
 
 def signed_up(user_id: UUID, offset: int) -> FakeRecord:
@@ -45,7 +44,7 @@ def signed_up(user_id: UUID, offset: int) -> FakeRecord:
     return FakeRecord.of(event, USERS_USER.name, offset)
 
 
-def open_work(connection: AsyncConnection) -> PostgresAccountsWork:
+def open_work(connection: Connection) -> PostgresAccountsWork:
     return PostgresAccountsWork(connection, now)
 
 
@@ -56,7 +55,7 @@ def subscriber() -> EventSubscriber[AccountsWork]:
 
 
 async def take(
-    engine: AsyncEngine,
+    engine: Database,
     subscriber: EventSubscriber[AccountsWork],
     records: Sequence[FakeRecord],
 ) -> None:
@@ -68,7 +67,7 @@ async def take(
 
 class TestAChunkOfSignUps:
     async def test_opens_an_account_with_a_first_transaction_for_each(
-        self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
+        self, engine: Database, subscriber: EventSubscriber[AccountsWork]
     ) -> None:
         user_ids = [new_id() for _ in range(500)]
 
@@ -85,7 +84,7 @@ class TestAChunkOfSignUps:
         } == {(1, 0, 0, "Initial")}
 
     async def test_publishes_each_with_the_correlation_of_its_sign_up(
-        self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
+        self, engine: Database, subscriber: EventSubscriber[AccountsWork]
     ) -> None:
         records = [signed_up(new_id(), offset) for offset in range(500)]
 
@@ -106,7 +105,7 @@ class TestAChunkOfSignUps:
             assert published.causationid == str(caused_by.id)
 
     async def test_writes_each_table_once(
-        self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
+        self, engine: Database, subscriber: EventSubscriber[AccountsWork]
     ) -> None:
         records = [signed_up(new_id(), offset) for offset in range(500)]
 
@@ -122,7 +121,7 @@ class TestAChunkOfSignUps:
         assert len(executed) == written.total()
 
     async def test_opens_nothing_if_it_is_delivered_again(
-        self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
+        self, engine: Database, subscriber: EventSubscriber[AccountsWork]
     ) -> None:
         records = [signed_up(new_id(), offset) for offset in range(10)]
         await take(engine, subscriber, records)
@@ -137,7 +136,7 @@ class TestAChunkOfSignUps:
 
 class TestAUserWhoHasAnAccount:
     async def test_is_parked_and_the_others_get_their_accounts(
-        self, engine: AsyncEngine, subscriber: EventSubscriber[AccountsWork]
+        self, engine: Database, subscriber: EventSubscriber[AccountsWork]
     ) -> None:
         before = an_account()
         await store(Transactor(engine, open_work), before)
@@ -156,7 +155,7 @@ class TestAUserWhoHasAnAccount:
 
         assert source.done == 3
         async with engine.connect() as connection:
-            users = (await connection.execute(select(accounts.c.user_id))).scalars().all()
+            users = (await connection.execute(select(accounts.c.user_id))).scalars()
             parked_rows = (await connection.execute(select(parked))).all()
         assert sorted(users) == sorted([before.user_id, *others])
         assert [(row.offset, row.error_code) for row in parked_rows] == [(1, "account-exists")]

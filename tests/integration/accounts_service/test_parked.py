@@ -15,13 +15,13 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accounts_service.adapters.tables import accounts
 from accounts_service.bootstrap import SERVICE
 from chassis.consuming import offsets
 from chassis.consuming.processor import ChunkProcessor
 from chassis.correlation import new_id
+from chassis.persistence.database import Database
 from chassis.persistence.tables import outbox, parked
 from chassis.settings import Role
 from chassis.testing import FakeChunkSource, FakeRecord, chunk_of
@@ -64,7 +64,7 @@ class Parked:
     """A database in which a user's first event is parked, because its data is invalid."""
 
     database: str
-    engine: AsyncEngine
+    engine: Database
     directory: Path
     user: UUID
     id: UUID
@@ -117,7 +117,7 @@ class Parked:
 
 
 @pytest.fixture
-async def service(accounts_database: str, engine: AsyncEngine, tmp_path: Path) -> Parked:
+async def service(accounts_database: str, engine: Database, tmp_path: Path) -> Parked:
     user = new_id()
     known = SERVICE.subscribers(settings(accounts_database, Role.API))
     subscribers = [each for each in known if each.name == "accounts.open-account"]

@@ -1,28 +1,27 @@
 """The service's ports on PostgreSQL: the promises of the fakes, and some of its own."""
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accounts_service.adapters.postgres_accounts import PostgresAccountsWork
 from accounts_service.adapters.postgres_views import PostgresAccountViews
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.transactor import Transactor
+from tests.integration.statements import statements_on
 from tests.unit.accounts_service.making import an_account, now, post
 from tests.unit.accounts_service.ports_suite import AccountsSuite, ViewsSuite, store
 
-from .statements import statements_on
 
-
-def open_work(connection: AsyncConnection) -> PostgresAccountsWork:
+def open_work(connection: Connection) -> PostgresAccountsWork:
     return PostgresAccountsWork(connection, now)
 
 
 @pytest.fixture
-def transact(engine: AsyncEngine) -> Transactor[PostgresAccountsWork]:
+def transact(engine: Database) -> Transactor[PostgresAccountsWork]:
     return Transactor(engine, open_work)
 
 
 @pytest.fixture
-def views(engine: AsyncEngine) -> PostgresAccountViews:
+def views(engine: Database) -> PostgresAccountViews:
     return PostgresAccountViews(engine)
 
 
@@ -55,7 +54,7 @@ class TestPostgresAccounts(AccountsSuite):
 class TestPostgresAccountViews(ViewsSuite):
     async def test_a_view_is_one_statement_and_no_transaction(
         self,
-        engine: AsyncEngine,
+        engine: Database,
         transact: Transactor[PostgresAccountsWork],
         views: PostgresAccountViews,
     ) -> None:

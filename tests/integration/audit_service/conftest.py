@@ -7,10 +7,9 @@ from uuid import uuid4
 
 import pytest
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import migrations
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Database
 from local_cluster.testing import RunningInfrastructure
 
 
@@ -39,7 +38,7 @@ def audit_database(postgres_server: RunningInfrastructure, migrated_template: st
 
 
 @pytest.fixture
-async def engine(audit_database: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(audit_database, pool_size=5, application_name="test")
+async def engine(audit_database: str) -> AsyncIterator[Database]:
+    engine = Database(audit_database, pool_size=5, application_name="test")
     yield engine
-    await engine.dispose()
+    await engine.close()

@@ -8,8 +8,7 @@ from uuid import uuid4
 import httpx
 from aiokafka import AIOKafkaProducer
 from pydantic import SecretStr
-from sqlalchemy import Row, select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import select
 
 from audit_service.agents import subscribers
 from audit_service.bootstrap import build
@@ -19,6 +18,7 @@ from audit_service.tables import records
 from chassis.consuming.worker import Worker
 from chassis.kafka.client import admin_client
 from chassis.kafka.topics import create_topics
+from chassis.persistence.database import Database, Row
 from chassis.process.run import Component
 from chassis.testing import FakeRecord, eventually
 from chassis.web.health import Health
@@ -65,14 +65,14 @@ async def send(kafka: str, *delivered: FakeRecord) -> None:
         await producer.stop()
 
 
-async def records_of(engine: AsyncEngine, **where: str) -> Sequence[Row[tuple[object, ...]]]:
+async def records_of(engine: Database, **where: str) -> Sequence[Row]:
     query = select(records).filter_by(**where).order_by(records.c.position)
     async with engine.connect() as connection:
         return (await connection.execute(query)).all()
 
 
 async def test_everything_on_a_topic_is_recorded(
-    kafka: str, audit_database: str, engine: AsyncEngine
+    kafka: str, audit_database: str, engine: Database
 ) -> None:
     topic = topic_of_its_own(partitions=1)
     await create_topic(kafka, topic)
@@ -110,7 +110,7 @@ async def test_everything_on_a_topic_is_recorded(
 
 
 async def test_the_service_records_every_topic_of_the_catalogue_for_operators_only(
-    kafka: str, audit_database: str, engine: AsyncEngine
+    kafka: str, audit_database: str, engine: Database
 ) -> None:
     async with admin_client(kafka) as client:
         await create_topics(client, brokers=1)

@@ -14,7 +14,6 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service import queries
 from audit_service.http import routes
@@ -22,11 +21,12 @@ from audit_service.numbers import RecordNumbers
 from audit_service.queries import Records, RecordSearch
 from audit_service.settings import AuditSettings
 from chassis.correlation import new_id
+from chassis.persistence.database import Database
 from chassis.web.app import create_app
 from chassis.web.auth import OPERATOR, NotAuthenticated, OperatorsOnly, Principal
 from chassis.web.health import Health
 from tests.integration.audit_service.evidence import RECORDED_AT, keep_chunk
-from tests.integration.explained import pages_read
+from tests.integration.explained import pages_read, plan_of
 from tests.unit.audit_service.making import OCCURRED_AT, bytes_record, event, numbered, record
 
 
@@ -34,7 +34,7 @@ async def an_operator_asks() -> Principal:
     return Principal(UUID(int=1), frozenset({OPERATOR}))
 
 
-def app(engine: AsyncEngine, operator: Any = an_operator_asks) -> FastAPI:
+def app(engine: Database, operator: Any = an_operator_asks) -> FastAPI:
     settings = AuditSettings(
         database_url=SecretStr("postgresql://user@127.0.0.1:1/nothing"),
         jwks_url="http://127.0.0.1:1/jwks.json",
@@ -55,7 +55,7 @@ def client_of(app: FastAPI) -> httpx.AsyncClient:
 
 
 @pytest.fixture
-async def client(engine: AsyncEngine) -> AsyncIterator[httpx.AsyncClient]:
+async def client(engine: Database) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(app(engine)) as client:
         yield client
 
@@ -81,31 +81,27 @@ ROWS_OF_20_KINDS = """
 """
 
 
-async def analyze(engine: AsyncEngine) -> None:
+async def analyze(engine: Database) -> None:
     async with engine.begin() as connection:
         await connection.execute(text("ANALYZE records"))
 
 
-async def explained(engine: AsyncEngine, search: RecordSearch, how: str = "") -> list[str]:
+async def explained(engine: Database, search: RecordSearch, how: str = "COSTS") -> list[str]:
     """Return the lines of the plan of a search."""
-    statement, values = queries._query(search)
-    query = statement.compile(dialect=engine.dialect)
-    parameters = tuple((query.params | values)[each] for each in query.positiontup or ())
     async with engine.connect() as connection:
-        explain = f"EXPLAIN ({how}) {query}" if how else f"EXPLAIN {query}"
-        return list((await connection.exec_driver_sql(explain, parameters)).scalars())
+        return await plan_of(connection, *queries._query(search), how=how)
 
 
 class TestASearch:
     async def test_returns_the_newest_records_first(
-        self, engine: AsyncEngine, client: httpx.AsyncClient
+        self, engine: Database, client: httpx.AsyncClient
     ) -> None:
         events = [event(occurred_at=at(minute)) for minute in (1, 3, 2, 2)]
         await keep_chunk(engine, *numbered(events))
         assert await offsets(client) == [1, 3, 2, 0]
 
     async def test_returns_envelope_and_kafka_position_of_each_record(
-        self, engine: AsyncEngine, client: httpx.AsyncClient
+        self, engine: Database, client: httpx.AsyncClient
     ) -> None:
         id_, subject = new_id(), str(uuid4())
         await keep_chunk(engine, record(event(id_=id_, subject=subject), 5, partition=2))
@@ -135,7 +131,7 @@ class TestASearch:
         }
 
     async def test_is_narrowed_by_each_filter(
-        self, engine: AsyncEngine, client: httpx.AsyncClient
+        self, engine: Database, client: httpx.AsyncClient
     ) -> None:
         id_, subject = new_id(), str(uuid4())
         await keep_chunk(
@@ -159,7 +155,7 @@ class TestASearch:
         assert await offsets(client, type="users.user-signed-up") == []
 
     async def test_finds_what_is_no_event_by_its_topic_too(
-        self, engine: AsyncEngine, client: httpx.AsyncClient
+        self, engine: Database, client: httpx.AsyncClient
     ) -> None:
         await keep_chunk(engine, record(event(), 0), bytes_record(b"no event", 1))
         await keep_chunk(engine, record(event(source="/others"), 2, topic="users.task"))
@@ -172,7 +168,7 @@ class TestASearch:
         assert await offsets(client, type="users.user-signed-up.v1", valid="false") == []
 
     async def test_finds_records_that_match_all_filters(
-        self, engine: AsyncEngine, client: httpx.AsyncClient
+        self, engine: Database, client: httpx.AsyncClient
     ) -> None:
         subject = str(uuid4())
         await keep_chunk(
@@ -186,7 +182,7 @@ class TestASearch:
 
     @pytest.mark.parametrize("filters", [{}, {"source": "/users"}])
     async def test_includes_from_and_excludes_to(
-        self, engine: AsyncEngine, client: httpx.AsyncClient, filters: dict[str, str]
+        self, engine: Database, client: httpx.AsyncClient, filters: dict[str, str]
     ) -> None:
         events = [event(occurred_at=at(minute)) for minute in range(5)]
         await keep_chunk(engine, *numbered(events))
@@ -196,7 +192,7 @@ class TestASearch:
         assert await offsets(client, **filters, to=at(1).isoformat()) == [0]
 
     async def test_finds_a_record_that_is_no_event_by_the_time_of_its_recording(
-        self, engine: AsyncEngine, client: httpx.AsyncClient
+        self, engine: Database, client: httpx.AsyncClient
     ) -> None:
         await keep_chunk(engine, bytes_record(b"no event"))
         response = await client.get("/audit/events", params={"from": RECORDED_AT.isoformat()})
@@ -204,7 +200,7 @@ class TestASearch:
         assert (found["valid"], found["occurred_at"], found["event_id"]) == (False, None, None)
 
     async def test_finds_the_first_and_the_last_time_that_python_has(
-        self, engine: AsyncEngine, client: httpx.AsyncClient
+        self, engine: Database, client: httpx.AsyncClient
     ) -> None:
         first = datetime(1, 1, 1, tzinfo=UTC)
         last = datetime(9999, 12, 31, 23, 59, 59, 999999, UTC)
@@ -254,7 +250,7 @@ class TestASearch:
         ],
     )
     async def test_uses_the_index_of_its_filter(
-        self, engine: AsyncEngine, search: RecordSearch, index: str
+        self, engine: Database, search: RecordSearch, index: str
     ) -> None:
         events = [event(occurred_at=at(minute)) for minute in range(500)]
         await keep_chunk(engine, *numbered(events), bytes_record(b"no event", 500))
@@ -265,7 +261,7 @@ class TestASearch:
 
     @pytest.mark.parametrize("analyzed", ["never", "before", "after"])
     async def test_for_what_is_rare_and_old_reads_a_few_pages_whatever_came_since(
-        self, engine: AsyncEngine, analyzed: str
+        self, engine: Database, analyzed: str
     ) -> None:
         rare = event(source="/rare")
         payload = json.dumps(json.loads(rare.payload) | {"type": "rare.v1"}).encode()
@@ -294,7 +290,7 @@ class TestASearch:
 
 class TestPages:
     async def test_that_begin_with_a_cursor_of_an_earlier_release_continue(
-        self, engine: AsyncEngine, client: httpx.AsyncClient
+        self, engine: Database, client: httpx.AsyncClient
     ) -> None:
         await keep_chunk(engine, *numbered([event(occurred_at=at(n)) for n in range(4)]))
         # What the release before had answered: the time and the position of the record at 2.
@@ -305,7 +301,7 @@ class TestPages:
 
     @pytest.mark.parametrize("filters", [{}, {"topic": "users.user"}, {"source": "/users"}])
     async def test_together_contain_every_record_once(
-        self, engine: AsyncEngine, client: httpx.AsyncClient, filters: dict[str, str]
+        self, engine: Database, client: httpx.AsyncClient, filters: dict[str, str]
     ) -> None:
         kinds = ("a.v1", "b.v1", "c.v1")
         events = [event(occurred_at=at(n // 3)) for n in range(10)]
@@ -326,7 +322,7 @@ class TestPages:
         assert seen == list(reversed(range(10)))
 
     async def test_are_the_same_if_records_are_added_in_between(
-        self, engine: AsyncEngine, client: httpx.AsyncClient
+        self, engine: Database, client: httpx.AsyncClient
     ) -> None:
         await keep_chunk(engine, *numbered([event(occurred_at=at(n)) for n in range(4)]))
         first = (await client.get("/audit/events", params={"limit": 2})).json()
@@ -334,7 +330,7 @@ class TestPages:
         assert await offsets(client, after=first["next"]) == [1, 0]
 
     async def test_end_at_the_end_of_the_searched_times(
-        self, engine: AsyncEngine, client: httpx.AsyncClient
+        self, engine: Database, client: httpx.AsyncClient
     ) -> None:
         await keep_chunk(engine, *numbered([event(occurred_at=at(n)) for n in range(4)]))
         first = (await client.get("/audit/events", params={"limit": 1})).json()
@@ -343,7 +339,7 @@ class TestPages:
 
 class TestOneRecord:
     async def test_is_returned_with_its_bytes(
-        self, engine: AsyncEngine, client: httpx.AsyncClient
+        self, engine: Database, client: httpx.AsyncClient
     ) -> None:
         delivered = record(event())
         await keep_chunk(engine, delivered)
@@ -355,14 +351,14 @@ class TestOneRecord:
         assert found["number"] is None
 
     async def test_has_its_number_once_it_is_given(
-        self, engine: AsyncEngine, client: httpx.AsyncClient
+        self, engine: Database, client: httpx.AsyncClient
     ) -> None:
         await keep_chunk(engine, *numbered([event(), event()]))
         await RecordNumbers(engine).number()
         assert (await client.get("/audit/events/2")).json()["number"] == 2
 
     async def test_is_returned_byte_for_byte_whatever_numbers_its_json_has(
-        self, engine: AsyncEngine, client: httpx.AsyncClient
+        self, engine: Database, client: httpx.AsyncClient
     ) -> None:
         payload = event().payload.replace(b'"data":{', b'"data":{"big":1e999,"one":1.0,"one":2,')
         await keep_chunk(engine, bytes_record(payload))
@@ -370,7 +366,7 @@ class TestOneRecord:
         assert b'"event":' + payload in response.content
 
     async def test_that_is_no_event_is_returned_as_bytes(
-        self, engine: AsyncEngine, client: httpx.AsyncClient
+        self, engine: Database, client: httpx.AsyncClient
     ) -> None:
         await keep_chunk(engine, bytes_record(b"\x00\xff", 0, headers=[("n\0", None)]))
         await keep_chunk(engine, bytes_record(None, 1))
@@ -399,7 +395,7 @@ class TestAUserWhoIsNoOperator:
         ("refusal", "status"), [(NotAuthenticated("no"), 401), (OperatorsOnly("no"), 403)]
     )
     async def test_reads_nothing(
-        self, engine: AsyncEngine, path: str, refusal: Exception, status: int
+        self, engine: Database, path: str, refusal: Exception, status: int
     ) -> None:
         async def refuse() -> Principal:
             raise refusal

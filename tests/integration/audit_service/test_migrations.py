@@ -1,11 +1,11 @@
 """The schema can be migrated up, down and up again, and equals the declared tables."""
 
 import pytest
+from asyncpg import PostgresError
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.numbers import RecordNumbers
+from chassis.persistence.database import Database
 from tests.integration.audit_service.evidence import all_records, keep_chunk
 from tests.integration.migrations import assert_migrations_round_trip
 from tests.unit.audit_service.making import event, record
@@ -29,10 +29,10 @@ class TestARecord:
             ),
         ],
     )
-    async def test_cannot_be_changed_or_removed(self, engine: AsyncEngine, change: str) -> None:
+    async def test_cannot_be_changed_or_removed(self, engine: Database, change: str) -> None:
         await keep_chunk(engine, record(event()))
         before = await all_records(engine)
-        with pytest.raises(DBAPIError, match="never changed or removed"):
+        with pytest.raises(PostgresError, match="never changed or removed"):
             async with engine.begin() as connection:
                 await connection.execute(text(change))
         assert await all_records(engine) == before
@@ -45,14 +45,14 @@ class TestARecord:
             "TRUNCATE record_numbers",
         ],
     )
-    async def test_keeps_its_number(self, engine: AsyncEngine, change: str) -> None:
+    async def test_keeps_its_number(self, engine: Database, change: str) -> None:
         await keep_chunk(engine, record(event()))
         await RecordNumbers(engine).number()
         refused = ""
         try:
             async with engine.begin() as connection:
                 await connection.execute(text(change))
-        except DBAPIError as error:
+        except PostgresError as error:
             refused = str(error)
         async with engine.connect() as connection:
             kept = (await connection.execute(text("SELECT * FROM record_numbers"))).all()

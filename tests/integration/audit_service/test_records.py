@@ -12,17 +12,16 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
-from sqlalchemy import Row, text
-from sqlalchemy import event as sqlalchemy_event
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import text
 
 from audit_service.records import AuditWork, keep
 from chassis.consuming.records import header_from_json
 from chassis.correlation import new_id
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Database, Row
 from chassis.testing import FakeRecord, eventually
 from contracts.envelope import EncodedEvent
 from tests.integration.audit_service.evidence import RECORDED_AT, all_records, keep_chunk
+from tests.integration.statements import statements_on
 from tests.unit.audit_service.making import (
     OCCURRED_AT,
     TRACEPARENT,
@@ -55,7 +54,7 @@ NO_EVENTS = {
 
 class TestAnEvent:
     async def test_is_recorded_byte_for_byte_with_its_envelope_in_columns(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         subject, id_ = str(uuid4()), new_id()
         delivered = record(event(subject=subject, id_=id_), offset=7, partition=3)
@@ -73,7 +72,7 @@ class TestAnEvent:
         assert (row.invalid_reason, row.verdict, row.altered) == (None, "next", False)
 
     async def test_of_an_unknown_type_without_headers_or_key_is_an_event_too(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         payload = with_attributes(
             event(), type="others.something-happened.v9", data={"any": "thing"}
@@ -83,9 +82,7 @@ class TestAnEvent:
         assert (row.type, row.invalid_reason) == ("others.something-happened.v9", None)
         assert (row.key, row.headers) == (None, [])
 
-    async def test_that_is_delivered_again_is_dropped_and_counted(
-        self, engine: AsyncEngine
-    ) -> None:
+    async def test_that_is_delivered_again_is_dropped_and_counted(self, engine: Database) -> None:
         same = event()
         dropped = outcomes("dropped")
         await keep_chunk(engine, record(same, 0), record(same, 1))
@@ -93,7 +90,7 @@ class TestAnEvent:
         assert [row.offset for row in await all_records(engine)] == [0, 3]
         assert outcomes("dropped") - dropped == 2
 
-    async def test_that_is_dropped_uses_up_no_position(self, engine: AsyncEngine) -> None:
+    async def test_that_is_dropped_uses_up_no_position(self, engine: Database) -> None:
         same = event()
         await keep_chunk(engine, record(same, 0))
         await keep_chunk(engine, record(same, 1), record(event(), 2), record(same, 3))
@@ -101,7 +98,7 @@ class TestAnEvent:
         assert [row.position for row in await all_records(engine)] == [1, 2, 3]
 
     async def test_with_the_id_of_a_different_event_is_recorded_and_reported(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         id_, subject = new_id(), str(uuid4())
         before = outcomes("altered")
@@ -117,7 +114,7 @@ class TestAnEvent:
         assert [reported(line) for line in lines] == [("record-altered", [1, 2])]
 
     async def test_with_the_id_of_an_event_of_another_source_is_not_altered(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         id_ = new_id()
         await keep_chunk(
@@ -128,7 +125,7 @@ class TestAnEvent:
 
 class TestARecordThatIsNoEvent:
     @pytest.mark.parametrize("payload", NO_EVENTS.values(), ids=NO_EVENTS)
-    async def test_is_recorded_with_the_reason(self, engine: AsyncEngine, payload: bytes) -> None:
+    async def test_is_recorded_with_the_reason(self, engine: Database, payload: bytes) -> None:
         before = outcomes("invalid")
         with structlog.testing.capture_logs() as lines:
             await keep_chunk(engine, bytes_record(payload), record(event(), 1))
@@ -142,19 +139,19 @@ class TestARecordThatIsNoEvent:
         assert [reported(line) for line in lines] == [("record-invalid", [0])]
 
     async def test_without_a_value_differs_from_one_with_an_empty_value(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         await keep_chunk(engine, bytes_record(None, 0, key=b"k"), bytes_record(b"", 1))
         assert [row.payload for row in await all_records(engine)] == [None, b""]
 
-    async def test_of_headers_only_is_recorded(self, engine: AsyncEngine) -> None:
+    async def test_of_headers_only_is_recorded(self, engine: Database) -> None:
         await keep_chunk(engine, bytes_record(None, headers=event().headers))
         (row,) = await all_records(engine)
         assert row.invalid_reason == "no value"
         assert len(row.headers) == 6
 
     async def test_with_a_header_name_that_is_not_utf_8_is_recorded_as_it_came(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         odd = [*event().headers, (b"a\xff".decode("utf-8", "surrogateescape"), b"x")]
         await keep_chunk(engine, bytes_record(event().payload, headers=odd))
@@ -162,62 +159,58 @@ class TestARecordThatIsNoEvent:
         assert row.invalid_reason == "headers: a name is not UTF-8"
         assert decoded(row) == odd
 
-    async def test_includes_an_event_under_the_headers_of_another(
-        self, engine: AsyncEngine
-    ) -> None:
+    async def test_includes_an_event_under_the_headers_of_another(self, engine: Database) -> None:
         await keep_chunk(engine, bytes_record(event().payload, headers=event().headers))
         (row,) = await all_records(engine)
         assert row.invalid_reason == "headers: not those of the event in the value"
 
     async def test_is_dropped_if_it_is_delivered_again_from_its_offset(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         await keep_chunk(engine, bytes_record(b"same", 4))
         await keep_chunk(engine, bytes_record(b"same", 4), bytes_record(b"same", 5))
         assert [row.offset for row in await all_records(engine)] == [4, 5]
 
-    async def test_is_reported_if_other_bytes_had_its_offset(self, engine: AsyncEngine) -> None:
+    async def test_is_reported_if_other_bytes_had_its_offset(self, engine: Database) -> None:
         await keep_chunk(engine, bytes_record(b"before", 4))
         await keep_chunk(engine, bytes_record(b"after", 4))
         assert [row.altered for row in await all_records(engine)] == [False, True]
 
 
 class TestASequence:
-    async def test_without_a_gap_is_next(self, engine: AsyncEngine) -> None:
+    async def test_without_a_gap_is_next(self, engine: Database) -> None:
         assert await verdicts(engine, [1, 2], [3]) == ["next", "next", "next"]
         assert await missing(engine) == []
 
     async def test_that_does_not_start_at_one_has_its_first_numbers_missing(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         assert await verdicts(engine, [3]) == ["after-gap"]
         assert await missing(engine) == [1, 2]
 
     async def test_that_jumps_is_reported_and_the_missing_numbers_recorded(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         with structlog.testing.capture_logs() as lines:
             assert await verdicts(engine, [1], [4]) == ["next", "after-gap"]
         assert await missing(engine) == [2, 3]
         assert [reported(line) for line in lines] == [("record-after-gap", [1])]
 
-    async def test_that_is_delivered_late_closes_its_gap(self, engine: AsyncEngine) -> None:
+    async def test_that_is_delivered_late_closes_its_gap(self, engine: Database) -> None:
         assert await verdicts(engine, [1, 4], [2]) == ["next", "after-gap", "late"]
         assert await missing(engine) == [3]
 
-    async def test_used_again_by_a_newer_event_is_forked(self, engine: AsyncEngine) -> None:
+    async def test_used_again_by_a_newer_event_is_forked(self, engine: Database) -> None:
         assert await verdicts(engine, [1, 2], [2]) == ["next", "next", "forked"]
 
-    async def test_is_counted_separately_for_each_subject_and_topic(
-        self, engine: AsyncEngine
-    ) -> None:
+    async def test_is_counted_separately_for_each_subject_and_topic(self, engine: Database) -> None:
         subject = str(uuid4())
         await keep_chunk(engine, record(event(subject=subject)))
         await keep_chunk(engine, record(event(subject=subject), topic="users.task"))
         await keep_chunk(engine, record(event(), 1))
         assert [row.verdict for row in await all_records(engine)] == ["next", "next", "next"]
 
-    async def test_of_a_repeat_changes_no_count(self, engine: AsyncEngine) -> None:
+    async def test_of_a_repeat_changes_no_count(self, engine: Database) -> None:
         subject = str(uuid4())
         first, second = event(subject=subject), event(subject=subject, sequence=2)
         await keep_chunk(engine, *numbered([first, second]))
@@ -228,31 +221,25 @@ class TestASequence:
 
 class TestAChunk:
     async def test_of_500_records_takes_as_many_statements_as_one_of_2(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
-        statements: list[str] = []
-
-        def count(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-            statements.append(statement)
-
-        sqlalchemy_event.listen(engine.sync_engine, "before_cursor_execute", count)
-        await keep_chunk(engine, *numbered([event() for _ in range(2)]))
-        few = len(statements)
-        await keep_chunk(engine, *numbered([event() for _ in range(500)], first_offset=2))
+        with statements_on(engine) as statements:
+            await keep_chunk(engine, *numbered([event() for _ in range(2)]))
+            few = len(statements)
+            await keep_chunk(engine, *numbered([event() for _ in range(500)], first_offset=2))
         assert len(statements) - few == few <= 5
         assert len(await all_records(engine)) == 502
 
-    async def test_keeps_the_order_of_its_records(self, engine: AsyncEngine) -> None:
+    async def test_keeps_the_order_of_its_records(self, engine: Database) -> None:
         await keep_chunk(engine, *numbered([event() for _ in range(500)]))
         assert [row.offset for row in await all_records(engine)] == list(range(500))
 
-    async def test_that_fails_records_nothing(self, engine: AsyncEngine) -> None:
-        async with engine.connect() as connection:
+    async def test_that_fails_records_nothing(self, engine: Database) -> None:
+        async with engine.begin_rolled_back() as connection:
             await keep(AuditWork(connection, lambda: RECORDED_AT), [record(event())])
-            await connection.rollback()
         assert await all_records(engine) == []
 
-    async def test_waits_for_another_chunk_with_the_same_event(self, engine: AsyncEngine) -> None:
+    async def test_waits_for_another_chunk_with_the_same_event(self, engine: Database) -> None:
         same = event()
         async with engine.begin() as first:
             await keep(AuditWork(first, lambda: RECORDED_AT), [record(same, partition=0)])
@@ -262,7 +249,7 @@ class TestAChunk:
         assert [row.partition for row in await all_records(engine)] == [0]
 
     async def test_fails_once_if_another_topic_delivers_the_same_event_at_the_same_time(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         same = event()
         async with engine.begin() as first:
@@ -307,12 +294,12 @@ def test_any_records_are_recorded_byte_for_byte(
     ]
 
     async def keep_and_read() -> list[FakeRecord]:
-        engine = create_engine(audit_database, pool_size=1, application_name="test")
+        engine = Database(audit_database, pool_size=1, application_name="test")
         try:
             await keep_chunk(engine, *chunk)
             rows = await all_records(engine)
         finally:
-            await engine.dispose()
+            await engine.close()
         return [
             FakeRecord(row.topic, row.partition, row.offset, row.key, row.payload, decoded(row))
             for row in rows
@@ -322,11 +309,11 @@ def test_any_records_are_recorded_byte_for_byte(
     assert asyncio.run(keep_and_read()) == chunk
 
 
-def decoded(row: Row[Any]) -> list[tuple[str, Any]]:
+def decoded(row: Row) -> list[tuple[str, Any]]:
     return [header_from_json(each) for each in row.headers]
 
 
-async def verdicts(engine: AsyncEngine, *chunks: Sequence[int]) -> list[str]:
+async def verdicts(engine: Database, *chunks: Sequence[int]) -> list[str]:
     """Record events of one subject with these sequences, and return their verdicts."""
     subject, offset = str(uuid4()), 0
     for chunk in chunks:
@@ -336,7 +323,7 @@ async def verdicts(engine: AsyncEngine, *chunks: Sequence[int]) -> list[str]:
     return [row.verdict for row in await all_records(engine)]
 
 
-async def missing(engine: AsyncEngine) -> list[int]:
+async def missing(engine: Database) -> list[int]:
     async with engine.connect() as connection:
         found = await connection.execute(
             text(
@@ -358,7 +345,7 @@ def reported(line: MutableMapping[str, Any]) -> tuple[str, list[int]]:
     return line["event"], line["offsets"]
 
 
-async def until_a_lock_is_waited_for(engine: AsyncEngine) -> None:
+async def until_a_lock_is_waited_for(engine: Database) -> None:
     query = text(
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE wait_event_type = 'Lock' AND datname = current_database()"

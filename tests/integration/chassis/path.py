@@ -13,20 +13,20 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewTopic
 from pydantic import SecretStr
 from sqlalchemy import BigInteger, Column, Identity, MetaData, Table, Text, Uuid, insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.consuming.subscribers import EventSubscriber, Handler, Start, Subscriber
 from chassis.consuming.worker import Worker
 from chassis.correlation import new_id
 from chassis.kafka.client import admin_client
 from chassis.persistence import tables
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Connection, Database
 from chassis.settings import ServiceSettings
 from chassis.testing import eventually
 from contracts.envelope import EncodedEvent, Envelope, encode
 from contracts.events import IntegrationEvent
 from contracts.topics import Topic
 from contracts.users import TaskCreatedV1, UserSignedUpV1
+from tests.integration.statements import create_tables
 
 metadata = MetaData(naming_convention=tables.NAMING)
 effects = Table(
@@ -49,7 +49,7 @@ def utc_now() -> datetime:
 class PathWork:
     """A unit of work with one effect: a row for each event that was handled."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._rows: list[dict[str, Any]] = []
 
@@ -99,15 +99,15 @@ async def create_topic(kafka: str, topic: Topic, **config: str) -> None:
 
 
 @asynccontextmanager
-async def schema(database: str, of: MetaData = metadata) -> AsyncIterator[AsyncEngine]:
+async def schema(database: str, of: MetaData = metadata) -> AsyncIterator[Database]:
     """Make the tables, by default those of the path service, and open a pool."""
-    engine = create_engine(database, pool_size=10, application_name="test")
+    engine = Database(database, pool_size=10, application_name="test")
     async with engine.begin() as connection:
-        await connection.run_sync(of.create_all)
+        await create_tables(connection, of)
     try:
         yield engine
     finally:
-        await engine.dispose()
+        await engine.close()
 
 
 class UserSignedUpV2(UserSignedUpV1):
@@ -223,7 +223,7 @@ class RunningWorker:
 @asynccontextmanager
 async def consuming(
     settings: ServiceSettings,
-    engine: AsyncEngine,
+    engine: Database,
     subscribers: Sequence[Subscriber[PathWork]],
     *,
     service: str,
@@ -247,7 +247,7 @@ async def consuming(
 
 
 def one_consuming(
-    database: str, kafka: str, engine: AsyncEngine, topic: Topic
+    database: str, kafka: str, engine: Database, topic: Topic
 ) -> AbstractAsyncContextManager[RunningWorker]:
     """Run a worker with one subscriber to a topic, ``test.one``."""
     one = subscriber("test.one", topic)

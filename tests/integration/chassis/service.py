@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from uuid import uuid4
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from chassis.consuming import offsets
 from chassis.consuming.attempts import CHUNK
 from chassis.consuming.dead_letter_limit import DeadLetterLimit
@@ -12,6 +10,7 @@ from chassis.consuming.far_behind import FarBehind
 from chassis.consuming.processor import ChunkProcessor
 from chassis.consuming.subscribers import Subscriber
 from chassis.domain import DomainError, Kind
+from chassis.persistence.database import Database
 from chassis.testing import FakeChunkSource, FakeRecord, chunk_of
 from contracts.envelope import EncodedEvent, Envelope
 from contracts.events import IntegrationEvent
@@ -58,7 +57,7 @@ class Failing:
 class Service:
     """Chunk processors one after another, as a process is replaced, on one database."""
 
-    def __init__(self, database: str, engine: AsyncEngine) -> None:
+    def __init__(self, database: str, engine: Database) -> None:
         self.database = database
         self.engine = engine
         self.commits = 0

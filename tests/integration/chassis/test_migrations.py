@@ -72,7 +72,8 @@ class TestALockedTable:
         finally:
             await other.close()
 
-        assert is_conflict(raised.value)
+        assert raised.value.orig is not None
+        assert is_conflict(raised.value.orig)
         found = await rows(database, "SELECT version_num FROM alembic_version")
         assert [row["version_num"] for row in found] == ["chassis_0002"]
 

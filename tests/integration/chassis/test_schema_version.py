@@ -5,12 +5,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 import chassis.migrations
 import users_service.migrations
 from chassis.migrations import upgrade
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Database
 from chassis.persistence.schema_version import SchemaVersion
 from tests.integration.chassis.path import rows
 
@@ -28,21 +27,19 @@ NEWEST_OF_USERS = newest_of(users_service.migrations, "users")
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database, pool_size=1, application_name="test")
+async def engine(database: str) -> AsyncIterator[Database]:
+    engine = Database(database, pool_size=1, application_name="test")
     yield engine
-    await engine.dispose()
+    await engine.close()
 
 
 class TestASchema:
-    async def test_that_was_never_migrated_is_older_than_the_code(
-        self, engine: AsyncEngine
-    ) -> None:
+    async def test_that_was_never_migrated_is_older_than_the_code(self, engine: Database) -> None:
         assert await SchemaVersion(engine, PACKAGE).trouble() == (
             f"older than the code: it has no revision, and lacks {NEWEST}, {NEWEST_OF_USERS}"
         )
 
-    async def test_is_older_until_it_is_migrated(self, database: str, engine: AsyncEngine) -> None:
+    async def test_is_older_until_it_is_migrated(self, database: str, engine: Database) -> None:
         await upgrade(PACKAGE, database)
         await rows(
             database,
@@ -66,7 +63,7 @@ class TestASchema:
         assert await version.trouble() is None
 
     async def test_that_the_next_release_has_migrated_is_no_trouble(
-        self, database: str, engine: AsyncEngine
+        self, database: str, engine: Database
     ) -> None:
         await upgrade(PACKAGE, database)
         await rows(
@@ -78,6 +75,6 @@ class TestASchema:
         assert await SchemaVersion(engine, PACKAGE).trouble() is None
 
     async def test_of_a_database_that_is_away_is_reported_by_another_check(self) -> None:
-        away = create_engine("postgresql://x@127.0.0.1:1/x", pool_size=1, application_name="test")
+        away = Database("postgresql://x@127.0.0.1:1/x", pool_size=1, application_name="test")
 
         assert await SchemaVersion(away, PACKAGE).trouble() is None

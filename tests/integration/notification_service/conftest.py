@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import migrations
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Database
 from local_cluster.testing import RunningInfrastructure
 
 from .stand_in import StandIn, running_stand_in
@@ -32,10 +31,10 @@ def notification_database(postgres_server: RunningInfrastructure, _migrated: str
 
 
 @pytest.fixture
-async def engine(notification_database: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(notification_database, pool_size=10, application_name="test")
+async def engine(notification_database: str) -> AsyncIterator[Database]:
+    engine = Database(notification_database, pool_size=10, application_name="test")
     yield engine
-    await engine.dispose()
+    await engine.close()
 
 
 @pytest.fixture

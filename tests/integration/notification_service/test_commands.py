@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chassis.persistence.database import Database
 from local_cluster.settings import REPOSITORY
 from notification_service.deliveries import State
 from tests.unit.notification_service.delivery_queue_suite import claim
@@ -38,7 +38,7 @@ def deliveries(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def test_the_commands_on_the_page_retry_a_delivery(engine: AsyncEngine) -> None:
+async def test_the_commands_on_the_page_retry_a_delivery(engine: Database) -> None:
     bench, delivery = PostgresBench(engine), planned()
     await bench.plan(delivery)
     (claimed,) = await claim(bench)
@@ -53,7 +53,7 @@ async def test_the_commands_on_the_page_retry_a_delivery(engine: AsyncEngine) ->
     assert (await bench.see(delivery.id)).state is State.PENDING
 
 
-async def test_a_failed_delivery_is_listed_and_retried_once(engine: AsyncEngine) -> None:
+async def test_a_failed_delivery_is_listed_and_retried_once(engine: Database) -> None:
     bench, delivery = PostgresBench(engine), planned()
     await bench.plan(delivery, planned())
     (claimed,) = await claim(bench, limit=1)

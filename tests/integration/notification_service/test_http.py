@@ -10,10 +10,10 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.operations.context import ServiceRuntime
 from chassis.operations.routes import routes_of
+from chassis.persistence.database import Database
 from chassis.persistence.tables import outbox
 from chassis.testing import eventually
 from chassis.web.app import create_app
@@ -48,12 +48,12 @@ SETTINGS = NotificationSettings(
 
 
 def runtime_of(
-    engine: AsyncEngine,
+    engine: Database,
 ) -> ServiceRuntime[NotificationSettings, PostgresNotificationWork]:
     return ServiceRuntime(SERVICE, SETTINGS, engine, lambda: after(60))
 
 
-def app(engine: AsyncEngine, operator: Any = an_operator_asks) -> FastAPI:
+def app(engine: Database, operator: Any = an_operator_asks) -> FastAPI:
     return create_app(
         title="Notification",
         description="For tests.",
@@ -69,13 +69,13 @@ def client_of(app: FastAPI) -> httpx.AsyncClient:
 
 
 @pytest.fixture
-async def client(engine: AsyncEngine) -> AsyncIterator[httpx.AsyncClient]:
+async def client(engine: Database) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(app(engine)) as client:
         yield client
 
 
 @pytest.fixture
-def bench(engine: AsyncEngine) -> PostgresBench:
+def bench(engine: Database) -> PostgresBench:
     return PostgresBench(engine)
 
 
@@ -198,7 +198,7 @@ class TestASearch:
 
 class TestARetry:
     async def test_makes_a_failed_delivery_due_at_once_and_is_published(
-        self, engine: AsyncEngine, bench: PostgresBench, client: httpx.AsyncClient
+        self, engine: Database, bench: PostgresBench, client: httpx.AsyncClient
     ) -> None:
         delivery = planned()
         await bench.plan(delivery)
@@ -255,7 +255,7 @@ class TestARetry:
         assert not (await bench.see(delivery.id)).maybe_repeated
 
     async def test_that_is_requested_concurrently_happens_once(
-        self, engine: AsyncEngine, bench: PostgresBench, client: httpx.AsyncClient
+        self, engine: Database, bench: PostgresBench, client: httpx.AsyncClient
     ) -> None:
         delivery = planned()
         await bench.plan(delivery)
@@ -291,7 +291,7 @@ class TestAUserWhoIsNoOperator:
         ("refusal", "status"), [(NotAuthenticated("no"), 401), (OperatorsOnly("no"), 403)]
     )
     async def test_may_neither_list_nor_retry(
-        self, engine: AsyncEngine, refusal: Exception, status: int
+        self, engine: Database, refusal: Exception, status: int
     ) -> None:
         async def refuse() -> Principal:
             raise refusal

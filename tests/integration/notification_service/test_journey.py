@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.correlation import new_id
+from chassis.persistence.database import Database
 from chassis.testing import FakeRecord
 from contracts.envelope import encode
 from contracts.topics import USERS_USER
@@ -51,7 +51,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-async def consume(engine: AsyncEngine, *records: FakeRecord) -> None:
+async def consume(engine: Database, *records: FakeRecord) -> None:
     (subscriber,) = subscribers(PlanDeliveries(rules(slack_channel="growth"), new_id, now))
     async with engine.begin() as connection:
         work = PostgresNotificationWork(connection)
@@ -65,7 +65,7 @@ async def chat(slack: StandIn) -> AsyncIterator[SlackChat]:
         yield it
 
 
-def worker(engine: AsyncEngine, chat: SlackChat) -> DeliveryWorker:
+def worker(engine: Database, chat: SlackChat) -> DeliveryWorker:
     return DeliveryWorker(
         PostgresDeliveryQueue(engine, "slack"), chat, now, TIMEOUTS, concurrency=4
     )
@@ -83,7 +83,7 @@ async def working(*workers: DeliveryWorker) -> AsyncIterator[None]:
             await asyncio.gather(*running)
 
 
-async def until_in_state(engine: AsyncEngine, state: str, count: int) -> None:
+async def until_in_state(engine: Database, state: str, count: int) -> None:
     """Wait until this many deliveries are in this state."""
     asked = select(func.count()).select_from(deliveries).where(deliveries.c.state == state)
     async with asyncio.timeout(20):
@@ -96,7 +96,7 @@ async def until_in_state(engine: AsyncEngine, state: str, count: int) -> None:
 
 class TestTheJourney:
     async def test_a_sign_up_that_is_delivered_twice_is_sent_once(
-        self, engine: AsyncEngine, slack: StandIn, chat: SlackChat
+        self, engine: Database, slack: StandIn, chat: SlackChat
     ) -> None:
         record = signed_up(0)
 
@@ -110,7 +110,7 @@ class TestTheJourney:
         assert message["metadata"]["event_payload"]["correlation_id"] == "c-7"
 
     async def test_many_workers_send_each_delivery_once(
-        self, engine: AsyncEngine, slack: StandIn, chat: SlackChat
+        self, engine: Database, slack: StandIn, chat: SlackChat
     ) -> None:
         records = [signed_up(number, f"user-{number}") for number in range(60)]
 
@@ -123,7 +123,7 @@ class TestTheJourney:
         )
 
     async def test_faults_of_slack_lose_and_repeat_no_message(
-        self, engine: AsyncEngine, slack: StandIn, chat: SlackChat
+        self, engine: Database, slack: StandIn, chat: SlackChat
     ) -> None:
         await slack.fail("rate_limited", retry_after_s=0, method="chat.postMessage")
         await slack.fail("timeout_after_post", count=2)
@@ -136,7 +136,7 @@ class TestTheJourney:
         assert sorted(await slack.texts()) == [f"user-{number} signed up" for number in range(8)]
 
     async def test_a_channel_that_does_not_exist_fails_with_slacks_own_error(
-        self, engine: AsyncEngine, slack: StandIn, chat: SlackChat
+        self, engine: Database, slack: StandIn, chat: SlackChat
     ) -> None:
         await slack.fail("channel_not_found")
 
@@ -148,7 +148,7 @@ class TestTheJourney:
             assert await connection.scalar(select(deliveries.c.last_error)) == "channel_not_found"
 
     async def test_it_is_one_trace(
-        self, engine: AsyncEngine, slack: StandIn, chat: SlackChat, spans: InMemorySpanExporter
+        self, engine: Database, slack: StandIn, chat: SlackChat, spans: InMemorySpanExporter
     ) -> None:
         async with working(worker(engine, chat)):
             await consume(engine, signed_up(0))

@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Update, select, text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chassis.persistence.database import Database
 from notification_service import postgres_deliveries
 from notification_service.deliveries import PlannedDelivery, State
 from notification_service.postgres_deliveries import (
@@ -15,13 +15,13 @@ from notification_service.postgres_deliveries import (
     PostgresPlannedDeliveries,
 )
 from notification_service.tables import deliveries
-from tests.integration.explained import pages_read
+from tests.integration.explained import pages_read, plan_of
 from tests.unit.notification_service.delivery_queue_suite import DeliveryQueueSuite, Seen, claim
 from tests.unit.notification_service.making import NOW, after, planned
 
 
 class PostgresBench:
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Database) -> None:
         self.engine = engine
         self.queue = PostgresDeliveryQueue(engine, "slack")
 
@@ -48,7 +48,7 @@ class PostgresBench:
 
 
 @pytest.fixture
-def bench(engine: AsyncEngine) -> PostgresBench:
+def bench(engine: Database) -> PostgresBench:
     return PostgresBench(engine)
 
 
@@ -91,14 +91,9 @@ class TestPostgresDeliveries(DeliveryQueueSuite):
 
 async def read_by(bench: PostgresBench, statement: Update, **values: Any) -> int:
     """Execute a statement, and return how many pages it read."""
-    compiled = statement.compile(dialect=bench.engine.dialect)
-    given = compiled.params | {"of_medium": "slack", "now": after(1)} | values
+    given = {"of_medium": "slack", "now": after(1)} | values
     async with bench.engine.begin() as connection:
-        explained = await connection.exec_driver_sql(
-            f"EXPLAIN (ANALYZE, BUFFERS) {compiled}",
-            tuple(given[name] for name in compiled.positiontup or ()),
-        )
-        return pages_read([row[0] for row in explained])
+        return pages_read(await plan_of(connection, statement, given))
 
 
 class TestAPoll:

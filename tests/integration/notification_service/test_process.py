@@ -14,10 +14,10 @@ from uuid import uuid4
 import httpx
 from aiokafka import AIOKafkaProducer
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.kafka.client import admin_client
 from chassis.kafka.topics import create_topics
+from chassis.persistence.database import Database
 from chassis.testing import FakeRecord
 from contracts.topics import USERS_USER
 from local_cluster.ports import free_port
@@ -75,7 +75,7 @@ async def until_ready(url: str) -> None:
 
 class TestTheServiceKilled:
     async def test_between_post_and_mark_does_not_post_again(
-        self, engine: AsyncEngine, notification_database: str, kafka: str, slack: StandIn
+        self, engine: Database, notification_database: str, kafka: str, slack: StandIn
     ) -> None:
         async with admin_client(kafka) as admin:
             await create_topics(admin, brokers=1)
@@ -119,7 +119,7 @@ async def until_posted(slack: StandIn, username: str) -> None:
             await asyncio.sleep(0.02)
 
 
-async def states(engine: AsyncEngine, username: str) -> list[Any]:
+async def states(engine: Database, username: str) -> list[Any]:
     asked = select(deliveries.c.state, deliveries.c.maybe_repeated).where(
         deliveries.c.text == f"{username} signed up"
     )

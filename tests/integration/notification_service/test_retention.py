@@ -8,26 +8,26 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chassis.persistence.database import Connection, Database
 from chassis.testing import eventually
 from notification_service import retention
 from notification_service.deliveries import PlannedDelivery, State
 from notification_service.postgres_deliveries import PostgresPlannedDeliveries
 from notification_service.retention import FinishedDeliveries
 from notification_service.tables import deliveries, purged_deliveries
-from tests.integration.explained import pages_read
+from tests.integration.explained import pages_read, plan_of
 from tests.unit.notification_service.making import NOW, after, planned
 
 DAY = 86_400
 RULE = planned().rule
 
 
-def purging(engine: AsyncEngine, *, now: datetime = NOW) -> FinishedDeliveries:
+def purging(engine: Database, *, now: datetime = NOW) -> FinishedDeliveries:
     return FinishedDeliveries(engine, lambda: now, retention=timedelta(days=90))
 
 
-async def plan(connection: AsyncConnection, *planned_: PlannedDelivery) -> None:
+async def plan(connection: Connection, *planned_: PlannedDelivery) -> None:
     repository = PostgresPlannedDeliveries()
     for each in planned_:
         repository.plan(each)
@@ -35,7 +35,7 @@ async def plan(connection: AsyncConnection, *planned_: PlannedDelivery) -> None:
 
 
 async def finished(
-    engine: AsyncEngine, number: int = 1, *, days_ago: float = 91, state: State = State.SENT
+    engine: Database, number: int = 1, *, days_ago: float = 91, state: State = State.SENT
 ) -> Sequence[PlannedDelivery]:
     them = [planned() for _ in range(number)]
     async with engine.begin() as connection:
@@ -48,12 +48,12 @@ async def finished(
     return them
 
 
-async def stored(engine: AsyncEngine) -> set[Any]:
+async def stored(engine: Database) -> set[Any]:
     async with engine.connect() as connection:
         return set(await connection.scalars(select(deliveries.c.id)))
 
 
-async def a_lock_is_awaited(engine: AsyncEngine) -> bool:
+async def a_lock_is_awaited(engine: Database) -> bool:
     async with engine.connect() as connection:
         waits = text("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
         return bool(await connection.scalar(waits))
@@ -66,7 +66,7 @@ def counted(state: State) -> float:
 
 class TestAPurge:
     async def test_deletes_what_was_sent_or_has_failed_before_the_retention_and_counts_it(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         before = [counted(state) for state in (State.SENT, State.FAILED)]
         await finished(engine, 2)
@@ -84,7 +84,7 @@ class TestAPurge:
         assert [n - b for n, b in zip(now, before, strict=True)] == [2, 1]
 
     async def test_leaves_what_keeps_its_event_from_being_planned_again(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         (gone,) = await finished(engine)
         await purging(engine).purge()
@@ -99,7 +99,7 @@ class TestAPurge:
         assert [tuple(row) for row in kept] == [(gone.event_id, gone.rule, gone.id)]
 
     async def test_that_commits_while_its_event_is_handled_again_lets_nothing_be_planned(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         (gone,) = await finished(engine)
 
@@ -119,7 +119,7 @@ class TestAPurge:
 
         assert await stored(engine) == set()
 
-    async def test_leaves_one_that_an_operator_retries_meanwhile(self, engine: AsyncEngine) -> None:
+    async def test_leaves_one_that_an_operator_retries_meanwhile(self, engine: Database) -> None:
         (retried,) = await finished(engine, state=State.FAILED)
 
         async with engine.begin() as operator:
@@ -136,7 +136,7 @@ class TestAPurge:
         assert await stored(engine) == {retried.id}
 
     async def test_deletes_the_longest_finished_first_so_many_at_a_time(
-        self, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+        self, engine: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(retention, "_MOST_BATCHES", 2)
         monkeypatch.setattr(retention, "_BATCH", 2)
@@ -148,22 +148,17 @@ class TestAPurge:
         assert await stored(engine) == {last.id}
 
     async def test_costs_the_same_however_many_are_open_or_not_to_be_deleted_yet(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         for columns in ("'sent', NULL, now()", "'pending', now(), now() - interval '200 d'"):
             async with engine.begin() as connection:
-                await connection.exec_driver_sql(_MANY.format(columns=columns))
-        purge = retention._PURGE.compile(dialect=engine.dialect)
-        values = purge.params | {"most": 1_000, "finished_by": after(-90 * DAY)}
+                await connection.execute(text(_MANY.format(columns=columns)))
+        values = {"most": 1_000, "finished_by": after(-90 * DAY)}
 
         async with engine.begin() as connection:
-            explained = await connection.exec_driver_sql(
-                f"EXPLAIN (ANALYZE, BUFFERS) {purge}",
-                tuple(values[name] for name in purge.positiontup or ()),
-            )
-            plan_ = [row[0] for row in explained]
+            lines = await plan_of(connection, retention._PURGE, values)
 
-        assert pages_read(plan_) < 10, plan_
+        assert pages_read(lines) < 10, lines
 
 
 _MANY = """

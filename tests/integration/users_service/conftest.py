@@ -7,11 +7,10 @@ from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import migrations
 from chassis.correlation import new_id
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Database
 from chassis.persistence.transactor import Transact, Transactor
 from local_cluster.testing import RunningInfrastructure
 from tests.unit.users_service.people import NOW
@@ -39,14 +38,14 @@ def users_database(postgres_server: RunningInfrastructure, migrated_template: st
 
 
 @pytest.fixture
-async def engine(users_database: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(users_database, pool_size=20, application_name="test")
+async def engine(users_database: str) -> AsyncIterator[Database]:
+    engine = Database(users_database, pool_size=20, application_name="test")
     yield engine
-    await engine.dispose()
+    await engine.close()
 
 
 @pytest.fixture
-def transact(engine: AsyncEngine) -> Transact[UsersWork]:
+def transact(engine: Database) -> Transact[UsersWork]:
     return Transactor(engine, lambda connection: PostgresUsersWork(connection, lambda: NOW))
 
 

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chassis.persistence.database import Database
 from chassis.persistence.tables import outbox
 from chassis.persistence.transactor import Transact
 from chassis.web.health import Health
@@ -57,7 +57,7 @@ class TestReadiness:
 
 class TestCreateOperator:
     async def test_an_existing_operator_is_not_changed(
-        self, settings: UsersSettings, engine: AsyncEngine
+        self, settings: UsersSettings, engine: Database
     ) -> None:
         views = PostgresViews(engine)
         created = await create_operator(settings, ROOT, ADDRESS, PASSWORD)
@@ -81,7 +81,7 @@ class TestCreateOperator:
         with pytest.raises(EmailIsTaken):
             await create_operator(settings, Username("root-2"), ADDRESS, PASSWORD)
 
-    async def test_nothing_is_published(self, settings: UsersSettings, engine: AsyncEngine) -> None:
+    async def test_nothing_is_published(self, settings: UsersSettings, engine: Database) -> None:
         await create_operator(settings, ROOT, ADDRESS, PASSWORD)
 
         async with engine.connect() as connection:

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Table, func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chassis.persistence.database import Database
 from tests.unit.users_service.people import NOW
 from tests.unit.users_service.ports_suite import (
     KEPT,
@@ -25,21 +25,21 @@ from users_service.application.ports import Views
 
 
 @pytest.fixture
-def views(engine: AsyncEngine) -> Views:
+def views(engine: Database) -> Views:
     return PostgresViews(engine)
 
 
 @pytest.fixture
-def attempts(engine: AsyncEngine) -> PostgresRecentAttempts:
+def attempts(engine: Database) -> PostgresRecentAttempts:
     return PostgresRecentAttempts(engine, SecretStr("s" * 32))
 
 
 @pytest.fixture
-def known_networks(engine: AsyncEngine) -> PostgresKnownNetworks:
+def known_networks(engine: Database) -> PostgresKnownNetworks:
     return PostgresKnownNetworks(engine, SecretStr("s" * 32), kept=KEPT)
 
 
-async def rows(engine: AsyncEngine, table: Table = sign_in_attempts) -> int:
+async def rows(engine: Database, table: Table = sign_in_attempts) -> int:
     async with engine.connect() as connection:
         return (await connection.scalar(select(func.count()).select_from(table))) or 0
 
@@ -75,7 +75,7 @@ class TestPostgresRecentAttempts(RecentAttemptsSuite):
         assert {each.window_began_at for each in counted} == {NOW + WINDOW}
 
     async def test_only_counts_of_old_windows_are_deleted(
-        self, attempts: PostgresRecentAttempts, engine: AsyncEngine
+        self, attempts: PostgresRecentAttempts, engine: Database
     ) -> None:
         for number in range(25):
             await attempts.count(f"name old-{number}", now=NOW, window=WINDOW)
@@ -89,7 +89,7 @@ class TestPostgresRecentAttempts(RecentAttemptsSuite):
         assert await rows(engine) == 4
 
     async def test_deleting_old_counts_waits_for_no_lock(
-        self, attempts: PostgresRecentAttempts, engine: AsyncEngine
+        self, attempts: PostgresRecentAttempts, engine: Database
     ) -> None:
         await attempts.count("name kate", now=NOW, window=WINDOW)
 
@@ -101,7 +101,7 @@ class TestPostgresRecentAttempts(RecentAttemptsSuite):
         assert await rows(engine) == 2
 
     async def test_the_source_is_stored_unreadable(
-        self, attempts: PostgresRecentAttempts, engine: AsyncEngine
+        self, attempts: PostgresRecentAttempts, engine: Database
     ) -> None:
         await attempts.count("name kate", now=datetime.now(UTC), window=WINDOW)
 
@@ -114,7 +114,7 @@ class TestPostgresRecentAttempts(RecentAttemptsSuite):
 
 class TestPostgresKnownNetworks(KnownNetworksSuite):
     async def test_only_networks_that_are_forgotten_are_deleted(
-        self, known_networks: PostgresKnownNetworks, engine: AsyncEngine
+        self, known_networks: PostgresKnownNetworks, engine: Database
     ) -> None:
         for number in range(25):
             await known_networks.add("kate", f"192.0.2.{number}", now=NOW)
@@ -124,7 +124,7 @@ class TestPostgresKnownNetworks(KnownNetworksSuite):
         assert await rows(engine, sign_in_networks) == 3
 
     async def test_neither_who_nor_where_can_be_read(
-        self, known_networks: PostgresKnownNetworks, engine: AsyncEngine
+        self, known_networks: PostgresKnownNetworks, engine: Database
     ) -> None:
         await known_networks.add("kate", "192.0.2.1", now=NOW)
 

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chassis.persistence.database import Database
 from chassis.persistence.tables import outbox
 from chassis.web.health import Health
 from users_service.adapters.tables import users
@@ -36,7 +36,7 @@ def codes(answers: list[httpx.Response]) -> Counter[str]:
     return Counter(answer.json().get("code", str(answer.status_code)) for answer in answers)
 
 
-async def stored(engine: AsyncEngine) -> tuple[int, int]:
+async def stored(engine: Database) -> tuple[int, int]:
     """Return how many users and how many events there are."""
     async with engine.connect() as connection:
         people = await connection.scalar(select(func.count()).select_from(users))
@@ -46,7 +46,7 @@ async def stored(engine: AsyncEngine) -> tuple[int, int]:
 
 class TestConcurrentSignUps:
     async def test_one_of_many_requests_for_a_username_succeeds(
-        self, client: httpx.AsyncClient, engine: AsyncEngine
+        self, client: httpx.AsyncClient, engine: Database
     ) -> None:
         answers = await asyncio.gather(
             *(sign_up(client, "kate", f"k{n}@example.com") for n in range(AT_ONCE))
@@ -56,7 +56,7 @@ class TestConcurrentSignUps:
         assert await stored(engine) == (1, 1)
 
     async def test_one_of_many_requests_for_an_email_address_succeeds(
-        self, client: httpx.AsyncClient, engine: AsyncEngine
+        self, client: httpx.AsyncClient, engine: Database
     ) -> None:
         answers = await asyncio.gather(
             *(sign_up(client, f"kate-{n}", "kate@example.com") for n in range(AT_ONCE))
@@ -66,7 +66,7 @@ class TestConcurrentSignUps:
         assert await stored(engine) == (1, 1)
 
     async def test_all_requests_with_different_names_succeed(
-        self, client: httpx.AsyncClient, engine: AsyncEngine
+        self, client: httpx.AsyncClient, engine: Database
     ) -> None:
         answers = await asyncio.gather(
             *(sign_up(client, f"kate-{n}", f"k{n}@example.com") for n in range(3 * AT_ONCE))
@@ -76,7 +76,7 @@ class TestConcurrentSignUps:
         assert await stored(engine) == (3 * AT_ONCE, 3 * AT_ONCE)
 
     async def test_one_request_sent_many_times_is_done_once(
-        self, client: httpx.AsyncClient, engine: AsyncEngine
+        self, client: httpx.AsyncClient, engine: Database
     ) -> None:
         answers = await asyncio.gather(
             *(sign_up(client, "kate", "kate@example.com", key="k1") for _ in range(AT_ONCE))

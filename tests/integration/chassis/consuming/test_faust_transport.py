@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import pytest
 from aiokafka import TopicPartition
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming import chunk_thread, faust_transport
 from chassis.consuming.chunk import Chunk, ChunkSource
 from chassis.consuming.chunk_thread import ChunkThread, DeliveredChunk
 from chassis.consuming.processor import ChunkProcessor
+from chassis.persistence.database import Database
 from chassis.testing import eventually
 from tests.integration.chassis.path import (
     consuming,
@@ -73,14 +73,14 @@ def again(chunk: Chunk) -> Chunk:
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database) as engine:
         yield engine
 
 
 class TestATransportThatMisbehaves:
     async def test_loses_and_doubles_nothing_and_is_healed_soon(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         threads: list[Misbehaving] = []
 
@@ -153,7 +153,7 @@ class Refusals:
 
 class TestALostTail:
     async def test_is_fetched_again_when_it_is_not_in_progress(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         lost: set[int] = set()
         handle = ChunkProcessor.process

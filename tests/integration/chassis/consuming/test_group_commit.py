@@ -213,14 +213,13 @@ class TestChunksThatWait:
 
     async def test_wait_only_briefly_for_one_whose_progress_is_locked(self, path: Path) -> None:
         held = "SELECT FROM progress WHERE partition = 2 FOR UPDATE"
-        async with path.service.engine.connect() as another:
+        async with path.service.engine.begin_rolled_back() as another:
             await another.execute(text(held))
 
             one, two, three = await path.together([record(1)], [record(2)], [record(3)])
             await asyncio.wait([one, three], timeout=5)
 
             assert (one.done(), two.done(), three.done()) == (True, False, True)
-            await another.rollback()
         await two
         assert await path.places() == [1, 1, 1, 1]
 

@@ -7,7 +7,6 @@ from uuid import UUID, uuid4
 
 import pytest
 from aiokafka import TopicPartition
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.consuming import offsets
 from chassis.consuming.attempts import Attempts
@@ -25,6 +24,7 @@ from chassis.consuming.offsets import AllHeld, AllPaused, OffsetRange, Subscribe
 from chassis.consuming.processor import ChunkProcessor
 from chassis.consuming.subscribers import Start
 from chassis.persistence import tables
+from chassis.persistence.database import Connection
 from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 from chassis.testing import FakeRecord, chunk_of
 from tests.integration.chassis.path import (
@@ -59,7 +59,7 @@ async def service(database: str) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-async def connection(service: Service) -> AsyncIterator[AsyncConnection]:
+async def connection(service: Service) -> AsyncIterator[Connection]:
     async with service.engine.begin() as connection:
         yield connection
 
@@ -70,7 +70,7 @@ def seen(topic_id: UUID, *bounds: tuple[int, int], **more: Any) -> SeenTopic:
 
 
 async def begin(
-    connection: AsyncConnection,
+    connection: Connection,
     *bounds: tuple[int, int],
     topic_id: UUID = OLD,
     subscribers: Sequence[Any] = (ONE,),
@@ -81,7 +81,7 @@ async def begin(
 
 
 async def advance(
-    connection: AsyncConnection, begin: int, end: int, topic_id: UUID = OLD
+    connection: Connection, begin: int, end: int, topic_id: UUID = OLD
 ) -> dict[str, int]:
     moved = await offsets.advance(
         connection,
@@ -93,18 +93,18 @@ async def advance(
     return moved[0]
 
 
-async def read(connection: AsyncConnection) -> dict[tuple[str, int], SubscriberOffset]:
+async def read(connection: Connection) -> dict[tuple[str, int], SubscriberOffset]:
     found = await offsets.read(connection, [ONE, TWO])
     return {(each.subscriber, each.tp.partition): each for each in found}
 
 
-async def hold_all(connection: AsyncConnection, topic: SeenTopic) -> None:
+async def hold_all(connection: Connection, topic: SeenTopic) -> None:
     await hold(connection, topic, await offsets.read(connection, [ONE, TWO]), utc_now())
 
 
 class TestWhatIsHeld:
     async def test_is_every_partition_of_a_topic_that_was_made_again(
-        self, connection: AsyncConnection
+        self, connection: Connection
     ) -> None:
         await begin(connection, (0, 0), (0, 0), subscribers=[ONE, TWO])
 
@@ -116,7 +116,7 @@ class TestWhatIsHeld:
         ]
 
     async def test_is_what_comes_after_the_end_or_before_the_beginning(
-        self, connection: AsyncConnection
+        self, connection: Connection
     ) -> None:
         one = subscriber("test.one", TOPIC, starts=Start.NOW)
         await begin(connection, (0, 7), (0, 7), (0, 7), (0, 7), subscribers=[one])
@@ -131,7 +131,7 @@ class TestWhatIsHeld:
         ]
 
     async def test_is_what_a_fetch_did_not_find_although_the_topic_has_grown_since(
-        self, connection: AsyncConnection
+        self, connection: Connection
     ) -> None:
         await begin(connection, (0, 0), (0, 0))
 
@@ -142,9 +142,7 @@ class TestWhatIsHeld:
             None,
         ]
 
-    async def test_is_not_an_offset_after_a_cut_beginning(
-        self, connection: AsyncConnection
-    ) -> None:
+    async def test_is_not_an_offset_after_a_cut_beginning(self, connection: Connection) -> None:
         await begin(connection, (0, 0), subscribers=[ONE])
         await begin(connection, (50, 50), subscribers=[TWO])
 
@@ -155,7 +153,7 @@ class TestWhatIsHeld:
         assert held[TWO.name, 0].held_because is None
 
     async def test_is_not_what_moved_while_the_topic_was_looked_at(
-        self, connection: AsyncConnection
+        self, connection: Connection
     ) -> None:
         before = await begin(connection, (0, 0))
         await advance(connection, 0, 9)
@@ -164,14 +162,14 @@ class TestWhatIsHeld:
         assert (await read(connection))[ONE.name, 0].held_because is None
 
     async def test_is_what_moved_in_a_topic_that_was_made_again(
-        self, connection: AsyncConnection
+        self, connection: Connection
     ) -> None:
         before = await begin(connection, (0, 0))
         await advance(connection, 0, 9)
 
         assert await hold(connection, seen(NEW, (0, 9)), before, utc_now())
 
-    async def test_keeps_its_first_reason(self, connection: AsyncConnection) -> None:
+    async def test_keeps_its_first_reason(self, connection: Connection) -> None:
         await begin(connection, (5, 5))
         await hold_all(connection, seen(OLD, (0, 4)))
         first = await read(connection)
@@ -180,7 +178,7 @@ class TestWhatIsHeld:
 
         assert await read(connection) == first
 
-    async def test_is_nothing_where_an_id_is_not_known(self, connection: AsyncConnection) -> None:
+    async def test_is_nothing_where_an_id_is_not_known(self, connection: Connection) -> None:
         await begin(connection, (0, 0), topic_id=UNKNOWN_TOPIC_ID)
         await hold_all(connection, seen(NEW, (0, 9)))
         await begin(connection, (0, 0), topic_id=NEW)
@@ -190,7 +188,7 @@ class TestWhatIsHeld:
         assert (found.held_because, found.topic_id) == (None, NEW)
 
     async def test_is_each_partition_that_is_new_where_a_topic_was_made_again(
-        self, connection: AsyncConnection
+        self, connection: Connection
     ) -> None:
         await begin(connection, (0, 0))
 
@@ -198,9 +196,7 @@ class TestWhatIsHeld:
 
         assert (await read(connection))[ONE.name, 1].held_because is not None
 
-    async def test_is_no_partition_that_was_added_to_a_topic(
-        self, connection: AsyncConnection
-    ) -> None:
+    async def test_is_no_partition_that_was_added_to_a_topic(self, connection: Connection) -> None:
         await begin(connection, (0, 0))
 
         await begin(connection, (0, 0), (0, 9))
@@ -210,7 +206,7 @@ class TestWhatIsHeld:
 
 
 class TestAHeldPartition:
-    async def test_is_moved_by_no_chunk(self, connection: AsyncConnection) -> None:
+    async def test_is_moved_by_no_chunk(self, connection: Connection) -> None:
         await begin(connection, (0, 0), subscribers=[ONE, TWO])
         await connection.execute(
             tables.progress.update()
@@ -223,7 +219,7 @@ class TestAHeldPartition:
         offset = await read(connection)
         assert [offset[each.name, 0].next_offset for each in (ONE, TWO)] == [0, 9]
 
-    async def test_is_moved_by_no_chunk_of_another_topic(self, connection: AsyncConnection) -> None:
+    async def test_is_moved_by_no_chunk_of_another_topic(self, connection: Connection) -> None:
         await begin(connection, (0, 0))
 
         with pytest.raises(AllHeld):
@@ -235,7 +231,7 @@ class TestAHeldPartition:
         ("stored", "given"), [(UNKNOWN_TOPIC_ID, NEW), (OLD, UNKNOWN_TOPIC_ID)]
     )
     async def test_is_none_where_an_id_is_not_known(
-        self, connection: AsyncConnection, stored: UUID, given: UUID
+        self, connection: Connection, stored: UUID, given: UUID
     ) -> None:
         await begin(connection, (0, 0), topic_id=stored)
 
@@ -244,7 +240,7 @@ class TestAHeldPartition:
         assert (await read(connection))[ONE.name, 0].next_offset == 9
 
     async def test_waits_as_a_paused_one_where_another_subscriber_is_paused(
-        self, connection: AsyncConnection
+        self, connection: Connection
     ) -> None:
         await begin(connection, (0, 0), subscribers=[ONE, TWO])
         await connection.execute(
@@ -361,7 +357,7 @@ class TestAPlace:
         ]
 
 
-async def park(connection: AsyncConnection, *records: FakeRecord) -> None:
+async def park(connection: Connection, *records: FakeRecord) -> None:
     parking = Parking(ONE.name, utc_now)
     for each in records:
         parking.park(each, None, not_understood("odd"))
@@ -382,7 +378,7 @@ class TestTheEndOfAHold:
         ],
     )
     async def test_moves_progress_into_the_topic_as_it_is(
-        self, connection: AsyncConnection, decision: Decision, next_offset: int
+        self, connection: Connection, decision: Decision, next_offset: int
     ) -> None:
         await begin(connection, (7, 7))
         topic = seen(NEW, (2, 9))
@@ -397,7 +393,7 @@ class TestTheEndOfAHold:
 
     @pytest.mark.parametrize("offset", [1, 10, None])
     async def test_is_refused_where_the_topic_does_not_hold_the_offset(
-        self, connection: AsyncConnection, offset: int | None
+        self, connection: Connection, offset: int | None
     ) -> None:
         await begin(connection, (7, 7))
         topic = seen(NEW, (2, 9))
@@ -415,7 +411,7 @@ class TestTheEndOfAHold:
 
         assert (await read(connection))[ONE.name, 0].held_because is not None
 
-    async def test_is_refused_where_nothing_is_held(self, connection: AsyncConnection) -> None:
+    async def test_is_refused_where_nothing_is_held(self, connection: Connection) -> None:
         await begin(connection, (7, 7), subscribers=[ONE, TWO])
         await connection.execute(
             tables.progress.update()
@@ -427,7 +423,7 @@ class TestTheEndOfAHold:
             await end_hold(connection, ONE.name, TP, FROM_BEGINNING, seen(OLD, (0, 9)), utc_now())
 
     async def test_forgets_the_attempts_and_the_allowances_of_the_old_log(
-        self, connection: AsyncConnection
+        self, connection: Connection
     ) -> None:
         await begin(connection, (0, 0), (0, 0))
         for partition in (0, 1):
@@ -464,9 +460,7 @@ class TestTheEndOfAHold:
         allowed = await connection.execute(tables.park_allowances.select())
         assert [row.partition for row in allowed] == [1]
 
-    async def test_keeps_an_allowance_that_was_given_since(
-        self, connection: AsyncConnection
-    ) -> None:
+    async def test_keeps_an_allowance_that_was_given_since(self, connection: Connection) -> None:
         await begin(connection, (0, 0))
         topic = seen(NEW, (0, 9))
         await hold_all(connection, topic)
@@ -481,7 +475,7 @@ class TestTheEndOfAHold:
         assert len((await connection.execute(tables.park_allowances.select())).all()) == 1
 
     async def test_keeps_what_is_parked_and_what_parks_at_its_place_afterwards(
-        self, connection: AsyncConnection
+        self, connection: Connection
     ) -> None:
         """Also where a topic lost its end, and so uses places again under the id that it had."""
         await begin(connection, (9, 9))
@@ -500,7 +494,7 @@ class TestTheEndOfAHold:
         ]
 
     async def test_removes_progress_in_a_partition_that_is_no_more(
-        self, connection: AsyncConnection
+        self, connection: Connection
     ) -> None:
         await begin(connection, (0, 0), (0, 0))
         topic = seen(NEW, (0, 9))

@@ -10,8 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import BigInteger, Column, Integer, MetaData, Row, Table, Uuid, event
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import BigInteger, Column, Integer, MetaData, Select, Table, Uuid
 
 from chassis.consuming import offsets
 from chassis.consuming.aggregates import Aggregates
@@ -21,8 +20,9 @@ from chassis.correlation import new_id
 from chassis.domain import Aggregate
 from chassis.persistence import tables
 from chassis.persistence.aggregate_table import AggregateTable
-from chassis.persistence.database import sqlstate_of
+from chassis.persistence.database import Connection, Database, Result, Row, sqlstate_of
 from chassis.persistence.outbox import Outbox
+from chassis.persistence.statements import compiled
 from chassis.persistence.transactor import Transactor
 from chassis.testing import FakeChunkSource, FakeRecord, chunk_of, eventually
 from contracts.envelope import Envelope, encode
@@ -70,7 +70,7 @@ class Purses(AggregateTable[Purse]):
     def to_row(self, aggregate: Purse) -> dict[str, Any]:
         return {"balance": aggregate.balance, "number": aggregate.number}
 
-    def from_row(self, row: Row[Any]) -> Purse:
+    def from_row(self, row: Row) -> Purse:
         return Purse(row.id, row.balance, row.number, row.version, row.sequence)
 
     @staticmethod
@@ -82,7 +82,7 @@ class Purses(AggregateTable[Purse]):
 
 
 class Work:
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.purses = Purses(connection, Outbox("/test", utc_now))
 
@@ -99,20 +99,20 @@ async def withdraw(work: Work, first: UUID, second: UUID, amount: int) -> None:
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database, metadata) as engine:
         yield engine
 
 
 @pytest.fixture
-def transact(engine: AsyncEngine) -> Transactor[Work]:
+def transact(engine: Database) -> Transactor[Work]:
     return Transactor(engine, Work)
 
 
 _numbers = count()
 
 
-async def store(engine: AsyncEngine, *balances: int) -> list[UUID]:
+async def store(engine: Database, *balances: int) -> list[UUID]:
     """Store purses with these balances; return their ids, in the order of the balances."""
     stored = [Purse(uuid4(), balance, next(_numbers)) for balance in balances]
 
@@ -131,19 +131,29 @@ async def balances(database: str, ids: Sequence[UUID]) -> list[int]:
 
 
 class Errors:
-    """The SQLSTATEs of all errors on an engine, and how many of its statements lock rows."""
+    """The SQLSTATEs of all errors on a database, and how many of its statements lock rows."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.states: list[str | None] = []
         self.locks = 0
-        event.listen(engine.sync_engine, "handle_error", self._note)
-        event.listen(engine.sync_engine, "before_cursor_execute", self._count)
+        execute = Connection.execute
 
-    def _note(self, context: Any) -> None:
-        self.states.append(sqlstate_of(context.sqlalchemy_exception))
+        async def noting(connection: Connection, clause: Any, parameters: Any = ()) -> Result:
+            if isinstance(clause, Select):
+                statement = compiled(clause, ()).sql
+                self.locks += "FROM purses" in statement and "FOR NO KEY UPDATE" in statement
+            try:
+                return await execute(connection, clause, parameters)
+            except Exception as error:
+                self.states.append(sqlstate_of(error))
+                raise
 
-    def _count(self, _connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        self.locks += "FROM purses" in statement and "FOR NO KEY UPDATE" in statement
+        monkeypatch.setattr(Connection, "execute", noting)
+
+
+@pytest.fixture
+def errors(monkeypatch: pytest.MonkeyPatch) -> Errors:
+    return Errors(monkeypatch)
 
 
 async def is_waiting_or_done(database: str, other: asyncio.Task[None]) -> bool:
@@ -152,7 +162,7 @@ async def is_waiting_or_done(database: str, other: asyncio.Task[None]) -> bool:
 
 class TestCommands:
     async def test_two_with_a_rule_over_two_aggregates_run_one_after_the_other(
-        self, database: str, engine: AsyncEngine, transact: Transactor[Work]
+        self, database: str, engine: Database, transact: Transactor[Work]
     ) -> None:
         first, second = await store(engine, 50, 50)
 
@@ -172,10 +182,9 @@ class TestCommands:
         assert await balances(database, [first, second]) == [-50, 50]
 
     async def test_that_load_the_same_aggregates_in_opposite_orders_do_not_deadlock(
-        self, database: str, engine: AsyncEngine
+        self, database: str, engine: Database, errors: Errors
     ) -> None:
         ids = await store(engine, *[0] * 300)
-        errors = Errors(engine)
         transact = Transactor(engine, Work)
 
         async def add_one(order: Sequence[UUID]) -> None:
@@ -237,7 +246,7 @@ _partitions = count()
 
 
 async def process(
-    engine: AsyncEngine,
+    engine: Database,
     withdrawals: Sequence[Withdrawal],
     subscribers: Sequence[EventSubscriber[Work]] = (WITHDRAWS,),
 ) -> None:
@@ -252,11 +261,10 @@ async def process(
 
 class TestChunks:
     async def test_that_change_the_same_aggregates_in_opposite_orders_do_not_deadlock(
-        self, database: str, engine: AsyncEngine
+        self, database: str, engine: Database, errors: Errors
     ) -> None:
         ids = await store(engine, *[0] * 200)
         changes = [Withdrawal(id_, id_, 0) for id_ in ids]
-        errors = Errors(engine)
 
         await asyncio.gather(process(engine, changes), process(engine, changes[::-1]))
 
@@ -265,9 +273,8 @@ class TestChunks:
         stored = await rows(database, "SELECT DISTINCT version FROM purses")
         assert [row["version"] for row in stored] == [3]
 
-    async def test_lock_once_for_all_subscribers(self, engine: AsyncEngine) -> None:
+    async def test_lock_once_for_all_subscribers(self, engine: Database, errors: Errors) -> None:
         ids = await store(engine, *[0] * 20)
-        errors = Errors(engine)
 
         await process(
             engine,
@@ -278,7 +285,7 @@ class TestChunks:
         assert errors.locks == 1
 
     async def test_lock_nothing_for_an_event_that_can_not_be_read(
-        self, database: str, engine: AsyncEngine
+        self, database: str, engine: Database
     ) -> None:
         (purse,) = await store(engine, 10)
         partition = next(_partitions)
@@ -342,7 +349,7 @@ def test_a_rule_over_two_aggregates_holds_in_any_interleaving(
 
 class TestFindingByAUniqueColumn:
     async def test_finds_what_is_stored_and_locks_it(
-        self, database: str, engine: AsyncEngine, transact: Transactor[Work]
+        self, database: str, engine: Database, transact: Transactor[Work]
     ) -> None:
         (id_,) = await store(engine, 50)
         (stored,) = await rows(database, "SELECT number FROM purses WHERE id = $1", id_)
@@ -361,10 +368,9 @@ class TestFindingByAUniqueColumn:
         }
 
     async def test_finds_what_was_saved_in_this_unit_of_work_without_a_flush(
-        self, engine: AsyncEngine, transact: Transactor[Work]
+        self, errors: Errors, transact: Transactor[Work]
     ) -> None:
         new = Purse(uuid4(), 1, next(_numbers))
-        errors = Errors(engine)
 
         async def save_and_find(work: Work) -> Mapping[int, Purse]:
             work.purses.save(new)
@@ -374,7 +380,7 @@ class TestFindingByAUniqueColumn:
         assert errors.locks == 0
 
     async def test_finds_a_changed_aggregate_by_its_new_value_only(
-        self, engine: AsyncEngine, transact: Transactor[Work]
+        self, engine: Database, transact: Transactor[Work]
     ) -> None:
         (id_,) = await store(engine, 50)
 

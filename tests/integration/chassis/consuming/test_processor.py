@@ -24,7 +24,7 @@ from chassis.consuming.records import Record
 from chassis.consuming.single_events import MOST_TRIES
 from chassis.consuming.subscribers import RecordSubscriber, Start
 from chassis.domain import DomainError, Kind
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Database
 from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 from chassis.persistence.transactor import StaleAggregate
 from chassis.testing import FakeRecord, chunk_of, eventually
@@ -853,7 +853,7 @@ class TestLeaving:
 class TestADatabaseThatIsAway:
     async def test_is_waited_for_and_nothing_is_parked(self, service: Service) -> None:
         async with postgres_through_proxy(service.database) as (url, proxy):
-            engine = create_engine(url, pool_size=2, application_name="test")
+            engine = Database(url, pool_size=2, application_name="test")
             through = Service(service.database, engine)
             began = asyncio.Event()
 
@@ -876,7 +876,7 @@ class TestADatabaseThatIsAway:
             assert await through.parked() == []
             assert await through.open_attempts() == []
             assert consumer.trouble() is None
-            await engine.dispose()
+            await engine.close()
 
     @pytest.mark.parametrize("moment", [b"BEGIN", b"FOR UPDATE", b"INSERT INTO effects", b"COMMIT"])
     @pytest.mark.parametrize("answered", [False, True])
@@ -884,7 +884,7 @@ class TestADatabaseThatIsAway:
         self, service: Service, moment: bytes, *, answered: bool
     ) -> None:
         async with postgres_through_proxy(service.database) as (url, proxy):
-            engine = create_engine(url, pool_size=2, application_name="test")
+            engine = Database(url, pool_size=2, application_name="test")
             through = Service(service.database, engine)
             consumer = await through.processor(subscriber("test.one", TOPIC))
             cut = 0
@@ -906,13 +906,13 @@ class TestADatabaseThatIsAway:
             assert await through.parked() == []
             assert await through.next_offset() == 5
             assert cut == 2
-            await engine.dispose()
+            await engine.close()
 
     async def test_as_it_answers_the_commit_has_one_that_keeps_records_keep_none_twice(
         self, service: Service
     ) -> None:
         async with postgres_through_proxy(service.database) as (url, proxy):
-            engine = create_engine(url, pool_size=2, application_name="test")
+            engine = Database(url, pool_size=2, application_name="test")
             through = Service(service.database, engine)
             # It has no inbox that would drop what comes again.
             consumer = await through.processor(RecordSubscriber("test.one", TOPIC, keep_each))
@@ -932,11 +932,11 @@ class TestADatabaseThatIsAway:
             assert cut
             assert await count(service.database) == 5
             assert await through.next_offset() == 5
-            await engine.dispose()
+            await engine.close()
 
     async def test_does_not_delay_a_stop(self, service: Service) -> None:
         async with postgres_through_proxy(service.database) as (url, proxy):
-            engine = create_engine(url, pool_size=2, application_name="test")
+            engine = Database(url, pool_size=2, application_name="test")
             through = Service(service.database, engine)
             consumer = await through.processor(subscriber("test.one", TOPIC))
             await proxy.refuse()
@@ -946,7 +946,7 @@ class TestADatabaseThatIsAway:
             handling.cancel()
             async with asyncio.timeout(5):
                 await handling
-            await engine.dispose()
+            await engine.close()
 
 
 class TestASecondSubscriber:

@@ -8,11 +8,11 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 from prometheus_client import REGISTRY
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming.offsets import begin
 from chassis.consuming.subscribers import Start
 from chassis.kafka.client import admin_client
+from chassis.persistence.database import Database
 from chassis.settings import ServiceSettings
 from chassis.testing import eventually
 from contracts.envelope import Envelope
@@ -39,7 +39,7 @@ HISTORY = 300
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database) as engine:
         yield engine
 
@@ -60,7 +60,7 @@ async def a_history(kafka: str, partitions: int = 1) -> tuple[Topic, Sequence[UU
     return topic, subjects
 
 
-async def at_the_end(engine: AsyncEngine, topic: Topic, name: str = "test.sibling") -> None:
+async def at_the_end(engine: Database, topic: Topic, name: str = "test.sibling") -> None:
     """Have a subscriber begin behind the history."""
     sibling = subscriber(name, topic, starts=Start.NOW)
     async with engine.begin() as connection:
@@ -89,7 +89,7 @@ def replaying(topic: Topic, name: str) -> float | None:
 
 class TestWhileOneReplays:
     async def test_the_others_handle_new_events_at_once(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic, subjects = await a_history(kafka)
         await at_the_end(engine, topic)
@@ -113,7 +113,7 @@ class TestWhileOneReplays:
         return await handled_by(database, "test.sibling") == number
 
     async def test_it_handles_all_in_order_and_once_and_then_goes_with_the_others(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic, subjects = await a_history(kafka)
         await at_the_end(engine, topic)
@@ -140,7 +140,7 @@ class TestWhileOneReplays:
         }
 
     async def test_no_more_than_two_read_at_a_time(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic, _ = await a_history(kafka)
         await at_the_end(engine, topic)
@@ -162,7 +162,7 @@ class TestWhileOneReplays:
 
 class TestAReplayBegins:
     async def test_where_an_operator_moves_progress_back_and_ends_where_it_is_paused(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic, subjects = await a_history(kafka)
         for name in ("test.sibling", "test.back"):
@@ -196,7 +196,7 @@ class TestAReplayBegins:
         return await handled_by(database, "test.sibling") == 1
 
     async def test_with_an_attempt_of_its_subscriber(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic, _ = await a_history(kafka)
         await at_the_end(engine, topic)
@@ -217,7 +217,7 @@ class TestAReplayBegins:
         assert ("test.new", 0) in [tuple(each) for each in attempts]
 
     async def test_and_parks_what_can_not_be_handled(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic, subjects = await a_history(kafka)
         await at_the_end(engine, topic)
@@ -236,7 +236,7 @@ class TestAReplayBegins:
         assert [tuple(row) for row in parked] == [("test.new", n) for n in range(1, 11)]
 
     async def test_and_is_held_where_kafka_no_longer_has_the_history(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic, subjects = await a_history(kafka)
         await at_the_end(engine, topic)

@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import delete
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.consuming.inbox import Inbox, Verdict, lock_subject
 from chassis.consuming.records import EventIdentity
 from chassis.consuming.subscribers import Start
 from chassis.correlation import CorrelationContext, current_correlation, new_id
+from chassis.persistence.database import Connection
 from chassis.persistence.tables import parked
 from chassis.testing import FakeRecord, eventually
 from contracts.envelope import Envelope
@@ -233,7 +233,7 @@ class TestTheTrail:
 
 
 class TestTheInboxLock:
-    async def lock(self, connection: AsyncConnection, label: EventIdentity) -> Inbox:
+    async def lock(self, connection: Connection, label: EventIdentity) -> Inbox:
         return await Inbox.lock(connection, "test.one", TOPIC.name, [label], from_beginning=True)
 
     async def until_it_waits(self, service: Service, waiting: asyncio.Task[Inbox]) -> None:
@@ -246,14 +246,13 @@ class TestTheInboxLock:
         assert not waiting.done()
 
     async def test_two_that_meet_a_new_subject_see_one_another(self, service: Service) -> None:
-        async with service.engine.connect() as one, service.engine.connect() as two:
-            first, second = (EventIdentity("ada", number, new_id(), "x") for number in (1, 2))
-            inbox = await self.lock(one, first)
-            waiting = asyncio.create_task(self.lock(two, second))
-            assert inbox.judge(first) is Verdict.NEXT
-            await self.until_it_waits(service, waiting)
-
-            await one.commit()
+        async with service.engine.begin() as two:
+            async with service.engine.begin() as one:
+                first, second = (EventIdentity("ada", number, new_id(), "x") for number in (1, 2))
+                inbox = await self.lock(one, first)
+                waiting = asyncio.create_task(self.lock(two, second))
+                assert inbox.judge(first) is Verdict.NEXT
+                await self.until_it_waits(service, waiting)
 
             assert (await waiting).judge(second) is Verdict.NEXT
 
@@ -262,14 +261,13 @@ class TestTheInboxLock:
     ) -> None:
         ada = uuid4()
         await take(service, records_of(with_wrong_data(signed_up(ada, 1))))
-        async with service.engine.connect() as releasing, service.engine.connect() as live:
-            await lock_subject(releasing, "test.one", TOPIC.name, str(ada))
-            following = EventIdentity(str(ada), 2, new_id(), "x")
-            waiting = asyncio.create_task(self.lock(live, following))
-            await self.until_it_waits(service, waiting)
-            await releasing.execute(delete(parked))
-
-            await releasing.commit()
+        async with service.engine.begin() as live:
+            async with service.engine.begin() as releasing:
+                await lock_subject(releasing, "test.one", TOPIC.name, str(ada))
+                following = EventIdentity(str(ada), 2, new_id(), "x")
+                waiting = asyncio.create_task(self.lock(live, following))
+                await self.until_it_waits(service, waiting)
+                await releasing.execute(delete(parked))
 
             assert (await waiting).judge(following) is Verdict.NEXT
 

@@ -10,7 +10,6 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 from aiokafka.errors import KafkaError
 from prometheus_client import REGISTRY
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming import worker
 from chassis.consuming.chunk_thread import ChunkThread
@@ -19,6 +18,7 @@ from chassis.consuming.holds import ContinueFrom, Decision, end_hold, see_topic
 from chassis.consuming.offsets import begin
 from chassis.kafka.client import admin_client
 from chassis.kafka.topic_ids import topic_ids
+from chassis.persistence.database import Database
 from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 from chassis.testing import eventually
 from contracts.envelope import EncodedEvent
@@ -46,7 +46,7 @@ FROM_BEGINNING = Decision(ContinueFrom.BEGINNING)
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database) as engine:
         yield engine
 
@@ -91,7 +91,7 @@ async def until_held(database: str, partitions: int) -> None:
     await eventually(all_are)
 
 
-async def end_holds(database: str, kafka: str, engine: AsyncEngine, decision: Decision) -> None:
+async def end_holds(database: str, kafka: str, engine: Database, decision: Decision) -> None:
     """Do what an operator does about everything that is held."""
     held = await rows(database, "SELECT * FROM progress WHERE held_because IS NOT NULL")
     for row in held:
@@ -103,7 +103,7 @@ async def end_holds(database: str, kafka: str, engine: AsyncEngine, decision: De
 
 class TestATopicThatIsDeleted:
     async def test_is_waited_for_and_held_when_it_is_made_again(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -124,7 +124,7 @@ class TestATopicThatIsDeleted:
             assert not running.task.done()
 
     async def test_with_events_that_were_not_handled_ends_no_process(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         topic, other = topic_of_its_own(1), topic_of_its_own(1)
         for each in (topic, other):
@@ -152,7 +152,7 @@ class TestATopicThatIsDeleted:
 class TestATopicThatIsMadeAgain:
     @pytest.mark.parametrize("events", [2, 9], ids=["shorter than progress", "grown past it"])
     async def test_is_not_handled_until_an_operator_decides(
-        self, database: str, engine: AsyncEngine, kafka: str, events: int
+        self, database: str, engine: Database, kafka: str, events: int
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -179,7 +179,7 @@ class TestATopicThatIsMadeAgain:
             assert REGISTRY.get_sample_value("consumer_held_partitions", labels) == 0
 
     async def test_while_no_worker_reads_it_is_noticed_at_the_start(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -199,7 +199,7 @@ class TestATopicThatIsMadeAgain:
             await until_handled(database, 8)
 
     async def test_with_more_partitions_has_them_held_too(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -219,7 +219,7 @@ class TestATopicThatIsMadeAgain:
             await until_handled(database, 10)
 
     async def test_and_not_known_by_its_id_is_read_from_its_progress(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -244,7 +244,7 @@ class TestATopicThatIsMadeAgain:
 
 class TestALook:
     async def test_notices_a_topic_that_was_made_again_without_a_rebalance(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic)
@@ -265,7 +265,7 @@ class TestALook:
 
 class TestBetweenTwoLooks:
     async def test_what_was_handled_stays_and_the_rest_is_handled_from_the_beginning_once(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The limit of the promise: a topic that was made again is known by looking only."""
         monkeypatch.setattr(worker, "_ASK_KAFKA_EVERY_S", 6)
@@ -301,7 +301,7 @@ class TestATopicThatIsCut:
             )
 
     async def test_while_it_is_read_is_held_and_its_other_partitions_are_not(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -332,7 +332,7 @@ class TestATopicThatIsCut:
             await until_well(running)
 
     async def test_at_its_end_is_held_though_it_has_grown_when_the_worker_comes_back(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic)
@@ -352,7 +352,7 @@ class TestATopicThatIsCut:
             await until_handled(database, 9)
 
     async def test_at_its_end_while_it_is_read_is_held_by_what_a_fetch_did_not_find(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic)

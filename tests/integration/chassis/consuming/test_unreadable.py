@@ -11,7 +11,6 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.record import default_records
 from prometheus_client import REGISTRY
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming import careful_reading, positions
 from chassis.consuming.dead_letters import headers_in
@@ -27,6 +26,7 @@ from chassis.consuming.skip_batch import (
 from chassis.consuming.subscribers import Start
 from chassis.consuming.watchdog import WorkerStalled
 from chassis.kafka.partitions import hidden_offsets, partition_bounds
+from chassis.persistence.database import Database
 from chassis.settings import KafkaSettings
 from chassis.testing import eventually
 from contracts.envelope import EncodedEvent
@@ -54,7 +54,7 @@ from tests.segments import break_the_length, flip_a_bit
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database) as engine:
         yield engine
 
@@ -70,7 +70,7 @@ async def topic(own_kafka: RunningInfrastructure) -> Topic:
 
 @asynccontextmanager
 async def consuming_on(
-    database: str, kafka: str, engine: AsyncEngine, topic: Topic
+    database: str, kafka: str, engine: Database, topic: Topic
 ) -> AsyncIterator[RunningWorker]:
     """Have a worker whose one subscriber takes a topic, and whose process does not end."""
     try:
@@ -123,7 +123,7 @@ class TestABatchWithAFlippedBit:
     async def test_stops_its_partition_there_and_nothing_else(
         self,
         database: str,
-        engine: AsyncEngine,
+        engine: Database,
         own_kafka: RunningInfrastructure,
         topic: Topic,
         monkeypatch: pytest.MonkeyPatch,
@@ -151,7 +151,7 @@ class TestABatchWithAFlippedBit:
     async def test_is_read_on_when_it_is_repaired(
         self,
         database: str,
-        engine: AsyncEngine,
+        engine: Database,
         own_kafka: RunningInfrastructure,
         topic: Topic,
         monkeypatch: pytest.MonkeyPatch,
@@ -169,7 +169,7 @@ class TestABatchWithAFlippedBit:
             assert metric("consumer_given_up_offset", topic) is None
 
     async def test_is_passed_over_by_an_operator_while_the_worker_runs(
-        self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure, topic: Topic
+        self, database: str, engine: Database, own_kafka: RunningInfrastructure, topic: Topic
     ) -> None:
         kafka = own_kafka.kafka_bootstrap
         flip_a_bit(own_kafka.directory, topic.name, 0, 3)
@@ -190,7 +190,7 @@ class TestABatchWithAFlippedBit:
 
 class TestABatchThatTheBrokerItselfCannotRead:
     async def test_stops_its_partition_there_and_an_operator_has_to_say_where_it_ends(
-        self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure, topic: Topic
+        self, database: str, engine: Database, own_kafka: RunningInfrastructure, topic: Topic
     ) -> None:
         kafka = own_kafka.kafka_bootstrap
         async with consuming_on(database, kafka, engine, topic):
@@ -214,7 +214,7 @@ class TestABatchThatTheBrokerItselfCannotRead:
 
 class TestAReplay:
     async def test_stops_at_a_batch_that_can_not_be_read_and_goes_on_behind_it(
-        self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure, topic: Topic
+        self, database: str, engine: Database, own_kafka: RunningInfrastructure, topic: Topic
     ) -> None:
         kafka = own_kafka.kafka_bootstrap
         sibling = subscriber("test.sibling", topic, starts=Start.NOW)
@@ -246,7 +246,7 @@ class TestAReplay:
 
 class TestPassingOver:
     async def test_is_refused_for_what_can_be_read_or_is_not_there(
-        self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure, topic: Topic
+        self, database: str, engine: Database, own_kafka: RunningInfrastructure, topic: Topic
     ) -> None:
         settings = KafkaSettings(kafka_bootstrap=own_kafka.kafka_bootstrap)
         tp = TopicPartition(topic.name, 0)
@@ -262,7 +262,7 @@ class TestPassingOver:
             await find_unreadable_batch(settings, tp, 3, end=5)
 
     async def test_moves_those_that_stand_there_only(
-        self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure, topic: Topic
+        self, database: str, engine: Database, own_kafka: RunningInfrastructure, topic: Topic
     ) -> None:
         flip_a_bit(own_kafka.directory, topic.name, 0, 3)
         for name, offset, paused in (
@@ -307,7 +307,7 @@ class TestPassingOver:
 
 
 async def skip(
-    engine: AsyncEngine,
+    engine: Database,
     kafka: str,
     topic: Topic,
     offset: int,
@@ -357,7 +357,7 @@ def as_record(event: EncodedEvent, *more: tuple[str, bytes]) -> dict[str, Any]:
 
 class TestAHeaderNameThatIsNotUtf8:
     async def test_parks_its_record_as_it_came_and_no_other_of_its_batch(
-        self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure, topic: Topic
+        self, database: str, engine: Database, own_kafka: RunningInfrastructure, topic: Topic
     ) -> None:
         kafka = own_kafka.kafka_bootstrap
         events = [signed_up(uuid4(), 1) for _ in range(3)]
@@ -383,9 +383,7 @@ class TestAHeaderNameThatIsNotUtf8:
 
 class TestACodec:
     @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
-    async def test_is_read(
-        self, database: str, engine: AsyncEngine, kafka: str, codec: str
-    ) -> None:
+    async def test_is_read(self, database: str, engine: Database, kafka: str, codec: str) -> None:
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic, **{"compression.type": codec})
         await publish(kafka, topic, [signed_up(uuid4(), 1) for _ in range(50)])
@@ -399,7 +397,7 @@ class TestACodec:
 class TestATransactionOfAnotherProducer:
     @pytest.mark.parametrize("between", ["running", "restarted"])
     async def test_leaves_a_marker_that_is_passed_over(
-        self, database: str, engine: AsyncEngine, kafka: str, between: str
+        self, database: str, engine: Database, kafka: str, between: str
     ) -> None:
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic)
@@ -430,7 +428,7 @@ class TestATransactionOfAnotherProducer:
         await until_well(worker)
 
     async def test_that_was_aborted_is_not_handled(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic)
@@ -450,7 +448,7 @@ class TestATransactionOfAnotherProducer:
     async def test_that_is_open_hides_what_follows_and_is_no_stall(
         self,
         database: str,
-        engine: AsyncEngine,
+        engine: Database,
         kafka: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
@@ -486,7 +484,7 @@ class TestATransactionOfAnotherProducer:
         assert await count(database) == 6
 
     async def test_that_is_open_hides_what_progress_had_passed_before(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         """As an older version of this worker, which read uncommitted records, left it."""
         topic = topic_of_its_own(1)

@@ -14,7 +14,6 @@ from aiokafka.admin import NewPartitions, RecordsToDelete
 from aiokafka.errors import KafkaError
 from mode.threads import WorkerThread
 from prometheus_client import REGISTRY
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from structlog.testing import capture_logs
 
 from chassis.backoff import Backoff
@@ -35,6 +34,7 @@ from chassis.consuming.records import Record
 from chassis.consuming.subscribers import Outcome, Start
 from chassis.consuming.watchdog import WorkerStalled
 from chassis.kafka.client import admin_client
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.transactor import StaleAggregate
 from chassis.testing import eventually
 from contracts.envelope import Envelope
@@ -65,7 +65,7 @@ from tests.integration.chassis.worker import until_it_works, worker_process
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database) as engine:
         yield engine
 
@@ -86,7 +86,7 @@ async def order(database: str) -> dict[str, list[int]]:
 
 class TestTheStraightPath:
     async def test_every_event_has_its_effect_once_and_in_order(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -99,7 +99,7 @@ class TestTheStraightPath:
         assert await order(database) == {str(each): [1, 2, 3] for each in subjects}
 
     async def test_what_is_parked_is_counted_as_long_as_it_waits(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         name, topic = f"test.{uuid4().hex}", topic_of_its_own(1)
         await create_topic(kafka, topic)
@@ -129,7 +129,7 @@ class TestTheStraightPath:
             await eventually(are_none)
 
     async def test_lag_and_kafkas_own_offsets_tell_how_far_it_is(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic)
@@ -155,7 +155,7 @@ class TestTheStraightPath:
 
 class TestWhereItBegins:
     async def test_a_worker_that_is_started_again_continues_at_its_progress(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -172,7 +172,7 @@ class TestWhereItBegins:
         assert await order(database) == {str(each): [1, 2] for each in subjects}
 
     async def test_subscribers_added_later_begin_at_the_beginning_or_now_as_they_say(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -202,7 +202,7 @@ class TestWhereItBegins:
         }
 
     async def test_one_that_began_now_reads_a_partition_that_is_added_from_its_beginning(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         one = subscriber("test.now", topic_of_its_own(), starts=Start.NOW)
         async with engine.begin() as connection:
@@ -215,7 +215,7 @@ class TestWhereItBegins:
         assert {each.tp.partition: each.next_offset for each in offsets} == {0: 7, 1: 9, 2: 0}
 
     async def test_a_worker_that_came_back_at_once_reads_partitions_that_are_added_then(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own(partitions=1)
         await create_topic(kafka, topic)
@@ -235,7 +235,7 @@ class TestWhereItBegins:
             await until_well(worker)
 
     async def test_a_topic_that_is_shorter_than_progress_is_not_read_and_reported(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic)
@@ -253,7 +253,7 @@ class TestWhereItBegins:
         assert await count(database) == 0
 
     async def test_a_topic_whose_beginning_was_deleted_is_not_read_and_reported(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic)
@@ -277,7 +277,7 @@ class TestWhereItBegins:
 
 class TestOddRecords:
     async def test_are_parked_as_they_came_and_hold_up_no_others(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic)
@@ -307,7 +307,7 @@ class TestOddRecords:
 
 class TestSeveralWorkers:
     async def test_share_the_partitions_and_take_over_from_one_that_is_killed(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own(4)
         await create_topic(kafka, topic)
@@ -346,7 +346,7 @@ class TestSeveralWorkers:
         return so_many
 
     async def test_of_one_name_work_one_after_the_other(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -383,7 +383,7 @@ class Unkeepable:
     async def take(
         self,
         work: PathWork,
-        connection: AsyncConnection,
+        connection: Connection,
         records: Sequence[Record],
         now: object,
         failure: Failure | None = None,
@@ -396,7 +396,7 @@ class Unkeepable:
 
 class TestTheWatch:
     async def test_ends_when_faust_crashed(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(retry_policy, "BACKOFF", Backoff(first_s=0.01, longest_s=0.01))
         topic = topic_of_its_own()
@@ -411,7 +411,7 @@ class TestTheWatch:
                 await asyncio.wait([running.task], timeout=30)
 
     async def test_ends_when_it_may_not_join_the_group(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Below what the broker allows: aiokafka logs the refusal once, and idles for ever.
         monkeypatch.setattr(watchdog, "_JOIN_WITHIN_S", 3)
@@ -429,7 +429,7 @@ class TestTheWatch:
                 await asyncio.wait([running.task], timeout=30)
 
     async def test_ends_when_a_partition_does_not_move_although_there_is_more(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def hang(*_: object) -> None:
             await asyncio.Event().wait()
@@ -446,7 +446,7 @@ class TestTheWatch:
                 await asyncio.wait([running.task], timeout=30)
 
     async def test_keeps_a_worker_whose_partition_is_tried_again_however_long_that_takes(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(positions, "STUCK_AFTER_S", 0.5)
         monkeypatch.setattr(retries, "_SHOW_CONTENTION_AFTER_S", 0)
@@ -473,7 +473,7 @@ class TestTheWatch:
         assert not stopped
 
     async def test_ends_although_the_consumer_thread_does_not(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         may_end = threading.Event()
 
@@ -494,7 +494,7 @@ class TestTheWatch:
             assert ended
 
     async def test_answers_the_consumer_thread_while_that_ends(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         answers: list[str] = []
 
@@ -514,7 +514,7 @@ class TestTheWatch:
         assert answers == ["yes"]
 
     async def test_stops_a_worker_when_it_has_started_lest_its_thread_is_left(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         starting = threading.Event()
         run = ChunkThread.Worker.run
@@ -539,7 +539,7 @@ class TestTheWatch:
         await eventually(no_thread_is_left)
 
     async def test_ends_at_once_with_libraries_that_are_not_known(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(faust_internals._VERSIONS, "aiokafka", "0.0.1")
         topic = topic_of_its_own()
@@ -551,7 +551,7 @@ class TestTheWatch:
                 await asyncio.wait([running.task], timeout=30)
 
     async def test_ends_when_start_positions_can_not_be_found_for_an_unknown_reason(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -565,7 +565,7 @@ class TestTheWatch:
 
 class TestWhatIsAway:
     async def test_a_missing_topic_is_waited_for_and_reported(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         async with one_consuming(database, kafka, engine, topic) as worker:
@@ -577,7 +577,7 @@ class TestWhatIsAway:
             await until_handled(database, 1)
 
     async def test_the_database_is_waited_for_while_start_positions_are_read(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -603,7 +603,7 @@ class TestWhatIsAway:
                 await until_well(worker)
 
     async def test_the_database_does_not_keep_a_worker_from_stopping(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -630,7 +630,7 @@ class TestWhatIsAway:
         assert await count(database) == 0
 
     async def test_a_handler_in_progress_does_not_keep_a_worker_from_stopping(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -657,7 +657,7 @@ class TestWhatIsAway:
         assert await rows(database, "SELECT * FROM tries WHERE count > 0") == []
 
     async def test_kafka_s_absence_is_reported_although_there_was_nothing_to_fetch(
-        self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure
+        self, database: str, engine: Database, own_kafka: RunningInfrastructure
     ) -> None:
         kafka, topic = own_kafka.kafka_bootstrap, topic_of_its_own()
         await create_topic(kafka, topic)
@@ -673,7 +673,7 @@ class TestWhatIsAway:
             await until_well(worker)
 
     async def test_kafka_is_waited_for_and_nothing_is_lost_or_doubled(
-        self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure
+        self, database: str, engine: Database, own_kafka: RunningInfrastructure
     ) -> None:
         kafka, topic = own_kafka.kafka_bootstrap, topic_of_its_own()
         await create_topic(kafka, topic)

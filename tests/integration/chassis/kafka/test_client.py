@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import psutil
 import pytest
 from aiokafka.errors import KafkaError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.kafka.client import LastingAdminClient, admin_client
 from chassis.kafka.topics import topic_states
+from chassis.persistence.database import Database
 from chassis.settings import KafkaSettings
 from chassis.testing import eventually
 from local_cluster.testing import RunningInfrastructure
@@ -85,12 +85,12 @@ class TestALastingAdminClient:
 
 class TestAWorker:
     @pytest.fixture
-    async def engine(self, database: str) -> AsyncIterator[AsyncEngine]:
+    async def engine(self, database: str) -> AsyncIterator[Database]:
         async with schema(database) as engine:
             yield engine
 
     async def test_that_stops_leaves_no_connection_open(
-        self, database: str, kafka: str, engine: AsyncEngine
+        self, database: str, kafka: str, engine: Database
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)

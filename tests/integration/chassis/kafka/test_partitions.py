@@ -10,13 +10,13 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import UnknownTopicOrPartitionError
 from click.testing import CliRunner
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.kafka.__main__ import main
 from chassis.kafka.client import admin_client
 from chassis.kafka.partitions import NotDrained, partition_bounds, raise_partitions
 from chassis.kafka.topics import topic_states
 from chassis.persistence.advisory_lock import try_lock
+from chassis.persistence.database import Database
 from chassis.persistence.outbox import Outbox, relay_lock_name
 from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 from chassis.settings import KafkaSettings
@@ -37,7 +37,7 @@ SOME = 20
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database) as engine:
         yield engine
 
@@ -156,7 +156,7 @@ class TestRaisingIsRefused:
             await raised(database, kafka, topic)
 
     async def test_while_events_wait_in_the_outbox(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         await read_up_to(database, kafka, topic)
         subject = uuid4()

@@ -8,8 +8,7 @@ from uuid import UUID, uuid4
 
 import httpx
 from fastapi import Header
-from sqlalchemy import BigInteger, Column, Row, Table, Uuid
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import BigInteger, Column, Table, Uuid
 
 from chassis.consuming.subscribers import Subscriber
 from chassis.domain import Aggregate, DomainEvent
@@ -17,6 +16,7 @@ from chassis.operations.context import Service, ServiceRuntime
 from chassis.operations.operator_log import Operator
 from chassis.operations.routes import operations_routes
 from chassis.persistence.aggregate_table import AggregateTable
+from chassis.persistence.database import Database, Row
 from chassis.settings import ServiceSettings
 from chassis.web.app import create_app
 from chassis.web.auth import OPERATOR, NotAuthenticated, OperatorsOnly, Principal
@@ -61,7 +61,7 @@ def service_of(
         def to_row(self, aggregate: Aggregate) -> dict[str, Any]:
             return {}
 
-        def from_row(self, row: Row[Any]) -> Aggregate:
+        def from_row(self, row: Row) -> Aggregate:
             return Aggregate(row.id, version=row.version, sequence=row.sequence)
 
     return Service(
@@ -86,7 +86,7 @@ def service_of(
 def runtime_of(
     service: Service[ServiceSettings, PathWork],
     settings: ServiceSettings,
-    engine: AsyncEngine,
+    engine: Database,
     on_commit: Callable[[], None] = lambda: None,
 ) -> ServiceRuntime[ServiceSettings, PathWork]:
     runtime = ServiceRuntime(service, settings, engine, utc_now)

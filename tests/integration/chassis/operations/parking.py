@@ -5,8 +5,6 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from chassis.consuming.processor import ChunkProcessor
 from chassis.consuming.subscribers import EventSubscriber, Start, Subscriber
 from chassis.operations import dead_letters, release
@@ -15,6 +13,7 @@ from chassis.operations.dead_letter_rows import OneParkedEvent
 from chassis.operations.dead_letters import ParkedEdit
 from chassis.operations.release import SubjectRelease
 from chassis.operations.slices import ReleaseBody
+from chassis.persistence.database import Database
 from chassis.settings import ServiceSettings
 from chassis.testing import FakeRecord
 from contracts.envelope import EncodedEvent, Envelope
@@ -46,7 +45,7 @@ class Faults:
 class Shop:
     """A service with one subscriber, which gets its chunks from the test, and its operators."""
 
-    def __init__(self, database: str, engine: AsyncEngine, *also: Subscriber[PathWork]) -> None:
+    def __init__(self, database: str, engine: Database, *also: Subscriber[PathWork]) -> None:
         self.service = Service(database, engine)
         self.faults = Faults()
         self._models: Sequence[type[IntegrationEvent]] = (UserSignedUpV1,)

@@ -36,6 +36,7 @@ from contracts.envelope import Envelope, decode
 from contracts.users import UserSignedUpV1
 from tests.integration.chassis.path import PathWork, count, rows, schema, signed_up, utc_now
 from tests.integration.chassis.service import TOPIC, NameIsTaken
+from tests.integration.statements import create_tables
 
 from .operating import acts_of
 from .parking import NAME, Shop, without_label
@@ -102,7 +103,7 @@ class Warehouse(Shop):
 async def shop(database: str) -> AsyncIterator[Warehouse]:
     async with schema(database) as engine:
         async with engine.begin() as connection:
-            await connection.run_sync(goods_metadata.create_all)
+            await create_tables(connection, goods_metadata)
             await connection.execute(owners.insert().values(id=OWNER))
             await connection.execute(
                 goods.insert(),
@@ -210,7 +211,7 @@ class TestWhatItShows:
         tried = await shop.try_with(insert(goods).values(name="book"))
 
         assert tried.stays_parked is not None
-        assert tried.stays_parked.error_message == "IntegrityError"
+        assert tried.stays_parked.error_message == "ForeignKeyViolationError"
 
 
 class TestNothing:

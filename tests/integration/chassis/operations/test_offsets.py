@@ -11,7 +11,6 @@ import pytest
 from aiokafka import TopicPartition
 from prometheus_client import REGISTRY
 from sqlalchemy import delete
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.consuming.faust_app import consumer_of
 from chassis.consuming.offsets import begin
@@ -21,6 +20,7 @@ from chassis.operations import offsets
 from chassis.operations.acts import NoInput
 from chassis.operations.offsets import OfSubscriber, ProgressBody, SubscriberBody
 from chassis.operations.operator_log import subject_of_subscriber
+from chassis.persistence.database import Connection, Database
 from chassis.testing import eventually
 from contracts.envelope import Envelope
 from contracts.events import IntegrationEvent
@@ -51,7 +51,7 @@ ONE, TWO = "test.one", "test.two"
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database) as engine:
         yield engine
 
@@ -68,7 +68,7 @@ def restartable(
     topic: Topic,
     before: Callable[[IntegrationEvent, Envelope], Awaitable[None]] | None = None,
 ) -> EventSubscriber[PathWork]:
-    async def empty(connection: AsyncConnection) -> None:
+    async def empty(connection: Connection) -> None:
         await connection.execute(delete(effects).where(effects.c.subscriber == name))
 
     return replace(subscriber(name, topic, before=before), empty_state=empty)
@@ -93,7 +93,7 @@ class Office:
         self,
         database: str,
         kafka: str,
-        engine: AsyncEngine,
+        engine: Database,
         topic: Topic,
         *subscribers: EventSubscriber[PathWork],
     ) -> None:
@@ -154,7 +154,7 @@ SUBJECTS = [uuid4() for _ in range(20)]
 
 class TestLooking:
     async def test_shows_offsets_lag_and_what_is_parked(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         failing = subscriber(ONE, topic, before=self._fail)
         office = Office(database, kafka, engine, topic, failing)
@@ -179,7 +179,7 @@ class TestLooking:
         raise NameIsTaken
 
     async def test_while_kafka_is_unreachable_shows_offsets_and_why_no_lag_is_known(
-        self, database: str, engine: AsyncEngine
+        self, database: str, engine: Database
     ) -> None:
         topic = topic_of_its_own()
         one = subscriber(ONE, topic)
@@ -196,7 +196,7 @@ class TestLooking:
         assert places == [(0, 0, None), (1, 4, None)]
 
     async def test_one_that_was_never_run_has_no_partitions(
-        self, database: str, kafka: str, engine: AsyncEngine, topic: Topic
+        self, database: str, kafka: str, engine: Database, topic: Topic
     ) -> None:
         office = Office(database, kafka, engine, topic, restartable(ONE, topic))
 
@@ -207,7 +207,7 @@ class TestLooking:
 
 class TestPausing:
     async def test_one_lets_the_others_continue_and_resumed_it_misses_nothing(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         office = Office(
             database, kafka, engine, topic, subscriber(ONE, topic), subscriber(TWO, topic)
@@ -251,7 +251,7 @@ class TestPausing:
         ]
 
     async def test_all_of_them_lets_events_wait(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         office = Office(
             database, kafka, engine, topic, subscriber(ONE, topic), subscriber(TWO, topic)
@@ -277,7 +277,7 @@ class TestPausing:
         assert await rows(database, "SELECT * FROM tries WHERE count > 0") == []
 
     async def test_outlives_the_process(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         office = Office(
             database, kafka, engine, topic, subscriber(ONE, topic), subscriber(TWO, topic)
@@ -302,7 +302,7 @@ class TestPausing:
         assert await office.order(ONE) == {str(each): [1] for each in SUBJECTS}
 
     async def test_waits_for_the_chunk_in_progress(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         gate = Gate()
         office = Office(database, kafka, engine, topic, subscriber(ONE, topic, before=gate))
@@ -318,7 +318,7 @@ class TestPausing:
             await pausing
             assert await office.order(ONE) == {str(SUBJECTS[0]): [1]}
 
-    async def test_twice_is_no_second_act(self, database: str, engine: AsyncEngine) -> None:
+    async def test_twice_is_no_second_act(self, database: str, engine: Database) -> None:
         topic = topic_of_its_own()
         one = subscriber(ONE, topic)
         async with engine.begin() as connection:
@@ -332,7 +332,7 @@ class TestPausing:
         assert [type_ for type_, _, _ in await acts_of(database)] == [SubscriberPausedV1.event_type]
 
     async def test_holds_for_a_partition_that_is_added(
-        self, database: str, engine: AsyncEngine
+        self, database: str, engine: Database
     ) -> None:
         topic = topic_of_its_own()
         one, two = subscriber(ONE, topic), subscriber(TWO, topic)
@@ -353,7 +353,7 @@ class TestPausedBetweenTwoEvents:
     """The chunk is handled event by event, because it failed as a whole."""
 
     async def test_it_handles_no_more_of_the_chunk_and_no_attempt_counts_against_the_next(
-        self, database: str, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         service = Service(database, engine)
         records = sign_ups(4)
@@ -380,7 +380,7 @@ class TestPausedBetweenTwoEvents:
 
 class TestRestarting:
     async def test_empties_its_state_and_handles_all_again_once_though_nothing_new_comes(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         seen: Counter[str] = Counter()
 
@@ -413,7 +413,7 @@ class TestRestarting:
         ]
 
     async def test_waits_for_the_chunk_in_progress_and_counts_it_once(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         gate = Gate()
         office = Office(database, kafka, engine, topic, restartable(ONE, topic, gate))
@@ -434,7 +434,7 @@ class TestRestarting:
         assert await count(database) == 40
 
     async def test_under_load_has_every_effect_once_and_in_order(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         office = Office(
             database, kafka, engine, topic, subscriber(ONE, topic), restartable(TWO, topic)
@@ -456,7 +456,7 @@ class TestRestarting:
         assert await rows(database, "SELECT * FROM parked") == []
 
     async def test_deletes_what_it_parked_missed_and_attempted(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         failing = [True]
 
@@ -498,7 +498,7 @@ class TestRestarting:
         assert await rows(database, "SELECT * FROM parked") == []
 
     async def test_of_a_paused_one_leaves_it_paused(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         office = Office(database, kafka, engine, topic, restartable(ONE, topic))
         async with office.consuming() as worker:
@@ -518,7 +518,7 @@ class TestRestarting:
     async def test_is_done_whole_or_not_at_all(
         self,
         database: str,
-        engine: AsyncEngine,
+        engine: Database,
         kafka: str,
         topic: Topic,
         monkeypatch: pytest.MonkeyPatch,
@@ -546,7 +546,7 @@ async def _all_are(seen: Counter[str], times: int) -> bool:
 
 class TestOverHttp:
     async def test_a_subscriber_is_shown_paused_resumed_and_restarted(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         one = restartable(ONE, topic)
         async with engine.begin() as connection:
@@ -587,7 +587,7 @@ class TestOverHttp:
     async def test_what_is_impossible_is_refused(
         self,
         database: str,
-        engine: AsyncEngine,
+        engine: Database,
         act: str,
         changes: dict[str, Any],
         status: int,
@@ -611,7 +611,7 @@ class TestOverHttp:
         [("GET", ""), ("POST", "/pause"), ("POST", "/resume"), ("POST", "/restart")],
     )
     async def test_only_an_operator_may(
-        self, database: str, engine: AsyncEngine, method: str, path: str
+        self, database: str, engine: Database, method: str, path: str
     ) -> None:
         office = Office(database, "127.0.0.1:1", engine, topic_of_its_own())
         body = {"why": "x", "subscriber": ONE, "topic": "t"} if method == "POST" else None

@@ -9,7 +9,6 @@ from uuid import UUID, uuid4
 import orjson
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.correlation import new_id
 from chassis.domain import InvalidFields
@@ -24,6 +23,7 @@ from chassis.operations.outbox import (
     PayloadEdit,
     WholeRowBody,
 )
+from chassis.persistence.database import Database
 from chassis.persistence.outbox import Outbox
 from chassis.settings import ServiceSettings
 from chassis.testing import eventually
@@ -78,7 +78,7 @@ class SetAside:
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database) as engine:
         yield engine
 
@@ -90,7 +90,7 @@ def topic() -> Topic:
 
 @pytest.fixture
 def runtime(
-    database: str, engine: AsyncEngine, topic: Topic
+    database: str, engine: Database, topic: Topic
 ) -> ServiceRuntime[ServiceSettings, PathWork]:
     """A service that reaches its database, but not Kafka."""
     return runtime_of(service_of(topic), settings_for(database, "127.0.0.1:1"), engine)
@@ -102,7 +102,7 @@ def set_aside(runtime: ServiceRuntime[ServiceSettings, PathWork]) -> SetAside:
 
 
 async def refuse(
-    engine: AsyncEngine,
+    engine: Database,
     topic: Topic,
     *events: tuple[UUID, int],
     name: str = "ada",
@@ -141,7 +141,7 @@ async def until_set_aside(database: str) -> UUID:
 
 class TestLooking:
     async def test_shows_what_waits_and_what_was_refused_page_by_page(
-        self, engine: AsyncEngine, topic: Topic, set_aside: SetAside
+        self, engine: Database, topic: Topic, set_aside: SetAside
     ) -> None:
         ada, ben = uuid4(), uuid4()
         ids = await refuse(engine, topic, (ada, 1), (ben, 1), (ben, 2))
@@ -157,7 +157,7 @@ class TestLooking:
         assert first.set_aside[0].error_code == "MessageSizeTooLargeError"
 
     async def test_finds_by_topic_and_subject(
-        self, engine: AsyncEngine, topic: Topic, set_aside: SetAside
+        self, engine: Database, topic: Topic, set_aside: SetAside
     ) -> None:
         ada = uuid4()
         of_ada, *_ = await refuse(engine, topic, (ada, 1), (uuid4(), 1))
@@ -176,7 +176,7 @@ class TestLooking:
 
 class TestEditing:
     async def test_keeps_the_original_payload_however_often(
-        self, database: str, engine: AsyncEngine, topic: Topic, set_aside: SetAside
+        self, database: str, engine: Database, topic: Topic, set_aside: SetAside
     ) -> None:
         [id_] = await refuse(engine, topic, (uuid4(), 1), name=TOO_LARGE)
 
@@ -196,7 +196,7 @@ class TestEditing:
         assert last["payload"] == kept["payload"].decode()
 
     async def test_keeps_the_versions_that_it_names(
-        self, engine: AsyncEngine, topic: Topic, set_aside: SetAside
+        self, engine: Database, topic: Topic, set_aside: SetAside
     ) -> None:
         [id_] = await refuse(engine, topic, (uuid4(), 1), versions={1: 1, 2: 2})
 
@@ -222,7 +222,7 @@ class TestEditing:
     async def test_to_what_is_not_the_same_event_is_refused(
         self,
         database: str,
-        engine: AsyncEngine,
+        engine: Database,
         topic: Topic,
         set_aside: SetAside,
         changes: Mapping[str, Any],
@@ -239,7 +239,7 @@ class TestEditing:
         assert await acts_of(database) == []
 
     async def test_to_what_kafka_would_refuse_again_is_refused(
-        self, database: str, engine: AsyncEngine
+        self, database: str, engine: Database
     ) -> None:
         small = replace(topic_with_withheld(1), max_message_bytes=700)
         set_aside = SetAside(
@@ -255,7 +255,7 @@ class TestEditing:
 
 class TestReleasing:
     async def test_what_was_edited_is_published_in_its_place_before_its_aggregates_later_rows(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         service = service_of(topic)
         await create_topic(kafka, topic, **{"max.message.bytes": "20000"})
@@ -298,7 +298,7 @@ class TestReleasing:
         )
 
     async def test_by_two_at_once_happens_once(
-        self, database: str, engine: AsyncEngine, topic: Topic, set_aside: SetAside
+        self, database: str, engine: Database, topic: Topic, set_aside: SetAside
     ) -> None:
         [id_] = await refuse(engine, topic, (uuid4(), 1))
 
@@ -313,7 +313,7 @@ class TestReleasing:
     async def test_is_done_whole_or_not_at_all(
         self,
         database: str,
-        engine: AsyncEngine,
+        engine: Database,
         topic: Topic,
         set_aside: SetAside,
         monkeypatch: pytest.MonkeyPatch,
@@ -334,7 +334,7 @@ class TestReleasing:
 
 class TestDiscarding:
     async def test_publishes_a_withheld_event_in_its_place(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         service = service_of(topic)
         await create_topic(kafka, topic, **{"max.message.bytes": "20000"})
@@ -370,7 +370,7 @@ class TestOverHttp:
     async def test_a_row_is_listed_edited_and_released(
         self,
         database: str,
-        engine: AsyncEngine,
+        engine: Database,
         topic: Topic,
         runtime: ServiceRuntime[ServiceSettings, PathWork],
         set_aside: SetAside,
@@ -395,7 +395,7 @@ class TestOverHttp:
     async def test_a_row_is_discarded(
         self,
         database: str,
-        engine: AsyncEngine,
+        engine: Database,
         topic: Topic,
         runtime: ServiceRuntime[ServiceSettings, PathWork],
     ) -> None:
@@ -451,7 +451,7 @@ class TestOverHttp:
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid-fields")
 
     async def test_a_row_of_an_unknown_topic_can_only_be_released(
-        self, engine: AsyncEngine, runtime: ServiceRuntime[ServiceSettings, PathWork]
+        self, engine: Database, runtime: ServiceRuntime[ServiceSettings, PathWork]
     ) -> None:
         [id_] = await refuse(engine, topic_with_withheld(), (uuid4(), 1))
 

@@ -5,10 +5,10 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.operations.context import ServiceRuntime
 from chassis.operations.sequences import NotOurTopic, SequencesSearch, sequences
+from chassis.persistence.database import Database
 from chassis.settings import ServiceSettings
 from contracts.operations import SubscriberPausedV1
 from contracts.topics import Topic
@@ -18,7 +18,7 @@ from .operating import asking, runtime_of, service_of, things, topic_with_withhe
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database) as engine:
         yield engine
 
@@ -30,12 +30,12 @@ def topic() -> Topic:
 
 @pytest.fixture
 def runtime(
-    database: str, engine: AsyncEngine, topic: Topic
+    database: str, engine: Database, topic: Topic
 ) -> ServiceRuntime[ServiceSettings, PathWork]:
     return runtime_of(service_of(topic), settings_for(database, "127.0.0.1:1"), engine)
 
 
-async def keep(engine: AsyncEngine, *numbers: int) -> list[UUID]:
+async def keep(engine: Database, *numbers: int) -> list[UUID]:
     """Insert aggregates with these sequences; return their ids, in order."""
     ids = sorted(uuid4() for _ in numbers)
     async with engine.begin() as connection:
@@ -52,7 +52,7 @@ async def keep(engine: AsyncEngine, *numbers: int) -> list[UUID]:
 class TestSequences:
     async def test_come_page_by_page_in_the_order_of_ids(
         self,
-        engine: AsyncEngine,
+        engine: Database,
         topic: Topic,
         runtime: ServiceRuntime[ServiceSettings, PathWork],
     ) -> None:
@@ -71,7 +71,7 @@ class TestSequences:
         assert sizes == [2, 2, 1]
 
     async def test_include_those_of_operators_acts(
-        self, engine: AsyncEngine, runtime: ServiceRuntime[ServiceSettings, PathWork]
+        self, engine: Database, runtime: ServiceRuntime[ServiceSettings, PathWork]
     ) -> None:
         one, two = sorted((uuid4(), uuid4()))
         act = SubscriberPausedV1(by="ada", why="x", subscriber="test.one", topic="t")
@@ -98,7 +98,7 @@ class TestSequences:
 class TestOverHttp:
     async def test_they_are_served_to_operators(
         self,
-        engine: AsyncEngine,
+        engine: Database,
         topic: Topic,
         runtime: ServiceRuntime[ServiceSettings, PathWork],
     ) -> None:

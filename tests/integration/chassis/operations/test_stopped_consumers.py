@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.consuming.holds import ContinueFrom, NotHeld
 from chassis.consuming.offsets import begin
@@ -21,6 +20,7 @@ from chassis.operations.stopped_consumers import (
     park_all,
     skip_batch,
 )
+from chassis.persistence.database import Database
 from chassis.testing import eventually
 from contracts.envelope import Envelope
 from contracts.events import IntegrationEvent
@@ -69,7 +69,7 @@ async def publish_for(kafka: str, topic: Topic, subjects: Sequence[UUID]) -> Non
     await publish(kafka, topic, [signed_up(each, 1) for each in subjects])
 
 
-async def have_begun(engine: AsyncEngine, topic: Topic) -> None:
+async def have_begun(engine: Database, topic: Topic) -> None:
     """Have a subscriber at the beginning of the topic's only partition."""
     async with engine.begin() as connection:
         await begin(connection, [subscriber("test.one", topic)], topic.name, {0: (0, 0)}, utc_now)
@@ -77,7 +77,7 @@ async def have_begun(engine: AsyncEngine, topic: Topic) -> None:
 
 class TestParkAll:
     async def test_lets_the_consumer_park_what_is_published_and_continue(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         settings = settings_for(database, kafka, dead_letter_limit=LIMIT)
         one = subscriber("test.one", topic, before=refuse)
@@ -104,7 +104,7 @@ class TestParkAll:
             assert await count(database, "parked") == LIMIT + 1
 
     async def test_is_recorded_with_who_and_why(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         settings = settings_for(database, kafka)
         runtime = runtime_of(service_of(topic), settings, engine)
@@ -128,7 +128,7 @@ class TestParkAll:
         assert b'"why":"they are tests"' in act["payload"]
 
     async def test_of_a_topic_that_is_not_consumed_is_refused(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         runtime = runtime_of(service_of(topic), settings_for(database, kafka), engine)
 
@@ -136,7 +136,7 @@ class TestParkAll:
             await park_all(runtime, OfTopic(topic=topic.name), BY_ADA)
 
     async def test_is_refused_while_kafka_does_not_answer(
-        self, database: str, engine: AsyncEngine, topic: Topic
+        self, database: str, engine: Database, topic: Topic
     ) -> None:
         runtime = runtime_of(service_of(topic), settings_for(database, NO_BROKER), engine)
         await rows(
@@ -161,7 +161,7 @@ class TestSkipBatch:
     async def test_has_the_consumer_continue_behind_the_batch_and_keeps_its_bytes(
         self,
         database: str,
-        engine: AsyncEngine,
+        engine: Database,
         own_kafka: RunningInfrastructure,
     ) -> None:
         kafka, topic = own_kafka.kafka_bootstrap, topic_of_its_own(1)
@@ -192,7 +192,7 @@ class TestSkipBatch:
         assert await operators_acts(database) == ["operations.batch-skipped.v1"]
 
     async def test_of_a_batch_that_can_be_read_is_refused_and_records_nothing(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         runtime = runtime_of(service_of(topic), settings_for(database, kafka), engine)
         await have_begun(engine, topic)
@@ -205,7 +205,7 @@ class TestSkipBatch:
         assert await operators_acts(database) == []
 
     async def test_is_refused_while_kafka_does_not_answer(
-        self, database: str, engine: AsyncEngine, topic: Topic
+        self, database: str, engine: Database, topic: Topic
     ) -> None:
         runtime = runtime_of(service_of(topic), settings_for(database, NO_BROKER), engine)
         await have_begun(engine, topic)
@@ -219,7 +219,7 @@ class TestSkipBatch:
     async def test_of_what_nobody_reads_is_refused_without_asking_kafka(
         self,
         database: str,
-        engine: AsyncEngine,
+        engine: Database,
         topic: Topic,
         name: str | None,
         partition: int,
@@ -234,7 +234,7 @@ class TestSkipBatch:
 
 class TestEndHold:
     async def test_has_the_subscriber_continue_where_the_operator_says(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         settings = settings_for(database, kafka)
         one = subscriber("test.one", topic)
@@ -263,7 +263,7 @@ class TestEndHold:
         assert await operators_acts(database) == ["operations.hold-ended.v1"]
 
     async def test_of_a_subscriber_that_is_not_held_is_refused_and_records_nothing(
-        self, database: str, engine: AsyncEngine, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic
     ) -> None:
         one = subscriber("test.one", topic)
         runtime = runtime_of(service_of(topic, [one]), settings_for(database, kafka), engine)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
+from asyncpg import CheckViolationError, UniqueViolationError
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -21,27 +22,24 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Numeric,
-    Row,
     Table,
     Text,
     UniqueConstraint,
     Uuid,
-    event,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.domain import Aggregate, DomainError, DomainEvent, Kind
 from chassis.persistence import tables
 from chassis.persistence.aggregate_table import AggregateTable
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Connection, Database, Row
 from chassis.persistence.outbox import Outbox
 from chassis.persistence.transactor import StaleAggregate, Transactor
 from contracts.events import IntegrationEvent
 from contracts.topics import USERS_USER, Topic
 from contracts.users import UserSignedUpV1
 from tests.integration.chassis.path import count, rows
+from tests.integration.statements import create_tables, statements_on
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 
@@ -139,8 +137,8 @@ class Things(AggregateTable[Thing]):
     def to_row(self, aggregate: Thing) -> dict[str, Any]:
         return aggregate.state
 
-    def from_row(self, row: Row[Any]) -> Thing:
-        state = dict(row._mapping)
+    def from_row(self, row: Row) -> Thing:
+        state = dict(row) | {"mood": Mood[row.mood]}
         return Thing(
             state.pop("id"),
             version=state.pop("version"),
@@ -150,7 +148,7 @@ class Things(AggregateTable[Thing]):
 
 
 class Work:
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.outbox = Outbox("/test", lambda: NOW)
         self.things = Things(connection, self.outbox)
@@ -161,16 +159,16 @@ class Work:
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database, pool_size=5, application_name="test")
+async def engine(database: str) -> AsyncIterator[Database]:
+    engine = Database(database, pool_size=5, application_name="test")
     async with engine.begin() as connection:
-        await connection.run_sync(metadata.create_all)
+        await create_tables(connection, metadata)
     yield engine
-    await engine.dispose()
+    await engine.close()
 
 
 @pytest.fixture
-def transact(engine: AsyncEngine) -> Transactor[Work]:
+def transact(engine: Database) -> Transactor[Work]:
     return Transactor(engine, Work)
 
 
@@ -228,16 +226,10 @@ class TestEveryKindOfColumn:
 
 class TestWriting:
     async def test_new_and_changed_aggregates_are_one_statement_each(
-        self, engine: AsyncEngine, transact: Transactor[Work]
+        self, engine: Database, transact: Transactor[Work]
     ) -> None:
         old = [Thing.named(f"old {n}") for n in range(50)]
         await store(transact, *old)
-        executed: list[str] = []
-
-        def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-            executed.append(statement.split(maxsplit=1)[0])
-
-        event.listen(engine.sync_engine, "before_cursor_execute", note)
 
         async def body(work: Work) -> None:
             for each in (await work.things.load([each.id for each in old])).values():
@@ -246,9 +238,11 @@ class TestWriting:
             for n in range(50):
                 work.things.save(Thing.named(f"{n}"))
 
-        await transact(body)
+        with statements_on(engine) as executed:
+            await transact(body)
 
-        assert [each for each in executed if each != "SELECT"] == ["INSERT", "UPDATE", "INSERT"]
+        verbs = [each.split(maxsplit=1)[0] for each in executed]
+        assert [each for each in verbs if each != "SELECT"] == ["INSERT", "UPDATE", "INSERT"]
         found = await load(transact, *(each.id for each in old))
         assert {each.version for each in found.values()} == {2}
         assert {each.sequence for each in found.values()} == {2}
@@ -270,14 +264,14 @@ class TestWriting:
         assert (stored.state["name"], stored.version, stored.sequence) == ("b", 2, 2)
 
     async def test_an_aggregate_that_was_changed_since_it_was_loaded_is_stale(
-        self, engine: AsyncEngine, transact: Transactor[Work]
+        self, engine: Database, transact: Transactor[Work]
     ) -> None:
         thing = Thing.named("a")
         await store(transact, thing)
         kept, current = await load(transact, thing.id), await load(transact, thing.id)
         await store(transact, *current.values())
 
-        async with engine.connect() as connection:
+        async with engine.begin_rolled_back() as connection:
             work = Work(connection)
             work.things.save(kept[thing.id])
             with pytest.raises(StaleAggregate):
@@ -310,11 +304,11 @@ class TestConflicts:
             await store(transact, Thing.named("a"))
 
     async def test_an_expected_one_is_no_error_of_the_server_whose_log_would_name_the_values(
-        self, engine: AsyncEngine, transact: Transactor[Work]
+        self, engine: Database, transact: Transactor[Work]
     ) -> None:
         await store(transact, Thing.named("a"))
 
-        async with engine.connect() as connection:
+        async with engine.begin_rolled_back() as connection:
             work = Work(connection)
             for name in ("b", "a"):
                 work.things.save(Thing.named(name))
@@ -346,7 +340,7 @@ class TestConflicts:
     ) -> None:
         await rows(database, "ALTER TABLE things ADD CONSTRAINT odd CHECK (name <> 'odd')")
 
-        with pytest.raises(IntegrityError):
+        with pytest.raises(CheckViolationError):
             await store(transact, Thing.named("odd"))
 
     async def test_an_id_that_exists_is_an_integrity_error(
@@ -355,7 +349,7 @@ class TestConflicts:
         thing = Thing.named("a")
         await store(transact, thing)
 
-        with pytest.raises(IntegrityError):
+        with pytest.raises(UniqueViolationError):
             await store(transact, Thing(thing.id, name="b", **EMPTY))
 
     async def test_one_of_several_concurrent_inserts_of_a_name_succeeds(
@@ -387,8 +381,8 @@ class TestPublishing:
         ]
         assert thing.sequence == 2
 
-    async def test_saving_returns_each_event_once(self, engine: AsyncEngine) -> None:
-        async with engine.connect() as connection:
+    async def test_saving_returns_each_event_once(self, engine: Database) -> None:
+        async with engine.begin_rolled_back() as connection:
             work, thing = Work(connection), Thing.named("a")
 
             first, second = work.things.save(thing), work.things.save(thing)
@@ -399,11 +393,11 @@ class TestPublishing:
 
 class TestLoading:
     async def test_reads_each_aggregate_once_and_leaves_out_missing_ones(
-        self, engine: AsyncEngine, transact: Transactor[Work]
+        self, engine: Database, transact: Transactor[Work]
     ) -> None:
         thing = Thing.named("a")
         await store(transact, thing)
-        async with engine.connect() as connection:
+        async with engine.begin_rolled_back() as connection:
             work = Work(connection)
 
             first = await work.things.load([thing.id, uuid4()])

@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 from chassis import migrations
 from chassis.kafka import partitions
 from chassis.persistence import advisory_lock, connecting
-from chassis.persistence.database import create_engine, is_away
+from chassis.persistence.database import Database, is_away
 from tests.certificates import Authority
 from tests.integration.chassis.path import settings_for
 from tests.integration.chassis.proxy import Proxy, proxy_to
@@ -26,12 +26,12 @@ Connect = Callable[[str], Awaitable[object]]
 
 
 async def the_pool(url: str) -> None:
-    engine = create_engine(url, pool_size=1, application_name="test")
+    engine = Database(url, pool_size=1, application_name="test")
     try:
         async with engine.connect():
             pass
     finally:
-        await engine.dispose()
+        await engine.close()
 
 
 async def the_locks_and_the_relay(url: str) -> None:
@@ -220,14 +220,14 @@ class TestOfSeveralServers:
     async def test_the_other_is_found_when_the_one_is_gone_and_the_one_when_it_is_back(
         self, several: Several
     ) -> None:
-        engine = create_engine(several.url, pool_size=2, application_name="test")
+        engine = Database(several.url, pool_size=2, application_name="test")
         for gone, there in [(several.other, several.one), (several.one, several.other)] * 2:
             await there.refuse()
             await there.accept()
             await gone.refuse()
             async with asyncio.timeout(5), engine.connect():
                 pass
-        await engine.dispose()
+        await engine.close()
 
     async def test_when_none_answers_it_is_an_error_that_is_waited_for(
         self, several: Several

@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
-from chassis.persistence.database import create_engine, is_connection_lost
-from chassis.testing import eventually
+from chassis.persistence.database import Database, is_connection_lost
 from tests.integration.chassis.path import rows
 from tests.integration.chassis.proxy import postgres_through_proxy
 
@@ -19,29 +17,31 @@ class TestASession:
         self, database: str
     ) -> None:
         await rows(database, "CREATE TABLE t AS SELECT 1 AS a")
-        engine = create_engine(database, pool_size=2, application_name="test")
+        engine = Database(database, pool_size=2, application_name="test")
         async with contextlib.AsyncExitStack() as open_:
             # Like a frozen worker: it holds the lock and does nothing more.
-            frozen = await open_.enter_async_context(engine.connect())
+            frozen = await open_.enter_async_context(engine.begin_rolled_back())
             await frozen.execute(text("SELECT * FROM t FOR UPDATE"))
 
-            async with asyncio.timeout(6), engine.begin() as other:
+            async with asyncio.timeout(30), engine.begin() as other:
                 await other.execute(text("SET LOCAL lock_timeout = 0"))
                 await other.execute(text("SELECT * FROM t FOR UPDATE"))
 
-            with pytest.raises(DBAPIError) as raised:
+            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)) as raised:
                 await frozen.execute(text("SELECT 1"))
             assert is_connection_lost(raised.value)
-        await engine.dispose()
+        await engine.close()
 
     async def test_that_died_in_the_pool_is_replaced(self, database: str) -> None:
         async with postgres_through_proxy(database) as (url, proxy):
-            engine = create_engine(url, pool_size=1, application_name="test")
+            engine = Database(url, pool_size=1, application_name="test")
             async with engine.connect() as connection:
-                driver: Any = (await connection.get_raw_connection()).driver_connection
+                ended = asyncio.Event()
+                driver = connection._driver
+                driver.add_termination_listener(lambda _: ended.set())
             proxy.cut()
-            await eventually(lambda: asyncio.sleep(0, driver.is_closed()))
+            await ended.wait()
 
             async with engine.connect() as connection:
                 assert await connection.scalar(text("SELECT 2")) == 2
-            await engine.dispose()
+            await engine.close()

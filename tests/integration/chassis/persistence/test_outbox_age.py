@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.outbox import Outbox
 from chassis.persistence.outbox_age import OutboxAge, OutboxTooOld
 from chassis.persistence.transactor import Transact, Transactor
@@ -20,7 +20,7 @@ AGE = "UPDATE outbox SET created_at = clock_timestamp() - interval '90 s' WHERE 
 class Publishing:
     """A unit of work that publishes."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._outbox = Outbox("/test", utc_now)
 
@@ -38,13 +38,13 @@ class Publishing:
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database) as engine:
         yield engine
 
 
 @pytest.fixture
-def transact(engine: AsyncEngine) -> Transact[Publishing]:
+def transact(engine: Database) -> Transact[Publishing]:
     return Transactor(engine, Publishing)
 
 
@@ -57,7 +57,7 @@ async def publish(transact: Transact[Publishing], subject: UUID) -> None:
 
 class TestAnOutbox:
     async def test_that_is_too_old_refuses_commands_that_publish_until_it_is_not(
-        self, database: str, engine: AsyncEngine, transact: Transact[Publishing]
+        self, database: str, engine: Database, transact: Transact[Publishing]
     ) -> None:
         age, old = OutboxAge(engine, LIMIT_S), uuid4()
         limited = age.limited(transact)
@@ -82,7 +82,7 @@ class TestAnOutbox:
         assert age.trouble() is None
 
     async def test_is_as_old_as_what_waits_for_kafka_not_for_an_operator(
-        self, database: str, engine: AsyncEngine, transact: Transact[Publishing]
+        self, database: str, engine: Database, transact: Transact[Publishing]
     ) -> None:
         age, stuck = OutboxAge(engine, LIMIT_S), uuid4()
         await publish(transact, stuck)
@@ -97,7 +97,7 @@ class TestAnOutbox:
         assert age.trouble() is None
 
     async def test_without_a_limit_refuses_nothing(
-        self, database: str, engine: AsyncEngine, transact: Transact[Publishing]
+        self, database: str, engine: Database, transact: Transact[Publishing]
     ) -> None:
         age, old = OutboxAge(engine, None), uuid4()
         limited = age.limited(transact)
@@ -108,7 +108,7 @@ class TestAnOutbox:
         await publish(limited, uuid4())
 
     async def test_that_can_not_be_asked_leaves_the_answer_as_it_was(
-        self, database: str, engine: AsyncEngine, transact: Transact[Publishing]
+        self, database: str, engine: Database, transact: Transact[Publishing]
     ) -> None:
         age, old = OutboxAge(engine, LIMIT_S), uuid4()
         await publish(transact, old)

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from asyncpg import IntegrityConstraintViolationError
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from chassis.persistence.database import create_engine, is_connection_lost
+from chassis.persistence.database import Connection, Database, is_connection_lost
 from chassis.persistence.transactor import NotInTime, OutcomeUnknown, StaleAggregate, Transactor
 from chassis.testing import eventually
 from local_cluster.testing import RunningInfrastructure, running_infrastructure
@@ -24,7 +23,7 @@ from tests.integration.chassis.proxy import Proxy, postgres_through_proxy
 class NoteWork:
     """A unit of work that inserts its notes when it is flushed."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._notes: list[str] = []
 
@@ -39,7 +38,7 @@ class NoteWork:
 class Bench:
     """A transactor that connects through a proxy, and the database without the proxy."""
 
-    def __init__(self, database: str, engine: AsyncEngine, proxy: Proxy) -> None:
+    def __init__(self, database: str, engine: Database, proxy: Proxy) -> None:
         self.database = database
         self.engine = engine
         self.proxy = proxy
@@ -80,11 +79,11 @@ async def bench(database: str) -> AsyncIterator[Bench]:
 async def bench_on(database: str, pool_size: int = 5) -> AsyncIterator[Bench]:
     await rows(database, "CREATE TABLE notes (note text)")
     async with postgres_through_proxy(database) as (url, proxy):
-        engine = create_engine(url, pool_size=pool_size, application_name="test")
+        engine = Database(url, pool_size=pool_size, application_name="test")
         try:
             yield Bench(database, engine, proxy)
         finally:
-            await engine.dispose()
+            await engine.close()
 
 
 def cut_once(what: bytes, bench: Bench, *, answered: bool) -> None:
@@ -294,7 +293,7 @@ class TestTheDeadline:
             await eventually(lambda: nothing_waits(bench))
 
         assert await bench.notes() == []
-        assert bench.engine.pool.status().endswith("Current Checked out connections: 0")
+        assert bench.engine.in_use == 0
 
     async def test_ends_the_wait_for_a_place_in_the_pool(self, database: str) -> None:
         async with bench_on(database, pool_size=1) as bench, bench.engine.connect():
@@ -312,7 +311,7 @@ class TestTheDeadline:
             with pytest.raises(NotInTime):
                 await bench.transactor(deadline_s=0.3)(bench.noting("hello"))
 
-        assert bench.engine.pool.status().endswith("Current Checked out connections: 0")
+        assert bench.engine.in_use == 0
         assert await bench.notes() == ["before"]
 
     async def test_ends_the_question_what_became_of_a_commit_without_an_answer(
@@ -382,7 +381,7 @@ class TestAFailure:
         transactor = bench.transactor()
         await transactor(bench.noting("hello"))
 
-        with pytest.raises(IntegrityError):
+        with pytest.raises(IntegrityConstraintViolationError):
             await transactor(bench.noting("hello"))
 
         assert bench.runs == 2
@@ -408,7 +407,7 @@ class TestAFailure:
             return not left
 
         await eventually(no_session_is_in_a_transaction)
-        assert bench.engine.pool.status().endswith("Current Checked out connections: 0")
+        assert bench.engine.in_use == 0
         assert await bench.notes() == []
 
 

@@ -19,11 +19,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from chassis.persistence.bulk import copy_rows, insert_rows
+from chassis.persistence.bulk import insert_rows
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.written_rows import WrittenRows, WrittenTable
 from tests.integration.chassis.path import schema
+from tests.integration.statements import create_tables
 
 metadata = MetaData()
 goods = Table(
@@ -37,15 +38,15 @@ owners = Table("owners", metadata, Column("id", Uuid, primary_key=True))
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database) as engine:
         async with engine.begin() as connection:
-            await connection.run_sync(metadata.create_all)
+            await create_tables(connection, metadata)
         yield engine
 
 
 @pytest.fixture
-async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+async def connection(engine: Database) -> AsyncIterator[Connection]:
     async with engine.connect() as connection:
         yield connection
 
@@ -55,32 +56,32 @@ def row(count: int = 1) -> dict[str, object]:
 
 
 class TestWrittenRows:
-    async def test_are_those_of_an_insert_of_any_form(self, connection: AsyncConnection) -> None:
-        written = await WrittenRows.on(connection)
+    async def test_are_those_of_an_insert_of_any_form(self, connection: Connection) -> None:
+        written = WrittenRows.on(connection)
         in_bulk, many, one, copied = [row(), row()], [row(), row()], row(), row()
 
         await insert_rows(connection, goods, in_bulk)
         await connection.execute(insert(goods), many)
         await connection.execute(insert(goods).values(**one).returning(goods.c.id))
-        await copy_rows(connection, goods, list(copied), [tuple(copied.values())])
+        await connection.copy(goods, list(copied), [tuple(copied.values())])
 
         assert written.tables() == [
             WrittenTable("goods", inserted=6, rows=[*in_bulk, *many, one, copied])
         ]
         assert written.rows_of(goods) == [*in_bulk, *many, one, copied]
 
-    async def test_have_the_defaults_that_python_adds(self, connection: AsyncConnection) -> None:
-        written = await WrittenRows.on(connection)
+    async def test_have_the_defaults_that_python_adds(self, connection: Connection) -> None:
+        written = WrittenRows.on(connection)
         id_ = uuid4()
 
         await connection.execute(insert(goods).values(id=id_))
 
         assert written.rows_of(goods) == [{"id": id_, "color": "red"}]
 
-    async def test_of_other_statements_are_counted(self, connection: AsyncConnection) -> None:
+    async def test_of_other_statements_are_counted(self, connection: Connection) -> None:
         first, second = row(1), row(2)
         await insert_rows(connection, goods, [first, second])
-        written = await WrittenRows.on(connection)
+        written = WrittenRows.on(connection)
 
         await connection.execute(update(goods).values(count=goods.c.count + 1))
         await connection.execute(delete(goods).where(goods.c.id == first["id"]))
@@ -94,10 +95,10 @@ class TestWrittenRows:
         ]
         assert written.rows_of(goods) == ()
 
-    async def test_that_exist_already_are_not_counted(self, connection: AsyncConnection) -> None:
+    async def test_that_exist_already_are_not_counted(self, connection: Connection) -> None:
         existing, new = row(), row()
         await insert_rows(connection, goods, [existing])
-        written = await WrittenRows.on(connection)
+        written = WrittenRows.on(connection)
 
         await insert_rows(connection, goods, [existing], unless_there=["id"])
         assert written.tables() == []
@@ -105,10 +106,8 @@ class TestWrittenRows:
 
         assert written.tables() == [WrittenTable("goods", inserted=1, rows=None)]
 
-    async def test_that_the_database_computes_are_counted(
-        self, connection: AsyncConnection
-    ) -> None:
-        written = await WrittenRows.on(connection)
+    async def test_that_the_database_computes_are_counted(self, connection: Connection) -> None:
+        written = WrittenRows.on(connection)
         computed = insert(goods).values(id=uuid4(), count=func.abs(bindparam("number", -2)))
         updating = (
             upsert(goods)
@@ -121,23 +120,23 @@ class TestWrittenRows:
 
         assert written.tables() == [WrittenTable("goods", inserted=2, rows=None)]
 
-    async def test_are_not_those_that_are_read_or_locked(self, connection: AsyncConnection) -> None:
+    async def test_are_not_those_that_are_read_or_locked(self, connection: Connection) -> None:
         await insert_rows(connection, goods, [row()])
-        written = await WrittenRows.on(connection)
+        written = WrittenRows.on(connection)
 
         await connection.execute(select(goods).with_for_update())
 
         assert written.tables() == []
 
     async def test_are_noted_on_their_connection_until_it_returns_to_its_pool(
-        self, engine: AsyncEngine
+        self, engine: Database
     ) -> None:
         async with engine.connect() as connection:
-            written = await WrittenRows.on(connection)
+            written = WrittenRows.on(connection)
             async with engine.connect() as other:
                 await insert_rows(other, goods, [row()])
         async with engine.connect() as connection:
             await insert_rows(connection, owners, [{"id": UUID(int=1)}])
-            await copy_rows(connection, owners, ["id"], [(UUID(int=2),)])
+            await connection.copy(owners, ["id"], [(UUID(int=2),)])
 
         assert written.tables() == []

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chassis.persistence.database import Database
 from chassis.publishing import outbox_reader
 from chassis.publishing.outbox_reader import MOST_ROWS, OutboxReader, Row
 from tests.integration.chassis.path import schema
@@ -21,13 +21,13 @@ _WRITE = """
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database) as engine:
         yield engine
 
 
 @pytest.fixture
-async def connection(engine: AsyncEngine, database: str) -> AsyncIterator["asyncpg.Connection"]:
+async def connection(engine: Database, database: str) -> AsyncIterator["asyncpg.Connection"]:
     connection = await asyncpg.connect(database)
     yield connection
     await connection.close()

@@ -14,9 +14,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.persistence import advisory_lock
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.outbox import Outbox
 from chassis.publishing import producer as producer_module
 from chassis.publishing import relay as relay_module
@@ -43,7 +43,7 @@ YESTERDAY = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database: str) -> AsyncIterator[Database]:
     async with schema(database) as engine:
         yield engine
 
@@ -77,9 +77,7 @@ def append(
     )
 
 
-async def write_events(
-    connection: AsyncConnection, topic: Topic, *events: tuple[UUID, int]
-) -> None:
+async def write_events(connection: Connection, topic: Topic, *events: tuple[UUID, int]) -> None:
     """Write events to the outbox, each given by its subject and sequence."""
     outbox = Outbox("/test", lambda: YESTERDAY)
     for subject, sequence in events:
@@ -141,7 +139,7 @@ async def until_empty(database: str, *, within_s: float = 30) -> None:
 
 class TestPublishing:
     async def test_sends_each_row_once_in_order_with_its_key_headers_bytes_and_time(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own(4)
         await create_topic(kafka, topic)
@@ -162,7 +160,7 @@ class TestPublishing:
         assert {each.timestamp for each in found} == {YESTERDAY.timestamp() * 1_000}
 
     async def test_a_commit_wakes_the_relay(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(relay_module, "_BUSY_SLEEP_S", 600)
         topic = topic_of_its_own()
@@ -180,23 +178,22 @@ class TestPublishing:
             await until_empty(database)
 
     async def test_a_row_that_commits_late_is_not_skipped(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
-        async with relaying(settings_for(database, kafka)), engine.connect() as late:
-            await write_events(late, topic, (uuid4(), 1))
-            async with engine.begin() as connection:
-                await write_events(connection, topic, (uuid4(), 1))
-            await until_empty(database)
-
-            await late.commit()
+        async with relaying(settings_for(database, kafka)):
+            async with engine.begin() as late:
+                await write_events(late, topic, (uuid4(), 1))
+                async with engine.begin() as connection:
+                    await write_events(connection, topic, (uuid4(), 1))
+                await until_empty(database)
 
             await until_empty(database, within_s=10)
         assert len(await published(kafka, topic)) == 2
 
     async def test_a_row_that_kafka_has_not_acknowledged_is_sent_again(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -218,7 +215,7 @@ class TestPublishing:
         assert len(await published(kafka, topic)) == 1
 
     async def test_only_a_few_large_rows_are_fetched_at_once(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -245,7 +242,7 @@ class TestPublishing:
 
 class TestARefusedRow:
     async def test_is_set_aside_alone_and_its_aggregates_later_rows_wait_behind_it(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own(1)
         await create_topic(kafka, topic, **{"max.message.bytes": "20000"})
@@ -284,7 +281,7 @@ class TestARefusedRow:
         assert [row["sequence"] for row in waiting] == [3, 4]
 
     async def test_with_its_whole_first_batch_is_not_overtaken_by_the_second(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # The first batch is too large for the topic, and the second is not.
         monkeypatch.setattr(producer_module, "_BATCH_BYTES", 30_000)
@@ -303,7 +300,7 @@ class TestARefusedRow:
 
 class TestATopicThatIsMissing:
     async def test_is_suspended_alone_until_it_exists(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         missing, there = topic_of_its_own(), topic_of_its_own()
         await create_topic(kafka, there)
@@ -349,7 +346,7 @@ def senders(monkeypatch: pytest.MonkeyPatch) -> list[RowProducer]:
 
 class TestTwoRelays:
     async def test_never_work_at_once(
-        self, database: str, engine: AsyncEngine, kafka: str, senders: list[RowProducer]
+        self, database: str, engine: Database, kafka: str, senders: list[RowProducer]
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -368,7 +365,7 @@ class TestTwoRelays:
         assert len(await published(kafka, topic)) == 1
 
     async def test_one_that_lost_its_lock_sends_nothing_more(
-        self, database: str, engine: AsyncEngine, kafka: str, senders: list[RowProducer]
+        self, database: str, engine: Database, kafka: str, senders: list[RowProducer]
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -393,7 +390,7 @@ class TestTwoRelays:
         assert len(await published(kafka, topic)) == 2
 
     async def test_one_works_and_the_other_takes_over(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -428,7 +425,7 @@ class TestTwoRelays:
             await rows(database, "SELECT pg_terminate_backend($1)", pid)
 
     async def test_a_commit_does_not_make_the_standby_ask_for_the_lock_more_often(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings = settings_for(database, kafka)
         tries = 0
@@ -460,7 +457,7 @@ class TestTwoRelays:
 
 class TestADatabaseThatIsAway:
     async def test_is_waited_for_and_reported(
-        self, database: str, engine: AsyncEngine, kafka: str
+        self, database: str, engine: Database, kafka: str
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -484,7 +481,7 @@ class TestADatabaseThatIsAway:
         assert in_order(await published(kafka, topic)) == {str(ada): [1, 2, 3]}
 
     async def test_between_acknowledgement_and_delete_makes_a_repeat_and_no_loss(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -520,7 +517,7 @@ class TestADatabaseThatIsAway:
 
 class TestKafkaThatIsAway:
     async def test_a_future_that_the_client_cancels_does_not_end_the_relay(
-        self, database: str, engine: AsyncEngine, kafka: str, monkeypatch: pytest.MonkeyPatch
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         topic = topic_of_its_own()
         await create_topic(kafka, topic)
@@ -544,7 +541,7 @@ class TestKafkaThatIsAway:
         assert len(await published(kafka, topic)) == 1
 
     async def test_and_frozen_is_reported_and_nothing_is_lost_or_out_of_order(
-        self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure
+        self, database: str, engine: Database, own_kafka: RunningInfrastructure
     ) -> None:
         kafka, topic, ada = own_kafka.kafka_bootstrap, topic_of_its_own(), uuid4()
         await create_topic(kafka, topic)
@@ -576,7 +573,7 @@ class TestKafkaThatIsAway:
         assert asyncio.all_tasks() == before
 
     async def test_does_not_keep_the_relay_from_stopping_and_leaves_no_task_running(
-        self, database: str, engine: AsyncEngine, own_kafka: RunningInfrastructure
+        self, database: str, engine: Database, own_kafka: RunningInfrastructure
     ) -> None:
         kafka, topic = own_kafka.kafka_bootstrap, topic_of_its_own()
         await create_topic(kafka, topic)
@@ -602,7 +599,7 @@ class TestKafkaThatIsAway:
 
 
 class TestAnUnexpectedError:
-    async def test_ends_the_relay(self, database: str, engine: AsyncEngine, kafka: str) -> None:
+    async def test_ends_the_relay(self, database: str, engine: Database, kafka: str) -> None:
         async with engine.begin() as connection:
             await connection.execute(text("DROP TABLE outbox"))
         relay = Relay(settings_for(database, kafka), service="test", now=utc_now)

@@ -3,18 +3,17 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import event, func, select, text
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy import func, select, text
 
 from chassis.backoff import Backoff
 from chassis.consuming import retry_policy
 from chassis.consuming.dead_letters import not_understood
+from chassis.persistence.database import NoConnectionFree
 from chassis.persistence.transactor import StaleAggregate
 from chassis.testing import eventually
 from chassis.timers import due_timers
@@ -29,6 +28,8 @@ from tests.integration.chassis.timers.timed import (
     timed,
     write_effect,
 )
+from tests.integration.explained import plan_of
+from tests.integration.statements import statements_on
 from tests.unit.chassis.timers.timers_suite import (
     FUTURE,
     PAST,
@@ -56,22 +57,6 @@ async def bench(timers_database: str) -> AsyncIterator[Timed]:
         yield bench
 
 
-@contextmanager
-def statements(bench: Timed) -> Iterator[list[str]]:
-    """Note every statement that is sent while the block runs."""
-    sent: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
-
-    engine = bench.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
-
-
 def to_handle(what: Note, due: DueTimer) -> Any:
     """Return what handles one timer in a unit of work."""
 
@@ -90,7 +75,7 @@ class TestAPoll:
         for number in range(20):
             await schedule(bench, str(number))
 
-        with statements(bench) as sent:
+        with statements_on(bench.engine) as sent:
             claimed = await bench.due.claim(20)
 
         assert len(claimed) == 20
@@ -113,14 +98,9 @@ class TestAPoll:
             " clock_timestamp() + interval '1 h', 0, false, 0, 0 FROM generate_series(1, 20000)",
         )
         await rows(bench.database, "ANALYZE")
-        claim = due_timers._CLAIM.compile(dialect=bench.engine.dialect)
-        values = claim.params | {"most": 20, "lease": timedelta(minutes=1)}
-        explained = await rows(
-            bench.database,
-            f"EXPLAIN (ANALYZE, BUFFERS) {claim}",
-            *(values[name] for name in claim.positiontup or ()),
-        )
-        plan = [row[0] for row in explained]
+        values = {"most": 20, "lease": timedelta(minutes=1)}
+        async with bench.engine.begin() as connection:
+            plan = await plan_of(connection, due_timers._CLAIM, values)
 
         assert not [line for line in plan if "Seq Scan" in line or "Removed by Filter" in line]
         (buffers, *_) = [line for line in plan if "Buffers" in line]
@@ -144,7 +124,7 @@ class TestAPoll:
         for number in range(10):
             await schedule(bench, str(number))
 
-        with statements(bench) as idle, statements(bench) as sent:
+        with statements_on(bench.engine) as idle, statements_on(bench.engine) as sent:
             await worker.step(0)
             idle.clear()
             await worker.step(0)
@@ -284,7 +264,7 @@ class TestATimerThatFails:
 
     @pytest.mark.parametrize(
         "error",
-        [lambda: StaleAggregate("accounts", {uuid4(): 1}), lambda: PoolTimeoutError("no place")],
+        [lambda: StaleAggregate("accounts", {uuid4(): 1}), lambda: NoConnectionFree("no place")],
         ids=["contention", "dependency"],
     )
     async def test_for_a_reason_outside_of_it_is_never_parked(

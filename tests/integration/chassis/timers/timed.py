@@ -6,9 +6,8 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import insert, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.transactor import Transactor
 from chassis.testing import WorkWithTimers
 from chassis.timers.due_timers import DueTimers
@@ -24,7 +23,7 @@ T = TypeVar("T")
 class TimedWork:
     """A unit of work whose effect is a row for each timer that was handled."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.timers = PostgresTimers(connection)
 
@@ -41,7 +40,7 @@ async def write_effect(work: Any, what: Note, due: DueTimer) -> None:
 class Timed:
     """The database, its transactor, and as many workers as a test asks for."""
 
-    def __init__(self, database: str, engine: AsyncEngine) -> None:
+    def __init__(self, database: str, engine: Database) -> None:
         self.database = database
         self.engine = engine
         self.due = DueTimers(engine, TimedWork, lease_s=60)
@@ -88,10 +87,10 @@ async def create_tables(database: str) -> None:
 @asynccontextmanager
 async def timed(database: str) -> AsyncIterator[Timed]:
     """Open a database that has the tables, and empty them."""
-    engine = create_engine(database, pool_size=10, application_name="test")
+    engine = Database(database, pool_size=10, application_name="test")
     async with engine.begin() as connection:
         await connection.execute(text("TRUNCATE timers, next_timers, effects, outbox, operated"))
     try:
         yield Timed(database, engine)
     finally:
-        await engine.dispose()
+        await engine.close()

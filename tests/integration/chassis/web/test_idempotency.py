@@ -10,10 +10,10 @@ from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, SecretStr
 from sqlalchemy import Column, Integer, MetaData, Table, Text, func, insert, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.schema import CreateTable
 
 from chassis.persistence import tables
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Connection, Database
 from chassis.persistence.idempotency_keys import (
     KEEP,
     ExpiredKeys,
@@ -39,33 +39,33 @@ orders = Table(
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database, pool_size=20, application_name="test")
+async def engine(database: str) -> AsyncIterator[Database]:
+    engine = Database(database, pool_size=20, application_name="test")
     async with engine.begin() as connection:
-        await connection.run_sync(tables.idempotency_keys.create)
-        await connection.run_sync(orders.create)
+        await connection.execute(CreateTable(tables.idempotency_keys))
+        await connection.execute(CreateTable(orders))
     yield engine
-    await engine.dispose()
+    await engine.close()
 
 
 class TestPostgresIdempotencyKeys(IdempotencyKeysSuite):
     @pytest.fixture
-    async def keys(self, engine: AsyncEngine) -> AsyncIterator[IdempotencyKeys]:
-        async with engine.connect() as connection:
+    async def keys(self, engine: Database) -> AsyncIterator[IdempotencyKeys]:
+        async with engine.begin_rolled_back() as connection:
             yield PostgresIdempotencyKeys(connection)
 
-    async def test_a_claim_that_is_rolled_back_leaves_nothing(self, engine: AsyncEngine) -> None:
-        async with engine.connect() as connection:
+    async def test_a_claim_that_is_rolled_back_leaves_nothing(self, engine: Database) -> None:
+        async with engine.begin_rolled_back() as connection:
             keys = PostgresIdempotencyKeys(connection)
             await keys.claim(KEY, NOW)
             await keys.remember(KEY, ANSWER, NOW)
-            await connection.rollback()
 
-            assert await keys.claim(KEY, NOW) is None
+        async with engine.begin_rolled_back() as connection:
+            assert await PostgresIdempotencyKeys(connection).claim(KEY, NOW) is None
 
 
 class TestExpiredKeys:
-    async def test_expired_keys_are_deleted_and_others_stay(self, engine: AsyncEngine) -> None:
+    async def test_expired_keys_are_deleted_and_others_stay(self, engine: Database) -> None:
         fresh = ScopedKey("", "POST /orders", "fresh")
         async with engine.begin() as connection:
             keys = PostgresIdempotencyKeys(connection)
@@ -77,9 +77,9 @@ class TestExpiredKeys:
 
         async with engine.connect() as connection:
             left = await connection.scalars(select(tables.idempotency_keys.c.key))
-            assert left.all() == ["fresh"]
+            assert left == ["fresh"]
 
-    async def test_more_than_one_batch_is_deleted_in_one_step(self, engine: AsyncEngine) -> None:
+    async def test_more_than_one_batch_is_deleted_in_one_step(self, engine: Database) -> None:
         answer = {"body_hmac": b"", "status": 201, "headers": {}, "body": b""}
         owner = {"principal": "", "route": "POST /orders", "created_at": NOW - KEEP}
         async with engine.begin() as connection:
@@ -97,7 +97,7 @@ class TestExpiredKeys:
 
 
 class Work:
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.idempotency_keys = PostgresIdempotencyKeys(connection)
 
@@ -112,7 +112,7 @@ class Order(BaseModel):
 class Shop:
     """A shop with a route that sells each toy once; it counts its attempts."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Database) -> None:
         self.attempts = 0
         self.pause_s = 0.0
         transact = Transactor(engine, Work)
@@ -144,13 +144,13 @@ class Shop:
     async def sell(self, work: Work, toy: str) -> int:
         self.attempts += 1
         row = insert(orders).values(toy=toy).returning(orders.c.number)
-        number: int = (await work.connection.scalars(row)).one()
+        number: int = await work.connection.scalar(row)
         await asyncio.sleep(self.pause_s)
         return number
 
 
 @pytest.fixture
-def shop(engine: AsyncEngine) -> Shop:
+def shop(engine: Database) -> Shop:
     return Shop(engine)
 
 
@@ -161,14 +161,14 @@ async def client(shop: Shop) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def sold(engine: AsyncEngine) -> int:
+async def sold(engine: Database) -> int:
     async with engine.connect() as connection:
         return await connection.scalar(select(func.count()).select_from(orders)) or 0
 
 
 class TestAtOnce:
     async def test_twenty_requests_with_one_key_have_one_effect_and_one_answer(
-        self, client: httpx.AsyncClient, shop: Shop, engine: AsyncEngine
+        self, client: httpx.AsyncClient, shop: Shop, engine: Database
     ) -> None:
         # A toy can be sold once: the constraint would refuse a second sale.
         shop.pause_s = 0.05
@@ -187,12 +187,11 @@ class TestAtOnce:
         assert shop.attempts == 1
 
     async def test_requests_with_different_keys_do_not_conflict(
-        self, client: httpx.AsyncClient, shop: Shop, engine: AsyncEngine
+        self, client: httpx.AsyncClient, shop: Shop, engine: Database
     ) -> None:
         # PostgreSQL scans a table that it knows to be small, rather than use its index.
         async with engine.connect() as connection:
             await connection.execute(text("ANALYZE idempotency_keys"))
-            await connection.commit()
 
         answers = await asyncio.gather(
             *(
@@ -207,7 +206,7 @@ class TestAtOnce:
         assert shop.attempts <= 105
 
     async def test_when_the_first_fails_the_second_does_the_work(
-        self, client: httpx.AsyncClient, shop: Shop, engine: AsyncEngine
+        self, client: httpx.AsyncClient, shop: Shop, engine: Database
     ) -> None:
         shop.pause_s = 0.05
         first_fails = True
@@ -238,7 +237,7 @@ class TestAtOnce:
         assert await sold(engine) == 1
 
     async def test_the_request_itself_is_not_stored(
-        self, client: httpx.AsyncClient, engine: AsyncEngine
+        self, client: httpx.AsyncClient, engine: Database
     ) -> None:
         await client.post("/orders", json={"toy": "bear"}, headers={"Idempotency-Key": "key-1"})
 

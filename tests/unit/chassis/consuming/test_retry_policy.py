@@ -4,16 +4,15 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from chassis.consuming import retry_policy
 from chassis.consuming.retry_policy import Cause, Failures, cause_of, is_transient
 from chassis.domain import DomainError, Kind
+from chassis.persistence.database import Database, NoConnectionFree
 from chassis.persistence.transactor import StaleAggregate
 
 # No server listens there: a probe of this database fails.
-AWAY = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/none")
+AWAY = Database("postgresql://nobody@127.0.0.1:1/none", pool_size=1, application_name="test")
 
 
 def refusal(kind: Kind) -> DomainError:
@@ -48,7 +47,7 @@ class TestTransient:
             asyncpg.TooManyConnectionsError(),
             asyncpg.ReadOnlySQLTransactionError(),
             asyncpg.CannotConnectNowError(),
-            PoolTimeoutError(),
+            NoConnectionFree(),
             ConnectionRefusedError(),
             TimeoutError(),
         ],

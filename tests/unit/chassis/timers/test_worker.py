@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 from pydantic import SecretStr
 
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Database
 from chassis.settings import ServiceSettings
 from chassis.timers.timer import Timer
 from chassis.timers.worker import TimerWorker
@@ -23,7 +23,7 @@ async def test_two_timers_of_one_kind_are_refused() -> None:
     settings = ServiceSettings(
         http_port=0, database_url=SecretStr(URL), idempotency_secret=SecretStr("x" * 32)
     )
-    engine = create_engine(URL, pool_size=1, application_name="test")
+    engine = Database(URL, pool_size=1, application_name="test")
     notes = Notes()
 
     with pytest.raises(ValueError, match="one kind"):

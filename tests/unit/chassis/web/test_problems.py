@@ -8,11 +8,9 @@ import pytest
 from fastapi import APIRouter, Header, HTTPException
 from pydantic import BaseModel, Field
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from chassis.domain import BrokenField, DomainError, InvalidFields, Kind
-from chassis.persistence.database import create_engine
+from chassis.persistence.database import Database, NoConnectionFree
 from chassis.web import problems
 from tests.unit.chassis.conftest import Logged, Serve
 
@@ -237,7 +235,7 @@ class TestFailures:
             OSError("Multiple exceptions"),
             ssl.SSLCertVerificationError("certificate verify failed"),
             TimeoutError(),
-            PoolTimeoutError("no connection in time"),
+            NoConnectionFree("no connection in time"),
             asyncpg.TooManyConnectionsError("sorry"),
             asyncpg.CannotConnectNowError("the database system is starting up"),
         ],
@@ -252,7 +250,7 @@ class TestFailures:
         assert int(answer.headers["retry-after"]) > 0
 
     async def test_a_database_that_is_away_is_temporary(self, serve: Serve) -> None:
-        engine = create_engine(
+        engine = Database(
             "postgresql://nobody@127.0.0.1:1/nothing", pool_size=1, application_name="test"
         )
         router = APIRouter()
@@ -268,10 +266,7 @@ class TestFailures:
         problem_of(answer, 503, "temporarily-unavailable")
 
     async def test_a_transaction_that_kept_conflicting_is_temporary(self, serve: Serve) -> None:
-        class SerializationFailure(Exception):
-            sqlstate = "40001"
-
-        error = DBAPIError("UPDATE toys", None, SerializationFailure())
+        error = asyncpg.SerializationError("could not serialize access")
         async with serve(failing(error)) as client:
             answer = await client.get("/toys")
 
