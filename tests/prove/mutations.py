@@ -96,7 +96,7 @@ _COMMANDS: Final = (
         name="loaded-is-locked",
         guard="what a transaction has loaded no other one changes before it ends",
         file="chassis/persistence/aggregate_table.py",
-        before="            .with_for_update(key_share=True)\n",
+        before="        .with_for_update(key_share=True)\n",
         after="",
         proven_by=(
             f"{_ISOLATION}TestCommands::test_two_with_a_rule_over_two_aggregates_run_one_after_the_other",
@@ -107,8 +107,8 @@ _COMMANDS: Final = (
         name="locked-in-order",
         guard="aggregates are locked in the order of their ids, so that commands do not deadlock",
         file="chassis/persistence/aggregate_table.py",
-        before="            .order_by(self.table.c.id)\n",
-        after="            .order_by(func.random())\n",
+        before="        .order_by(table.c.id)\n",
+        after="        .order_by(func.random())\n",
         proven_by=(
             f"{_ISOLATION}TestCommands::test_that_load_the_same_aggregates_in_opposite_orders_do_not_deadlock",
         ),
@@ -552,7 +552,7 @@ _FETCHING: Final = (
         name="attempts-by-topic",
         guard="attempts at an event of a former topic do not count against one at the same place",
         file="chassis/consuming/attempts.py",
-        before="                topic_id=topic_id,\n",
+        before='            "topic_id": topic_id,\n',
         after="",
         proven_by=(f"{_HOLDS}TestAPlace::test_counts_the_attempts_of_its_own_topic_only",),
     ),

@@ -211,7 +211,7 @@ class TestWhatItShows:
         tried = await shop.try_with(insert(goods).values(name="book"))
 
         assert tried.stays_parked is not None
-        assert tried.stays_parked.error_message == "ForeignKeyViolationError"
+        assert tried.stays_parked.error_message == "UniqueViolationError"
 
 
 class TestNothing:
