@@ -151,7 +151,7 @@ class TestNumbers:
 
         await numbering.step()
 
-        assert numbering.trouble() == "records are not numbered: ProgrammingError"
+        assert numbering.trouble() == "records are not numbered: UndefinedTableError"
         async with engine.begin() as connection:
             await connection.execute(text("ALTER TABLE other RENAME TO numbering"))
         await numbering.step()
