@@ -6,6 +6,7 @@ position, because a cursor would step over a row that committed late.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -31,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 _BUSY_SLEEP_S: Final = 0.002
 _STAND_BY_S: Final = 0.5
+_QUIET_AFTER_S: Final = 10.0
+_LONGEST_QUIET_SLEEP_S: Final = 0.5
 _BACKOFF: Final = Backoff(first_s=0.2, longest_s=5.0, jitter=False)
 _MEASURE_EVERY_S: Final = 5.0
 
@@ -172,7 +175,7 @@ class Relay:
         :raises SequenceBroken: some were refused; those that were acknowledged are deleted
         """
         pipeline = _Pipeline(reader, producer)
-        idle_s, woken = self._settings.relay_idle_s, True
+        idle_s, woken, quiet_since = self._settings.relay_idle_s, True, time.monotonic()
         try:
             while not self._stopping.is_set():
                 # With no new commit, the results come before the next fetch.
@@ -183,12 +186,12 @@ class Relay:
                     pipeline.fetched = await self._delete_and_fetch(pipeline, pipeline.sent)
                     if pipeline.fetched and not woken:
                         # Another process commits, and can't wake this one: poll often for a while.
-                        idle_s = _BUSY_SLEEP_S
+                        idle_s, quiet_since = _BUSY_SLEEP_S, time.monotonic()
                 if pipeline.fetched:
                     await self._send_fetched(pipeline)
                 elif not pipeline.sent:
                     woken = await self._wait_for_commit(idle_s)
-                    idle_s = min(idle_s * 2, self._settings.relay_idle_s)
+                    idle_s = min(idle_s * 2, self._longest_sleep_s(quiet_since))
                 if not pipeline.sent:
                     self._failures = 0  # Kafka has acknowledged all that was sent
                 await self._measure_depth(reader)
@@ -348,6 +351,13 @@ class Relay:
         if now - self._measured_at >= _MEASURE_EVERY_S:
             self._measured_at = now
             telemetry.relay_depth.set(await reader.depth())
+
+    def _longest_sleep_s(self, quiet_since: float) -> float:
+        """Return how long to sleep: ten times as long where no other process commits for long."""
+        longest_s = self._settings.relay_idle_s
+        if time.monotonic() - quiet_since < _QUIET_AFTER_S:
+            return longest_s
+        return max(longest_s, min(10 * longest_s, _LONGEST_QUIET_SLEEP_S))
 
     async def _wait_for_commit(self, seconds: float) -> bool:
         """Wait for a commit of this process, or the stop; return whether one came in time."""
