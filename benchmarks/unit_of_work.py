@@ -30,6 +30,8 @@ from benchmarks.inserts import INSERTS, insert_accounts
 from benchmarks.orm_accounts import MappedAccount, OrmAccounts, OrmBulkAccounts
 from chassis.correlation import new_id
 from chassis.migrations import upgrade
+from chassis.persistence import tables as shared_tables
+from chassis.persistence.bulk import insert_rows
 from chassis.persistence.database import Connection, Database
 from chassis.persistence.outbox import Outbox
 from local_cluster.testing import running_infrastructure
@@ -59,13 +61,16 @@ async def _some_ids(connection: Connection) -> Sequence[UUID]:
     return list(found.scalars())
 
 
-async def open_core(connection: Connection, *, count: int) -> None:
+async def open_core(connection: Any, *, count: int) -> None:
     outbox = _outbox()
     accounts = PostgresAccounts(connection, outbox)
     for _ in range(count):
         accounts.save(_opened(Account))
     await accounts.flush()
-    await outbox.flush(connection)
+    if isinstance(connection, Connection):
+        await outbox.flush(connection)
+    else:
+        await insert_rows(connection, shared_tables.outbox, outbox.take_rows())
 
 
 async def change_core(connection: Connection) -> None:

@@ -276,9 +276,11 @@ def made_again(topic: str, before: UUID, now: UUID) -> str:
     return f"{topic} was deleted and made again: its id was {before} and is {now}"
 
 
-_of_read = func.unnest(
-    bindparam("subscribers", type_=ARRAY(Text)), bindparam("topics", type_=ARRAY(Text))
-).table_valued("subscriber", "topic", name="given").render_derived()
+_of_read = (
+    func.unnest(bindparam("subscribers", type_=ARRAY(Text)), bindparam("topics", type_=ARRAY(Text)))
+    .table_valued("subscriber", "topic", name="given")
+    .render_derived()
+)
 _READ: Final = select(progress).where(
     tuple_(progress.c.subscriber, progress.c.topic).in_(
         select(_of_read.c.subscriber, _of_read.c.topic)

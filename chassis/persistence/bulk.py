@@ -24,7 +24,7 @@ async def insert_rows(
     :param unless_there: unique columns; a row that equals an existing one in them is left out
     """
     if rows:
-        statement = _insert_of(table, tuple(rows[0]), tuple(unless_there))
+        statement = insert_of(table, tuple(rows[0]), tuple(unless_there))
         await connection.execute(statement, arrays_of(rows))
 
 
@@ -55,7 +55,8 @@ def unnested(columns: Iterable[Column[Any]]) -> TableValuedAlias:
 
 
 @cache
-def _insert_of(table: Table, names: tuple[str, ...], unless_there: tuple[str, ...]) -> Insert:
+def insert_of(table: Table, names: tuple[str, ...], unless_there: tuple[str, ...] = ()) -> Insert:
+    """Return the statement that inserts the rows of ``arrays_of`` in their order."""
     given = unnested(table.c[name] for name in names)
     statement = insert(table).from_select(list(names), select(*given.c))
     if unless_there:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import Executable, Table, insert, text
+from sqlalchemy import Executable, Table, Text, cast, func, insert, text
 
 from chassis.persistence import connecting
 from chassis.persistence.statements import CompiledStatement, Values, compiled
@@ -142,13 +142,15 @@ class Connection:
     """A connection of the pool, for the time of a block.
 
     :ivar observers: called after each statement
+    :ivar mark: by what this transaction is found later, once something has read it
     """
 
-    __slots__ = ("_driver", "observers")
+    __slots__ = ("_driver", "mark", "observers")
 
     def __init__(self, driver: Any, observers: Sequence[Observer] = ()) -> None:
         self._driver = driver
         self.observers = list(observers)
+        self.mark: Row | None = None
 
     async def execute(
         self, clause: Executable, parameters: Values | Sequence[Values] = ()
@@ -403,6 +405,13 @@ async def pool(settings: ServiceSettings, application_name: str) -> AsyncIterato
 
 
 _SELECT_1: Final = text("SELECT 1")
+
+# By this a transaction is found when its COMMIT got no answer. A server that crashed may give the
+# id of a lost transaction to another one, but then the reset time of its statistics is another.
+MARK: Final = (
+    cast(func.pg_current_xact_id_if_assigned(), Text).label("id"),
+    cast(func.pg_stat_get_bgwriter_stat_reset_time(), Text).label("life"),
+)
 
 
 async def ping(database: Database) -> None:

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 from uuid import UUID
 
 from chassis.correlation import CorrelationContext, correlation_or_none, new_id
 from chassis.domain import Aggregate, DomainEvent
 from chassis.persistence import tables
-from chassis.persistence.bulk import insert_rows
-from chassis.persistence.database import Connection
+from chassis.persistence.bulk import arrays_of, insert_of
+from chassis.persistence.database import MARK, Connection
 from chassis.telemetry import current_traceparent
 from contracts.envelope import encode
 from contracts.events import IntegrationEvent, family_of, version_of
@@ -34,6 +34,9 @@ class OutboxRow(TypedDict):
     payload: bytes
     headers: dict[str, str]
     created_at: datetime
+
+
+_ADD: Final = insert_of(tables.outbox, tuple(OutboxRow.__annotations__)).returning(*MARK)
 
 
 class Outbox:
@@ -127,8 +130,10 @@ class Outbox:
         return rows
 
     async def flush(self, connection: Connection) -> None:
-        """Write what was appended, in one statement."""
-        await insert_rows(connection, tables.outbox, self.take_rows())
+        """Write what was appended, in one statement, which reads the transaction's mark too."""
+        rows = self.take_rows()
+        if rows:
+            connection.mark = (await connection.execute(_ADD, arrays_of(rows))).first()
 
 
 def _facts_in(events: Sequence[IntegrationEvent]) -> list[dict[int, IntegrationEvent]]:

@@ -7,13 +7,14 @@ from typing import Final, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from chassis import telemetry
 from chassis.backoff import Backoff
 from chassis.domain import DomainError, Kind
 from chassis.failpoints import failpoint
 from chassis.persistence.database import (
+    MARK,
     Connection,
     Database,
     NoConnectionFree,
@@ -74,12 +75,7 @@ class Transact(Protocol[W_co]):
 _GRACE_S: Final = 0.5
 _BACKOFF: Final = Backoff(first_s=0.01, longest_s=0.5)
 
-# By this a transaction is found when its COMMIT got no answer. A server that crashed may give the
-# id of a lost transaction to another one, but then the reset time of its statistics is another.
-_MARK: Final = text(
-    "SELECT pg_current_xact_id_if_assigned()::text AS id,"
-    " pg_stat_get_bgwriter_stat_reset_time()::text AS life"
-)
+_MARK: Final = select(*MARK)
 _ASK: Final = text(
     "SELECT pg_xact_status(CAST(:id AS text)::xid8) AS status,"
     " pg_stat_get_bgwriter_stat_reset_time()::text AS life"
@@ -152,7 +148,8 @@ class Transactor(Generic[W]):
                 work = self._open_work(connection)
                 result = await body(work)
                 await work.flush()
-                mark = (await connection.execute(_MARK)).one()
+                # The outbox has read it, unless nothing is published.
+                mark = connection.mark or (await connection.execute(_MARK)).one()
                 await failpoint("command.before-commit")
                 committing = mark, result
         except Exception as error:
