@@ -31,8 +31,6 @@ SESSION_SETTINGS: Final = {
 # The server ends the wait also where the client is gone; whoever waits has its own deadline.
 _LOCK_TIMEOUT: Final = "5s"
 _STATEMENT_TIMEOUT_S: Final = 60.0
-
-
 # Longest waits: for a free connection of the pool, and for a server that has to roll back.
 _ACQUIRE_TIMEOUT_S: Final = 10.0
 _ROLLBACK_TIMEOUT_S: Final = 2.0
@@ -468,5 +466,12 @@ def is_away(error: BaseException) -> bool:
 
 
 def is_worth_retrying(error: BaseException) -> bool:
-    """Return whether the same work may succeed when it runs again from its start."""
-    return is_conflict(error) or is_unwell(error)
+    """Return whether the same work may succeed when it runs again from its start.
+
+    A statement that was prepared before a migration changed its tables is prepared again then.
+    """
+    return (
+        is_conflict(error)
+        or is_unwell(error)
+        or isinstance(error, asyncpg.InvalidCachedStatementError)
+    )

@@ -1,14 +1,27 @@
-"""No connection holds a lock for ever, even when its process is frozen."""
+"""Connections, transactions and statements; and no connection holds a lock for ever."""
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from uuid import UUID
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Column, Integer, MetaData, Table, Text, Uuid, bindparam, insert, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 
-from chassis.persistence.database import Database, is_connection_lost
-from tests.integration.chassis.path import rows
+from chassis.persistence import database as module
+from chassis.persistence.database import (
+    Connection,
+    Database,
+    NoConnectionFree,
+    WrongNumberOfRows,
+    is_connection_lost,
+)
+from chassis.persistence.transactor import Transactor
+from chassis.testing import eventually
+from tests.integration.chassis.path import is_waiting_for_a_lock, rows
 from tests.integration.chassis.proxy import postgres_through_proxy
 
 
@@ -45,3 +58,183 @@ class TestASession:
             async with engine.connect() as connection:
                 assert await connection.scalar(text("SELECT 2")) == 2
             await engine.close()
+
+
+things = Table(
+    "things",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("extra", JSONB, nullable=False),
+    Column("of", Uuid, nullable=False, default=UUID(int=7)),
+)
+_NAMES = select(things.c.name).order_by(things.c.id)
+_THING = {"name": "a", "extra": {"n": [1, None, "é"]}}
+
+
+@pytest.fixture
+async def engine(database: str) -> AsyncIterator[Database]:
+    await rows(
+        database,
+        "CREATE TABLE things (id serial PRIMARY KEY, name text NOT NULL UNIQUE,"
+        " extra jsonb NOT NULL, of uuid NOT NULL)",
+    )
+    engine = Database(database, pool_size=2, application_name="test")
+    yield engine
+    await engine.close()
+
+
+async def names(engine: Database) -> list[str]:
+    async with engine.connect() as connection:
+        return await connection.scalars(_NAMES)
+
+
+async def add_and_fail(opened: AbstractAsyncContextManager[Connection]) -> None:
+    async with opened as connection:
+        await connection.execute(insert(things), _THING)
+        raise RuntimeError
+
+
+class TestAConnection:
+    async def test_commits_each_statement_by_itself(self, engine: Database) -> None:
+        with pytest.raises(RuntimeError):
+            await add_and_fail(engine.connect())
+
+        assert await names(engine) == ["a"]
+
+    async def test_in_a_transaction_commits_at_the_end(self, engine: Database) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(insert(things), _THING)
+            assert await names(engine) == []
+
+        assert await names(engine) == ["a"]
+
+    async def test_in_a_transaction_that_fails_changes_nothing(self, engine: Database) -> None:
+        with pytest.raises(RuntimeError):
+            await add_and_fail(engine.begin())
+
+        assert (await names(engine), engine.in_use) == ([], 0)
+
+    async def test_in_a_transaction_to_be_rolled_back_changes_nothing(
+        self, engine: Database
+    ) -> None:
+        async with engine.begin_rolled_back() as connection:
+            await connection.execute(insert(things), _THING)
+            assert await connection.scalars(_NAMES) == ["a"]
+
+        assert await names(engine) == []
+
+    async def test_that_is_cancelled_while_it_waits_for_a_lock_is_used_again(
+        self, database: str, engine: Database
+    ) -> None:
+        async def waits() -> None:
+            async with engine.begin() as connection:
+                await connection.execute(text("LOCK TABLE things"))
+
+        async with engine.begin() as first:
+            await first.execute(text("LOCK TABLE things"))
+            second = asyncio.create_task(waits())
+            await eventually(lambda: is_waiting_for_a_lock(database))
+            second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
+
+            assert not await is_waiting_for_a_lock(database)
+            assert engine.in_use == 1
+        await waits()
+
+    async def test_is_waited_for_only_for_a_time(
+        self, engine: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "_ACQUIRE_TIMEOUT_S", 0.1)
+        async with engine.connect(), engine.connect():
+            with pytest.raises(NoConnectionFree):
+                async with engine.connect():
+                    pass
+
+        assert await names(engine) == []
+
+    async def test_has_savepoints(self, engine: Database) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(insert(things), _THING)
+            with pytest.raises(asyncpg.UniqueViolationError):
+                async with connection.begin_nested():
+                    await connection.execute(insert(things), _THING)
+
+        assert await names(engine) == ["a"]
+
+    async def test_in_use_is_ended_when_the_pool_is_closed(
+        self, engine: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "_ROLLBACK_TIMEOUT_S", 0.1)
+        async with engine.begin_rolled_back() as connection:
+            await engine.close()
+
+            with pytest.raises(asyncpg.InterfaceError):
+                await connection.execute(_NAMES)
+
+
+class TestAStatement:
+    async def test_has_the_values_that_are_given_and_the_tables_defaults(
+        self, engine: Database
+    ) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(insert(things), _THING)
+            row = (await connection.execute(select(things))).one()
+
+        assert dict(row) == {"id": 1, "of": UUID(int=7), **_THING}
+        assert (row.name, row["name"], row[1]) == ("a", "a", "a")
+
+    async def test_of_many_rows_is_carried_out_for_each(self, engine: Database) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(insert(things), [_THING, _THING | {"name": "b"}])
+
+        assert await names(engine) == ["a", "b"]
+
+    async def test_without_a_value_is_refused(self, engine: Database) -> None:
+        one = select(things).where(things.c.id == bindparam("of_id"))
+        async with engine.connect() as connection:
+            with pytest.raises(TypeError, match="of_id"):
+                await connection.execute(one)
+
+    async def test_with_a_list_of_values_is_compiled_for_them(self, engine: Database) -> None:
+        async with engine.connect() as connection:
+            await connection.execute(insert(things), [_THING, _THING | {"name": "b"}])
+            some = _NAMES.where(things.c.id.in_([2, 3]))
+
+            assert await connection.scalars(some) == ["b"]
+
+    async def test_tells_how_many_rows_it_changed_unless_it_is_text(self, engine: Database) -> None:
+        async with engine.connect() as connection:
+            await connection.execute(insert(things), [_THING, _THING | {"name": "b"}])
+
+            assert (await connection.execute(things.delete())).rowcount == 2
+            with pytest.raises(TypeError, match="not counted"):
+                (await connection.execute(text("DELETE FROM things"))).rowcount  # noqa: B018
+
+    async def test_whose_only_row_is_asked_for_has_one(self, engine: Database) -> None:
+        async with engine.connect() as connection:
+            with pytest.raises(WrongNumberOfRows):
+                (await connection.execute(_NAMES)).one()
+            await connection.execute(insert(things), [_THING, _THING | {"name": "b"}])
+            with pytest.raises(WrongNumberOfRows):
+                (await connection.execute(_NAMES)).one_or_none()
+
+    async def test_that_a_migration_changed_is_prepared_again(
+        self, database: str, engine: Database
+    ) -> None:
+        class Work:
+            def __init__(self, connection: Connection) -> None:
+                self.connection = connection
+
+            async def flush(self) -> None:
+                pass
+
+        async def read(work: Work) -> list[str]:
+            return await work.connection.scalars(_NAMES)
+
+        transact = Transactor(engine, Work)
+        await transact(read)
+        await rows(database, "ALTER TABLE things ALTER COLUMN name TYPE varchar(40)")
+
+        assert await transact(read) == []

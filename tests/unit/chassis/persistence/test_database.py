@@ -19,6 +19,7 @@ MISTAKES = (
     asyncpg.PostgresSyntaxError("a wrong statement"),
     asyncpg.UndefinedTableError("a missing table"),
     asyncpg.UniqueViolationError("a violated constraint"),
+    asyncpg.exceptions._base.DataError("a value that does not fit its parameter"),
     ValueError("not from a database"),
 )
 
