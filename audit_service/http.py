@@ -47,6 +47,12 @@ class RecordBody(BaseModel):
     altered: Annotated[
         bool, Field(description="Other bytes were recorded before under its source and id.")
     ]
+    client_correlation_id: Annotated[
+        str | None,
+        Field(
+            description="What a client calls the request that published it. Nobody has verified it."
+        ),
+    ]
 
 
 class PageBody(BaseModel):
@@ -122,6 +128,7 @@ def _body(row: Row) -> RecordBody:
         traceparent=row.traceparent,
         verdict=row.verdict,
         altered=row.altered,
+        client_correlation_id=row.client_correlation_id,
     )
 
 

@@ -41,7 +41,11 @@ _c: Final = records.c
 _IN_LISTS: Final = [each for each in records.columns if each.name not in ("headers", "payload")]
 # Each has an index of its own, which continues in the order of the search. The one with the fewest
 # records under one value comes first.
-_NARROW: Final = {"correlation_id": _c.correlation_id, "subject": _c.subject}
+_NARROW: Final = {
+    "correlation_id": _c.correlation_id,
+    "client_correlation_id": _c.client_correlation_id,
+    "subject": _c.subject,
+}
 # The columns with which the index of kinds begins, as they are written there.
 _NONE: Final[ColumnElement[str]] = literal_column("''")
 _KIND: Final = {
@@ -83,6 +87,13 @@ class RecordSearch(Search):
     source: Annotated[EventText | None, Field(examples=["/users"])] = None
     event_id: UUID | None = None
     correlation_id: ShortText | None = None
+    client_correlation_id: Annotated[
+        ShortText | None,
+        Field(
+            description="What a client calls its request. Clients choose it, so records of others"
+            " may be found; what follows from a request is found by its correlation_id."
+        ),
+    ] = None
     topic: Annotated[EventText | None, Field(examples=["users.user"])] = None
     valid: Annotated[bool | None, Field(description="False: what is no event of ours.")] = None
     occurred_from: Annotated[Instant | None, Field(alias="from", description="Inclusive.")] = None
@@ -197,8 +208,10 @@ def _query(search: RecordSearch) -> tuple[Select[*tuple[Any, ...]], Mapping[str,
     under: dict[ColumnElement[Any], ColumnElement[Any]] = {}
     if narrowest is not None:
         under[_NARROW[narrowest]] = bindparam(narrowest, type_=Text())
-    equal = [_EQUAL[name] == bindparam(name) for name in given if name != narrowest]
-    return _range(under, valid=search.valid).where(*equal), values
+    where = [_EQUAL[name] == bindparam(name) for name in given if name != narrowest]
+    if narrowest == "client_correlation_id":
+        where.append(_c.client_correlation_id.is_not(None))  # its index has no others
+    return _range(under, valid=search.valid).where(*where), values
 
 
 @cache

@@ -24,8 +24,9 @@ from chassis.consuming.records import (
     identity_of,
     open_record,
 )
+from chassis.correlation import acceptable
 from chassis.persistence.database import Connection
-from contracts.envelope import Envelope, InvalidEnvelope
+from contracts.envelope import CLIENT_CORRELATION_ID, Envelope, InvalidEnvelope
 
 SUBSCRIBER: Final = "audit.keep"
 
@@ -189,7 +190,8 @@ def _row(received: ReceivedRecord, now: datetime) -> tuple[Any, ...]:
         received.invalid_reason,
     )
     if envelope is None:
-        return *always, None, None, None, None, now, None, None, None, None, None, received.altered
+        of_no_event = (None, None, None, None, now, None, None, None, None, None)
+        return *always, *of_no_event, received.altered, None
     return (
         *always,
         envelope.id,
@@ -203,7 +205,16 @@ def _row(received: ReceivedRecord, now: datetime) -> tuple[Any, ...]:
         envelope.traceparent,
         received.verdict,
         received.altered,
+        _client_correlation_id(record),
     )
+
+
+def _client_correlation_id(record: Record) -> str | None:
+    """Return what a client calls the request that published an event, if it could be an id."""
+    for name, value in record.headers:
+        if name == CLIENT_CORRELATION_ID and value is not None:
+            return acceptable(value.decode("ascii", "replace"))
+    return None
 
 
 def _as_json(headers: Sequence[tuple[str, bytes | None]]) -> str:

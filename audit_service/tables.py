@@ -59,6 +59,11 @@ records = Table(
     Column(
         "altered", Boolean, nullable=False, comment="its source and id were seen with other bytes"
     ),
+    Column(
+        "client_correlation_id",
+        Text,
+        comment="what a client calls the request that published it; nobody has verified it",
+    ),
     UniqueConstraint("event_id", "source", "sha256"),
     # A record that is no event has no id. A repeat of it has the same Kafka position.
     Index(
@@ -74,6 +79,14 @@ records = Table(
     Index(None, "occurred_at", "position"),
     Index(None, "subject", "occurred_at", "position"),
     Index(None, "correlation_id", "occurred_at", "position"),
+    # Few records have one.
+    Index(
+        None,
+        "client_correlation_id",
+        "occurred_at",
+        "position",
+        postgresql_where=text("client_correlation_id IS NOT NULL"),
+    ),
     # Of type, topic and source there are few combinations; what is no event has neither type nor
     # source.
     Index(

@@ -27,15 +27,21 @@ def new_id() -> UUID:
 
 @dataclass(frozen=True, slots=True)
 class CorrelationContext:
-    """The first request's id, and the id of the event that caused this work, if one did."""
+    """The first request's id, and the id of the event that caused this work, if one did.
+
+    :ivar client_id: what the client of this request calls it, if it does: a claim of its own
+    """
 
     correlation_id: str
     causation_id: str | None = None
+    client_id: str | None = None
 
     @classmethod
-    def from_request(cls, correlation_id: str | None) -> "CorrelationContext":
-        """Use the id that the client sent if it is acceptable, and a new one otherwise."""
-        return cls(acceptable(correlation_id) or str(new_id()))
+    def from_request(
+        cls, correlation_id: str | None, client_id: str | None = None
+    ) -> "CorrelationContext":
+        """Use the id that was sent if it is acceptable, and a new one otherwise."""
+        return cls(acceptable(correlation_id) or str(new_id()), client_id=acceptable(client_id))
 
 
 def acceptable(correlation_id: str | None) -> str | None:

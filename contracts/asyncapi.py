@@ -6,7 +6,12 @@ from inspect import getdoc
 from pydantic.json_schema import models_json_schema
 
 from contracts import __version__
-from contracts.envelope import CONTENT_TYPE, EncodedEvent, Envelope
+from contracts.envelope import (
+    CLIENT_CORRELATION_ID,
+    CONTENT_TYPE,
+    EncodedEvent,
+    Envelope,
+)
 from contracts.events import URN, IntegrationEvent
 from contracts.example_events import EXAMPLES
 from contracts.json_schemas import Json, WithoutFieldTitles
@@ -111,6 +116,10 @@ def _message(event: type[IntegrationEvent]) -> Json:
                 **{
                     name: {"type": "string"}
                     for name in ("id", "subject", "sequence", "traceparent")
+                },
+                CLIENT_CORRELATION_ID: {
+                    "type": "string",
+                    "description": "What a client calls its request. Nobody has verified it.",
                 },
             },
         },

@@ -27,6 +27,10 @@ from contracts.events import IntegrationEvent, ShortText, Text
 
 CONTENT_TYPE = "application/cloudevents+json"
 
+#: The header with what a client calls the request that an event is published by, if it does. It is
+#: a claim that nobody has verified, and others may call theirs the same: so it is not an attribute.
+CLIENT_CORRELATION_ID = "client-correlation-id"
+
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _TEN_DIGITS = re.compile(r"[0-9]{10}")
 _VERSIONS = r"v[1-9][0-9]*:[0-9]{10}( v[1-9][0-9]*:[0-9]{10})+"
@@ -172,10 +176,12 @@ def encode(
     causationid: str | None = None,
     traceparent: str | None = None,
     versions: Mapping[int, int] | None = None,
+    client_correlation_id: str | None = None,
 ) -> EncodedEvent:
     """The record of ``event``: the ``sequence``-th of its ``subject``, counted from 1.
 
     :param versions: each version in which the fact is published, and its sequence; None: only this
+    :param client_correlation_id: for the header of that name; it is not in the envelope
     :raises ValueError: an attribute that readers would refuse
     """
     envelope = Envelope.model_validate(
@@ -196,10 +202,13 @@ def encode(
             "data": event.model_dump(mode="json"),
         }
     )
+    headers = headers_of(envelope)
+    if client_correlation_id is not None:
+        headers.append((CLIENT_CORRELATION_ID, client_correlation_id.encode()))
     return EncodedEvent(
         key=subject.encode(),
         payload=envelope.model_dump_json(exclude_none=True).encode(),
-        headers=headers_of(envelope),
+        headers=headers,
     )
 
 

@@ -11,6 +11,7 @@ from contracts.envelope import EncodedEvent, encode
 from contracts.events import IntegrationEvent
 from contracts.operations import (
     BatchSkippedV1,
+    DataReadV1,
     DeliveryRetriedV1,
     HoldEndedV1,
     OperationsEventWithheldV1,
@@ -253,6 +254,13 @@ EXAMPLES: Mapping[str, EncodedEvent] = {
         subject=_PARKED,
         after_ms=111_024,
         sequence=2,
+        source="/accounts",
+    ),
+    DataReadV1.event_type: _record(
+        DataReadV1(by=UUID(_OPERATOR), route="/users/{user_id}/account", ids=(str(_ADA),)),
+        id=_id_made(after_ms=190_000),
+        subject=UUID(_OPERATOR),
+        after_ms=190_000,
         source="/accounts",
     ),
     **{

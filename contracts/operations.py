@@ -1,7 +1,7 @@
-"""What operators did by hand: every service publishes it, to its own ``<service>.operations``.
+"""What operators did and read: every service publishes it, to its own ``<service>.operations``.
 
-The subject is what they acted on: a parked event, an outbox row, a subscriber, a partition that
-its consumer can't read on, a timer, a delivery.
+The subject of an act is what they acted on: a parked event, an outbox row, a subscriber, a
+partition that its consumer can't read on, a timer, a delivery. That of a read is who read.
 """
 
 from typing import Annotated, ClassVar, Final
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from contracts.events import PRINTABLE, EventWithheld, IntegrationEvent, Text
+from contracts.events import PRINTABLE, EventWithheld, IntegrationEvent, ShortText, Text
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="In hexadecimal digits.")]
 
@@ -213,6 +213,29 @@ class DeliveryRetriedV1(OperatorAct):
 
     delivery_id: UUID
     rule: Text
+
+
+#: How many ids a read names at most.
+MOST_READ_IDS: Final = 8
+
+
+class DataReadV1(IntegrationEvent):
+    """An operator asked for data of other people. It is written before they are answered.
+
+    The subject is the operator, so that what one of them read is counted without a gap.
+    """
+
+    event_type: ClassVar[str] = "operations.data-read.v1"
+
+    by: Annotated[UUID, Field(description="The operator's user id.")]
+    route: Annotated[ShortText, Field(description="With the names of its parameters.")]
+    ids: Annotated[
+        tuple[Annotated[str, Field(pattern="^[0-9a-f-]{1,36}$")], ...],
+        Field(
+            max_length=MOST_READ_IDS,
+            description="What the path names, and the UUIDs in the query; none: a search without.",
+        ),
+    ]
 
 
 class OperationsEventWithheldV1(EventWithheld):

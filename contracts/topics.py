@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from contracts.accounts import AccountOpenedV1, AccountsEventWithheldV1
 from contracts.events import IntegrationEvent
-from contracts.operations import ACTS, DeliveryRetriedV1
+from contracts.operations import ACTS, DataReadV1, DeliveryRetriedV1
 from contracts.users import TaskCreatedV1, UsersEventWithheldV1, UserSignedUpV1
 
 
@@ -62,11 +62,12 @@ ACCOUNTS_ACCOUNT = Topic(
 def _operations(owner: str, *more: type[IntegrationEvent]) -> Topic:
     return Topic(
         name=f"{owner}.operations",
+        # Or of the operator who read; what is published of a topic keeps its words.
         key="id of what was acted on",
         owner=owner,
         consumers=("audit",),
-        events=(*ACTS, *more),
-        # Operators act rarely.
+        events=(*ACTS, DataReadV1, *more),
+        # Operators act and read rarely.
         partitions=1,
     )
 

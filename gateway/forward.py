@@ -45,11 +45,13 @@ def forwarding(route: ForwardedRoute, upstream: Upstream, *, secret: str | None)
 
 
 def _edge(request: Request, secret: str | None) -> Edge:
+    correlation = current_correlation()
     return Edge(
         client=request.client.host if request.client else None,
         scheme=request.scope["scheme"],
         host=request.headers.get("host"),
-        correlation_id=current_correlation().correlation_id,
+        correlation_id=correlation.correlation_id,
+        client_correlation_id=correlation.client_id,
         traceparent=current_traceparent(),
         secret=secret,
     )

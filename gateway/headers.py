@@ -50,6 +50,7 @@ class Edge:
     scheme: str
     host: str | None
     correlation_id: str
+    client_correlation_id: str | None
     traceparent: str | None
     secret: str | None = None
 
@@ -61,6 +62,7 @@ class Edge:
             "x-forwarded-host": self.host,
             "x-request-id": self.correlation_id,
             "x-correlation-id": self.correlation_id,
+            "x-client-correlation-id": self.client_correlation_id,
             "traceparent": self.traceparent,
             "x-gateway-secret": self.secret,
             "via": "1.1 gateway",

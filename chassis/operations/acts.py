@@ -70,8 +70,12 @@ class Operation(Generic[Input, Output]):
 
 @dataclass(frozen=True, kw_only=True)
 class Query(Operation[Input, Output]):
-    """An operation that changes nothing."""
+    """An operation that changes nothing.
 
+    :param of_people: it shows data of people, ids included, so that each use over HTTP is recorded
+    """
+
+    of_people: bool = True
     run: Callable[[AnyRuntime, Input], Awaitable[Output]]
 
 

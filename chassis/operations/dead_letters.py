@@ -267,6 +267,7 @@ OPERATIONS: Final = (
         output=ParkedCounts,
         run=count,
         route=Route("GET", "/parked/count", "get_parked_count"),
+        of_people=False,
         command=Command(name="count", show=_counts_shown),
     ),
     Query(

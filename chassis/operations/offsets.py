@@ -291,6 +291,7 @@ OPERATIONS: Final = (
         output=ProgressBody,
         run=show,
         route=Route("GET", "/progress", "get_progress"),
+        of_people=False,
         command=Command(name="show", show=_shown),
     ),
     Act(

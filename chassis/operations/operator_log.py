@@ -1,4 +1,4 @@
-"""What operators did and why: an integration event in the transaction of each act."""
+"""What operators did and read: an integration event in the transaction of each act."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from chassis.persistence.database import Connection
 from chassis.persistence.outbox import Outbox
 from chassis.persistence.tables import operated
-from contracts.operations import OperatorAct
+from contracts.operations import DataReadV1, OperatorAct
 from contracts.topics import Topic
 
 #: Names the subscribers' subjects (RFC 9562, section 5.5).
@@ -38,15 +38,17 @@ class Operator:
 
 
 class OperatorLog:
-    """Publishes what operators did in one service, through its outbox."""
+    """Publishes what operators did and read in one service, through its outbox."""
 
     def __init__(self, service: str, topic: Topic, now: Callable[[], datetime]) -> None:
         self._source = f"/{service}"
         self._topic = topic
         self._now = now
 
-    async def record(self, connection: Connection, acts: Mapping[UUID, OperatorAct]) -> None:
-        """Write one act on each of these subjects to the outbox, in the open transaction."""
+    async def record(
+        self, connection: Connection, acts: Mapping[UUID, OperatorAct | DataReadV1]
+    ) -> None:
+        """Write one event about each of these subjects to the outbox, in the open transaction."""
         if not acts:
             return
         # In one order everywhere, so that two operators never wait for each other.

@@ -14,7 +14,14 @@ from chassis.correlation import new_id
 from chassis.domain import BrokenField, DomainError, InvalidFields, Kind
 from chassis.persistence.database import Connection, Row
 from chassis.persistence.tables import edited_payloads
-from contracts.envelope import EncodedEvent, InvalidEnvelope, decode, encode, event_in
+from contracts.envelope import (
+    CLIENT_CORRELATION_ID,
+    EncodedEvent,
+    InvalidEnvelope,
+    decode,
+    encode,
+    event_in,
+)
 from contracts.events import IntegrationEvent, Text
 from contracts.operations import MOST_PAYLOAD_BYTES
 from contracts.topics import Topic
@@ -126,6 +133,7 @@ def encoded_for_outbox(payload: dict[str, Any], row: Row, topic: Topic) -> Encod
         causationid=envelope.causationid,
         traceparent=envelope.traceparent,
         versions=envelope.versions,
+        client_correlation_id=row.headers.get(CLIENT_CORRELATION_ID),
     )
     size = largest_size_bytes(encoded)
     if size > topic.max_message_bytes:

@@ -23,6 +23,7 @@ from chassis.operations.acts import Act, ActReason, AnyOperation, Query
 from chassis.operations.context import AnyRuntime
 from chassis.operations.operator_log import Operator
 from chassis.web.auth import Principal
+from chassis.web.security_log import mark_reading
 
 AskOperator = Callable[..., Awaitable[Principal]]
 """A dependency that returns an operator, or answers 401 or 403."""
@@ -43,16 +44,22 @@ def operations_routes(runtime: AnyRuntime, operator: AskOperator) -> APIRouter:
         *timers.OPERATIONS,
         sequences.SEQUENCES,
     )
+    # Not a router in a router: logs and metrics would have the inner one's paths, without /ops.
     router = APIRouter(prefix="/ops", tags=["operations"])
-    router.include_router(routes_of(operations, runtime, operator))
-    return router
+    return routes_of(operations, runtime, operator, router)
 
 
 def routes_of(
-    operations: Iterable[AnyOperation], runtime: AnyRuntime, operator: AskOperator
+    operations: Iterable[AnyOperation],
+    runtime: AnyRuntime,
+    operator: AskOperator,
+    router: APIRouter | None = None,
 ) -> APIRouter:
-    """Make the routes of these operations: each asks for an operator."""
-    router = APIRouter(dependencies=[Depends(operator)])
+    """Make the routes of these operations: each asks for an operator.
+
+    :param router: they are added to it; by default to a new one
+    """
+    router = router or APIRouter()
     for each in operations:
         router.add_api_route(
             each.route.path,
@@ -63,6 +70,7 @@ def routes_of(
             description=each.description,
             response_model=each.output,
             status_code=204 if each.output is None else 200,
+            dependencies=[Depends(operator)],
         )
     return router
 
@@ -85,6 +93,7 @@ def _query_endpoint(query: Query[Any, Any], runtime: AnyRuntime) -> Callable[...
     async def endpoint(search: BaseModel | None = None, **path: Any) -> Any:
         return await query.run(runtime, search or query.input(**path))
 
+    mark_reading(endpoint, of_people=query.of_people)
     is_search = query.input.model_fields.keys() - query.route.fields
     search = {"search": Annotated[query.input, FromQuery()]} if is_search else {}
     return _with_signature(endpoint, query, search)

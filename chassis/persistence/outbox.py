@@ -105,6 +105,7 @@ class Outbox:
             causationid=context.causation_id,
             traceparent=current_traceparent(),
             versions=versions,
+            client_correlation_id=context.client_id,
         )
         self._rows.append(
             OutboxRow(

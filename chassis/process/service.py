@@ -14,6 +14,7 @@ from chassis.clock import utc_now
 from chassis.consuming.worker import Worker
 from chassis.operations.commands.group import operations_commands
 from chassis.operations.context import Service, ServiceRuntime
+from chassis.operations.reads import recorded_reads
 from chassis.operations.routes import operations_routes
 from chassis.persistence.database import Database, is_conflict, ping, pool
 from chassis.persistence.outbox_age import OutboxAge
@@ -104,8 +105,9 @@ class Wiring(Generic[S, W]):
                 deadline_s=settings.command_deadline_s,
             )
         )
-        self.signed_in = authenticated(verifier)
-        self.operator = operator(verifier)
+        reads = recorded_reads(runtime)
+        self.signed_in = authenticated(verifier, reads)
+        self.operator = operator(verifier, reads)
         self._verifier = verifier
         self._health = health
         self._relay = Relay(settings, service=service.name, now=runtime.now)

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
-from chassis.correlation import CorrelationContext, acceptable, use_correlation
+from chassis.correlation import CorrelationContext, use_correlation
 from chassis.settings import ProcessSettings
 from chassis.telemetry import (
     http_request_seconds,
@@ -44,6 +44,7 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 _METHODS: Final = frozenset(HTTPMethod)
 _OF_A_CLIENTS_TRACE: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
 _CLIENTS_TRACEPARENT: Final = "chassis.clients_traceparent"
+_CLIENT_ID: Final = "X-Client-Correlation-ID"
 _UNMATCHED: Final = "unmatched"
 _NOT_RECORDED: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
 
@@ -215,17 +216,17 @@ class _RequestMiddleware:
             scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
         id_ = headers.get("x-correlation-id") or headers.get("x-request-id")
-        client_id = None
+        client_id = headers.get(_CLIENT_ID)  # the gateway's; it lets no client send this one
         if self._edge:
             # Others could choose the same, so nothing is found by it but what a client asked for.
-            client_id, id_ = acceptable(id_), None
+            client_id, id_ = id_, None
             if (traceparent := scope.get(_CLIENTS_TRACEPARENT)) is not None:
                 link_current_span(traceparent)
-        with use_correlation(CorrelationContext.from_request(id_)) as correlation:
+        with use_correlation(CorrelationContext.from_request(id_, client_id)) as correlation:
             bounded = _BoundedReceive(scope, receive, self._max_body_bytes)
             fields = dict.fromkeys(("X-Request-ID", "X-Correlation-ID"), correlation.correlation_id)
-            if client_id is not None:
-                fields["X-Client-Correlation-ID"] = client_id
+            if correlation.client_id is not None:
+                fields[_CLIENT_ID] = correlation.client_id
             # Not over HTTP, where anyone could have set it (RFC 6797, 7.2).
             if self._hsts_max_age_s is not None and scope["scheme"] == "https":
                 fields["Strict-Transport-Security"] = f"max-age={self._hsts_max_age_s}"
@@ -241,7 +242,8 @@ class _RequestMiddleware:
                     raise  # a part of it was sent: only a cut connection shows that it is broken
                 await failed(scope, receive, response)
             finally:
-                _record_request(scope, response.status, client_id, time.perf_counter() - began)
+                seconds = time.perf_counter() - began
+                _record_request(scope, response.status, correlation.client_id, seconds)
 
 
 class _ResponseSend:

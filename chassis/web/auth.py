@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final
@@ -22,7 +22,14 @@ from chassis.domain import DomainError, Kind
 from chassis.periodic import Periodic
 from chassis.settings import ServiceSettings, TokenReaderSettings
 from chassis.web.problems import TemporarilyUnavailable
-from chassis.web.security_log import log_operator, log_refused
+from chassis.web.security_log import (
+    ids_in,
+    log_operator,
+    log_refused,
+    names_another,
+    reads_people,
+    route_of,
+)
 
 # RFC 9864's name of EdDSA over Ed25519; "EdDSA" does not name the curve and is deprecated.
 SIGNING_ALGORITHM: Final = "Ed25519"
@@ -37,6 +44,8 @@ _FETCH_TIMEOUT_S: Final = 2.0
 _MAX_TOKEN_CHARS: Final = 4096
 
 FetchKeys = Callable[[], Awaitable[Mapping[str, Any]]]
+RecordRead = Callable[[UUID, str, Sequence[str]], Awaitable[None]]
+"""Records that an operator asks for data of other people: who, by which route, and of which ids."""
 
 _log = structlog.get_logger(__name__)
 _bearer = OAuth2PasswordBearer(tokenUrl="/auth/token", auto_error=False)
@@ -238,12 +247,46 @@ class _Claims(BaseModel):
         return Principal(self.sub, frozenset(self.roles))
 
 
-def authenticated(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]]:
+def authenticated(
+    verifier: TokenVerifier, record_read: RecordRead
+) -> Callable[..., Awaitable[Principal]]:
     """Return a dependency that provides the principal, or answers 401.
 
-    Whatever an operator asks for is in the security log, and so is what is refused.
+    Whatever an operator asks for is in the security log, and so is what is refused. Where the path
+    names another than the operator, what they read is recorded before they are answered.
     """
 
+    async def principal(
+        request: Request, caller: Annotated[Principal, Depends(_caller(verifier))]
+    ) -> Principal:
+        if OPERATOR in caller.roles and names_another(request, caller.id):
+            await _record_if_it_reads(record_read, request, caller)
+        return caller
+
+    return principal
+
+
+def operator(
+    verifier: TokenVerifier, record_read: RecordRead
+) -> Callable[..., Awaitable[Principal]]:
+    """Return a dependency that provides an operator, or answers 401 or 403.
+
+    What they read is recorded before they are answered.
+    """
+
+    async def principal(
+        request: Request, caller: Annotated[Principal, Depends(_caller(verifier))]
+    ) -> Principal:
+        if OPERATOR not in caller.roles:
+            log_refused(request, OperatorsOnly.code, caller.id)
+            raise OperatorsOnly("only operators may do this")
+        await _record_if_it_reads(record_read, request, caller)
+        return caller
+
+    return principal
+
+
+def _caller(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]]:
     async def principal(
         request: Request, token: Annotated[str | None, Depends(_bearer)]
     ) -> Principal:
@@ -265,15 +308,6 @@ async def _verified(verifier: TokenVerifier, token: str | None) -> Principal:
     return await verifier.verify(token)
 
 
-def operator(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]]:
-    """Return a dependency that provides an operator, or answers 401 or 403."""
-
-    async def principal(
-        request: Request, caller: Annotated[Principal, Depends(authenticated(verifier))]
-    ) -> Principal:
-        if OPERATOR not in caller.roles:
-            log_refused(request, OperatorsOnly.code, caller.id)
-            raise OperatorsOnly("only operators may do this")
-        return caller
-
-    return principal
+async def _record_if_it_reads(record: RecordRead, request: Request, caller: Principal) -> None:
+    if reads_people(request):
+        await record(caller.id, route_of(request), ids_in(request))

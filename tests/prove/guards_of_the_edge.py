@@ -6,6 +6,7 @@ from tests.prove.mutation import Mutation
 
 _UNIT: Final = "tests/unit/chassis/web/test_connections.py::"
 _SECURITY_LOG: Final = "tests/unit/chassis/web/test_auth.py::TestTheSecurityLog::"
+_READS: Final = "tests/unit/chassis/web/test_auth.py::TestWhatAnOperatorReads::"
 _ASKED_FOR: Final = f"{_SECURITY_LOG}test_has_a_line_for_what_an_operator_asks_for_"
 _SIGN_IN_LOG: Final = "tests/unit/users_service/test_http.py::TestTheSecurityLog::"
 _IN_PARTS: Final = "tests/unit/users_service/test_http.py::TestABodyInParts::"
@@ -125,8 +126,8 @@ _LISTENERS: Final = (
         name="own-correlation",
         guard="no client chooses the correlation id of its request",
         file="chassis/web/app.py",
-        before="            client_id, id_ = acceptable(id_), None\n",
-        after="            client_id = acceptable(id_)\n",
+        before="            client_id, id_ = id_, None\n",
+        after="            client_id = id_\n",
         proven_by=(f"{_APP}TestIds::test_at_the_edge_a_client_has_its_id_beside_ours",),
     ),
     Mutation(
@@ -165,6 +166,47 @@ _OF_OPERATORS: Final = (
         before="            log_operator(request, caller.id)\n",
         after="            pass\n",
         proven_by=(f"{_ASKED_FOR}with_the_ids_that_are_named",),
+    ),
+    Mutation(
+        name="reads-published",
+        guard="what an operator reads of other people is published before they are answered",
+        file="chassis/web/auth.py",
+        before="        await record(caller.id, route_of(request), ids_in(request))\n",
+        after="        pass\n",
+        proven_by=(
+            f"{_READS}test_of_others_is_recorded_with_ids_only",
+            f"{_READS}test_is_not_answered_if_it_can_not_be_recorded",
+        ),
+    ),
+    Mutation(
+        name="reads-unless-said",
+        guard="a query shows data of people unless it says that it does not",
+        file="chassis/operations/acts.py",
+        before="    of_people: bool = True\n",
+        after="    of_people: bool = False\n",
+        proven_by=(
+            "tests/unit/chassis/operations/test_acts.py::TestReads::test_show_people_unless_it_is_said_that_they_do_not",
+        ),
+    ),
+    Mutation(
+        name="clients-id-apart",
+        guard="what a client calls its request is in no envelope",
+        file="chassis/persistence/outbox.py",
+        before="            correlationid=context.correlation_id,\n",
+        after="            correlationid=context.client_id or context.correlation_id,\n",
+        proven_by=(
+            "tests/unit/chassis/persistence/test_outbox.py::TestAppending::test_has_what_a_client_calls_its_request_beside_the_envelope",
+        ),
+    ),
+    Mutation(
+        name="clients-id-bounded",
+        guard="audit keeps what a client calls its request only where it could be an id",
+        file="audit_service/records.py",
+        before='            return acceptable(value.decode("ascii", "replace"))\n',
+        after='            return value.decode("ascii", "replace")\n',
+        proven_by=(
+            "tests/unit/audit_service/test_records.py::TestWhatAClientCallsItsRequest::test_is_not_kept_where_it_could_be_no_id",
+        ),
     ),
     Mutation(
         name="refusals-logged",

@@ -128,6 +128,7 @@ class TestASearch:
             "causation_id": "r-1",
             "verdict": "next",
             "altered": False,
+            "client_correlation_id": None,
         }
 
     async def test_is_narrowed_by_each_filter(
@@ -153,6 +154,29 @@ class TestASearch:
         assert await offsets(client, topic="users.task") == [6]
         assert await offsets(client, type="users.user-signed-up.v1") == [6, 4, 3, 2, 1, 0]
         assert await offsets(client, type="users.user-signed-up") == []
+
+    async def test_finds_what_a_client_calls_its_request_whoever_else_calls_theirs_so(
+        self, engine: Database, client: httpx.AsyncClient
+    ) -> None:
+        subject, own = str(uuid4()), "order-17"
+        await keep_chunk(
+            engine,
+            record(event(), 0),
+            record(event(client_correlation_id=own, correlation_id="c-2", subject=subject), 1),
+            record(event(client_correlation_id=own, correlation_id="c-3"), 2),
+            record(event(client_correlation_id="no id"), 3),
+            record(event(client_correlation_id="x" * 129), 4),
+        )
+        response = await client.get("/audit/events", params={"client_correlation_id": own})
+        assert [
+            (each["correlation_id"], each["client_correlation_id"])
+            for each in response.json()["events"]
+        ] == [("c-3", own), ("c-2", own)]
+        assert await offsets(client, client_correlation_id=own, subject=subject) == [1]
+        assert await offsets(client, client_correlation_id=own, correlation_id="c-3") == [2]
+        assert await offsets(client, correlation_id=own) == []
+        assert await offsets(client, client_correlation_id="no id") == []
+        assert len(await offsets(client)) == 5
 
     async def test_finds_what_is_no_event_by_its_topic_too(
         self, engine: Database, client: httpx.AsyncClient
@@ -241,6 +265,10 @@ class TestASearch:
             (RecordSearch(), "records_occurred_at_position_idx"),
             (RecordSearch(subject="s"), "records_subject_occurred_at_position_idx"),
             (RecordSearch(correlation_id="c-1"), "records_correlation_id_occurred_at_position_idx"),
+            (
+                RecordSearch(client_correlation_id="order-17"),
+                "records_client_correlation_id_occurred_at_position_idx",
+            ),
             (RecordSearch(type="users.user-signed-up.v1"), "records_kind_idx"),
             (RecordSearch(source="/users"), "records_kind_idx"),
             (RecordSearch(topic="users.user"), "records_kind_idx"),

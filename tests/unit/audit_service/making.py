@@ -23,6 +23,7 @@ def event(
     correlation_id: str = "c-1",
     occurred_at: datetime = OCCURRED_AT,
     traceparent: str | None = TRACEPARENT,
+    client_correlation_id: str | None = None,
 ) -> EncodedEvent:
     user_id = uuid4()
     return encode(
@@ -35,6 +36,7 @@ def event(
         correlationid=correlation_id,
         causationid="r-1",
         traceparent=traceparent,
+        client_correlation_id=client_correlation_id,
     )
 
 

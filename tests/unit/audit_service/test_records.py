@@ -1,9 +1,10 @@
-"""The span of a chunk: which traces it is part of or linked to."""
+"""What is found out about records, and the span of a chunk."""
 
+import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from audit_service.records import ReceivedRecord, _span
+from audit_service.records import ReceivedRecord, _client_correlation_id, _span
 from tests.unit.audit_service.making import bytes_record, event, record
 
 A = "00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-1111111111111111-01"
@@ -45,3 +46,19 @@ class TestTheSpanOfAChunk:
             pass
         (span,) = spans.get_finished_spans()
         assert (span.parent, list(span.links)) == (None, [])
+
+
+def called(value: bytes | None) -> str | None:
+    headers = [("type", b"t"), ("client-correlation-id", value)]
+    return _client_correlation_id(bytes_record(b"", headers=headers))
+
+
+class TestWhatAClientCallsItsRequest:
+    def test_is_kept(self) -> None:
+        assert called(b"order-17") == "order-17"
+        assert called(b"x" * 128) == "x" * 128
+        assert called(None) is None
+
+    @pytest.mark.parametrize("value", [b"x" * 129, b"", b"a b", b"a\0", b"\xff"])
+    def test_is_not_kept_where_it_could_be_no_id(self, value: bytes) -> None:
+        assert called(value) is None

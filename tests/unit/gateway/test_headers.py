@@ -10,6 +10,7 @@ EDGE = Edge(
     scheme="https",
     host="onboarding.example",
     correlation_id="0190-correlation",
+    client_correlation_id="order-17",
     traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
     secret="the-gateways-own",
 )
@@ -47,7 +48,7 @@ class TestToService:
             (b"X-Gateway-Secret", [b"the-gateways-own"]),
             (b"Tracestate", []),
             (b"Baggage", []),
-            (b"X-Client-Correlation-ID", []),
+            (b"X-Client-Correlation-ID", [b"order-17"]),
             (b"Host", []),
             (b"Expect", []),
         ],

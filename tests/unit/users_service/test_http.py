@@ -46,6 +46,9 @@ GATEWAY_SECRET = "g" * 32
 KATE = {"username": "Kate", "email": "Kate@Example.com", "password": "correct horse"}
 
 
+async def not_recorded(*_read: object) -> None: ...
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock(NOW)
@@ -103,7 +106,7 @@ async def app(tmp_path: Path, clock: Clock, transactor: InMemoryTransactor) -> F
         hasher=hasher,
         published_keys=keys.published,
         once=idempotent(transactor, secret=settings.idempotency_secret, now=clock),
-        signed_in=authenticated(verifier),
+        signed_in=authenticated(verifier, not_recorded),
         client_network=client_network(settings.gateway_secret),
         sign_in_log=SignInLog(settings.sign_in_secret),
     )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -11,7 +12,7 @@ from uuid import UUID
 import httpx
 import pytest
 from click.testing import CliRunner, Result
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, Field
 
 from chassis.operations import terminal
@@ -21,9 +22,10 @@ from chassis.operations.commands.derived import command_of, group_of
 from chassis.operations.context import AnyRuntime
 from chassis.operations.operator_log import Operator
 from chassis.operations.payloads import Payload
-from chassis.operations.routes import routes_of
+from chassis.operations.routes import operations_routes, routes_of
 from chassis.operations.terminal import Shown
 from chassis.web.auth import OPERATOR, Principal
+from chassis.web.security_log import reads_people, route_of
 
 T = TypeVar("T")
 
@@ -192,6 +194,25 @@ class TestRoutes:
     ) -> None:
         assert (await client.request(method, path, json=body)).status_code == 422
 
+    async def test_are_named_whole_in_logs_and_metrics(self) -> None:
+        app = FastAPI()
+        app.include_router(operations_routes(NO_RUNTIME, _an_operator))
+        named = []
+
+        @app.middleware("http")
+        async def notice(
+            request: Request, ask: Callable[[Request], Awaitable[Response]]
+        ) -> Response:
+            answer = await ask(request)
+            named.append(route_of(request))
+            return answer
+
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            await client.get("/ops/parked/none")
+
+        assert named == ["/ops/parked/{parked_id}"]
+
     async def test_are_documented(self, client: httpx.AsyncClient) -> None:
         document = (await client.get("/openapi.json")).json()
 
@@ -204,6 +225,33 @@ class TestRoutes:
         assert {each["name"]: each["in"] for each in search} == dict.fromkeys(
             Search.model_fields, "query"
         )
+
+
+class TestReads:
+    async def test_show_people_unless_it_is_said_that_they_do_not(self) -> None:
+        harmless = replace(WHOLE, of_people=False)
+        tried_out = replace(SHOW, route=Route("POST", "/things/{thing_id}/try", "post_try"))
+        router = routes_of([SEARCH, harmless, tried_out, DROP], NO_RUNTIME, _an_operator)
+        shown = []
+        app = FastAPI()
+        app.include_router(router)
+
+        @app.middleware("http")
+        async def notice(
+            request: Request, ask: Callable[[Request], Awaitable[Response]]
+        ) -> Response:
+            answer = await ask(request)
+            shown.append(reads_people(request))
+            return answer
+
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            await client.get("/things?shelf=top")
+            await client.get("/whole")
+            await client.post(f"/things/{LAMP}/try")
+            await client.post(f"/things/{LAMP}/drop", json={"why": "broken"})
+
+        assert shown == [True, False, True, False]
 
 
 class NoDatabase(CommandContext):

@@ -12,7 +12,7 @@ from chassis.consuming.subscribers import EventSubscriber
 from chassis.correlation import new_id
 from chassis.domain import InvalidFields
 from chassis.operations.payloads import NotEditable, bytes_for_subscriber, encoded_for_outbox
-from contracts.envelope import Envelope, encode
+from contracts.envelope import CLIENT_CORRELATION_ID, Envelope, encode
 from contracts.topics import USERS_USER
 from contracts.users import UserSignedUpV1
 
@@ -68,6 +68,23 @@ class TestOfAnEventWithoutASubject:
     def test_and_without_a_key_that_could_be_one_is_refused(self, key: bytes | None) -> None:
         with pytest.raises(NotEditable, match="discard it"):
             bytes_for_subscriber(signed_up(ADA), unidentified(key), SUBSCRIBER)
+
+
+class TestInPlaceOfARowThatWasSetAside:
+    def test_has_what_the_client_calls_its_request_as_the_row_had(self) -> None:
+        given = signed_up(ADA)
+        row: Any = SimpleNamespace(
+            id=UUID(given["id"]),
+            type=UserSignedUpV1.event_type,
+            aggregateid=str(ADA),
+            sequence=1,
+            payload=orjson.dumps(given),
+            headers={CLIENT_CORRELATION_ID: "order-17"},
+        )
+
+        edited = encoded_for_outbox(given, row, USERS_USER)
+
+        assert dict(edited.headers)[CLIENT_CORRELATION_ID] == b"order-17"
 
 
 class TestDataAboutAnotherSubject:

@@ -10,7 +10,7 @@ import pytest
 from chassis.correlation import CorrelationContext, use_correlation
 from chassis.domain import Aggregate, DomainEvent
 from chassis.persistence.outbox import Outbox, OutboxRow
-from contracts.envelope import Envelope, decode
+from contracts.envelope import CLIENT_CORRELATION_ID, Envelope, decode
 from contracts.events import IntegrationEvent
 from contracts.topics import USERS_USER
 from contracts.users import TaskCreatedV1, UserSignedUpV1
@@ -66,6 +66,19 @@ class TestAppending:
         one, two = envelopes(box.take_rows())
         assert (one.correlationid, one.causationid) == ("one", None)
         assert (two.correlationid, two.causationid) == ("two", "caused")
+
+    def test_has_what_a_client_calls_its_request_beside_the_envelope(self) -> None:
+        box = outbox()
+
+        with use_correlation(CorrelationContext("one", client_id="order-17")):
+            append(box)
+        with use_correlation(CorrelationContext("two")):
+            append(box)
+
+        called, nameless = box.take_rows()
+        assert called["headers"][CLIENT_CORRELATION_ID] == "order-17"
+        assert b"order-17" not in called["payload"]
+        assert CLIENT_CORRELATION_ID not in nameless["headers"]
 
     def test_without_a_correlation_makes_one_for_each_unit_of_work(self) -> None:
         first, second = outbox(), outbox()

@@ -63,6 +63,23 @@ class TestIds:
         assert "x-client-correlation-id" not in none.headers
         assert [line.get("client_correlation_id") for line in logged] == ["order-17", None]
 
+    async def test_behind_it_a_service_knows_what_the_client_calls_its_request(
+        self, serve: Serve
+    ) -> None:
+        router = APIRouter()
+
+        @router.get("/called")
+        async def get_called() -> str | None:
+            return current_correlation().client_id
+
+        async with serve(router) as client:
+            sent = await client.get("/called", headers={"X-Client-Correlation-ID": "order-17"})
+            none = await client.get("/called", headers={"X-Client-Correlation-ID": "a b"})
+        async with serve(router, edge=True) as client:
+            forged = await client.get("/called", headers={"X-Client-Correlation-ID": "order-17"})
+
+        assert [each.json() for each in (sent, none, forged)] == ["order-17", None, None]
+
     @pytest.mark.parametrize("path", ["/nowhere", "/shop/toys/none", "/shop/broken"])
     async def test_refusals_and_failures_have_it_too(self, serve: Serve, path: str) -> None:
         async with serve(toys()) as client:

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -25,6 +25,7 @@ from chassis.web.auth import (
     operator,
 )
 from chassis.web.problems import TemporarilyUnavailable
+from chassis.web.security_log import mark_reading
 from tests.unit.chassis.conftest import Logged, Serve, until
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -330,24 +331,46 @@ class TestKeys:
         await run
 
 
-def routes(verifier: TokenVerifier) -> APIRouter:
+Read = tuple[UUID, str, Sequence[str]]
+
+
+def routes(verifier: TokenVerifier, reads: list[Read] | None = None) -> APIRouter:
+    """Return some routes.
+
+    :param reads: what operators read is added to it; None: nothing can be recorded
+    """
     router = APIRouter()
 
+    async def record(by: UUID, route: str, ids: Sequence[str]) -> None:
+        if reads is None:
+            raise ConnectionRefusedError
+        reads.append((by, route, ids))
+
+    signed_in, operators = authenticated(verifier, record), operator(verifier, record)
+
     @router.get("/me")
-    async def get_me(who: Annotated[Principal, Depends(authenticated(verifier))]) -> UUID:
+    async def get_me(who: Annotated[Principal, Depends(signed_in)]) -> UUID:
         return who.id
 
     @router.get("/ops")
-    async def get_ops(who: Annotated[Principal, Depends(operator(verifier))]) -> UUID:
+    async def get_ops(who: Annotated[Principal, Depends(operators)]) -> UUID:
         return who.id
 
     @router.get("/things/{thing_id}", name="get_thing")
     @router.post("/things/{thing_id}", name="post_thing")
-    async def thing(
-        thing_id: str, who: Annotated[Principal, Depends(authenticated(verifier))]
-    ) -> str:
+    async def thing(thing_id: str, who: Annotated[Principal, Depends(signed_in)]) -> str:
         return thing_id
 
+    async def try_out(who: Annotated[Principal, Depends(operators)]) -> UUID:
+        return who.id
+
+    async def count(who: Annotated[Principal, Depends(operators)]) -> UUID:
+        return who.id
+
+    mark_reading(try_out, of_people=True)
+    mark_reading(count, of_people=False)
+    router.post("/ops/try-out")(try_out)
+    router.get("/ops/count")(count)
     return router
 
 
@@ -372,7 +395,7 @@ class TestTheSecurityLog:
     ) -> None:
         authorization = {"Authorization": f"Bearer {signed(publisher.keys[0], OPAL)}"}
         thing, whose = str(UUID(int=7)), str(UUID(int=8))
-        async with serve(routes(verifier)) as client, running(verifier):
+        async with serve(routes(verifier, [])) as client, running(verifier):
             await client.request(
                 method, f"/things/{thing}?subject={whose}&by=ada", headers=authorization
             )
@@ -409,7 +432,7 @@ class TestTheSecurityLog:
         objects: list[str],
     ) -> None:
         authorization = {"Authorization": f"Bearer {signed(publisher.keys[0], OPAL)}"}
-        async with serve(routes(verifier)) as client, running(verifier):
+        async with serve(routes(verifier, [])) as client, running(verifier):
             await client.get(path, headers=authorization)
 
         [line] = security_lines(logged)
@@ -421,7 +444,7 @@ class TestTheSecurityLog:
         ann = Principal(UUID(int=9))
         anns = {"Authorization": f"Bearer {signed(publisher.keys[0], ann)}"}
         forged = {"Authorization": "Bearer hunter2"}
-        async with serve(routes(verifier)) as client, running(verifier):
+        async with serve(routes(verifier, [])) as client, running(verifier):
             answers = [
                 await client.get("/things/ada@example.com"),
                 await client.get("/ops", headers=forged),
@@ -442,7 +465,7 @@ class TestTheSecurityLog:
         self, serve: Serve, verifier: TokenVerifier, publisher: Publisher, logged: Logged
     ) -> None:
         authorization = {"Authorization": f"Bearer {signed(publisher.keys[0], OPAL)}"}
-        async with serve(routes(verifier)) as client, running(verifier):
+        async with serve(routes(verifier, [])) as client, running(verifier):
             await client.get("/things/ada@example.com?ada=bob", headers=authorization)
 
         [line] = security_lines(logged)
@@ -453,10 +476,87 @@ class TestTheSecurityLog:
         self, serve: Serve, verifier: TokenVerifier, publisher: Publisher, logged: Logged
     ) -> None:
         authorization = {"Authorization": f"Bearer {signed(publisher.keys[0], ANN)}"}
-        async with serve(routes(verifier)) as client, running(verifier):
+        async with serve(routes(verifier, [])) as client, running(verifier):
             await client.get("/me", headers=authorization)
 
         assert security_lines(logged) == []
+
+
+class TestWhatAnOperatorReads:
+    @pytest.mark.parametrize(
+        ("method", "path", "route", "ids"),
+        [
+            ("GET", f"/things/{ANN.id}", "/things/{thing_id}", [str(ANN.id)]),
+            ("HEAD", f"/things/{ANN.id}", "/things/{thing_id}", [str(ANN.id)]),
+            ("GET", "/things/ada@example.com", "/things/{thing_id}", []),
+            ("GET", f"/ops?subject={OPAL.id}&by=ada", "/ops", [str(OPAL.id)]),
+            ("POST", "/ops/try-out", "/ops/try-out", []),
+        ],
+    )
+    async def test_of_others_is_recorded_with_ids_only(
+        self,
+        serve: Serve,
+        verifier: TokenVerifier,
+        publisher: Publisher,
+        method: str,
+        path: str,
+        route: str,
+        ids: list[str],
+    ) -> None:
+        reads: list[Read] = []
+        authorization = {"Authorization": f"Bearer {signed(publisher.keys[0], OPAL)}"}
+        async with serve(routes(verifier, reads)) as client, running(verifier):
+            answer = await client.request(method, path, headers=authorization)
+
+        assert answer.status_code == 200
+        assert reads == [(OPAL.id, route, ids)]
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("GET", "/me"),
+            ("GET", f"/things/{OPAL.id}"),
+            ("POST", f"/things/{ANN.id}"),
+            ("GET", "/ops/count"),
+        ],
+    )
+    async def test_of_their_own_or_about_nobody_is_not_recorded_and_neither_is_an_act(
+        self,
+        serve: Serve,
+        verifier: TokenVerifier,
+        publisher: Publisher,
+        method: str,
+        path: str,
+    ) -> None:
+        reads: list[Read] = []
+        authorization = {"Authorization": f"Bearer {signed(publisher.keys[0], OPAL)}"}
+        async with serve(routes(verifier, reads)) as client, running(verifier):
+            answer = await client.request(method, path, headers=authorization)
+
+        assert answer.status_code == 200
+        assert reads == []
+
+    async def test_is_not_answered_if_it_can_not_be_recorded(
+        self, serve: Serve, verifier: TokenVerifier, publisher: Publisher
+    ) -> None:
+        authorization = {"Authorization": f"Bearer {signed(publisher.keys[0], OPAL)}"}
+        paths = (f"/things/{ANN.id}", "/ops")
+        async with serve(routes(verifier)) as client, running(verifier):
+            answers = [await client.get(path, headers=authorization) for path in paths]
+
+        assert [each.status_code for each in answers] == [503, 503]
+        assert [str(ANN.id) in each.text for each in answers] == [False, False]
+
+    async def test_is_not_recorded_of_others(
+        self, serve: Serve, verifier: TokenVerifier, publisher: Publisher
+    ) -> None:
+        reads: list[Read] = []
+        authorization = {"Authorization": f"Bearer {signed(publisher.keys[0], ANN)}"}
+        async with serve(routes(verifier, reads)) as client, running(verifier):
+            await client.get(f"/things/{OPAL.id}", headers=authorization)
+            await client.get("/ops", headers=authorization)
+
+        assert reads == []
 
 
 class TestDependencies:
@@ -464,7 +564,7 @@ class TestDependencies:
     async def test_a_request_without_a_token_is_asked_to_authenticate(
         self, serve: Serve, verifier: TokenVerifier, path: str
     ) -> None:
-        async with serve(routes(verifier)) as client:
+        async with serve(routes(verifier, [])) as client:
             answer = await client.get(path)
 
         assert answer.status_code == 401
@@ -485,7 +585,7 @@ class TestDependencies:
         status: int,
     ) -> None:
         authorization = {"Authorization": f"Bearer {signed(publisher.keys[0], principal)}"}
-        async with serve(routes(verifier)) as client, running(verifier):
+        async with serve(routes(verifier, [])) as client, running(verifier):
             answer = await client.get(path, headers=authorization)
 
         assert answer.status_code == status
@@ -496,7 +596,7 @@ class TestDependencies:
     ) -> None:
         authorization = {"Authorization": f"Bearer {signed(publisher.keys[0])}"}
         clock.at += timedelta(hours=1)
-        async with serve(routes(verifier)) as client, running(verifier):
+        async with serve(routes(verifier, [])) as client, running(verifier):
             answer = await client.get("/me", headers=authorization)
 
         assert (answer.status_code, answer.json()["code"]) == (401, "token-expired")
@@ -504,7 +604,7 @@ class TestDependencies:
     async def test_the_documentation_page_can_authorise(
         self, serve: Serve, verifier: TokenVerifier
     ) -> None:
-        async with serve(routes(verifier)) as client:
+        async with serve(routes(verifier, [])) as client:
             document = (await client.get("/openapi.json")).json()
 
         (scheme,) = document["components"]["securitySchemes"].values()
