@@ -71,7 +71,7 @@ class WholeRecordBody(RecordBody):
     ]
     key_base64: str | None
     headers: Annotated[
-        list[tuple[str, str | None] | tuple[str, str | None, str]],
+        list[Annotated[list[str | None], Field(min_length=2, max_length=3)]],
         Field(description="Names, and values in base64; and a name's bytes, if it is not UTF-8."),
     ]
     payload_base64: Annotated[str | None, Field(description="The bytes that sha256 is of.")]

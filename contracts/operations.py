@@ -206,15 +206,6 @@ class TimerDiscardedV1(TimerAct):
     event_type: ClassVar[str] = "operations.timer-discarded.v1"
 
 
-class DeliveryRetriedV1(OperatorAct):
-    """A message that its receiver had refused is sent again."""
-
-    event_type: ClassVar[str] = "operations.delivery-retried.v1"
-
-    delivery_id: UUID
-    rule: Text
-
-
 #: How many ids a read names at most.
 MOST_READ_IDS: Final = 8
 
@@ -236,6 +227,15 @@ class DataReadV1(IntegrationEvent):
             description="What the path names, and the UUIDs in the query; none: a search without.",
         ),
     ]
+
+
+class DeliveryRetriedV1(OperatorAct):
+    """A message that its receiver had refused is sent again."""
+
+    event_type: ClassVar[str] = "operations.delivery-retried.v1"
+
+    delivery_id: UUID
+    rule: Text
 
 
 class OperationsEventWithheldV1(EventWithheld):

@@ -60,7 +60,8 @@ def routes_of(
     :param router: they are added to it; by default to a new one
     """
     router = router or APIRouter()
-    for each in operations:
+    # /parked/release is no /parked/{parked_id}.
+    for each in sorted(operations, key=lambda each: len(each.route.fields)):
         router.add_api_route(
             each.route.path,
             _endpoint(each, runtime, operator),

@@ -25,7 +25,8 @@ from chassis.persistence.tables import park_allowances, progress
 from contracts.events import Text
 from contracts.operations import BatchSkippedV1, HoldEndedV1, ParkingAllowedV1
 
-_LARGEST_OFFSET: Final = 2**63 - 1
+# Up to here each reader of JSON keeps a number exactly (RFC 8259, 6), API documents included.
+_LARGEST_OFFSET: Final = 2**53 - 1
 
 
 class NotConsumed(DomainError):
@@ -96,16 +97,17 @@ async def park_all(runtime: AnyRuntime, of: OfTopic, operator: Operator) -> Park
 class OnePartition(OfTopic):
     """The partition that a consumer can't read on."""
 
-    partition: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    partition: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 
 
 class UnreadableBatch(OnePartition):
     """The batch that can't be read, by the offset at which readiness names it."""
 
-    offset: Annotated[int, Field(ge=0, le=_LARGEST_OFFSET)]
+    offset: Annotated[int, Field(strict=True, ge=0, le=_LARGEST_OFFSET)]
     end: Annotated[
         int | None,
         Field(
+            strict=True,
             ge=1,
             le=_LARGEST_OFFSET,
             description="The next offset behind it; only where the batch does not tell.",
@@ -169,7 +171,9 @@ class HeldSubscriber(OnePartition):
     continue_from: ContinueFrom
     offset: Annotated[
         int | None,
-        Field(ge=0, le=_LARGEST_OFFSET, description="Where `continue_from` is `offset`."),
+        Field(
+            strict=True, ge=0, le=_LARGEST_OFFSET, description="Where `continue_from` is `offset`."
+        ),
     ] = None
 
 

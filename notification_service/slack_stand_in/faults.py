@@ -22,8 +22,10 @@ class Fault(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     kind: FaultKind
-    count: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    retry_after_s: Annotated[int, Field(ge=0, le=3_600, description="for rate_limited")] = 1
+    count: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 1
+    retry_after_s: Annotated[
+        int, Field(strict=True, ge=0, le=3_600, description="for rate_limited")
+    ] = 1
     method: Annotated[str, Field(max_length=64, examples=["conversations.history"])] | None = None
     text: Annotated[str, Field(max_length=4_000, examples=["ada signed up"])] | None = None
 

@@ -1,0 +1,42 @@
+"""Every process keeps what its API document says, also for requests that nobody would type."""
+
+import httpx
+import pytest
+
+from local_cluster.testing import RunningCluster
+from services import WITH_DATABASE
+from tests.documents import assert_keeps_its_document
+from tests.e2e.people import Operator, Person
+
+pytestmark = pytest.mark.xdist_group("e2e")
+
+#: Its document is asked whole. The paths below /ops are the same code at all services: those of the
+#: others are asked through the gateway only.
+WHOLE = "accounts"
+
+
+class TestADocument:
+    async def test_of_the_public_listener_is_kept(
+        self, cluster: RunningCluster, gateway: httpx.AsyncClient
+    ) -> None:
+        person = Person(gateway)
+        await person.sign_up()
+
+        await assert_keeps_its_document(cluster.gateway_url, await person.sign_in(), examples=5)
+
+    async def test_of_the_operators_listener_is_kept(
+        self, cluster: RunningCluster, operator: Operator
+    ) -> None:
+        await assert_keeps_its_document(
+            cluster.operators_url, operator.headers, examples=1, options=["--phases=fuzzing"]
+        )
+
+    @pytest.mark.parametrize("service", [each.name for each in WITH_DATABASE])
+    async def test_of_a_service_is_kept(
+        self, cluster: RunningCluster, operator: Operator, service: str
+    ) -> None:
+        own = [] if service == WHOLE else ["--exclude-path-regex=^/ops/"]
+
+        await assert_keeps_its_document(
+            cluster.url(service), operator.headers, examples=2, options=own
+        )
