@@ -63,7 +63,9 @@ class ClusterReport:
 
     @property
     def well(self) -> bool:
-        return self.up and all(process.state == "running" for process in self.processes)
+        """Whether all runs, and nothing has trouble or waits for an operator."""
+        running = all(process.state == "running" for process in self.processes)
+        return self.up and running and not self.troubles
 
 
 async def read_status(cluster: Cluster) -> ClusterReport:

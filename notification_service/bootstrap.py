@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from chassis.clock import utc_now
@@ -21,6 +22,7 @@ from notification_service.postgres_deliveries import (
     PostgresDeliveryQueue,
     PostgresNotificationWork,
 )
+from notification_service.queries import why_failed
 from notification_service.retention import FinishedDeliveries
 from notification_service.rules import SLACK, NotificationWork, PlanDeliveries, rules
 from notification_service.settings import NotificationSettings
@@ -51,6 +53,7 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
         wire(SERVICE, settings, health) as wiring,
         aclosing(_chat(settings)) as chat,
     ):
+        health.add("failed-deliveries", partial(why_failed, wiring.engine), gates=False)
         worker = _worker(settings, wiring.agents_engine, chat)
         wiring.runtime.on_commit(worker.wake)
         yield wiring.parts(

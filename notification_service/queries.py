@@ -5,9 +5,11 @@ from typing import Annotated, Final
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from chassis.operations.context import AnyRuntime
+from chassis.operations.waiting import COUNT_AT_MOST, counted
+from chassis.persistence.database import Database
 from chassis.web.paging import PageLimit, Search, matching, page_of
 from contracts.events import ShortText, Text
 from notification_service.deliveries import State
@@ -77,3 +79,25 @@ async def list_deliveries(runtime: AnyRuntime, search: DeliverySearch) -> Delive
     return DeliveryPage(
         deliveries=[DeliveryView.model_validate(row) for row in page.items], next=page.next
     )
+
+
+async def why_failed(engine: Database) -> str | None:
+    """Return how many deliveries have failed, counted up to a bound, or None if none has."""
+    async with engine.connect() as connection:
+        counts = (await connection.execute(_FAILED)).all()
+    if not counts:
+        return None
+    return "failed: " + ", ".join(f"{counted(number)} {error}" for error, number in counts)
+
+
+_some: Final = (
+    select(deliveries.c.last_error)
+    .where(deliveries.c.state == State.FAILED)
+    .limit(COUNT_AT_MOST)
+    .subquery()
+)
+_FAILED: Final = (
+    select(_some.c.last_error, func.count())
+    .group_by(_some.c.last_error)
+    .order_by(func.count().desc(), _some.c.last_error)
+)

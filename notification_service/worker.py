@@ -169,8 +169,15 @@ class DeliveryWorker(Polling):
             self._chat_trouble = f"the chat: {error.code}"
             _log.warning("not delivered", delivery_id=str(claimed.id), error=error.code)
             if isinstance(error, Refused):
-                held = await self._queue.failed(claimed, error.code, self._now())
-                return "failed" if held else "claim-lost"
+                if not await self._queue.failed(claimed, error.code, self._now()):
+                    return "claim-lost"
+                _log.error(
+                    "delivery-failed",
+                    delivery_id=str(claimed.id),
+                    rule=claimed.rule,
+                    error=error.code,
+                )
+                return "failed"
             held = await self._put_back(claimed, error)
             return "put-back" if held else "claim-lost"
         self._chat_trouble = None

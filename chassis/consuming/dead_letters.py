@@ -1,11 +1,14 @@
 """Dead letters: events that could not be handled, parked whole until an operator decides."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
+import structlog
 from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects.postgresql import insert
 
@@ -15,6 +18,8 @@ from chassis.correlation import new_id
 from chassis.domain import DomainError, Kind
 from chassis.persistence.database import Connection, Row
 from chassis.persistence.tables import UNKNOWN_TOPIC_ID, parked, progress
+
+log = structlog.get_logger(__name__)
 
 _LONGEST_MESSAGE: Final = 1_000
 _COUNT_AT_MOST: Final = 100_000
@@ -137,6 +142,28 @@ class ParkedSubject:
     offset: int = 0
 
 
+_to_log: ContextVar[list[dict[str, Any]] | None] = ContextVar("parked_to_log", default=None)
+
+
+@contextmanager
+def logged_when_parked() -> Iterator[None]:
+    """Log each event that is parked in the block, if the block does not raise.
+
+    The transaction commits within the block: what is rolled back is not parked.
+    """
+    lines: list[dict[str, Any]] = []
+    token = _to_log.set(lines)
+    try:
+        yield
+    finally:
+        _to_log.reset(token)
+    for line in lines:
+        if line["reason"] is ParkReason.BEHIND:
+            log.info("event-parked", **line)  # it waits for one that has a warning
+        else:
+            log.warning("event-parked", **line)
+
+
 class Parking:
     """The events that one subscriber parks in one transaction, which has moved its progress."""
 
@@ -197,8 +224,11 @@ class Parking:
                 )
             await connection.execute(insert(parked).on_conflict_do_nothing(), rows)
             telemetry.consumer_parked.labels(self._subscriber).inc(len(rows))
+            if (lines := _to_log.get()) is not None:
+                lines += [{name: each[name] for name in _IN_LOG} for each in rows]
 
 
+_IN_LOG: Final = ("subscriber", "reason", "error_code", "topic", "partition", "offset")
 _TOPIC_IDS: Final = select(progress.c.topic, progress.c.partition, progress.c.topic_id).where(
     progress.c.subscriber == bindparam("of_subscriber")
 )

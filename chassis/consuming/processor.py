@@ -20,7 +20,7 @@ from chassis.consuming.aggregates import lock_aggregates
 from chassis.consuming.attempts import CHUNK, Attempts
 from chassis.consuming.chunk import Chunk, ChunkInProgress, ChunkRefused, ChunkSource
 from chassis.consuming.dead_letter_limit import DeadLetterLimit, LimitExceeded, Reserve
-from chassis.consuming.dead_letters import ParkedSubject
+from chassis.consuming.dead_letters import ParkedSubject, logged_when_parked
 from chassis.consuming.far_behind import FarBehind
 from chassis.consuming.group_commit import GroupCommit
 from chassis.consuming.offsets import AllHeld, AllPaused, OffsetRange
@@ -237,7 +237,7 @@ class ChunkProcessor(Generic[W]):
 
     async def _commit(self, chunks: Sequence[Chunk], *, within_s: float) -> None:
         """Handle chunks of different partitions in one transaction."""
-        with self._dead_letter_limit.reservation() as reserve:
+        with self._dead_letter_limit.reservation() as reserve, logged_when_parked():
             parked = await self._commit_reserving(chunks, reserve, within_s=within_s)
         await failpoint("park.after-commit" if parked else "chunk.after-commit")
 

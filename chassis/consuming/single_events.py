@@ -17,7 +17,12 @@ from chassis.consuming.aggregates import lock_aggregates
 from chassis.consuming.attempts import Attempt, Attempts
 from chassis.consuming.chunk import Chunk, ChunkInProgress, ChunkRefused
 from chassis.consuming.dead_letter_limit import DeadLetterLimit, LimitExceeded
-from chassis.consuming.dead_letters import Failure, ParkedSubject, worker_died
+from chassis.consuming.dead_letters import (
+    Failure,
+    ParkedSubject,
+    logged_when_parked,
+    worker_died,
+)
 from chassis.consuming.far_behind import FarBehind
 from chassis.consuming.offsets import AllHeld, AllPaused, OffsetRange
 from chassis.consuming.records import Record
@@ -255,7 +260,7 @@ class SingleEvents(Generic[W]):
         """Handle or park one event; false when the subscriber was paused meanwhile."""
         parked: Sequence[ParkedSubject] = ()
         try:
-            with self._limit.reservation() as reserve:
+            with self._limit.reservation() as reserve, logged_when_parked():
                 async with asyncio.timeout(_EVENT_TIMEOUT_S), self._engine.begin() as connection:
                     if await self._is_next(connection, subscriber, record, event):
                         work = self._open_work(connection)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import faust
+import structlog
 from aiokafka import TopicPartition
 from prometheus_client import Gauge
 
@@ -24,6 +25,8 @@ from chassis.consuming.replay import Replays
 from chassis.consuming.subscribers import Subscriber
 from chassis.persistence.advisory_lock import AdvisoryLock
 from chassis.persistence.database import Database, NoConnectionFree, is_away
+
+log = structlog.get_logger(__name__)
 
 _LOOK_EVERY_S: Final = 1.0
 _LOOK_WITHIN_S: Final = 2.0
@@ -146,9 +149,15 @@ class Watchdog:
             telemetry.consumer_parked_waiting.labels(subscriber).set(events)
         await self._follow_holds()
         for name, processor in self._processors.items():
-            processor.paused = frozenset(
+            paused = frozenset(
                 each.subscriber for each in found if each.paused and each.tp.topic == name
             )
+            for each in sorted(paused ^ processor.paused):
+                if each in paused:
+                    log.warning("subscriber-paused", subscriber=each, topic=name)
+                else:
+                    log.info("subscriber-resumed", subscriber=each, topic=name)
+            processor.paused = paused
         self._replays.follow(found, consumer)
         far_behind = self._replays.far_behind
         for tp, offset in lowest(filter(far_behind.is_read, found)).items():

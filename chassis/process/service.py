@@ -16,6 +16,7 @@ from chassis.operations.commands.group import operations_commands
 from chassis.operations.context import Service, ServiceRuntime
 from chassis.operations.reads import recorded_reads
 from chassis.operations.routes import operations_routes
+from chassis.operations.waiting import WaitingForOperator
 from chassis.persistence.database import Database, is_conflict, ping, pool
 from chassis.persistence.outbox_age import OutboxAge
 from chassis.persistence.schema_version import SchemaVersion
@@ -128,6 +129,8 @@ class Wiring(Generic[S, W]):
         service, settings = runtime.service, runtime.settings
         running = list(components)
         self._health.add("schema", SchemaVersion(runtime.engine, service.package).trouble)
+        waiting = WaitingForOperator(runtime.engine)
+        self._health.add(waiting.name, waiting.trouble, gates=False)
         if settings.serves_routes:
             self._health.add("database", lambda: ping(runtime.engine))
             running += [self._verifier, self._outbox_age]

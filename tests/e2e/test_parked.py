@@ -36,12 +36,40 @@ async def audited_acts(operator: Operator, parked_id: str) -> list[str]:
     return [each["type"] for each in reversed(page["events"])]
 
 
-async def repair(operator: Operator, service: str, subject: UUID, corrected: EncodedEvent) -> str:
+async def waits_at(cluster: RunningCluster, service: str) -> str:
+    """What readiness of a service says that waits for an operator."""
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{cluster.url(service)}/health/ready")
+    reason: str = answer.json()["troubles"].get("waits-for-operator", "")
+    return reason
+
+
+def logged_as_parked(cluster: RunningCluster, service: str) -> dict[int, dict[str, Any]]:
+    """The lines about parked events, by offset."""
+    lines = [
+        json.loads(line)
+        for line in cluster.log(service).read_text().splitlines()
+        if '"event-parked"' in line
+    ]
+    return {line["offset"]: line for line in lines}
+
+
+async def repair(
+    cluster: RunningCluster,
+    operator: Operator,
+    service: str,
+    subject: UUID,
+    corrected: EncodedEvent,
+) -> str:
     """Edit and release the subject's events at one service; return the id of the edited one."""
     first, second = await poll(
         lambda: parked_at(operator, service, subject), lambda parked: len(parked) == 2
     )
     assert (first["reason"], second["reason"]) == ("not-understood", "behind")
+    reported = await poll(partial(waits_at, cluster, service))
+    assert f"parked events of {CONSUMERS[service]}: " in reported
+    line = {name: first[name] for name in ("reason", "error_code", "partition", "offset")}
+    assert line.items() <= logged_as_parked(cluster, service)[first["offset"]].items()
     path = f"/ops/{service}/parked"
 
     async def act(method: str, where: str, **body: Any) -> httpx.Response:
@@ -72,7 +100,9 @@ class TestAnEventWithInvalidData:
         behind = signed_up(subject, 2, UUID(bob.id), bob.username)
 
         await publish(cluster, [with_invalid_data(corrected), behind])
-        repaired = [await repair(operator, service, subject, corrected) for service in CONSUMERS]
+        repaired = [
+            await repair(cluster, operator, service, subject, corrected) for service in CONSUMERS
+        ]
 
         for person in (ada, bob):
             account = await operator.account_of(person)

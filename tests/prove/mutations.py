@@ -1263,6 +1263,26 @@ _RUNNING: Final = (
         ),
     ),
     Mutation(
+        name="waiting-is-reported",
+        guard="what waits for an operator is a reason that readiness gives",
+        file="chassis/process/service.py",
+        before="        self._health.add(waiting.name, waiting.trouble, gates=False)\n",
+        after="",
+        proven_by=(
+            "tests/integration/accounts_service/test_service.py::TestReadiness::test_names_what_waits_for_an_operator_and_stays_ready",
+        ),
+    ),
+    Mutation(
+        name="parked-is-logged",
+        guard="each event that is parked has a line in the log",
+        file="chassis/consuming/dead_letters.py",
+        before="lines += [{name: each[name] for name in _IN_LOG} for each in rows]\n",
+        after="pass\n",
+        proven_by=(
+            f"{_CHASSIS}/operations/test_waiting.py::TestTheLog::test_has_one_line_for_each_parked_event_and_none_for_what_is_rolled_back",
+        ),
+    ),
+    Mutation(
         name="schema-version",
         guard="a process whose code needs a newer schema is not ready, and says so",
         file="chassis/persistence/schema_version.py",

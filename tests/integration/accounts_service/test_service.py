@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import asyncpg
 import httpx
 import pytest
 from pydantic import SecretStr
@@ -11,6 +12,13 @@ from accounts_service.settings import AccountsSettings
 from chassis.correlation import new_id
 from chassis.settings import Role
 from chassis.web.health import Health
+
+PARKED = """
+    INSERT INTO parked (id, subscriber, topic, topic_id, partition, "offset", headers, reason,
+        error_code, error_message, tries, first_tried_at, last_tried_at)
+    VALUES (gen_random_uuid(), 'accounts.open-account', 'users.user', gen_random_uuid(), 0, 7, '[]',
+        'failed', 'too-odd', 'm', 1, now(), now())
+"""
 
 
 def settings(database: str, *roles: Role) -> AccountsSettings:
@@ -64,6 +72,21 @@ class TestReadiness:
         health = Health()
         async with build(settings(accounts_database, Role.API), health):
             assert (await health.readiness()).ready
+
+    async def test_names_what_waits_for_an_operator_and_stays_ready(
+        self, accounts_database: str
+    ) -> None:
+        connection = await asyncpg.connect(accounts_database)
+        await connection.execute(PARKED)
+        await connection.close()
+
+        health = Health()
+        async with build(settings(accounts_database, Role.API), health):
+            readiness = await health.readiness()
+
+        assert readiness.ready
+        reason = readiness.reasons.get("waits-for-operator")
+        assert reason == "parked events of accounts.open-account: 1 too-odd"
 
     async def test_without_its_database_it_is_not_ready(self) -> None:
         health = Health()

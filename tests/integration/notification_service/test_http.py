@@ -27,6 +27,7 @@ from notification_service.deliveries import State
 from notification_service.in_memory import InMemoryChat
 from notification_service.operations import OPERATIONS
 from notification_service.postgres_deliveries import PostgresNotificationWork
+from notification_service.queries import why_failed
 from notification_service.settings import NotificationSettings
 from notification_service.worker import DeliveryWorker, Timeouts
 from tests.unit.notification_service.delivery_queue_suite import claim
@@ -90,6 +91,19 @@ async def page(client: httpx.AsyncClient, **search: object) -> dict[str, Any]:
 
 async def found(client: httpx.AsyncClient, **search: object) -> list[str]:
     return [each["id"] for each in (await page(client, **search))["deliveries"]]
+
+
+class TestReadiness:
+    async def test_names_the_errors_of_failed_deliveries(
+        self, bench: PostgresBench, engine: Database
+    ) -> None:
+        nothing = await why_failed(engine)
+        await bench.plan(planned())
+        (claimed,) = await claim(bench)
+        await bench.queue.failed(claimed, "channel_not_found", after(1))
+
+        assert nothing is None
+        assert await why_failed(engine) == "failed: 1 channel_not_found"
 
 
 class TestASearch:

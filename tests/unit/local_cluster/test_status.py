@@ -45,6 +45,16 @@ class TestTroubles:
                 Trouble("audit", "http", "ConnectError")
             ]
 
+    @pytest.mark.parametrize(
+        ("troubles", "well"), [([], True), ([Trouble("audit", "agents", REASON)], False)]
+    )
+    def test_are_not_well(self, troubles: list[Trouble], *, well: bool) -> None:
+        report = ClusterReport(
+            up=True, processes=[], troubles=troubles, lags=[], outboxes={}, logs="logs"
+        )
+
+        assert report.well is well
+
     def test_are_shown(self) -> None:
         shown = io.StringIO()
         report = ClusterReport(

@@ -271,7 +271,7 @@ class TestWhenTheChatFails:
 
         assert not stored.maybe_repeated
 
-    async def test_a_refusal_is_final_and_reported(self) -> None:
+    async def test_a_refusal_is_final_and_reported_and_logged_once(self, logged: Logged) -> None:
         bench = Bench()
         bench.chat.fail_next_post(Refused("token_revoked"))
 
@@ -285,6 +285,8 @@ class TestWhenTheChatFails:
 
         assert (stored.last_error, stored.attempts) == ("token_revoked", 1)
         assert trouble == "the chat: token_revoked"
+        [line] = [line for line in logged if line["event"] == "delivery-failed"]
+        assert (line["delivery_id"], line["error"]) == (str(delivery.id), "token_revoked")
         assert bench.worker.trouble() is None
 
     async def test_the_wait_between_attempts_is_bounded(self) -> None:

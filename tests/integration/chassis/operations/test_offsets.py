@@ -2,12 +2,20 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import structlog
 from aiokafka import TopicPartition
 from prometheus_client import REGISTRY
 from sqlalchemy import delete
@@ -205,9 +213,18 @@ class TestLooking:
         assert (found.partitions, found.lag, found.restartable) == ([], None, True)
 
 
+Logged = Sequence[MutableMapping[str, Any]]
+
+
+@pytest.fixture
+def logged() -> Iterator[Logged]:
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
 class TestPausing:
     async def test_one_lets_the_others_continue_and_resumed_it_misses_nothing(
-        self, database: str, engine: Database, kafka: str, topic: Topic
+        self, database: str, engine: Database, kafka: str, topic: Topic, logged: Logged
     ) -> None:
         office = Office(
             database, kafka, engine, topic, subscriber(ONE, topic), subscriber(TWO, topic)
@@ -248,6 +265,11 @@ class TestPausing:
         assert await acts_of(database) == [
             (SubscriberPausedV1.event_type, subject, 1),
             (SubscriberResumedV1.event_type, subject, 2),
+        ]
+        changes = [line for line in logged if str(line["event"]).startswith("subscriber-")]
+        assert [(line["event"], line["subscriber"], line["topic"]) for line in changes] == [
+            ("subscriber-paused", TWO, topic.name),
+            ("subscriber-resumed", TWO, topic.name),
         ]
 
     async def test_all_of_them_lets_events_wait(
