@@ -9,7 +9,7 @@ MINUTES ?= 60
 PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs verify clean test test-unit test-contract test-integration \
+.PHONY: help demo up down status logs ops verify clean test test-unit test-contract test-integration \
         test-e2e guides faults faults-ci soak prove check bench bench-full format lock \
         contracts docs sbom vulnerabilities
 
@@ -32,6 +32,9 @@ status: $(VENV)/product ## show each process, its troubles, each consumer's lag,
 
 logs: $(VENV)/product ## show the logs of the processes (make logs PROCESS=users)
 	@$(RUN) local_cluster logs $(PROCESS)
+
+ops: $(VENV)/product ## run an operators' command of a service (make ops ARGS="accounts parked list")
+	@$(RUN) local_cluster ops $(ARGS)
 
 verify: $(VENV)/product ## check in the databases and on the topics that nothing is lost
 	@$(RUN) local_cluster verify

@@ -19,6 +19,7 @@ from local_cluster.errors import ClusterError, PortTaken
 from local_cluster.kafka import CONSOLE_CONSUMER
 from local_cluster.logs import show_logs
 from local_cluster.new_service import write_service
+from local_cluster.ops import operate
 from local_cluster.ports import is_free
 from local_cluster.settings import REPOSITORY, Settings
 from local_cluster.status import read_status
@@ -151,6 +152,15 @@ def verify(cluster: Cluster, arguments: tuple[str, ...]) -> None:
     os.chdir(REPOSITORY)
     environment = cluster.topology.verification_environment()
     os.execve(command[0], command, environment)  # noqa: S606 (without a shell on purpose)
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("service")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def ops(cluster: Cluster, service: str, arguments: tuple[str, ...]) -> None:
+    """Run an operators' command of a service here: ops accounts parked list."""
+    operate(cluster, service, arguments)
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

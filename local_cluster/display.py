@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from local_cluster.cluster import Cluster
+from local_cluster.ops import command_for
 from local_cluster.status import ClusterReport, ProcessReport
 from local_cluster.topology import OPERATOR, SLACK_STAND_IN
 
@@ -43,6 +44,8 @@ def print_status(console: Console, report: ClusterReport) -> None:
         for trouble in report.troubles:
             troubles.add_row(trouble.process, trouble.check, escape(trouble.reason))
         console.print(troubles)
+        for command in dict.fromkeys(map(command_for, report.troubles)):
+            console.print(f"see: {command}", markup=False)
     lags = _table("consumer group", "topic", "lag")
     for lag in report.lags or []:
         lags.add_row(lag.group, lag.topic, str(lag.records))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,12 +11,19 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from local_cluster.ops import _SHOWN_BY, command_for
 from local_cluster.settings import REPOSITORY, Settings
+from local_cluster.status import Trouble
 from local_cluster.testing import RunningCluster, running_cluster
 from services import SERVICES, WITH_DATABASE
+from tests.declared import declared
 from tests.integration.local_cluster.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("local_cluster"), pytest.mark.timeout(300)]
+
+
+#: Checks that one service has.
+ONLY_AT = {"failed-deliveries": "notification", "signing-keys": "users"}
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +42,15 @@ def command(cluster: RunningCluster, *arguments: str) -> subprocess.CompletedPro
         text=True,
         check=False,
     )
+
+
+def typed(cluster: RunningCluster, line: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of make as someone types it, here without installing anything."""
+    words = shlex.split(line)
+    assert words[:2] == ["make", "ops"]
+    name, _, arguments = words[2].partition("=")
+    assert name == "ARGS"
+    return command(cluster, "ops", *arguments.split())
 
 
 def ready(cluster: RunningCluster, name: str) -> bool:
@@ -94,6 +111,24 @@ class TestTheSystem:
             "postgres",
             *(service.name for service in SERVICES),
         }
+
+    def test_each_command_that_a_trouble_names_works_as_it_is_printed(
+        self, cluster: RunningCluster
+    ) -> None:
+        troubles = [Trouble(ONLY_AT.get(check, "audit"), check, "") for check in _SHOWN_BY]
+
+        for trouble in troubles:
+            if declared(trouble.process):
+                completed = typed(cluster, command_for(trouble))
+                assert completed.returncode == 0, completed.stderr
+
+    def test_an_operators_command_names_the_services_that_have_one(
+        self, cluster: RunningCluster
+    ) -> None:
+        unknown = command(cluster, "ops", "gateway", "parked", "list")
+
+        assert unknown.returncode == 1
+        assert "no service gateway; there are: users, accounts, audit" in unknown.stderr
 
     def test_kafkas_own_consumer_reads_what_a_sign_up_published(
         self, cluster: RunningCluster

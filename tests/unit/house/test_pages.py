@@ -37,6 +37,8 @@ RUN_BY: Final = {
     "make up": "tests/integration/local_cluster/test_cli.py::test_infrastructure_from_up_to_clean",
     "make status": _NEWCOMER,
     "make logs": _NEWCOMER,
+    "make ops": "tests/integration/local_cluster/test_cluster.py"
+    "::test_each_command_that_a_trouble_names_works_as_it_is_printed",
     "make verify": _NEWCOMER,
     "make down": _NEWCOMER,
     "make clean": _NEWCOMER,

@@ -69,3 +69,4 @@ class TestTroubles:
         print_status(Console(file=shown, width=200), report)
 
         assert REASON in shown.getvalue()
+        assert 'see: make ops ARGS="audit progress show"\n' in shown.getvalue()
