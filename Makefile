@@ -99,8 +99,9 @@ format: $(VENV)/development ## format the code, also where lint finds more
 contracts: $(VENV)/development ## write schemas, examples and the AsyncAPI document
 	$(RUN) contracts generate
 
-docs: $(VENV)/development ## write docs/settings.md
+docs: $(VENV)/development ## write docs/settings.md, and what is made from observability/metrics.toml
 	$(RUN) docs.settings_table
+	$(RUN) docs.metrics
 
 lock: $(VENV)/development ## pin the whole environment again, after a change of pyproject.toml
 	$(VENV)/bin/pip install --quiet uv

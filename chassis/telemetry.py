@@ -52,7 +52,10 @@ transaction_retries = Counter(
 )
 
 relay_published = Counter("relay_published", "Outbox rows acknowledged by Kafka.", ["topic"])
-relay_set_aside = Counter("relay_set_aside", "Outbox rows that Kafka refuses.", ["topic"])
+relay_set_aside = Counter("relay_set_aside", "Outbox rows that Kafka refused.", ["topic"])
+relay_set_aside_waiting = Gauge(
+    "relay_set_aside_waiting", "Outbox rows that Kafka refused, and that wait for an operator."
+)
 relay_latency_seconds = Histogram(
     "relay_latency_seconds",
     "From writing the oldest outbox row of a batch to Kafka's acknowledgement.",

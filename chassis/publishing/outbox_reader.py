@@ -90,6 +90,7 @@ _SET_ASIDE: Final = """
     FROM moved
 """
 _COUNT: Final = "SELECT count(*) FROM (SELECT FROM outbox LIMIT $1) AS waiting"
+_COUNT_SET_ASIDE: Final = "SELECT count(*) FROM (SELECT FROM outbox_set_aside LIMIT $1) AS waiting"
 
 Row = Any  # asyncpg.Record: a row of _FROM_ALL
 
@@ -127,3 +128,7 @@ class OutboxReader:
     async def depth(self) -> int:
         """Return how many rows the outbox has, counted up to 100,000."""
         return int(await self._connection.fetchval(_COUNT, _COUNT_AT_MOST))
+
+    async def set_aside_waiting(self) -> int:
+        """Return how many rows wait for an operator, counted up to 100,000."""
+        return int(await self._connection.fetchval(_COUNT_SET_ASIDE, _COUNT_AT_MOST))

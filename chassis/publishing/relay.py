@@ -146,6 +146,7 @@ class Relay:
         try:
             while not await try_lock(connection, self._lock_name):
                 self._trouble = None  # to stand by is no trouble
+                telemetry.relay_set_aside_waiting.set(0)  # the one that works reports them
                 await self._pause(_STAND_BY_S)
                 if self._stopping.is_set():
                     return
@@ -351,6 +352,7 @@ class Relay:
         if now - self._measured_at >= _MEASURE_EVERY_S:
             self._measured_at = now
             telemetry.relay_depth.set(await reader.depth())
+            telemetry.relay_set_aside_waiting.set(await reader.set_aside_waiting())
 
     def _longest_sleep_s(self, quiet_since: float) -> float:
         """Return how long to sleep: ten times as long where no other process commits for long."""

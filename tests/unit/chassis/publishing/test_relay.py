@@ -60,6 +60,9 @@ class FakeOutbox:
     async def depth(self) -> int:
         return len(self._waiting) - len(self.deleted)
 
+    async def set_aside_waiting(self) -> int:
+        return 0
+
     async def set_aside(self, row: Mapping[str, Any], code: str, message: str, at: object) -> None:
         self.set_aside_rows.append((row["position"], code))
 
