@@ -25,6 +25,7 @@ from contracts.operations import (
     ParkedEventParkedAgainV1,
     ParkedEventReleasedV1,
     ParkingAllowedV1,
+    RecordToleratedV1,
     SubscriberPausedV1,
     SubscriberRestartedV1,
     SubscriberResumedV1,
@@ -205,6 +206,12 @@ _ACTS: Sequence[tuple[UUID, OperatorAct]] = (
     ),
     (_TIMER, TimerReleasedV1(**_about_timer("1.4.3 is out"))),
     (_TIMER, TimerDiscardedV1(**_about_timer("it was done by hand"))),
+    (
+        _PARTITION,
+        RecordToleratedV1(
+            **_about_partition("a test of another team"), offset=77, value_sha256=_BYTES_SHA256
+        ),
+    ),
 )
 
 EXAMPLES: Mapping[str, EncodedEvent] = {

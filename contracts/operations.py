@@ -186,6 +186,17 @@ class HoldEndedV1(StoppedConsumerAct):
     next_offset: Annotated[int, Field(ge=0, description="The offset that it reads from.")]
 
 
+class RecordToleratedV1(OperatorAct):
+    """Bytes on a topic that are no event are accepted as such; others at their place are not."""
+
+    event_type: ClassVar[str] = "operations.record-tolerated.v1"
+
+    topic: Text
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+    value_sha256: Annotated[Sha256, Field(description="Of the record's value; none: of no bytes.")]
+
+
 class TimerAct(OperatorAct):
     """Something was done with a timer that could not be handled when it was due."""
 
@@ -259,6 +270,7 @@ ACTS: tuple[type[IntegrationEvent], ...] = (
     ParkingAllowedV1,
     BatchSkippedV1,
     HoldEndedV1,
+    RecordToleratedV1,
     TimerReleasedV1,
     TimerDiscardedV1,
     OperationsEventWithheldV1,

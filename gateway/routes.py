@@ -63,6 +63,7 @@ _OPERATIONS: Final = (
     ("POST", "progress/park-all"),
     ("POST", "progress/skip-batch"),
     ("POST", "progress/end-hold"),
+    ("POST", "progress/tolerate"),
     ("GET", "timers"),
     ("POST", "timers/release-all"),
     ("GET", "timers/{timer_id}"),

@@ -40,6 +40,12 @@ CREATE TABLE discarded (
     place AS (topic || ' ' || partition || '@' || offset)
 );
 
+-- Records that are no events, and that an operator accepted as such.
+CREATE TABLE tolerated (
+    topic, partition INTEGER, offset INTEGER, sha256 BLOB,
+    place AS (topic || ' ' || partition || '@' || offset)
+);
+
 -- The databases.
 CREATE TABLE aggregates (topic, subject, last_sequence INTEGER);
 CREATE TABLE users (id, signed_up INTEGER);

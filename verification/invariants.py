@@ -111,8 +111,16 @@ _TOPICS: Final = Invariant(
         FROM catalogue
         WHERE topic NOT IN (SELECT topic FROM partitions)
         """,
+        # Explained where an operator discarded it, or accepted these very bytes.
         """
-        SELECT place, unreadable_because, row_number() OVER (ORDER BY place) <= :unreadable
+        SELECT
+            place, unreadable_because,
+            row_number() OVER (ORDER BY place) <= :unreadable
+                OR place IN (SELECT place FROM discarded)
+                OR EXISTS (
+                    SELECT 1 FROM tolerated
+                    WHERE tolerated.place = published.place AND tolerated.sha256 = published.sha256
+                )
         FROM published
         WHERE unreadable_because IS NOT NULL
         """,

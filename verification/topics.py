@@ -18,7 +18,7 @@ from chassis.kafka.topic_ids import topic_ids
 from chassis.persistence.tables import UNKNOWN_TOPIC_ID
 from contracts.envelope import InvalidEnvelope, event_in
 from contracts.events import family_of
-from contracts.operations import ParkedEventDiscardedV1
+from contracts.operations import ParkedEventDiscardedV1, RecordToleratedV1
 from contracts.topics import TOPICS
 from verification.addresses import Addresses, CannotVerify
 from verification.evidence import Evidence
@@ -154,6 +154,7 @@ class Topics:
 def _add(records: Sequence[Record], evidence: Evidence) -> None:
     published: list[tuple[Any, ...]] = []
     discarded: list[tuple[Any, ...]] = []
+    tolerated: list[tuple[Any, ...]] = []
     versions: list[tuple[str, str]] = []
     for record in records:
         place = (record.topic, record.partition, record.offset)
@@ -165,6 +166,10 @@ def _add(records: Sequence[Record], evidence: Evidence) -> None:
                 discarded.append(
                     (act.subscriber, act.topic, act.partition, act.offset, _id(act.parked_event_id))
                 )
+            elif event.type == RecordToleratedV1.event_type:
+                accepted = event_in(event, RecordToleratedV1)
+                at = (accepted.topic, accepted.partition, accepted.offset)
+                tolerated.append((*at, bytes.fromhex(accepted.value_sha256)))
         except InvalidEnvelope as error:
             published.append((*place, None, None, None, None, sha256, False, str(error)))
             continue
@@ -176,6 +181,7 @@ def _add(records: Sequence[Record], evidence: Evidence) -> None:
         published.append((*place, *identity, sha256, key_is_subject, None))
     evidence.add("published", published)
     evidence.add("discarded", discarded)
+    evidence.add("tolerated", tolerated)
     evidence.add("versions", versions)
 
 

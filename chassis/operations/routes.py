@@ -22,6 +22,7 @@ from chassis.operations import (
 from chassis.operations.acts import Act, ActReason, AnyOperation, Query
 from chassis.operations.context import AnyRuntime
 from chassis.operations.operator_log import Operator
+from chassis.operations.tolerate import TOLERATE
 from chassis.web.auth import Principal
 from chassis.web.security_log import mark_reading
 
@@ -41,6 +42,7 @@ def operations_routes(runtime: AnyRuntime, operator: AskOperator) -> APIRouter:
         release.APPLY,
         *offsets.OPERATIONS,
         *stopped_consumers.OPERATIONS,
+        TOLERATE,
         *timers.OPERATIONS,
         sequences.SEQUENCES,
     )

@@ -26,7 +26,7 @@ from contracts.events import Text
 from contracts.operations import BatchSkippedV1, HoldEndedV1, ParkingAllowedV1
 
 # Up to here each reader of JSON keeps a number exactly (RFC 8259, 6), API documents included.
-_LARGEST_OFFSET: Final = 2**53 - 1
+LARGEST_OFFSET: Final = 2**53 - 1
 
 
 class NotConsumed(DomainError):
@@ -103,13 +103,13 @@ class OnePartition(OfTopic):
 class UnreadableBatch(OnePartition):
     """The batch that can't be read, by the offset at which readiness names it."""
 
-    offset: Annotated[int, Field(strict=True, ge=0, le=_LARGEST_OFFSET)]
+    offset: Annotated[int, Field(strict=True, ge=0, le=LARGEST_OFFSET)]
     end: Annotated[
         int | None,
         Field(
             strict=True,
             ge=1,
-            le=_LARGEST_OFFSET,
+            le=LARGEST_OFFSET,
             description="The next offset behind it; only where the batch does not tell.",
         ),
     ] = None
@@ -172,7 +172,7 @@ class HeldSubscriber(OnePartition):
     offset: Annotated[
         int | None,
         Field(
-            strict=True, ge=0, le=_LARGEST_OFFSET, description="Where `continue_from` is `offset`."
+            strict=True, ge=0, le=LARGEST_OFFSET, description="Where `continue_from` is `offset`."
         ),
     ] = None
 

@@ -1263,6 +1263,16 @@ _RUNNING: Final = (
         ),
     ),
     Mutation(
+        name="accepted-bytes-only",
+        guard="what an operator accepted as no event explains those bytes at that place only",
+        file="verification/invariants.py",
+        before="tolerated.place = published.place AND tolerated.sha256 = published.sha256",
+        after="tolerated.place = published.place",
+        proven_by=(
+            "tests/unit/verification/test_checking.py::TestARecordThatIsNoEvent::test_is_not_explained_by_other_bytes",
+        ),
+    ),
+    Mutation(
         name="waiting-is-reported",
         guard="what waits for an operator is a reason that readiness gives",
         file="chassis/process/service.py",

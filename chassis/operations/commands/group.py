@@ -20,6 +20,7 @@ from chassis.operations.commands.context import CommandContext
 from chassis.operations.commands.derived import command_of, group_of
 from chassis.operations.commands.release import release_command
 from chassis.operations.context import Service
+from chassis.operations.tolerate import TOLERATE
 
 
 def operations_commands(service: Service[Any, Any]) -> Sequence[click.Command]:
@@ -43,7 +44,7 @@ def operations_commands(service: Service[Any, Any]) -> Sequence[click.Command]:
         group_of(
             "progress",
             "How far each subscriber is.",
-            (*offsets.OPERATIONS, *stopped_consumers.OPERATIONS),
+            (*offsets.OPERATIONS, *stopped_consumers.OPERATIONS, TOLERATE),
             context,
         ),
         group_of(

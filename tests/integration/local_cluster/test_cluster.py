@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from local_cluster.ops import _SHOWN_BY, command_for
 from local_cluster.settings import REPOSITORY, Settings
@@ -121,6 +122,23 @@ class TestTheSystem:
             if declared(trouble.process):
                 completed = typed(cluster, command_for(trouble))
                 assert completed.returncode == 0, completed.stderr
+
+    async def test_bytes_that_are_no_event_are_found_by_verify_until_an_operator_accepts_them(
+        self, cluster: RunningCluster
+    ) -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=cluster.kafka_bootstrap)
+        await producer.start()
+        sent = await producer.send_and_wait("users.task", b"not an event", partition=0)
+        await producer.stop()
+
+        before = json.loads(command(cluster, "verify", "--json").stdout)
+        place = ("users.task", "0", str(sent.offset))
+        tolerated = command(cluster, "ops", "audit", "progress", "tolerate", *place, "--why", "x")
+        after = command(cluster, "verify")
+
+        assert [each["name"] for each in before["checks"] if each["violated"]] == ["topics"]
+        assert tolerated.returncode == 0, tolerated.stderr
+        assert after.returncode == 0, after.stdout
 
     def test_an_operators_command_names_the_services_that_have_one(
         self, cluster: RunningCluster

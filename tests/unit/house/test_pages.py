@@ -49,6 +49,8 @@ RUN_BY: Final = {
     "python -m accounts_service outbox": _OUTBOX,
     "python -m accounts_service progress": _PROGRESS,
     "python -m accounts_service sequences": _PROGRESS,
+    "python -m audit_service progress": "tests/integration/local_cluster/test_cluster.py"
+    "::test_bytes_that_are_no_event_are_found_by_verify_until_an_operator_accepts_them",
     "python -m accounts_service timers": _TIMERS,
     "python -m notification_service deliveries": _DELIVERIES,
 }

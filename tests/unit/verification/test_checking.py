@@ -317,3 +317,34 @@ class TestAReport:
 
         assert accounts.violated == 500
         assert len(accounts.violations) == MAX_EXAMPLES == 20
+
+
+class TestARecordThatIsNoEvent:
+    @pytest.mark.parametrize(
+        ("table", "row"),
+        [
+            ("tolerated", ("users.user", 0, 0, SHA)),
+            ("discarded", ("accounts.open-account", "users.user", 0, 0, None)),
+        ],
+    )
+    def test_is_explained_once_an_operator_accepted_or_discarded_it(
+        self, system: System, table: str, row: tuple[object, ...]
+    ) -> None:
+        system.publish("users.user", "", "", bad="not JSON")
+        system.evidence.add(table, [row])
+
+        topics = system.check()["topics"]
+
+        assert (topics.violated, topics.explained) == (0, 1)
+
+    def test_is_not_explained_by_other_bytes(self, system: System) -> None:
+        system.publish("users.user", "", "", bad="not JSON")
+        system.evidence.add("tolerated", [("users.user", 0, 0, b"\2" * 32)])
+
+        assert system.check()["topics"].violated == 1
+
+    def test_is_not_explained_by_another_place(self, system: System) -> None:
+        system.publish("users.user", "", "", bad="not JSON")
+        system.evidence.add("tolerated", [("users.user", 1, 0, SHA), ("users.task", 0, 0, SHA)])
+
+        assert system.check()["topics"].violated == 1
