@@ -159,7 +159,7 @@ def verify(cluster: Cluster, arguments: tuple[str, ...]) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def ops(cluster: Cluster, service: str, arguments: tuple[str, ...]) -> None:
-    """Run an operators' command of a service here: ops accounts parked list."""
+    """Run an operators' command of a service here, or of all: ops accounts parked list."""
     operate(cluster, service, arguments)
 
 

@@ -43,12 +43,17 @@ class Command(Generic[Output]):
 
     :param arguments: fields of the input that are arguments and no options, beside the path's
     :param payload_of: what ``--payload`` prints in place of the result, to edit it
+    :param going_on: of what a limited time left over: what changes in the input of the next run;
+        None: nothing is left
+    :param sum_of: the result of two runs
     """
 
     name: str
     show: Callable[[Output], Shown]
     arguments: tuple[str, ...] = ()
     payload_of: Callable[[Output], str] | None = None
+    going_on: Callable[[Output], dict[str, Any] | None] = lambda _: None
+    sum_of: Callable[[Output, Output], Output] = lambda _, last: last
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -237,7 +237,19 @@ def _readable(data: bytes | None) -> tuple[str | None, str | None]:
         return None, base64.b64encode(data).decode()
 
 
-_PAGE_COLUMNS: Final = ("id", "subscriber", "subject", "sequence", "type", "reason", "error_code")
+_PAGE_COLUMNS: Final = (
+    *("id", "subscriber", "subject", "sequence", "type", "reason", "error_code", "last_tried_at"),
+    "error_message",
+)
+
+
+def _whole_shown(event: WholeParkedBody) -> Shown:
+    """Show a parked event with its headers as lines, and bytes that are JSON indented."""
+    headers = [
+        f"header {each.name}: {each.base64 if each.text is None else each.text}"
+        for each in event.headers
+    ]
+    return Shown("\n".join([*headers, terminal.fields(event, without="headers").text]))
 
 
 def _page_shown(found: ParkedPage) -> Shown:
@@ -276,7 +288,7 @@ OPERATIONS: Final = (
         output=WholeParkedBody,
         run=show,
         route=Route("GET", "/parked/{parked_id}", "get_parked_event"),
-        command=Command(name="show", show=terminal.fields, payload_of=_payload_of),
+        command=Command(name="show", show=_whole_shown, payload_of=_payload_of),
     ),
     Act(
         summary="Change what is handled",

@@ -277,6 +277,8 @@ _PAGE_COLUMNS: Final = (
     "size_bytes",
     "error_code",
     "edited",
+    "set_aside_at",
+    "error_message",
 )
 
 

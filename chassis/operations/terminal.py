@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from pydantic import BaseModel
 
 
@@ -25,16 +26,30 @@ def done(text: str) -> Callable[[None], Shown]:
     return lambda _: Shown(text)
 
 
-def fields(body: BaseModel) -> Shown:
-    """Show all fields of one thing, one a line."""
-    values = body.model_dump(mode="json")
+def fields(body: BaseModel, *, without: str | None = None) -> Shown:
+    """Show all fields of one thing, one a line; what is JSON itself comes below them, indented."""
+    values = body.model_dump(mode="json", exclude={without} if without else None)
+    blocks = {name: text for name, value in values.items() if (text := _indented(value))}
     width = max(map(len, values))
-    return Shown(
-        "\n".join(
-            f"{name.replace('_', ' ').ljust(width)}  {_cell(value)}"
-            for name, value in values.items()
-        )
-    )
+    lines = [
+        f"{name.replace('_', ' ').ljust(width)}  {_cell(value)}"
+        for name, value in values.items()
+        if name not in blocks
+    ]
+    below = [f"{name.replace('_', ' ')}:\n{text}" for name, text in blocks.items()]
+    return Shown("\n".join(lines + below))
+
+
+def _indented(value: Any) -> str | None:
+    """Return JSON on several lines; None of what is none, or is short."""
+    if isinstance(value, str) and value.startswith("{"):
+        try:
+            value = orjson.loads(value)
+        except ValueError:
+            return None
+    if not value or not isinstance(value, dict | list):
+        return None
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
 
 
 def page(rows: Sequence[BaseModel], columns: Sequence[str], following: object | None) -> Shown:

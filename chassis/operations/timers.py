@@ -211,7 +211,9 @@ def _of(one: OneTimer) -> Select[*tuple[Any, ...]]:
     return _PARKED.where(_n.timer_id == one.timer_id)
 
 
-_PAGE_COLUMNS: Final = ("id", "subject", "kind", "due_at", "error_code", "tries")
+_PAGE_COLUMNS: Final = (
+    *("id", "subject", "kind", "due_at", "error_code", "tries", "last_tried_at", "error_message"),
+)
 
 
 def _page_shown(found: TimerPage) -> Shown:

@@ -1263,6 +1263,16 @@ _RUNNING: Final = (
         ),
     ),
     Mutation(
+        name="bulk-tried-once",
+        guard="of many that are released together, one that fails again is tried once",
+        file="chassis/operations/release_together.py",
+        before=".where(parked.c.last_tried_at < before)",
+        after="",
+        proven_by=(
+            f"{_CHASSIS}/operations/test_release_together.py::test_goes_on_without_those_that_have_failed_again",
+        ),
+    ),
+    Mutation(
         name="accepted-bytes-only",
         guard="what an operator accepted as no event explains those bytes at that place only",
         file="verification/invariants.py",

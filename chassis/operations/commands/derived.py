@@ -39,7 +39,7 @@ def command_of(operation: AnyOperation, context: CommandContext) -> click.Comman
         raise ValueError(f"{operation.route.name} has no command")
 
     def callback(*, as_json: bool = False, only_payload: bool = False, **given: Any) -> None:
-        result = _result_of(operation, given, context)
+        result = _whole_result_of(operation, given, context)
         if only_payload and command.payload_of is not None:
             click.echo(command.payload_of(result))
         else:
@@ -58,6 +58,19 @@ def command_of(operation: AnyOperation, context: CommandContext) -> click.Comman
         callback=callback,
         help=f"{operation.summary}.\n\n{operation.description or ''}",
     )
+
+
+def _whole_result_of(
+    operation: AnyOperation, given: dict[str, Any], context: CommandContext
+) -> Any:
+    """Run an operation again until nothing is left over: no client waits here."""
+    command: Command[Any] | None = operation.command
+    result = _result_of(operation, dict(given), context)
+    while command is not None and (changed := command.going_on(result)) is not None:
+        click.echo(f"… {command.show(result).text.splitlines()[0]}", err=True)
+        following = _result_of(operation, given | changed, context)
+        result = command.sum_of(result, following)
+    return result
 
 
 def _result_of(operation: AnyOperation, given: dict[str, Any], context: CommandContext) -> Any:

@@ -9,6 +9,7 @@ from chassis.operations import (
     dead_letters,
     dry_run,
     offsets,
+    one_record,
     outbox,
     release,
     release_together,
@@ -29,7 +30,13 @@ def operations_commands(service: Service[Any, Any]) -> Sequence[click.Command]:
     parked = group_of(
         "parked",
         "What subscribers could not handle.",
-        (*dead_letters.OPERATIONS, dry_run.DRY_RUN, release_together.RELEASE_ALL, release.APPLY),
+        (
+            *dead_letters.OPERATIONS,
+            dry_run.DRY_RUN,
+            *release_together.OPERATIONS,
+            *one_record.OPERATIONS,
+            release.APPLY,
+        ),
         context,
     )
     parked.add_command(release_command(context))

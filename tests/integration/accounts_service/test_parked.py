@@ -160,6 +160,9 @@ class TestTheCommands:
         assert "behind-parked" in second
         assert [each["events"] for each in json.loads(counted.stdout)["counts"]] == [1, 1]
         assert re.search(rf"^subject +{service.user}$", shown.stdout, re.MULTILINE)
+        assert head.split()[-4:] == ["LAST", "TRIED", "AT", "ERROR", "MESSAGE"][-4:]
+        assert f"header subject: {service.user}\n" in shown.stdout
+        assert '\n  "specversion": "1.0",\n' in shown.stdout
 
     async def test_dry_run_an_event_and_print_its_effects(self, service: Parked) -> None:
         second = json.loads(service.parked("list", "--reason", "behind", "--json").stdout)
@@ -184,6 +187,27 @@ class TestTheCommands:
             ("operations.parked-event-parked-again.v1", "ada", "try it"),
             ("operations.parked-event-discarded.v1", "bob", "too new"),
         ]
+
+    async def test_preview_and_decide_about_all_of_an_error_and_about_one_record(
+        self, service: Parked
+    ) -> None:
+        which = ("--subscriber", "accounts.open-account", "--topic", USERS_USER.name)
+        error, why = ("--error-code", "not-understood"), ("--why", "it never was one")
+
+        previewed = service.parked("preview", *which, *error)
+        discarded = service.parked("discard-all", *which, *error, *why)
+        released = service.parked("release-record", USERS_USER.name, 0, 1, *why)
+        nothing = service.parked("discard-record", USERS_USER.name, 0, 0, *why)
+
+        assert previewed.stdout.splitlines() == [
+            "1 aggregates with 2 events",
+            "0 of 1 that were tried would be handled",
+            "1 would stay: not-understood",
+        ]
+        assert discarded.stdout == "1 discarded\n"
+        assert released.stdout == "1 released: accounts.open-account\n"
+        assert nothing.stdout == "discarded: no subscriber here had parked it\n"
+        assert json.loads(service.parked("count", "--json").stdout)["counts"] == []
 
     async def test_exit_with_1_if_refused_and_with_2_if_the_options_are_invalid(
         self, service: Parked

@@ -145,7 +145,15 @@ class TestTheSystem:
     ) -> None:
         unknown = command(cluster, "ops", "gateway", "parked", "list")
 
+        record = ("parked", "discard-record", "users.user", "0", "9", "--why", "a test")
+        everywhere = command(cluster, "ops", "all", *record)
+        lines = everywhere.stdout.splitlines()
+
         assert unknown.returncode == 1
+        assert everywhere.returncode == 0, everywhere.stderr
+        assert [line for line in lines if line.endswith(":")] == [
+            f"{service.name}:" for service in WITH_DATABASE
+        ]
         assert "no service gateway; there are: users, accounts, audit" in unknown.stderr
 
     def test_kafkas_own_consumer_reads_what_a_sign_up_published(

@@ -7,11 +7,19 @@ import pytest
 
 from chassis.operations import release_together
 from chassis.operations.dead_letter_rows import NoSuchSubscriber
-from chassis.operations.release_together import OfError, ReleasedBody, release_all
+from chassis.operations.one_record import ParkedRecordPlace, discard_record, release_record
+from chassis.operations.release_together import (
+    OfError,
+    OfErrorBefore,
+    ReleasedBody,
+    discard_all,
+    preview,
+    release_all,
+)
 from tests.integration.chassis.path import rows, schema
 from tests.integration.chassis.service import TOPIC
 
-from .operating import BY_ADA
+from .operating import BY_ADA, acts_of
 from .parking import NAME, Shop, without_label
 
 
@@ -22,7 +30,7 @@ async def shop(database: str) -> AsyncIterator[Shop]:
 
 
 async def release(shop: Shop, code: str = "test", subscriber: str = NAME) -> ReleasedBody:
-    of = OfError(subscriber=subscriber, topic=TOPIC.name, error_code=code)
+    of = OfErrorBefore(subscriber=subscriber, topic=TOPIC.name, error_code=code)
     return await release_all(shop.runtime, of, BY_ADA)
 
 
@@ -38,7 +46,7 @@ async def test_each_aggregate_is_handled_in_order_with_what_waits_behind(shop: S
 
     done = await release(shop, code)
 
-    assert done.model_dump(exclude={"first_stopped_at"}) == {
+    assert done.model_dump(exclude={"first_stopped_at", "before"}) == {
         "tried": 3,
         "released": 6,
         "stopped": 0,
@@ -100,6 +108,84 @@ async def test_tells_that_more_is_left_when_its_time_is_over(
     done = await release(shop, code)
 
     assert (done.tried, done.more) == (0, True)
+
+
+async def test_goes_on_without_those_that_have_failed_again(shop: Shop) -> None:
+    await shop.parks(uuid4(), 1)
+    [code] = await error_codes(shop)
+    shop.faults.on = {1}
+    first = await release(shop, code)
+
+    of = OfErrorBefore(subscriber=NAME, topic=TOPIC.name, error_code=code, before=first.before)
+    then = await release_all(shop.runtime, of, BY_ADA)
+
+    assert (first.tried, first.stopped, then.tried) == (1, 1, 0)
+
+
+async def test_a_preview_counts_and_tries_and_changes_nothing(shop: Shop) -> None:
+    await shop.parks(uuid4(), 1, 2)
+    await shop.parks(uuid4(), 7)
+    [code] = await error_codes(shop) - {"behind-parked"}
+    before = await rows(shop.service.database, "SELECT * FROM parked ORDER BY id")
+    shop.faults.on = {7}
+
+    found = await preview(shop.runtime, OfError(subscriber=NAME, topic=TOPIC.name, error_code=code))
+
+    assert found.model_dump() == {
+        "aggregates": 2,
+        "events": 3,
+        "tried": 2,
+        "would_be_handled": 1,
+        "would_stay": [{"error_code": code, "aggregates": 1}],
+    }
+    assert await rows(shop.service.database, "SELECT * FROM parked ORDER BY id") == before
+    assert await acts_of(shop.service.database) == []
+
+
+async def test_all_of_an_error_are_discarded_by_an_act_each_and_those_behind_are_released(
+    shop: Shop,
+) -> None:
+    await shop.parks(uuid4(), 1, 2)
+    await shop.parks(uuid4(), 1)
+    [code] = await error_codes(shop) - {"behind-parked"}
+    of = OfError(subscriber=NAME, topic=TOPIC.name, error_code=code)
+
+    done = await discard_all(shop.runtime, of, BY_ADA)
+    behind = await release(shop, "behind-parked")
+
+    assert (done.discarded, done.more) == (2, False)
+    acts = [type_ for type_, _, _ in await acts_of(shop.service.database)]
+    assert acts.count("operations.parked-event-discarded.v1") == 2
+    assert behind.released == 1
+    assert await shop.handled() == [2]
+
+
+async def test_one_record_is_released_with_its_subject_for_each_subscriber_that_parked_it(
+    shop: Shop,
+) -> None:
+    await shop.parks(uuid4(), 1, 2)
+    await shop.parks(uuid4(), 7)
+
+    released = await release_record(shop.runtime, place_of(0), BY_ADA)
+    again = await release_record(shop.runtime, place_of(0), BY_ADA)
+
+    assert (released.subscribers, released.released, released.stopped_at) == ([NAME], 2, [])
+    assert (again.subscribers, again.released) == ([], 0)
+    assert list(await shop.ids()) == [2]
+
+
+async def test_one_record_is_discarded_and_those_behind_it_stay(shop: Shop) -> None:
+    await shop.parks(uuid4(), 1, 2)
+
+    discarded = await discard_record(shop.runtime, place_of(0), BY_ADA)
+    again = await discard_record(shop.runtime, place_of(0), BY_ADA)
+
+    assert (discarded.subscribers, again.subscribers) == ([NAME], [])
+    assert list(await shop.ids()) == [1]
+
+
+def place_of(offset: int) -> ParkedRecordPlace:
+    return ParkedRecordPlace(topic=TOPIC.name, partition=0, offset=offset)
 
 
 async def test_of_an_unknown_subscriber_is_refused(shop: Shop) -> None:

@@ -305,6 +305,34 @@ class TestCommands:
 
         assert (typed.exit_code, typed.stdout, typed.stderr) == (0, "search\n", "careful\n")
 
+    def test_go_on_until_nothing_is_left_over_and_show_the_sum(self) -> None:
+        calls: list[str | None] = []
+
+        async def some(_: AnyRuntime, search: Search) -> Answer:
+            calls.append(search.color)
+            return Answer(called=str(len(calls)), given={})
+
+        command = Command(
+            name="some",
+            show=lambda answer: Shown(f"{answer.called} done"),
+            going_on=lambda answer: {"color": "red"} if answer.called != "3" else None,
+            sum_of=lambda first, last: Answer(called=last.called, given={"first": first.called}),
+        )
+        group = group_of(
+            "things", "Things.", [replace(SEARCH, run=some, command=command)], NoDatabase()
+        )
+
+        typed = CliRunner().invoke(group, ["some", "--shelf", "top"])
+
+        assert (typed.exit_code, typed.stdout) == (0, "3 done\n")
+        assert typed.stderr == "… 1 done\n… 2 done\n"
+        assert calls == [None, "red", "red"]
+
+    def test_show_what_is_json_itself_below_the_other_fields(self) -> None:
+        shown = terminal.fields(Answer(called="x", given={"a": {"b": 1}}))
+
+        assert shown.text == 'called  x\ngiven:\n{\n  "a": {\n    "b": 1\n  }\n}'
+
     def test_print_only_the_payload_if_asked(self) -> None:
         assert type_in("show", LAMP, "--payload").output == "of show\n"
 
