@@ -1,15 +1,28 @@
 # Every command that people and CI run. `make help` lists them.
 
 PYTHON ?= python3
+# Goals are made one after the other, also with -j: `make -j2 down up` stops before it starts.
+.NOTPARALLEL:
+# Python, and what it runs, is what is here, whatever the caller's Python is told.
+unexport $(filter PYTHON%,$(.VARIABLES))
+# Names of files are UTF-8, also where the locale says something else.
+export PYTHONUTF8 := 1
 VENV := .venv
 RUN := $(VENV)/bin/python -m
+INSTALLER := local_cluster/virtual_environment.py
 # Three tests at a time suit two cores, since most of them wait; more cores take more.
 TEST_WORKERS ?= 3
 MINUTES ?= 60
+ifneq ($(filter soak,$(MAKECMDGOALS)),)
+ifneq ($(shell awk 'BEGIN { print ("$(MINUTES)" + 0 > 0) }'),1)
+$(error MINUTES=$(MINUTES) must be a number greater than 0)
+endif
+endif
+BEGAN := $(shell date +%s)
 PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs ops verify clean test test-unit test-contract test-integration \
+.PHONY: help demo up down status logs ops verify clean test how-long pythons test-unit test-contract test-integration \
         test-e2e guides faults faults-ci soak prove check bench bench-full format lock \
         contracts docs sbom vulnerabilities
 
@@ -21,8 +34,8 @@ help: ## list the targets
 demo: $(VENV)/product ## start everything, sign someone up and show the event's journey
 	@$(RUN) local_cluster demo
 
-up: $(VENV)/product ## start Kafka, PostgreSQL and the services
-	@$(RUN) local_cluster up
+up: $(VENV)/product ## start Kafka, PostgreSQL and the services (WITHOUT=accounts: but for that one)
+	@$(RUN) local_cluster up $(if $(WITHOUT),--without "$(WITHOUT)")
 
 down: $(VENV)/product ## stop them; the data stays
 	@$(RUN) local_cluster down
@@ -30,8 +43,8 @@ down: $(VENV)/product ## stop them; the data stays
 status: $(VENV)/product ## show each process, its troubles, each consumer's lag, each outbox's depth
 	@$(RUN) local_cluster status
 
-logs: $(VENV)/product ## show the logs of the processes (make logs PROCESS=users)
-	@$(RUN) local_cluster logs $(PROCESS)
+logs: $(VENV)/product ## show the logs, merged (PROCESS="users accounts": of those; FOLLOW=1; JSON=1)
+	@$(RUN) local_cluster logs $(if $(FOLLOW),--follow) $(if $(JSON),--json) $(PROCESS)
 
 ops: $(VENV)/product ## run an operators' command of a service (make ops ARGS="accounts parked list")
 	@$(RUN) local_cluster ops $(ARGS)
@@ -45,8 +58,21 @@ clean: $(VENV)/product ## stop everything and remove its data
 # --- test it ----------------------------------------------------------------------------------
 
 # The longest first, so that no worker is left alone with them at the end.
-test: $(VENV)/development check ## run every check and every test, from e2e to unit
+test: how-long $(VENV)/development check ## run every check and every test, from e2e to unit
 	$(PYTEST) tests/e2e tests/integration tests/contract tests/unit
+	@echo $$(( ($$(date +%s) - $(BEGAN)) / 60 + 1 )) > $(VENV)/tests-took
+
+how-long:
+	@if [ -f $(VENV)/tests-took ]; \
+	    then echo "this took $$(cat $(VENV)/tests-took) minutes here the last time"; \
+	    else echo "this takes about 12 minutes on two idle cores"; fi
+
+pythons: $(VENV)/development ## run unit and contract tests on each Python from 3.11 to 3.14 that is here
+	@set -e; for each in 3.11 3.12 3.13 3.14; do \
+	    if python$$each -c '' 2>/dev/null; then \
+	        $(MAKE) PYTHON=python$$each VENV=.venv-$$each test-unit test-contract; \
+	    else echo "no python$$each here"; fi; \
+	done
 
 test-unit: $(VENV)/development ## run the tests that need no database and no Kafka: seconds
 	$(PYTEST) tests/unit
@@ -78,7 +104,7 @@ prove: $(VENV)/development ## remove each guard in turn and check that its tests
 check: $(VENV)/development ## lint, types, import rules, generated files
 	$(RUN) ruff check
 	$(RUN) ruff format --check
-	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/python $(VENV)/bin/lint-imports --no-cache
 	$(RUN) mypy
 	$(RUN) contracts check
 
@@ -104,7 +130,7 @@ docs: $(VENV)/development ## write docs/settings.md, and what is made from obser
 	$(RUN) docs.metrics
 
 lock: $(VENV)/development ## pin the whole environment again, after a change of pyproject.toml
-	$(VENV)/bin/pip install --quiet uv
+	$(RUN) pip install --quiet uv
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    pyproject.toml --extra cluster --output-file requirements.txt
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
@@ -120,17 +146,17 @@ vulnerabilities: $(VENV)/development ## ask the registry whether one is known of
 
 # --- the environment --------------------------------------------------------------------------
 
-$(VENV)/bin/python:
+# Written last: without it a virtual environment is half of one, as after an attempt that failed.
+$(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is %d.%d; name another with make PYTHON=..." % sys.version_info[:2])'
-	@echo "making a virtual environment in $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -P $(INSTALLER) make $(VENV)
 
-$(VENV)/product: requirements.txt | $(VENV)/bin/python
+$(VENV)/product: requirements.txt | $(VENV)/bin/pip
 	@echo "installing what it runs on (once)"
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(VENV)/bin/python -P $(INSTALLER) install requirements.txt
 	@touch $@
 
-$(VENV)/development: requirements-dev.txt | $(VENV)/bin/python
+$(VENV)/development: requirements-dev.txt | $(VENV)/bin/pip
 	@echo "installing what its tests need (once)"
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(VENV)/bin/python -P $(INSTALLER) install requirements-dev.txt
 	@touch $@ $(VENV)/product

@@ -5,6 +5,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -29,6 +30,9 @@ from chassis.in_the_clear import (
 
 BAD_SETTINGS_EXIT_CODE = 2
 _SHORTEST_SECRET = 32
+# Such as LOG_LEVL for LOG_LEVEL, 0.94, but not PORT for HTTP_PORT, 0.62.
+_NEARLY = 0.8
+_OF_KUBERNETES = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP).*)?)")
 
 
 class Role(StrEnum):
@@ -415,6 +419,23 @@ def variable_of(settings_class: type[BaseSettings], field: str) -> str:
     return f"{settings_class.model_config.get('env_prefix') or ''}{field}".upper()
 
 
+def misspelt(settings_class: type[BaseSettings]) -> Iterator[str]:
+    """Yield a line for each variable that has the prefix of these settings and is nearly one.
+
+    Others are none of our business: Kubernetes sets ``USERS_SERVICE_HOST`` for a service ``users``.
+    """
+    prefix = variable_of(settings_class, "")
+    known = {variable_of(settings_class, name) for name in settings_class.model_fields}
+    known |= {f"{name}_FILE" for name in known}
+    beginnings = {each.removeprefix(prefix) for each in known}
+    for variable in sorted(os.environ.keys() - known):
+        if not variable.startswith(prefix) or _OF_KUBERNETES.fullmatch(variable):
+            continue
+        nearest = get_close_matches(variable.removeprefix(prefix), beginnings, 1, _NEARLY)
+        if nearest:
+            yield f"{variable} is no setting; the nearest is {prefix}{nearest[0]}"
+
+
 class TokenReaderSettings(ServiceSettings):
     """The settings of a service that verifies access tokens of the users service."""
 
@@ -437,6 +458,8 @@ def read_settings(settings_class: type[S], **given: Any) -> S:
     :param given: settings that are not read, but have these values
     :raises SystemExit: with code 2, after one line on standard error for each wrong setting
     """
+    for line in misspelt(settings_class):
+        print(f"warning: {line}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
     try:
         return settings_class(**given)
     except WrongSecretFile as error:

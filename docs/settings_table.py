@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from enum import Enum
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -17,27 +16,15 @@ from chassis.settings import (
     TokenReaderSettings,
     is_secret,
 )
+from local_cluster.misspelt import settings_of
 from local_cluster.settings import REPOSITORY, Settings
-from services import FILE, SERVICES, DeclaredService
+from services import FILE, SERVICES
 from services.settings import ONE_FOR_EACH
 from verification.settings import VerifySettings
 
 PAGE: Final = REPOSITORY / "docs" / "settings.md"
 # Each process has another default.
 _PORT: Final = "http_port"
-
-
-def settings_of(service: DeclaredService) -> type[ProcessSettings]:
-    """Return the settings class of a service's own module ``settings``."""
-    module = import_module(f"{service.module}.settings")
-    (settings,) = (
-        each
-        for each in vars(module).values()
-        if isinstance(each, type)
-        and issubclass(each, ProcessSettings)
-        and each.__module__ == module.__name__
-    )
-    return settings
 
 
 SECTIONS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (

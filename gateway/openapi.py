@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from gateway.routes import ForwardedRoute
@@ -81,6 +82,9 @@ def merge(
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     for route, operation in operations.items():
         described = _operation_renamed(operation, naming(route.service))
+        described["responses"] = dict(
+            sorted((described.get("responses", {}) | _answers_of_ours(described)).items())
+        )
         paths[route.path][route.method.lower()] = {"tags": [route.service], **described}
     components: dict[str, dict[str, Any]] = defaultdict(dict)
     for service, names in needed.items():
@@ -89,6 +93,16 @@ def merge(
             definition = _component(documents[service], (kind, name))
             components[kind][name_of((kind, name))] = _renamed(definition, name_of)
     return dict(paths), dict(components)
+
+
+def _answers_of_ours(operation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the gateway's own refusals are described, as the service describes its own."""
+    responses = operation.get("responses", {})
+    return {
+        status: responses[kind] | {"description": HTTPStatus(int(status)).phrase}
+        for status, kind in (("429", "4XX"), ("502", "5XX"), ("503", "5XX"), ("504", "5XX"))
+        if kind in responses
+    }
 
 
 def _operation(document: Document, route: ForwardedRoute) -> dict[str, Any] | None:

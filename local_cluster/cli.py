@@ -1,10 +1,12 @@
 """The command line: the cluster, Kafka's own console consumer, and a new service's skeleton."""
 
 import asyncio
+import io
 import json
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 
 import click
@@ -15,17 +17,22 @@ from local_cluster.cluster import Cluster
 from local_cluster.demo import show_journey
 from local_cluster.directories import cluster_lock
 from local_cluster.display import print_status, print_summary
+from local_cluster.environment import forget_settings_of_libraries, inherited
 from local_cluster.errors import ClusterError, PortTaken
 from local_cluster.kafka import CONSOLE_CONSUMER
-from local_cluster.logs import show_logs
+from local_cluster.logs import find_logs, show_logs
+from local_cluster.misspelt import misspelt_settings
 from local_cluster.new_service import write_service
 from local_cluster.ops import operate
-from local_cluster.ports import is_free
 from local_cluster.settings import REPOSITORY, Settings
 from local_cluster.status import read_status
 from local_cluster.together import ReportStep
 
 FAILED, WRONG, NOT_UP = 1, 2, 3
+_INTERRUPTED = 130  # as a shell reports an end by SIGINT
+
+# They choose the ports; the others find the cluster at those that it has.
+_STARTING = ("up", "demo")
 
 _console = Console(highlight=False, soft_wrap=True)
 
@@ -39,9 +46,26 @@ class _Group(click.Group):
         except ClusterError as error:
             click.echo(str(error), err=True)
             context.exit(WRONG if isinstance(error, PortTaken) else FAILED)
+        except KeyboardInterrupt:
+            click.echo(_what_is_still_up(context.obj), err=True)
+            context.exit(_INTERRUPTED)
         except OSError as error:
             click.echo(f"{error.filename or 'the system'}: {error.strerror}", err=True)
             context.exit(FAILED)
+
+
+def _what_is_still_up(cluster: Cluster | None) -> str:
+    try:
+        up = (
+            [each.name for each in cluster.control.status().values() if each.pid] if cluster else []
+        )
+    except ClusterError:
+        up = []
+    if not up:
+        return "\ninterrupted; nothing is up"
+    return (
+        f"\ninterrupted; still up: {', '.join(up)}. make down stops them, make up starts the rest"
+    )
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,24 +78,40 @@ def main(context: click.Context) -> None:
 
     Exit codes: 0 well, 1 failed, 2 a port is taken or a setting is wrong, 3 nothing is up.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may not have all our characters
+    forget_settings_of_libraries()
+    starting = context.invoked_subcommand in _STARTING
     try:
-        context.obj = Cluster(Settings(), _progress())
+        settings = Settings().with_remembered_ports(starting=starting)
+        context.obj = Cluster(settings, _progress())
     except ValidationError as error:
         for each in error.errors(include_url=False):
             setting = "LOCAL_" + "_".join(map(str, each["loc"])).upper()
-            click.echo(f"{setting}: {each['msg']}", err=True)
+            click.echo(f"{setting}: {each['msg'].removeprefix('Value error, ')}", err=True)
         context.exit(WRONG)
+    if starting:
+        for line in misspelt_settings():
+            click.echo(f"warning: {line}", err=True)
 
 
 @main.command()
 @click.option("--only-infrastructure", is_flag=True, help="Kafka and PostgreSQL, no services.")
+@click.option("--without", default="", help="Services to start by hand, comma separated.")
 @click.pass_obj
-def up(cluster: Cluster, *, only_infrastructure: bool) -> None:
+def up(cluster: Cluster, *, only_infrastructure: bool, without: str) -> None:
     """Start what is not running, and print where everything is."""
     began = time.monotonic()
+    left_out = without.replace(",", " ").split()
+    by_hand = cluster.topology.named(left_out)
     with cluster_lock(cluster.settings.directory):
-        asyncio.run(cluster.up(services=not only_infrastructure))
-    print_summary(_console, cluster, time.monotonic() - began, services=not only_infrastructure)
+        asyncio.run(cluster.up(services=not only_infrastructure, without=left_out))
+        commands = [cluster.command_by_hand(service) for service in by_hand]
+    print_summary(_console, cluster, services=not only_infrastructure)
+    _console.print(f"\nup in {time.monotonic() - began:.1f} s", style="bold green")
+    for service, command in zip(by_hand, commands, strict=True):
+        _console.print(f"\nstart {service.name} by hand:\n{command}", markup=False)
 
 
 @main.command()
@@ -98,19 +138,21 @@ def status(cluster: Cluster, *, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("process", required=False)
+@click.argument("processes", nargs=-1)
 @click.option("-f", "--follow", is_flag=True, help="Keep printing new lines.")
-@click.option("-n", "--lines", default=50, show_default=True, help="How many lines of each log.")
+@click.option("-n", "--lines", default=100, show_default=True, help="How many lines.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: one object on each line.")
 @click.pass_obj
-def logs(cluster: Cluster, *, process: str | None, follow: bool, lines: int) -> None:
-    """Show the log of one process, or of all."""
-    found = sorted((cluster.settings.directory / "logs").glob("*.log"))
-    chosen = [log for log in found if process in (None, log.stem)]
-    if not chosen:
-        names = ", ".join(log.stem for log in found) or "none yet"
-        raise ClusterError(f"no log of {process or 'any process'}; there are: {names}")
-    for name, line in show_logs(chosen, lines, follow=follow):
-        click.echo(line if process else f"{name:<15} {line}")
+def logs(
+    cluster: Cluster, *, processes: tuple[str, ...], follow: bool, lines: int, as_json: bool
+) -> None:
+    """Show the logs of these processes, or of all, in the order of time (UTC)."""
+    chosen = find_logs(cluster.settings.directory / "logs", processes)
+    width = max(len(log.stem) for log in chosen)
+    # Ctrl-C is how following ends.
+    with suppress(KeyboardInterrupt):
+        for line in show_logs(chosen, lines, follow=follow):
+            click.echo(line.as_json() if as_json else line.for_people(width))
 
 
 @main.command()
@@ -129,6 +171,8 @@ def demo(cluster: Cluster) -> None:
     with cluster_lock(cluster.settings.directory):
         asyncio.run(cluster.up())
     asyncio.run(show_journey(cluster, _console))
+    print_summary(_console, cluster, services=True)
+    _console.print("\n[bold]make down[/] stops it, [bold]make status[/] shows how it is")
 
 
 @main.command()
@@ -169,10 +213,12 @@ def ops(cluster: Cluster, service: str, arguments: tuple[str, ...]) -> None:
 def kafka_console_consumer(cluster: Cluster, arguments: tuple[str, ...]) -> None:
     """Run Kafka's own console consumer here: … -- --topic users.user --from-beginning."""
     kafka = cluster.kafka()
-    if is_free(kafka.port):
-        raise ClusterError(f"Kafka is not up on {kafka.bootstrap}")  # the tool would retry for ever
+    # Of this cluster: another clone's may listen on the port. And the tool would retry for ever.
+    if not cluster.control.is_up() or "kafka" not in cluster.control.running():
+        raise ClusterError(f"Kafka is not up on {kafka.bootstrap}")
     command = kafka.tool(CONSOLE_CONSUMER, "--bootstrap-server", kafka.bootstrap, *arguments)
-    os.execv(command[0], command)  # noqa: S606 (without a shell on purpose)
+    environment = inherited(cluster.settings.directory)
+    os.execve(command[0], command, environment)  # noqa: S606 (without a shell on purpose)
 
 
 def _progress() -> ReportStep:

@@ -6,12 +6,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from local_cluster.directories import private_folder
+from local_cluster.environment import inherited
 from local_cluster.errors import ClusterError
 from local_cluster.processes import ProcessSpec, ProcessStatus, mark, socket_path
 from local_cluster.settings import REPOSITORY
@@ -40,11 +41,8 @@ class Control:
                 return True
         return False
 
-    def launch(self, environment: Mapping[str, str], lifeline: Path | None = None) -> None:
-        """Start a supervisor that outlives this process, or lives while ``lifeline`` is held open.
-
-        The processes that it starts have ``environment``, and each its own in addition.
-        """
+    def launch(self, lifeline: Path | None = None) -> None:
+        """Start a supervisor that outlives this process, or lives while a lifeline is held open."""
         logs = self._directory / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         private_folder(socket_path(self._directory).parent)
@@ -53,7 +51,7 @@ class Control:
             process = subprocess.Popen(
                 [sys.executable, "-m", "local_cluster.supervisor", str(self._directory), *options],
                 cwd=REPOSITORY,
-                env={**environment, **mark(self._directory, "supervisor")},
+                env=inherited(self._directory) | mark(self._directory, "supervisor"),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -72,10 +70,13 @@ class Control:
         raise ClusterError(f"the supervisor did not come up: see {logs / 'supervisor.log'}")
 
     def start(self, specs: Iterable[ProcessSpec]) -> None:
-        """Start these processes; see ``Supervisor.start``."""
-        self._request(
-            {"do": "start", "processes": [asdict(spec) for spec in specs]}, _STOPS_WITHIN_S
-        )
+        """Start these processes in the present environment; see ``Supervisor.start``."""
+        request = {
+            "do": "start",
+            "processes": [asdict(spec) for spec in specs],
+            "environment": inherited(self._directory),
+        }
+        self._request(request, _STOPS_WITHIN_S)
 
     def unlike(self, specs: Iterable[ProcessSpec]) -> list[str]:
         """Return the names of those that do not run as described."""
@@ -95,6 +96,10 @@ class Control:
         """Return every process by its name."""
         answer = self._request({"do": "status"}, _ANSWERS_WITHIN_S)
         return {each["name"]: ProcessStatus(**each) for each in answer}
+
+    def running(self) -> dict[str, ProcessStatus]:
+        """Return those processes that run now."""
+        return {name: each for name, each in self.status().items() if each.pid}
 
     def end(self) -> None:
         """Stop everything in order, and the supervisor with it."""

@@ -5,18 +5,20 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import httpx
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from rich.console import Console
+from rich.markup import escape
 
+from chassis.web.client import DirectTransport, direct_client
 from local_cluster.cluster import Cluster
 from local_cluster.errors import ClusterError
 from local_cluster.together import together
-from local_cluster.topology import OPERATOR, SLACK_STAND_IN
+from local_cluster.topology import OPERATOR
 
 _TOPIC = "users.user"
 _WITHIN_S = 20.0
@@ -31,7 +33,7 @@ _UNAVAILABLE = (
 Json = dict[str, Any]
 
 
-class RetryingTransport(httpx.AsyncHTTPTransport):
+class RetryingTransport(DirectTransport):
     """Repeats requests while a process that was killed is started again."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -54,17 +56,24 @@ class Journey:
     """One sign-up, and the time of its request.
 
     :ivar operators_url: where the gateway serves operators
+    :ivar steps: what was seen of it, in any order: when (seconds, Unix time), which step, its text
     """
 
-    console: Console
     gateway: httpx.AsyncClient
     operators_url: str
     began_at: float
+    steps: list[tuple[float, str, str]] = field(default_factory=list)
 
-    def print_step(self, step: str, at: float, text: str) -> None:
-        """Print a step with the milliseconds from the request to ``at`` (seconds, Unix time)."""
-        elapsed_ms = (at - self.began_at) * 1_000
-        self.console.print(f"{elapsed_ms:9.1f} ms  [bold]{step:<17}[/] {text}")
+    def add_step(self, step: str, at: float, text: str) -> None:
+        """Add a step that was done at ``at`` (seconds, Unix time)."""
+        self.steps.append((at, step, text))
+
+    def print_steps(self, console: Console) -> None:
+        """Print the steps in the order in which they were done, with their times."""
+        console.print("[dim]milliseconds from sending the request[/]")
+        for at, step, text in sorted(self.steps):
+            elapsed_ms = (at - self.began_at) * 1_000
+            console.print(f"{elapsed_ms:9.1f} ms  [bold]{step:<17}[/] {escape(text)}")
 
 
 async def show_journey(cluster: Cluster, console: Console) -> None:
@@ -84,7 +93,7 @@ async def show_journey(cluster: Cluster, console: Console) -> None:
 async def _show_journey(cluster: Cluster, console: Console) -> None:
     url = cluster.topology.url("gateway")
     async with (
-        httpx.AsyncClient(base_url=url, timeout=10, transport=RetryingTransport()) as gateway,
+        direct_client(base_url=url, timeout=10, transport=RetryingTransport()) as gateway,
         _records_from_now(f"127.0.0.1:{cluster.settings.kafka_port}") as consumer,
     ):
         await _wait_for_consumers(cluster)
@@ -92,7 +101,7 @@ async def _show_journey(cluster: Cluster, console: Console) -> None:
         username, password = f"ada.{secrets.token_hex(4)}", secrets.token_urlsafe(12)
         # Connections are open and the token is there, so only the journey itself is timed.
         console.print(f"\nsigning up [bold]{username}[/] at {url}/users\n")
-        journey = Journey(console, gateway, cluster.topology.operators_url("gateway"), time.time())
+        journey = Journey(gateway, cluster.topology.operators_url("gateway"), time.time())
         answer = await gateway.post(
             "/users",
             json={
@@ -107,13 +116,14 @@ async def _show_journey(cluster: Cluster, console: Console) -> None:
         if answer.status_code != httpx.codes.CREATED:
             raise ClusterError(f"the sign-up was answered {answer.status_code}: {answer.text}")
         user_id = answer.json()["id"]
-        journey.print_step("request answered", answered_at, f"201, {answer.headers['location']}")
+        journey.add_step("request answered", answered_at, f"201, {answer.headers['location']}")
         try:
             async with asyncio.timeout(_WITHIN_S):
                 event_id = await _outbox_and_kafka(journey, consumer, user_id)
+                person = await _token(gateway, username, password)
                 steps = [
-                    _account(journey, operator, user_id),
-                    _tasks(journey, username, password),
+                    _account(journey, person),
+                    _tasks(journey, person),
                     _audit_record(journey, operator, user_id),
                 ]
                 if "notification" in cluster.topology.databases:
@@ -124,10 +134,11 @@ async def _show_journey(cluster: Cluster, console: Console) -> None:
                 f"the missing steps were not seen within {_WITHIN_S:g} s; "
                 f"make status and make logs show why"
             ) from None
+        finally:
+            journey.print_steps(console)
         took_ms = (time.time() - journey.began_at) * 1_000
         console.print(f"\n[green]every step seen after {took_ms:.0f} ms[/]")
-        if SLACK_STAND_IN in [service.name for service in cluster.topology.services]:
-            console.print(f"the message: {cluster.topology.url(SLACK_STAND_IN)}/")
+        console.print(f"sign in as [bold]{username}[/], password [bold]{password}[/]")
 
 
 async def _wait_for_consumers(cluster: Cluster) -> None:
@@ -137,7 +148,7 @@ async def _wait_for_consumers(cluster: Cluster) -> None:
     """
     urls = [cluster.topology.url(each.name) for each in cluster.topology.services if each.database]
     deadline = time.monotonic() + _WITHIN_S
-    async with httpx.AsyncClient(timeout=5) as client:
+    async with direct_client(timeout=5) as client:
         while time.monotonic() < deadline:
             with suppress(httpx.TransportError):
                 answers = [await client.get(f"{url}/health/ready") for url in urls]
@@ -180,35 +191,32 @@ async def _outbox_and_kafka(journey: Journey, consumer: AIOKafkaConsumer, user_i
     seen_at = time.time()
     headers = {name: value.decode() for name, value in record.headers}
     # The relay sets the record's timestamp to the time at which the row was written.
-    journey.print_step(
+    journey.add_step(
         "outbox", record.timestamp / 1_000, f"{headers['type']}, number {int(headers['sequence'])}"
     )
-    journey.print_step(
+    journey.add_step(
         "Kafka", seen_at, f"{record.topic}, partition {record.partition}, offset {record.offset}"
     )
     event_id: str = headers["id"]
     return event_id
 
 
-async def _account(journey: Journey, operator: dict[str, str], user_id: str) -> None:
-    account = await _poll(
-        lambda: journey.gateway.get(f"/users/{user_id}/account", headers=operator), _body
-    )
+async def _account(journey: Journey, person: dict[str, str]) -> None:
+    account = await _poll(lambda: journey.gateway.get("/users/me/account", headers=person), _body)
     first = account["transactions"][-1]
-    journey.print_step(
+    journey.add_step(
         "account opened",
         _unix(first["occurred_at"]),
         f"{account['balance'] / 100:.2f} {account['currency']}, “{first['description']}”",
     )
 
 
-async def _tasks(journey: Journey, username: str, password: str) -> None:
-    headers = await _token(journey.gateway, username, password)
+async def _tasks(journey: Journey, person: dict[str, str]) -> None:
     tasks = await _poll(
-        lambda: journey.gateway.get("/users/me/tasks", headers=headers), lambda page: page["tasks"]
+        lambda: journey.gateway.get("/users/me/tasks", headers=person), lambda page: page["tasks"]
     )
     names = "; ".join(task["name"] for task in tasks)
-    journey.print_step("tasks created", max(_unix(task["created_at"]) for task in tasks), names)
+    journey.add_step("tasks created", max(_unix(task["created_at"]) for task in tasks), names)
 
 
 async def _audit_record(journey: Journey, operator: dict[str, str], user_id: str) -> None:
@@ -221,7 +229,7 @@ async def _audit_record(journey: Journey, operator: dict[str, str], user_id: str
         lambda page: page["events"],
     )
     record = records[0]
-    journey.print_step(
+    journey.add_step(
         "audit record",
         _unix(record["recorded_at"]),
         f"id {record['id']}, SHA-256 {record['sha256'][:16]}…",
@@ -238,7 +246,7 @@ async def _slack_message(journey: Journey, operator: dict[str, str], event_id: s
         lambda page: page["deliveries"],
     )
     delivery = deliveries[0]
-    journey.print_step(
+    journey.add_step(
         "Slack message", _unix(delivery["sent_at"]), f"#{delivery['address']}: {delivery['text']}"
     )
 

@@ -5,8 +5,9 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from local_cluster.errors import ClusterError
 
@@ -30,7 +31,13 @@ def remove_cluster_directory(path: Path) -> None:
         return
     if not (path / _MADE_BY_US).exists():
         raise ClusterError(f"{path} was there before the cluster: remove it yourself")
-    shutil.rmtree(path)
+    # Under another name, so that what begins meanwhile makes a directory of its own.
+    removed = path.with_name(f"{path.name}.removed-{os.getpid()}")
+    try:
+        path.rename(removed)
+    except OSError:
+        removed = path  # a place where something is mounted
+    shutil.rmtree(removed)
 
 
 def private_folder(folder: Path) -> None:
@@ -48,7 +55,19 @@ def private_folder(folder: Path) -> None:
 @contextmanager
 def cluster_lock(directory: Path) -> Iterator[None]:
     """Hold the lock under which one process at a time starts or stops this cluster."""
-    make_cluster_directory(directory)
-    with (directory / "cluster.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(directory):
         yield
+
+
+def _locked(directory: Path) -> TextIO:
+    file = directory / "cluster.lock"
+    while True:
+        with suppress(FileNotFoundError):
+            make_cluster_directory(directory)
+            lock = file.open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                # Else `clean` removed the directory while we waited, and others lock another file.
+                if os.path.samestat(os.fstat(lock.fileno()), file.stat()):
+                    return lock
+            lock.close()

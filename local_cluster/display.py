@@ -11,10 +11,16 @@ from local_cluster.ops import command_for
 from local_cluster.status import ClusterReport, ProcessReport
 from local_cluster.topology import OPERATOR, SLACK_STAND_IN
 
-_COLOURS = {"running": "green", "waiting": "yellow", "stopped": "red"}
+_COLOURS = {
+    "running": "green",
+    "waiting": "yellow",
+    "stopped": "red",
+    "keeps dying": "red",
+    "unsupervised": "red",
+}
 
 
-def print_summary(console: Console, cluster: Cluster, took_s: float, *, services: bool) -> None:
+def print_summary(console: Console, cluster: Cluster, *, services: bool) -> None:
     """Print where everything is, the gateway first."""
     topology = cluster.topology
     places = {"Kafka": f"127.0.0.1:{cluster.settings.kafka_port}"}
@@ -29,8 +35,7 @@ def print_summary(console: Console, cluster: Cluster, took_s: float, *, services
         places = front | places
     console.print()
     for name, place in places.items():
-        console.print(f"{name:<15} [bold]{place}[/]")
-    console.print(f"\nup in {took_s:.1f} s", style="bold green")
+        console.print(f"{name:<15} [bold]{escape(place)}[/]")
 
 
 def print_status(console: Console, report: ClusterReport) -> None:
@@ -39,6 +44,11 @@ def print_status(console: Console, report: ClusterReport) -> None:
         console.print("nothing is up")
         return
     console.print(_processes(report.processes))
+    for process in report.processes:
+        if process.last_error:
+            console.print(f"{process.name} said last: {process.last_error}", markup=False)
+    if any(process.state == "unsupervised" for process in report.processes):
+        console.print("the supervisor is gone: make up replaces what it left, make down ends it")
     if report.troubles:
         troubles = _table("process", "trouble with", "reason")
         for trouble in report.troubles:

@@ -7,6 +7,8 @@ import subprocess
 from importlib import import_module
 from pathlib import Path
 
+from local_cluster.environment import inherited
+
 OLDEST = 17
 
 
@@ -23,7 +25,13 @@ def java_version(java: Path) -> int:
     """Return the feature release (17 for "17.0.15"), or 0 if that program is not a working Java."""
     try:
         completed = subprocess.run(
-            [java, "-version"], capture_output=True, text=True, timeout=20, check=False
+            [java, "-version"],
+            # Without JAVA_TOOL_OPTIONS and the like, with which Kafka does not run either.
+            env=inherited(Path("/")),
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return 0

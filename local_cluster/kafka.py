@@ -13,18 +13,26 @@ from types import MappingProxyType
 from aiokafka import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
+from local_cluster.environment import inherited
 from local_cluster.errors import ClusterError
 from local_cluster.processes import ProcessSpec
 
-_LOGGING = Path(__file__).with_name("log4j2.yaml")
 _UP_WITHIN_S = 90.0
+
+
+def _logging(file: str) -> str:
+    # As a URI: log4j takes a comma in a path for the end of it.
+    return f"-Dlog4j2.configurationFile={Path(__file__).with_name(file).as_uri()}"
+
+
 # A tool lives for seconds: the quick compiler and the small collector start it sooner.
 _TOOL_OPTIONS = (
     "-Xmx256m",
     "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",
-    f"-Dlog4j2.configurationFile={Path(__file__).with_name('tools-log4j2.yaml')}",
+    _logging("tools-log4j2.yaml"),
 )
+_PROPERTIES_FILE = "server.properties"
 CONSOLE_CONSUMER = "org.apache.kafka.tools.consumer.ConsoleConsumer"
 
 PROPERTIES = {
@@ -73,8 +81,11 @@ class Kafka:
         self.port = port
         self.bootstrap = f"127.0.0.1:{port}"
         self._controller_port = controller_port
+        # Kafka runs in this folder, and its configuration names only what is in it: a comma in a
+        # path would separate two paths there, and a backslash would begin an escape.
         self._home = directory / "kafka"
         self._data = self._home / "data"
+        self._environment = inherited(directory)
         self._java = java
         self._java_options = java_options
         self._more_properties = properties
@@ -83,12 +94,11 @@ class Kafka:
     def prepare(self) -> None:
         """Write its configuration, and format its storage if that is not done yet."""
         self._home.mkdir(parents=True, exist_ok=True)
-        self._properties_file.write_text(self._properties(self._data))
+        (self._home / _PROPERTIES_FILE).write_text(self._properties())
         if self._data.exists():
             return
         with tempfile.TemporaryDirectory(dir=self._home) as scratch:
-            data, properties = Path(scratch, "data"), Path(scratch, "format.properties")
-            properties.write_text(self._properties(data))
+            Path(scratch, _PROPERTIES_FILE).write_text(self._properties())
             cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             outcome = subprocess.run(
                 self.tool(
@@ -96,8 +106,10 @@ class Kafka:
                     "format",
                     f"--cluster-id={cluster_id}",
                     "-c",
-                    str(properties),
+                    _PROPERTIES_FILE,
                 ),
+                cwd=scratch,
+                env=self._environment,
                 capture_output=True,
                 text=True,
                 check=False,
@@ -105,7 +117,7 @@ class Kafka:
             if outcome.returncode != 0:
                 raise ClusterError(f"Kafka's storage could not be formatted: {outcome.stderr}")
             # Renamed last, so that a directory of this name is always formatted completely.
-            data.rename(self._data)
+            Path(scratch, "data").rename(self._data)
 
     def spec(self) -> ProcessSpec:
         """Return how the supervisor runs it."""
@@ -118,11 +130,11 @@ class Kafka:
                 "-XX:+UseG1GC",
                 "-XX:+ExitOnOutOfMemoryError",
                 *self._java_options,
-                f"-Dlog4j2.configurationFile={_LOGGING}",
+                _logging("log4j2.yaml"),
                 "-cp",
                 self._class_path,
                 "kafka.Kafka",
-                str(self._properties_file),
+                _PROPERTIES_FILE,
             ),
             cwd=str(self._home),
             stage=1,
@@ -155,14 +167,10 @@ class Kafka:
         except (OSError, KafkaError):
             return False
 
-    @property
-    def _properties_file(self) -> Path:
-        return self._home / "server.properties"
-
-    def _properties(self, data: Path) -> str:
+    def _properties(self) -> str:
         mine = f"PLAINTEXT://{self.bootstrap}"
         everything = PROPERTIES | {
-            "log.dirs": str(data),
+            "log.dirs": "data",
             "listeners": f"{mine},CONTROLLER://127.0.0.1:{self._controller_port}",
             "advertised.listeners": mine,
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",

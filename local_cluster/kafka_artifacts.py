@@ -13,6 +13,7 @@ from local_cluster.errors import ClusterError
 LOCK = Path(__file__).with_name("kafka.lock")
 _DOWNLOADS_AT_ONCE = 8
 _TIMEOUT_S = 60
+_REPORT_EACH = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def jars(
     missing = [artifact for artifact in wanted if not (folder / artifact.filename).exists()]
     if missing:
         report(f"fetching {len(missing)} jars")
-        _fetch(missing, folder)
+        _fetch(missing, folder, report)
     with ThreadPoolExecutor() as pool:
         return tuple(
             pool.map(lambda artifact: _checked(folder / artifact.filename, artifact), wanted)
@@ -76,7 +77,7 @@ def _checked(jar: Path, artifact: Artifact) -> Path:
     return jar
 
 
-def _fetch(missing: list[Artifact], folder: Path) -> None:
+def _fetch(missing: list[Artifact], folder: Path, report: Callable[[str], None]) -> None:
     with (folder / ".lock").open("w") as lock, tempfile.TemporaryDirectory(dir=folder) as scratch:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
@@ -87,7 +88,9 @@ def _fetch(missing: list[Artifact], folder: Path) -> None:
                 _checked(download(artifact, Path(scratch)), artifact).replace(target)
 
         with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
-            list(pool.map(fetch, missing))
+            for number, _ in enumerate(pool.map(fetch, missing), 1):
+                if number % _REPORT_EACH == 0:
+                    report(f"fetched {number} of {len(missing)} jars")
 
 
 def download(artifact: Artifact, folder: Path) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from local_cluster.errors import ClusterError
+from local_cluster.processes import MARK, MARK_NAME
 
 # Below the range of outgoing connections, so that none of them takes the port meanwhile.
 _LOWEST, _HIGHEST = 15000, 32000
@@ -30,16 +31,30 @@ def is_free(port: int) -> bool:
 
 
 def who_listens(port: int) -> str:
-    """Return " by NAME (process ID)" for the listener of a port, or "" if it cannot be seen."""
+    """Return " by NAME (process ID)" for the listener of a port, or "" if it cannot be seen.
+
+    Of a process of a cluster the cluster's directory is named too.
+    """
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.status != psutil.CONN_LISTEN or not connection.pid:
                 continue
             if connection.laddr and connection.laddr.port == port:
-                return f" by {psutil.Process(connection.pid).name()} (process {connection.pid})"
+                return f" by {_described(psutil.Process(connection.pid))}"
     except psutil.Error:
         pass
     return ""
+
+
+def _described(process: psutil.Process) -> str:
+    name = f"{process.name()} (process {process.pid})"
+    try:
+        environment = process.environ()
+    except (psutil.Error, OSError):
+        return name
+    if MARK not in environment:
+        return name
+    return f"{environment.get(MARK_NAME, name)} of the cluster in {environment[MARK]}"
 
 
 def free_port() -> int:

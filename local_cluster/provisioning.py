@@ -2,12 +2,12 @@
 
 import asyncio
 import hashlib
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from local_cluster.credentials import secret
+from local_cluster.environment import inherited
 from local_cluster.errors import ClusterError
 from local_cluster.processes import mark
 from local_cluster.settings import REPOSITORY
@@ -92,7 +92,7 @@ class Provisioning:
                 module,
                 *arguments,
                 cwd=REPOSITORY,
-                env=os.environ | environment | mark(self._directory, step),
+                env=inherited(self._directory) | environment | mark(self._directory, step),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

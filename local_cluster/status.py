@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -12,16 +13,23 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from chassis.web.client import direct_client
 from local_cluster.cluster import Cluster
 from local_cluster.errors import ClusterError
-from local_cluster.processes import ProcessStatus
+from local_cluster.leftovers import find_leftovers
+from local_cluster.logs import last_error
+from local_cluster.processes import MARK_NAME, ProcessStatus
 
 _TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessReport:
-    """One process; ``memory_mib`` is its share, with its children, 0 if it does not run."""
+    """One process; ``memory_mib`` is its share, with its children, 0 if it does not run.
+
+    ``state`` is one of ``ProcessStatus``, or ``keeps dying``, or ``unsupervised``: it runs, but its
+    supervisor does not. ``last_error`` is what one that keeps dying said last.
+    """
 
     name: str
     state: str
@@ -30,6 +38,7 @@ class ProcessReport:
     memory_mib: int
     restarts: int
     last_exit: str | None
+    last_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,10 @@ async def read_status(cluster: Cluster) -> ClusterReport:
     )
     return ClusterReport(
         up=bool(processes),
-        processes=[_report(process) for process in processes.values()],
+        processes=[
+            _report(process, cluster.settings.directory / "logs" / f"{process.name}.log")
+            for process in processes.values()
+        ],
         troubles=troubles,
         lags=lags,
         outboxes=dict(zip(databases, depths, strict=True)),
@@ -99,18 +111,33 @@ def _processes(cluster: Cluster) -> dict[str, ProcessStatus]:
     try:
         return cluster.control.status()
     except ClusterError:
-        return {}
+        return _unsupervised(cluster.settings.directory)
 
 
-def _report(process: ProcessStatus) -> ProcessReport:
+def _unsupervised(directory: Path) -> dict[str, ProcessStatus]:
+    """Return what a killed supervisor left, the first process of each name."""
+    found: dict[str, ProcessStatus] = {}
+    left = [each for group in find_leftovers(directory).values() for each in group]
+    for process in left:
+        try:
+            name, since = process.environ()[MARK_NAME], process.create_time()
+        except (psutil.Error, OSError, KeyError):
+            continue  # it ended meanwhile
+        if name not in found or since < found[name].since:
+            found[name] = ProcessStatus(name, "unsupervised", process.pid, since, 0, None, None)
+    return found
+
+
+def _report(process: ProcessStatus, log: Path) -> ProcessReport:
     return ProcessReport(
         name=process.name,
-        state=process.state,
+        state="keeps dying" if process.failing else process.state,
         uptime_s=round(time.time() - process.since, 1) if process.pid else 0.0,
         port=process.port,
         memory_mib=_memory_bytes(process.pid) >> 20 if process.pid else 0,
         restarts=process.restarts,
         last_exit=process.last_exit,
+        last_error=last_error(log) if process.failing else None,
     )
 
 
@@ -128,7 +155,7 @@ def _memory_bytes(pid: int) -> int:
 
 
 async def _troubles(urls: Mapping[str, str]) -> list[Trouble]:
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
+    async with direct_client(timeout=_TIMEOUT_S) as client:
         found = await asyncio.gather(
             *(_troubles_of(client, name, url) for name, url in urls.items())
         )

@@ -12,10 +12,13 @@ import fcntl
 import json
 import os
 import pwd
+import shutil
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +28,26 @@ from local_cluster.processes import ProcessSpec, ProcessStatus, mark, socket_pat
 HEALTHY_AFTER_S = 10.0
 BACKOFF = Backoff(first_s=0.5, longest_s=3.0, jitter=False)
 LOG_BYTES = 20_000_000
+_ROTATE_EVERY_S = 5.0
 
 
-def pause_s(quick_deaths: int) -> float:
+def pause_s(early_deaths: int) -> float:
     """Return how long to wait after so many deaths in a row before the process was healthy."""
-    return BACKOFF.pause_s(quick_deaths - 1) if quick_deaths else 0.0
+    return BACKOFF.pause_s(early_deaths - 1) if early_deaths else 0.0
 
 
 class Supervised:
     """One process that is kept running."""
 
-    def __init__(self, spec: ProcessSpec, directory: Path) -> None:
+    def __init__(self, spec: ProcessSpec, directory: Path, inherited: Mapping[str, str]) -> None:
         self.spec = spec
+        self.inherited = inherited
         self._directory = directory
         self._process: asyncio.subprocess.Process | None = None
         self._state = "stopped"
         self._since = time.time()
         self._restarts = 0
+        self._early_deaths = 0
         self._last_exit: str | None = None
         self._stop = asyncio.Event()
         self._task = asyncio.create_task(self._keep_running())
@@ -57,7 +63,14 @@ class Supervised:
             restarts=self._restarts,
             port=self.spec.port,
             last_exit=self._last_exit,
+            early_deaths=self.early_deaths,
         )
+
+    @property
+    def early_deaths(self) -> int:
+        """How often in a row it died before it was healthy; 0 if it is healthy now."""
+        healthy = self._state == "running" and time.time() - self._since >= HEALTHY_AFTER_S
+        return 0 if healthy else self._early_deaths
 
     @property
     def wanted(self) -> bool:
@@ -69,7 +82,6 @@ class Supervised:
         await self._task
 
     async def _keep_running(self) -> None:
-        quick_deaths = 0
         while not self._stop.is_set():
             started = time.monotonic()
             try:
@@ -79,11 +91,13 @@ class Supervised:
             if self._stop.is_set():
                 break
             lived_s = time.monotonic() - started
-            quick_deaths = 0 if lived_s >= HEALTHY_AFTER_S else quick_deaths + 1
+            self._early_deaths = 0 if lived_s >= HEALTHY_AFTER_S else self._early_deaths + 1
             self._enter("waiting")
-            print(f"{self.spec.name} ended after {lived_s:.1f} s ({self._last_exit})", flush=True)
+            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            ended = f"{self.spec.name} ended after {lived_s:.1f} s ({self._last_exit})"
+            print(f"{now} {ended}", flush=True)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), pause_s(quick_deaths))
+                await asyncio.wait_for(self._stop.wait(), pause_s(self._early_deaths))
             self._restarts += 1
         self._enter("stopped")
 
@@ -107,7 +121,7 @@ class Supervised:
         identity: dict[str, Any] = {}
         if spec.user is not None:
             identity = {"user": spec.user, "group": _group_of(spec.user), "extra_groups": ()}
-        environment = os.environ | spec.environment | mark(self._directory, spec.name)
+        environment = {**self.inherited, **spec.environment, **mark(self._directory, spec.name)}
         with _log_file(self._directory / "logs" / f"{spec.name}.log") as log:
             return await asyncio.create_subprocess_exec(
                 *spec.argv,
@@ -146,9 +160,32 @@ def _send(pid: int, number: int) -> None:
 
 def _log_file(path: Path) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.stat().st_size > LOG_BYTES:
-        path.replace(path.with_suffix(".log.1"))
     return path.open("ab")
+
+
+def rotate(log: Path) -> None:
+    """Move what is in a log above ``LOG_BYTES`` to ``….log.1``, while its process writes on.
+
+    The process has the file open, so it is copied and emptied. What is written between the last
+    read and the emptying, microseconds, is lost.
+    """
+    if log.stat().st_size <= LOG_BYTES:
+        return
+    with log.open("rb+") as full, log.with_suffix(".log.1").open("wb") as former:
+        shutil.copyfileobj(full, former)
+        full.truncate(0)
+
+
+async def _rotate_logs(folder: Path) -> None:
+    while True:
+        await asyncio.sleep(_ROTATE_EVERY_S)
+        await asyncio.to_thread(_rotate_all, folder)
+
+
+def _rotate_all(folder: Path) -> None:
+    for log in folder.glob("*.log"):
+        with contextlib.suppress(OSError):  # gone meanwhile, or the disk is full
+            rotate(log)
 
 
 class Supervisor:
@@ -170,8 +207,10 @@ class Supervisor:
         socket.unlink(missing_ok=True)
         with _lifeline(lifeline, self._end_requested):
             server = await asyncio.start_unix_server(self._answer, socket, limit=1 << 20)
+            rotating = asyncio.create_task(_rotate_logs(self._directory / "logs"))
             await self._end_requested.wait()
             await self.stop(list(self._children))
+            rotating.cancel()
             server.close()
             socket.unlink(missing_ok=True)
             socket.parent.rmdir()
@@ -181,15 +220,19 @@ class Supervisor:
         running = [child.spec for child in self._children.values() if child.wanted]
         return [spec.name for spec in specs if spec not in running]
 
-    async def start(self, specs: list[ProcessSpec]) -> None:
-        """Start these, and restart those that run with another description."""
+    async def start(self, specs: list[ProcessSpec], inherited: Mapping[str, str]) -> None:
+        """Start these in an environment, and restart those that run with another description.
+
+        One that keeps dying is restarted too: what it dies of may be in its environment.
+        """
         async with self._changing:
             for spec in specs:
-                if spec.name not in self.unlike([spec]):
+                current = self._children.get(spec.name)
+                if current and spec.name not in self.unlike([spec]) and not current.status.failing:
                     continue
-                if current := self._children.get(spec.name):
+                if current:
                     await current.stop()
-                self._children[spec.name] = Supervised(spec, self._directory)
+                self._children[spec.name] = Supervised(spec, self._directory, inherited)
 
     async def stop(self, names: list[str]) -> None:
         """Stop these, the highest stage first, and all of one stage at once."""
@@ -211,12 +254,14 @@ class Supervisor:
     async def _handle(self, request: dict[str, Any]) -> object:
         match request["do"]:
             case "start":
-                await self.start([ProcessSpec.from_json(spec) for spec in request["processes"]])
+                specs = [ProcessSpec.from_json(spec) for spec in request["processes"]]
+                await self.start(specs, request["environment"])
             case "unlike":
                 return self.unlike([ProcessSpec.from_json(spec) for spec in request["processes"]])
             case "resume":
-                stopped = [child for child in self._children.values() if not child.wanted]
-                await self.start([c.spec for c in stopped if c.spec.name in request["names"]])
+                for child in list(self._children.values()):
+                    if not child.wanted and child.spec.name in request["names"]:
+                        await self.start([child.spec], child.inherited)
             case "stop":
                 await self.stop(request["names"])
             case "end":

@@ -9,7 +9,7 @@ import asyncio
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 
 from local_cluster.cluster import Cluster
 from local_cluster.directories import cluster_lock
+from local_cluster.environment import inherited
 from local_cluster.ports import free_port
 from local_cluster.processes import ProcessStatus
 from local_cluster.settings import Settings
 from local_cluster.topology import OPERATOR
+from services import service_named
 
 # The login that owns what `create_database` makes.
 _OWNER = "tests"
@@ -73,7 +75,7 @@ class RunningInfrastructure:
     def environment(self, service: str) -> dict[str, str]:
         """Return the environment of a service's process, with its settings."""
         topology = self._cluster.topology
-        return topology.inherited_environment() | topology.environment(
+        return inherited(self.directory) | topology.environment(
             next(each for each in topology.services if each.name == service)
         )
 
@@ -136,9 +138,16 @@ class RunningCluster(RunningInfrastructure):
         """Stop everything in order, as ``make down`` does; the data stays."""
         self._cluster.down()
 
-    def up(self) -> None:
-        """Start everything again, and wait until it is ready."""
-        _wait_for(self._cluster.up())
+    def up(self, *, without: Collection[str] = ()) -> None:
+        """Start everything again, and wait until it is ready.
+
+        :param without: services to start by hand; see ``Cluster.up``
+        """
+        _wait_for(self._cluster.up(without=without))
+
+    def command_by_hand(self, service: str) -> str:
+        """Return the line of a shell that starts a service with this cluster's settings."""
+        return self._cluster.command_by_hand(service_named(service))
 
 
 @contextmanager

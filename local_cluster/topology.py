@@ -2,10 +2,12 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from local_cluster.credentials import secret
+from local_cluster.environment import inherited
+from local_cluster.errors import ClusterError
 from local_cluster.postgres import Postgres
 from local_cluster.processes import ProcessSpec
 from local_cluster.settings import (
@@ -48,6 +50,16 @@ class Topology:
     @property
     def databases(self) -> tuple[str, ...]:
         return tuple(service.name for service in self.services if service.database)
+
+    def named(self, names: Sequence[str]) -> list[DeclaredService]:
+        """Return these services.
+
+        :raises ClusterError: there is none of such a name
+        """
+        known = {service.name: service for service in self.services}
+        if unknown := [name for name in names if name not in known]:
+            raise ClusterError(f"no service {', '.join(unknown)}; there are: {', '.join(known)}")
+        return [known[name] for name in names]
 
     @property
     def urls(self) -> dict[str, str]:
@@ -109,13 +121,7 @@ class Topology:
         urls["VERIFY_KAFKA_BOOTSTRAP"] = f"127.0.0.1:{self._settings.kafka_port}"
         if SLACK_STAND_IN in self.urls:
             urls["VERIFY_SLACK_STAND_IN_URL"] = self.url(SLACK_STAND_IN)
-        others = {k: value for k, value in os.environ.items() if not k.startswith("VERIFY_")}
-        return others | urls
-
-    def inherited_environment(self) -> dict[str, str]:
-        """Return the environment of every process: the caller's, without the services' settings."""
-        prefixes = tuple(service.prefix for service in SERVICES)
-        return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+        return inherited(self._settings.directory) | urls
 
     def _own(self, service: DeclaredService) -> dict[str, str]:
         """Return the settings that ``services.toml`` gives it."""

@@ -71,7 +71,9 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
 
 def _chat(settings: NotificationSettings) -> SlackChat:
     token, base_url = settings.slack
-    return SlackChat(token, base_url, timeout_s=settings.delivery_timeout_s)
+    return SlackChat(
+        token, base_url, timeout_s=settings.delivery_timeout_s, proxy=settings.slack_proxy
+    )
 
 
 def _worker(settings: NotificationSettings, engine: Database, chat: SlackChat) -> DeliveryWorker:

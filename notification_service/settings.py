@@ -36,6 +36,12 @@ class NotificationSettings(TokenReaderSettings):
         description="address of Slack's Web API; by default Slack if a token is set, else the"
         " stand-in",
     )
+    slack_proxy: str | None = Field(
+        default=None,
+        pattern=r"^http://",
+        description="HTTP proxy through which Slack is reached, such as http://proxy:3128;"
+        " HTTPS_PROXY and the like are not used",
+    )
     slack_channel: str = Field(
         default="growth",
         pattern=r"^[\w-]{1,80}$",

@@ -46,18 +46,20 @@ class SlackChat:
     It must be created in a running event loop, and closed.
 
     :param timeout_s: for a post, and for a whole search of the history
+    :param proxy: the HTTP proxy through which it is reached; the environment's are not used
     """
 
-    def __init__(self, token: str, base_url: str, *, timeout_s: float) -> None:
+    def __init__(
+        self, token: str, base_url: str, *, timeout_s: float, proxy: str | None = None
+    ) -> None:
         self._timeout_s = timeout_s
         # Without slack_sdk's own retries: they would post a message again that may have arrived.
         self._session = ClientSession(connector=TCPConnector(keepalive_timeout=_KEEPALIVE_S))
         self._client = AsyncWebClient(
             token, base_url, session=self._session, logger=_quiet, retry_handlers=[]
         )
-        if not base_url.startswith("https:"):
-            # An address without TLS is in the local network, not behind the proxy to the internet.
-            self._client.proxy = None
+        # Not by an argument: without one slack_sdk takes that of the environment.
+        self._client.proxy = proxy
         self._channel_ids: dict[str, str] = {}
 
     async def aclose(self) -> None:

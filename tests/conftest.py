@@ -1,3 +1,3 @@
 """What every test may ask for."""
 
-pytest_plugins = ["tests.declared", "tests.infrastructure", "tests.tracing"]
+pytest_plugins = ["tests.environment", "tests.declared", "tests.infrastructure", "tests.tracing"]

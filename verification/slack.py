@@ -2,6 +2,7 @@
 
 import httpx
 
+from chassis.web.client import direct_client
 from verification.addresses import CannotVerify
 from verification.evidence import Evidence
 
@@ -12,8 +13,7 @@ async def read_messages_into(evidence: Evidence, stand_in_url: str) -> None:
     :raises CannotVerify: the stand-in does not answer as it should
     """
     try:
-        # Local, so not by the proxy to the internet.
-        async with httpx.AsyncClient(base_url=stand_in_url, timeout=30, trust_env=False) as client:
+        async with direct_client(base_url=stand_in_url, timeout=30) as client:
             answer = (await client.get("/messages")).raise_for_status()
         messages = answer.json()["messages"]
     except (httpx.HTTPError, ValueError, KeyError) as error:

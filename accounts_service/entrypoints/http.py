@@ -45,6 +45,12 @@ def routes(
 ) -> APIRouter:
     router = APIRouter(tags=["accounts"])
 
+    # Before the next, which "me" would match too.
+    @router.get("/users/me/account", summary="Your account")
+    async def get_my_account(who: Annotated[Principal, Depends(signed_in)]) -> AccountBody:
+        """Return your account; it is opened a moment after you sign up."""
+        return AccountBody.model_validate(await read_account.of_user(_reader(who), who.id))
+
     @router.get("/users/{user_id}/account", summary="A user's account")
     async def get_account_of_user(
         user_id: UUID, who: Annotated[Principal, Depends(signed_in)]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from alembic import command, op
 from alembic.config import Config
+from alembic.script.revision import ResolutionError
+from alembic.util.exc import CommandError
 from sqlalchemy import MetaData
 
 from chassis.persistence.schema_version import revision_directories
@@ -27,6 +29,10 @@ class ServerTooOld(Exception):
     """The services do not run on this version of PostgreSQL."""
 
 
+class SchemaIsNewer(Exception):
+    """The database was migrated by code that is newer than this."""
+
+
 def check_server(version: int) -> None:
     """Check that the services run on this version of PostgreSQL.
 
@@ -42,14 +48,20 @@ def config_of(service_package: str, database_url: str) -> Config:
     """Return Alembic's configuration for one service, for any of its commands."""
     config = Config()
     here = Path(str(resources.files("chassis"))) / "migrations"
-    config.set_main_option("script_location", str(here))
+    config.set_main_option("script_location", _uninterpolated(here))
     config.set_main_option("path_separator", "newline")
     config.set_main_option(
-        "version_locations", "\n".join(map(str, revision_directories(service_package)))
+        "version_locations",
+        "\n".join(map(_uninterpolated, revision_directories(service_package))),
     )
     config.attributes["database_url"] = database_url
     config.attributes["metadata"] = metadata_of(service_package)
     return config
+
+
+def _uninterpolated(path: Path) -> str:
+    # Alembic's configuration takes % for the beginning of a reference.
+    return str(path).replace("%", "%%")
 
 
 def metadata_of(service_package: str) -> MetaData:
@@ -60,9 +72,21 @@ def metadata_of(service_package: str) -> MetaData:
 
 
 async def upgrade(service_package: str, database_url: str) -> None:
-    """Migrate the schema to the newest revision; a second call changes nothing."""
+    """Migrate the schema to the newest revision; a second call changes nothing.
+
+    :raises SchemaIsNewer: newer code has migrated it further
+    """
     config = config_of(service_package, database_url)
-    await asyncio.to_thread(command.upgrade, config, "heads")
+    try:
+        await asyncio.to_thread(command.upgrade, config, "heads")
+    except CommandError as error:
+        if isinstance(error.__cause__, ResolutionError):
+            raise SchemaIsNewer(
+                f"The database has a schema that this code does not know"
+                f" ({error.__cause__.argument}): newer code has migrated it. Use that code, or"
+                " another database."
+            ) from error
+        raise
 
 
 @contextmanager

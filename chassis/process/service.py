@@ -59,7 +59,7 @@ def _migrate(service: Service[S, W]) -> click.Command:
         url = settings.database_url.get_secret_value()
         try:
             asyncio.run(migrations.upgrade(service.package, url))
-        except migrations.ServerTooOld as error:
+        except (migrations.ServerTooOld, migrations.SchemaIsNewer) as error:
             click.echo(str(error), err=True)
             sys.exit(BAD_SETTINGS_EXIT_CODE)
         except DBAPIError as error:

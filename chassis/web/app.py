@@ -1,7 +1,7 @@
 """Makes a service's HTTP app: its routes, health, metrics, and what every request has in common."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPMethod, HTTPStatus
 from typing import Any, Final
 
@@ -25,22 +25,15 @@ from chassis.telemetry import (
 )
 from chassis.web.health import Health
 from chassis.web.problems import (
-    PROBLEM_JSON,
     FieldProblem,
     Problem,
     failure,
     install_problems,
     problem,
+    refusals,
 )
 from chassis.web.security_headers import add_security_headers, page_policy
 
-_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
-    kind: {
-        "description": description,
-        "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
-    for kind, description in (("4XX", "Refused, with the reason"), ("5XX", "Failed"))
-}
 _METHODS: Final = frozenset(HTTPMethod)
 _OF_A_CLIENTS_TRACE: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
 _CLIENTS_TRACEPARENT: Final = "chassis.clients_traceparent"
@@ -76,7 +69,7 @@ def create_app(
         description=description,
         version=version,
         lifespan=lifespan,
-        responses=_PROBLEMS,
+        responses=refusals("4XX", "5XX"),
         openapi_url="/openapi.json" if document else None,
         docs_url=None,
         redoc_url=None,
@@ -105,7 +98,7 @@ def create_app(
 
 
 class _Api(FastAPI):
-    """FastAPI with the schema of a problem in its OpenAPI document."""
+    """FastAPI with the problems in its OpenAPI document: their schema, and where they answer."""
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
@@ -113,7 +106,28 @@ class _Api(FastAPI):
         problem_schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem_schema.pop("$defs"))
         schemas["Problem"] = problem_schema
+        for path, operations in document.get("paths", {}).items():
+            for operation in operations.values():
+                statuses = {str(each) for each in _refusals_of(path, operation)}
+                described = operation["responses"] | {
+                    each: operation["responses"].get(each, answer)
+                    for each, answer in refusals(*statuses).items()
+                }
+                operation["responses"] = dict(sorted(described.items()))
         return document
+
+
+def _refusals_of(path: str, operation: Mapping[str, Any]) -> Iterator[int]:
+    """Yield the statuses with which any operation of this form may be refused, or fail."""
+    if "security" in operation:
+        yield from (401, 403)
+    if "{" in path:
+        yield 404
+    if "parameters" in operation:
+        yield 422
+    if "requestBody" in operation:
+        yield from (400, 413, 415, 422)
+    yield from (500, 503)
 
 
 class _EdgeApi(_Api):
@@ -137,6 +151,8 @@ def _serve_docs(app: FastAPI) -> None:
         swagger_js_url="/docs/assets/swagger-ui-bundle.js",
         swagger_css_url="/docs/assets/swagger-ui.css",
         swagger_favicon_url="/docs/assets/favicon.png",
+        # Who has signed in on the page stays so when it is loaded again.
+        swagger_ui_parameters={"persistAuthorization": True},
     )
     html = bytes(page.body).decode()
     policy = {"Content-Security-Policy": page_policy(html)}

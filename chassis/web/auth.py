@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final
 from uuid import UUID
 
-import httpx
 import structlog
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
@@ -21,6 +20,7 @@ from pydantic import BaseModel
 from chassis.domain import DomainError, Kind
 from chassis.periodic import Periodic
 from chassis.settings import ServiceSettings, TokenReaderSettings
+from chassis.web.client import direct_client
 from chassis.web.problems import TemporarilyUnavailable
 from chassis.web.security_log import (
     ids_in,
@@ -48,7 +48,12 @@ RecordRead = Callable[[UUID, str, Sequence[str]], Awaitable[None]]
 """Records that an operator asks for data of other people: who, by which route, and of which ids."""
 
 _log = structlog.get_logger(__name__)
-_bearer = OAuth2PasswordBearer(tokenUrl="/auth/token", auto_error=False)
+_bearer = OAuth2PasswordBearer(
+    tokenUrl="/auth/token",
+    auto_error=False,
+    description="Username (or e-mail address) and password of someone who has signed up. Leave"
+    " client_id and client_secret empty.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +105,7 @@ def keys_at(settings: TokenReaderSettings) -> FetchKeys:
     verified = ssl.create_default_context(cafile=settings.http_ca_file)
 
     async def fetch() -> Mapping[str, Any]:
-        # No proxy of the environment stands between services.
-        async with httpx.AsyncClient(
-            timeout=_FETCH_TIMEOUT_S, verify=verified, trust_env=False
-        ) as client:
+        async with direct_client(timeout=_FETCH_TIMEOUT_S, verify=verified) as client:
             response = await client.get(settings.jwks_url)
             response.raise_for_status()
             body: Mapping[str, Any] = response.json()

@@ -46,6 +46,10 @@ _CODES: Final = {
     415: "unsupported-media-type",
     429: "too-many-requests",
 }
+_DESCRIBED: Final[Mapping[int | str, str]] = {
+    "4XX": "Refused, with the reason",
+    "5XX": "Failed",
+}
 _NETWORK: Final = (
     ConnectionError,
     TimeoutError,
@@ -76,6 +80,19 @@ class Problem(BaseModel):
     instance: str | None = None
     correlation_id: str
     errors: list[FieldProblem] | None = None
+
+
+def refusals(*statuses: int | str) -> dict[int | str, dict[str, Any]]:
+    """Return how a route's API document describes these answers, which are problems.
+
+    A page shows an answer as undocumented unless its status itself is there; "4XX" does not do.
+    """
+    content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        status: {"description": _DESCRIBED.get(status) or HTTPStatus(int(status)).phrase}
+        | {"content": content}
+        for status in statuses
+    }
 
 
 class TemporarilyUnavailable(DomainError):

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import jsonschema
 import psutil
 import pytest
@@ -30,13 +32,32 @@ STEPS = (
 )
 
 
+# What people have set for other programs; it changes nothing here.
+OF_THE_CALLER = {
+    "HTTP_PROXY": "http://127.0.0.1:1",
+    "http_proxy": "http://127.0.0.1:1",
+    "ALL_PROXY": "socks5://127.0.0.1:1",
+    "NO_PROXY": "::1/128,*.local",
+    "no_proxy": "::1/128,*.local",
+    "SSL_CERT_FILE": "/gone/ca.pem",
+    "PGSSLMODE": "require",
+    "PGOPTIONS": "-c search_path=elsewhere",
+    "OTEL_SDK_DISABLED": "true",
+    "JAVA_TOOL_OPTIONS": "-Xmx1m",
+    "LANG": "C",
+    "LC_ALL": "C",
+}
+
+
 class Shell:
     """Runs the commands as make does, in a directory and on ports of its own."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         ports = [name for name in Settings.model_fields if name.endswith("_port")]
-        self._environment = os.environ | {
+        self._environment = {
+            **os.environ,
+            **OF_THE_CALLER,
             "LOCAL_DIRECTORY": str(directory),
             **{f"LOCAL_{name.upper()}": str(free_port()) for name in ports},
         }
@@ -60,7 +81,7 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
-    shell = Shell(tmp_path / "local")
+    shell = Shell(tmp_path / "köpie ö,x" / 'it\'s "quoted" \\ 50%')
     yield shell
     for process in shell.processes():
         process.kill()
@@ -79,6 +100,12 @@ def test_the_first_hour(shell: Shell) -> None:
     # The demo starts everything and shows the whole journey.
     first = shell.run("demo")
     assert all(step in first for step in STEPS), first
+    times_ms = [float(each) for each in re.findall(r"(?m)^ *([\d.]+) ms  ", first)]
+    assert times_ms == sorted(times_ms)
+    assert len(times_ms) == len(STEPS)
+    for place in ("gateway", "API page", "operator-password", "make down"):
+        assert place in first.partition("every step seen")[2], first
+    assert_can_sign_in(first)
 
     # A second one finds the cluster up.
     started = {process.pid for process in shell.processes()}
@@ -119,6 +146,16 @@ def test_the_first_hour(shell: Shell) -> None:
     assert (shell.directory / "kafka").exists(), "data stays"
     shell.run("clean")
     assert not shell.directory.exists()
+
+
+def assert_can_sign_in(demo: str) -> None:
+    person = re.search(r"sign in as (\S+), password (\S+)\n", demo)
+    gateway = re.search(r"(?m)^gateway +(http\S+)$", demo)
+    assert person, demo
+    assert gateway, demo
+    form = {"username": person[1], "password": person[2]}
+    answer = httpx.post(f"{gateway[1]}/auth/token", data=form)
+    assert answer.status_code == 200, answer.text
 
 
 def assert_well_formed(line: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -44,6 +45,8 @@ class Sample:
     states: Mapping[str, str]
     restarts: Mapping[str, int]
     answered: int
+    load: float = 0.0
+    """The machine's, of the last minute (``os.getloadavg``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,7 @@ class Observer:
                 {name: state for name, (state, _) in states.items()},
                 {name: restarts for name, (_, restarts) in states.items()},
                 len(self.answered),
+                os.getloadavg()[0],
             )
         )
 

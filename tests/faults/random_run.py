@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from local_cluster.directories import make_cluster_directory
+from local_cluster.settings import REPOSITORY
 from tests.faults.harness import System, running_system
 from tests.faults.observing import EVERY_S, Observer, Sample, Stall
 from tests.faults.report import page
@@ -25,6 +26,7 @@ from verification.addresses import CannotVerify
 from verification.report import Report
 
 PER_SECOND: Final = 15.0
+_SYSTEMS: Final = REPOSITORY / ".local" / "soak"
 # Also for a worker that is started again: under load and other faults a slow start cannot be
 # distinguished from a slow machine. `test_stalls` asserts the 5 s with no other fault.
 FLOWS_AGAIN_WITHIN_S: Final = 10.0
@@ -105,18 +107,41 @@ class Outcome:
         ]
 
     @property
-    def broken(self) -> list[str]:
-        """Everything that is broken, a line each."""
+    def lost(self) -> list[str]:
+        """Every invariant that does not hold, a line each: what is lost, doubled or wrong."""
         found = [self.never_quiet] if self.never_quiet else []
         if self.report is not None and not self.report.holds:
             found += self.report.broken().splitlines()
-        found += self.wrong
-        found += [
+        return found + self.wrong
+
+    @property
+    def slow(self) -> list[str]:
+        """Every recovery that took longer than its bound, a line each."""
+        return [
             f"stalls: {each.seconds:.1f} s after {each.fault}: {FLOWS_AGAIN_WITHIN_S:g} s at most"
             for each in self.recoveries
             if not each.in_time
         ]
-        return found
+
+    @property
+    def broken(self) -> list[str]:
+        """Everything that is broken, a line each."""
+        return self.lost + self.slow
+
+    @property
+    def verdicts(self) -> list[str]:
+        """A line about what is lost, one about recoveries, and one about the machine."""
+        loads = quantiles([each.load for each in self.samples]) or {"p50": 0.0, "max": 0.0}
+        measured = sum(each.seconds is not None for each in self.recoveries)
+        bound = f"{FLOWS_AGAIN_WITHIN_S:g} s"
+        lost = f"{len(self.lost)} broken: something is lost or wrong"
+        late = f"{len(self.slow)} of {measured} recoveries took longer than {bound}"
+        load = f"the machine's load: {loads['p50']:.1f} (median), {loads['max']:.1f} (highest)"
+        return [
+            lost if self.lost else "nothing is lost: every invariant holds",
+            late if self.slow else f"all {measured} recoveries measured took at most {bound}",
+            f"{load}, on {os.cpu_count()} processors",
+        ]
 
     def _recovery(self, injected: InjectedFault) -> Recovery:
         until = injected.at_s + FLOWS_AGAIN_WITHIN_S
@@ -155,7 +180,9 @@ class Outcome:
             "minutes": self.minutes,
             "per_second": self.per_second,
             "holds": not self.broken,
-            "broken": self.broken,
+            "lost": self.lost,
+            "slow": self.slow,
+            "load": quantiles([each.load for each in self.samples]),
             "commands": {
                 "answered": self.answered,
                 "cut_off": self.cut_off,
@@ -353,6 +380,7 @@ def explain(outcome: Outcome) -> str:
     return "\n".join(
         [
             *outcome.broken,
+            "",
             f"seed: {outcome.seed} (run it again: --seed {outcome.seed})",
             f"the last faults:\n{last}",
             f"logs: {outcome.logs}",
@@ -363,17 +391,17 @@ def explain(outcome: Outcome) -> str:
 def main() -> None:
     """Inject faults for some minutes; exit with 1 if something is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--minutes", type=_more_than_none, default=3.0)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--per-second", type=float, default=PER_SECOND, help="commands")
     parser.add_argument(
-        "--directory", type=Path, default=Path(".local/soak"), help="for reports, one folder each"
+        "--directory", type=Path, default=Path("reports/soak"), help="for reports, one folder each"
     )
     arguments = parser.parse_args()
-    # Made while it is empty, so that `make clean` may remove it.
-    make_cluster_directory(arguments.directory.absolute().parent)
-    directory = (arguments.directory / time.strftime("%Y-%m-%d-%H%M%S")).absolute()
-    with running_system(directory / "system", seed=arguments.seed) as system:
+    began = time.strftime("%Y-%m-%d-%H%M%S")
+    # `make clean` removes the system that ran, and keeps the report.
+    make_cluster_directory(_SYSTEMS.parent)
+    with running_system(_SYSTEMS / began, seed=arguments.seed) as system:
         outcome = asyncio.run(
             run(
                 system,
@@ -383,13 +411,21 @@ def main() -> None:
                 print_line=_print,
             )
         )
-    _print(f"report: {write(outcome, directory)}")
+    _print(f"report: {write(outcome, arguments.directory.absolute() / began)}")
+    for line in outcome.verdicts:
+        _print(line)
     if outcome.broken:
         _print(explain(outcome))
         sys.exit(1)
     # Gigabytes that are of no use when nothing is broken.
-    shutil.rmtree(directory / "system")
-    _print("nothing is lost")
+    shutil.rmtree(_SYSTEMS / began)
+
+
+def _more_than_none(text: str) -> float:
+    minutes = float(text)
+    if not 0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError("must be greater than 0")
+    return minutes
 
 
 def _print(line: str) -> None:

@@ -64,12 +64,11 @@ def page(outcome: "Outcome") -> str:
 
 
 def _head(outcome: "Outcome") -> str:
-    broken = outcome.broken
-    verdict = (
-        f'<p class="bad"><strong>{len(broken)} broken</strong></p>'
+    lost, slow, load = outcome.verdicts
+    verdict = "".join(
+        f'<p class="{"bad" if broken else "good"}"><strong>{escape(line)}</strong></p>'
         + "".join(f'<p class="bad">{escape(each)}</p>' for each in broken[:40])
-        if broken
-        else '<p class="good"><strong>Nothing is lost: every invariant holds.</strong></p>'
+        for line, broken in ((lost, outcome.lost), (slow, outcome.slow))
     )
     restarts = sum(outcome.restarts.values())
     return (
@@ -78,7 +77,8 @@ def _head(outcome: "Outcome") -> str:
         f" faults; {restarts:,} restarts. {outcome.answered:,} commands were answered,"
         f" {outcome.cut_off:,} cut off, {outcome.repeated:,} sent again. At rest"
         f" {outcome.quiet_after_s:g} s after the last one.</p>"
-        f'<p class="soft">Seed {outcome.seed}, {outcome.per_second:g} commands a second.</p>'
+        f'<p class="soft">Seed {outcome.seed}, {outcome.per_second:g} commands a second;'
+        f" {escape(load)}.</p>"
     )
 
 

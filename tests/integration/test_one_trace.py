@@ -21,7 +21,7 @@ from chassis.kafka.topics import create_topics
 from chassis.migrations import upgrade
 from chassis.process.run import ProcessParts
 from chassis.web.health import Health
-from docs.settings_table import settings_of
+from local_cluster.misspelt import settings_of
 from local_cluster.testing import RunningInfrastructure, running_infrastructure
 from services import SERVICES
 from users_service.adapters.signing_keys import add_key

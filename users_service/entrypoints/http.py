@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from chassis.web.auth import OPERATOR, FetchKeys, Principal
 from chassis.web.disconnects import unless_disconnected
 from chassis.web.idempotency import IdempotentCommand
+from chassis.web.problems import refusals
 from users_service.application.ports import Network, PasswordHasher, UsersWork, Views
 from users_service.application.sign_in import SignIn, SignInHandler
 from users_service.application.sign_up import SignUpHandler, SignUpLimit
@@ -78,14 +79,22 @@ _NAME_SCHEMA = {
     "maxLength": NAME_MAX_CHARS,
     "pattern": r"^[A-Za-z0-9.+_-]+$",
     "description": "Upper case is folded.",
+    "examples": ["ada.lovelace"],
 }
-_EMAIL_SCHEMA = {"type": "string", "format": "email", "maxLength": EMAIL_MAX_CHARS}
+_ALIAS_SCHEMA = _NAME_SCHEMA | {"examples": ["ada"]}
+_EMAIL_SCHEMA = {
+    "type": "string",
+    "format": "email",
+    "maxLength": EMAIL_MAX_CHARS,
+    "examples": ["ada@example.com"],
+}
 _PASSWORD_SCHEMA = {
     "type": "string",
     "format": "password",
     "minLength": PASSWORD_MIN_CHARS,
     "maxLength": PASSWORD_MAX_CHARS,
     "description": "None of the most common ones, and neither the username nor the address.",
+    "examples": ["nine green umbrellas"],
 }
 
 
@@ -94,7 +103,7 @@ class SignUpBody(BaseModel):
     email: Annotated[EmailAddress, _text(EmailAddress.parse), WithJsonSchema(_EMAIL_SCHEMA)]
     # After the two, which it must differ from.
     password: Annotated[Password, PlainValidator(_new_password), WithJsonSchema(_PASSWORD_SCHEMA)]
-    alias: Annotated[Alias, _text(Alias.parse), WithJsonSchema(_NAME_SCHEMA)] | None = None
+    alias: Annotated[Alias, _text(Alias.parse), WithJsonSchema(_ALIAS_SCHEMA)] | None = None
 
 
 class SignedUpBody(BaseModel):
@@ -161,6 +170,7 @@ def routes(
         response_model=SignedUpBody,
         tags=["users"],
         summary="Sign up",
+        responses=refusals(409, 429),
     )
     async def post_user(
         body: SignUpBody,
@@ -179,7 +189,7 @@ def routes(
 
         return await once(lambda work: sign_up(work, identity), answer=answer)
 
-    @router.post("/auth/token", tags=["sign-in"], summary="Sign in")
+    @router.post("/auth/token", tags=["sign-in"], summary="Sign in", responses=refusals(401, 429))
     async def post_token(
         form: Annotated[OAuth2PasswordRequestForm, Depends()],
         network: Annotated[Network, Depends(client_network)],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -25,15 +26,30 @@ class Person:
         ports = {name: free_port() for name in Settings.model_fields if name.endswith("_port")}
         self.settings = Settings.model_validate({"directory": directory} | ports)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        given = {name: value for name, value in self.settings if value is not None}
+        return os.environ | {f"LOCAL_{name.upper()}": str(value) for name, value in given.items()}
+
     def runs(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        own = {f"LOCAL_{name.upper()}": str(value) for name, value in self.settings}
         return subprocess.run(
             [sys.executable, "-m", "local_cluster", *arguments],
             cwd=REPOSITORY,
-            env=os.environ | own | settings,
+            env=self.environment | settings,
             capture_output=True,
             text=True,
             check=False,
+        )
+
+    def begins(self, *arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-u", "-m", "local_cluster", *arguments],
+            cwd=REPOSITORY,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
 
     def processes(self) -> list[psutil.Process]:
@@ -71,6 +87,7 @@ class TestUpAndDown:
         shown = person.runs("status")
         assert "postgres  running" in shown.stdout
         assert "Kafka Server started" in person.runs("logs", "kafka").stdout
+        self.assert_another_is_told_whose_ports_these_are(person)
 
         assert person.runs("down").returncode == 0
         assert person.processes() == []
@@ -80,12 +97,45 @@ class TestUpAndDown:
         assert person.runs("clean").returncode == 0
         assert not person.directory.exists()
 
+    def assert_another_is_told_whose_ports_these_are(self, person: Person) -> None:
+        other = Person(person.directory.with_name("other"))
+        other.settings = person.settings.model_copy(update={"directory": other.directory})
+
+        up = other.runs("up", "--only-infrastructure")
+        consumer = other.runs("kafka-console-consumer", "--", "--topic", "users.user")
+
+        assert up.returncode == 2
+        owner = f"in use by postgres of the cluster in {person.directory}"
+        assert owner in up.stderr
+        assert "LOCAL_PORT_OFFSET" in up.stderr
+        assert consumer.returncode == 1, "it would have read the other cluster's topics"
+        assert other.processes() == []
+
+    def test_an_interrupted_up_says_what_is_still_up(self, person: Person) -> None:
+        with person.begins("up", "--only-infrastructure") as up:
+            assert up.stdout
+            assert up.stderr
+            for line in up.stdout:
+                if "postgres" in line:
+                    break
+            os.killpg(up.pid, signal.SIGINT)
+            said = up.stderr.read()
+
+        assert up.returncode == 130
+        assert "interrupted; still up: postgres" in said
+        assert "make down" in said
+
     def test_processes_of_a_killed_supervisor_are_replaced_by_up_and_ended_by_down(
         self, person: Person
     ) -> None:
         assert person.runs("up", "--only-infrastructure").returncode == 0
         before = person.processes()
         kill_supervisor(person.directory)
+
+        status = person.runs("status")
+        assert status.returncode == 1
+        assert status.stdout.count("unsupervised") == 2
+        assert "the supervisor is gone" in status.stdout
 
         up = person.runs("up", "--only-infrastructure")
 

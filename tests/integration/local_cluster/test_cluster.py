@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from local_cluster.ops import _SHOWN_BY, command_for
-from local_cluster.settings import REPOSITORY, Settings
+from local_cluster.settings import REPOSITORY
 from local_cluster.status import Trouble
 from local_cluster.testing import RunningCluster, running_cluster
 from services import SERVICES, WITH_DATABASE
@@ -34,11 +34,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster
 
 
 def command(cluster: RunningCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
-    settings = Settings.model_validate_json((cluster.directory / "settings.json").read_text())
     return subprocess.run(
         [sys.executable, "-m", "local_cluster", *arguments],
         cwd=REPOSITORY,
-        env=os.environ | {f"LOCAL_{name.upper()}": str(value) for name, value in settings},
+        # It finds the ports in the directory.
+        env=os.environ | {"LOCAL_DIRECTORY": str(cluster.directory)},
         capture_output=True,
         text=True,
         check=False,
@@ -102,6 +102,26 @@ class TestTheSystem:
 
         assert (name, running.state, running.port) == ("accounts-2", "running", None)
         assert (removed.state, removed.last_exit) == ("stopped", "killed by SIGKILL")
+
+    def test_a_service_that_is_left_out_is_started_by_hand_with_the_settings_of_the_cluster(
+        self, cluster: RunningCluster
+    ) -> None:
+        cluster.up(without=["accounts"])
+        ready_while_left_out = ready(cluster, "accounts")
+        by_hand = subprocess.Popen(
+            ["/bin/sh", "-c", cluster.command_by_hand("accounts")],
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            until(lambda: ready(cluster, "accounts"), within_s=60)
+        finally:
+            by_hand.kill()
+            by_hand.wait()
+        cluster.up()
+
+        assert not ready_while_left_out
+        assert ready(cluster, "accounts")
+        assert cluster.processes()["accounts"].pid
 
     def test_status_has_every_process_and_outbox(self, cluster: RunningCluster) -> None:
         report = json.loads(command(cluster, "status", "--json").stdout)

@@ -75,7 +75,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     directory = tmp_path / "cluster"
     make_cluster_directory(directory)
     cluster = Cluster(directory)
-    cluster.control.launch(os.environ)
+    cluster.control.launch()
     yield cluster
     reap(directory, lambda *_: None)
 
@@ -95,6 +95,7 @@ class TestRestarting:
         status = cluster.status("one")
         assert (status.state, status.restarts) == ("running", 1)
         assert status.last_exit == "killed by SIGKILL"
+        assert not status.failing
 
     def test_what_keeps_dying_waits_longer_and_is_never_given_up(self, cluster: Cluster) -> None:
         began = time.monotonic()
@@ -104,6 +105,7 @@ class TestRestarting:
 
         assert time.monotonic() - began > 0.5 + 1 + 2
         assert cluster.status("one").last_exit == "exit code 3"
+        assert cluster.status("one").failing
 
     def test_what_waits_for_its_next_start_is_reported_as_waiting(self, cluster: Cluster) -> None:
         cluster.start("one", "raise SystemExit(3)")
@@ -133,7 +135,7 @@ class TestRestarting:
         )
         spec = ProcessSpec("one", ("sleep", "0.1"), str(tmp_path), 0)
 
-        one = supervisor.Supervised(spec, tmp_path)
+        one = supervisor.Supervised(spec, tmp_path, {})
 
         await asyncio.to_thread(until, lambda: one.status.restarts >= 3)
         await one.stop()
@@ -158,6 +160,21 @@ class TestStarting:
 
         until(lambda: "ignores" in cluster.log("one"))
         assert not alive(first)
+
+    def test_what_keeps_dying_is_started_again_in_the_present_environment(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        code = f"import os\nif 'FAILPOINTS' not in os.environ: raise SystemExit(3)\n{SLEEP}"
+        monkeypatch.delenv("FAILPOINTS", raising=False)
+        cluster.start("one", code)
+        until(lambda: cluster.status("one").failing)
+
+        monkeypatch.setenv("FAILPOINTS", "one of the variables that are handed on")
+        cluster.start("one", code)
+
+        until(lambda: cluster.status("one").pid)
+        status = cluster.status("one")
+        assert (status.restarts, status.failing) == (0, False)
 
     def test_what_was_stopped_stays_so_until_it_is_resumed(self, cluster: Cluster) -> None:
         cluster.start("one")
@@ -251,7 +268,7 @@ class TestItsOwnEnd:
     def test_the_next_one_takes_the_directory_over(self, cluster: Cluster) -> None:
         kill_supervisor(cluster.directory)
 
-        cluster.control.launch(os.environ)
+        cluster.control.launch()
 
         assert cluster.control.status() == {}
 
@@ -275,7 +292,7 @@ class TestItsOwnEnd:
         lifeline = os.open(tmp_path / "lifeline", os.O_RDWR)
         another = os.open(tmp_path / "lifeline", os.O_WRONLY)
         cluster = Cluster(directory)
-        cluster.control.launch(os.environ, tmp_path / "lifeline")
+        cluster.control.launch(tmp_path / "lifeline")
         cluster.start("one")
 
         os.close(lifeline)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contracts.topics import TOPICS
-from docs.settings_table import settings_of
+from local_cluster.misspelt import settings_of
 from services import SERVICES, WITH_DATABASE, DeclaredService
 
 from .repository import ROOT, configuration, files, packages

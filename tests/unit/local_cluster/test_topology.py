@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from local_cluster import ports
+from local_cluster.environment import inherited
 from local_cluster.errors import ClusterError
 from local_cluster.ports import free_port, is_free
 from local_cluster.postgres import Postgres
@@ -100,7 +101,7 @@ class TestSettingsOfTheCaller:
 
         assert wired["users"].environment["USERS_LOG_LEVEL"] == "DEBUG"
         assert "USERS_LOG_LEVEL" not in wired["audit"].environment
-        assert "USERS_LOG_LEVEL" not in topology(settings).inherited_environment()
+        assert "USERS_LOG_LEVEL" not in inherited(settings.directory)
 
     def test_the_settings_of_the_cluster_override_it(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
