@@ -22,8 +22,8 @@ BEGAN := $(shell date +%s)
 PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs ops verify clean test how-long pythons test-unit test-contract test-integration \
-        test-e2e guides faults faults-ci soak prove check bench bench-full format lock \
+.PHONY: help demo up down status logs ops verify clean test pythons test-unit test-contract \
+        test-integration test-e2e guides faults faults-ci soak prove check bench bench-full format lock \
         contracts docs sbom vulnerabilities
 
 help: ## list the targets
@@ -58,14 +58,13 @@ clean: $(VENV)/product ## stop everything and remove its data
 # --- test it ----------------------------------------------------------------------------------
 
 # The longest first, so that no worker is left alone with them at the end.
-test: how-long $(VENV)/development check ## run every check and every test, from e2e to unit
+ifneq ($(filter test,$(MAKECMDGOALS)),)
+TOOK := $(shell cat $(VENV)/tests-took 2>/dev/null)
+$(info make test $(if $(TOOK),took $(TOOK) minutes here,takes about 12 minutes on two idle cores))
+endif
+test: $(VENV)/development check ## run every check and every test, from e2e to unit
 	$(PYTEST) tests/e2e tests/integration tests/contract tests/unit
 	@echo $$(( ($$(date +%s) - $(BEGAN)) / 60 + 1 )) > $(VENV)/tests-took
-
-how-long:
-	@if [ -f $(VENV)/tests-took ]; \
-	    then echo "this took $$(cat $(VENV)/tests-took) minutes here the last time"; \
-	    else echo "this takes about 12 minutes on two idle cores"; fi
 
 pythons: $(VENV)/development ## run unit and contract tests on each Python from 3.11 to 3.14 that is here
 	@set -e; for each in 3.11 3.12 3.13 3.14; do \

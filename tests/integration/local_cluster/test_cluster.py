@@ -111,12 +111,14 @@ class TestTheSystem:
         by_hand = subprocess.Popen(
             ["/bin/sh", "-c", cluster.command_by_hand("accounts")],
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             until(lambda: ready(cluster, "accounts"), within_s=60)
         finally:
-            by_hand.kill()
+            os.killpg(by_hand.pid, signal.SIGKILL)
             by_hand.wait()
+            until(lambda: not ready(cluster, "accounts"))
         cluster.up()
 
         assert not ready_while_left_out
