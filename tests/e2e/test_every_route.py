@@ -24,11 +24,15 @@ PAGES = ("/", "/docs", "/openapi.json", "/docs/assets/swagger-ui.css", "/health/
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An operation of a document; ``parameters`` are the types of those in its path."""
+    """An operation of a document.
+
+    ``parameters`` are the types of those in its path, ``statuses`` those that are documented.
+    """
 
     method: str
     path: str
     parameters: Mapping[str, str]
+    statuses: frozenset[str]
 
     @property
     def is_open(self) -> bool:
@@ -61,12 +65,16 @@ def _routes(document: dict[str, Any]) -> Iterator[Route]:
                 for each in operation.get("parameters", ())
                 if each["in"] == "path"
             }
-            yield Route(method.upper(), path, parameters)
+            yield Route(method.upper(), path, parameters, frozenset(operation["responses"]))
 
 
 def assert_safe(answer: httpx.Response, route: Route | None = None) -> None:
-    """A browser does no more with this answer than is meant, and no cache keeps it."""
+    """A browser does no more with this answer than is meant, and no cache keeps it.
+
+    And the page shows no answer as undocumented.
+    """
     where = (answer.request.method, answer.request.url)
+    assert route is None or str(answer.status_code) in route.statuses, (where, answer.text)
     headers = answer.headers
     assert headers["x-content-type-options"] == "nosniff", where
     assert headers["referrer-policy"] == "no-referrer", where

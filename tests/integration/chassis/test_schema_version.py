@@ -8,7 +8,7 @@ import pytest
 
 import chassis.migrations
 import users_service.migrations
-from chassis.migrations import upgrade
+from chassis.migrations import SchemaIsNewer, upgrade
 from chassis.persistence.database import Database
 from chassis.persistence.schema_version import SchemaVersion
 from tests.integration.chassis.path import rows
@@ -73,6 +73,21 @@ class TestASchema:
         )
 
         assert await SchemaVersion(engine, PACKAGE).trouble() is None
+
+    async def test_that_newer_code_has_migrated_is_named_by_a_migration(
+        self, database: str
+    ) -> None:
+        await upgrade(PACKAGE, database)
+        await rows(
+            database,
+            "UPDATE alembic_version SET version_num = 'users_9999' WHERE version_num = $1",
+            NEWEST_OF_USERS,
+        )
+
+        with pytest.raises(SchemaIsNewer, match="newer code has migrated it") as refused:
+            await upgrade(PACKAGE, database)
+
+        assert "users_9999" in str(refused.value)
 
     async def test_of_a_database_that_is_away_is_reported_by_another_check(self) -> None:
         away = Database("postgresql://x@127.0.0.1:1/x", pool_size=1, application_name="test")

@@ -47,6 +47,19 @@ async def bench(slack: StandIn) -> AsyncIterator[SlackBench]:
 
 
 class TestSlackChat(ChatSuite):
+    async def test_is_reached_through_the_proxy_of_its_setting_and_no_other(
+        self, slack: StandIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:1")
+
+        async with chat_at(slack.base_url) as direct:
+            await direct.post(message())
+        proxied = SlackChat("xoxb-test", slack.base_url, timeout_s=1, proxy="http://127.0.0.1:1")
+        async with aclosing(proxied):
+            with pytest.raises(Unreachable):
+                await proxied.post(message())
+
     async def test_a_search_reads_every_page(self, bench: SlackBench) -> None:
         first = message()
         await bench.chat.post(first)

@@ -69,7 +69,9 @@ def by(user_id: UUID, role: str = "") -> dict[str, str]:
 
 
 class TestReadingAnAccount:
-    @pytest.mark.parametrize("path", ["/users/{user_id}/account", "/accounts/{id}"])
+    @pytest.mark.parametrize(
+        "path", ["/users/me/account", "/users/{user_id}/account", "/accounts/{id}"]
+    )
     async def test_the_owner_reads_balance_currency_and_transactions(
         self, client: httpx.AsyncClient, account: Account, path: str
     ) -> None:

@@ -46,6 +46,17 @@ class TestMerge:
 
         assert list(paths) == ["/users/me"]
 
+    def test_an_operation_has_the_gateways_own_answers_beside_its_services(self) -> None:
+        users = document("/users/me", "User", User={})
+        responses = users["paths"]["/users/me"]["get"]["responses"]
+        responses |= {"409": {}, "4XX": {"content": {}}, "5XX": {"content": {}}}
+
+        paths, _ = merge({"users": users}, [ME])
+
+        described = paths["/users/me"]["get"]["responses"]
+        assert list(described) == ["200", "409", "429", "4XX", "502", "503", "504", "5XX"]
+        assert described["504"] == {"content": {}, "description": "Gateway Timeout"}
+
     def test_an_operation_is_tagged_with_its_service_unless_it_has_a_tag(self) -> None:
         users = document("/users/me", "User", User={})
 

@@ -1,11 +1,13 @@
 """The demo's client repeats requests while processes are killed."""
 
 import asyncio
+import io
 from collections.abc import Sequence
 
 import httpx
+from rich.console import Console
 
-from local_cluster.demo import RetryingTransport
+from local_cluster.demo import Journey, RetryingTransport
 
 _NO_ANSWER = b""
 _BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -35,3 +37,18 @@ class TestRetryingTransport:
 
         assert answer.status_code == 201
         assert bodies == [b"sign up"] * 3
+
+
+class TestAJourney:
+    def test_is_printed_in_the_order_of_time(self) -> None:
+        shown = io.StringIO()
+        journey = Journey(httpx.AsyncClient(), "", began_at=100.0)
+        journey.add_step("Kafka", 100.25, "users.user, partition 2")
+        journey.add_step("outbox", 100.125, "[number] 1")
+
+        journey.print_steps(Console(file=shown, width=200, color_system=None))
+
+        head, first, second = shown.getvalue().splitlines()
+        assert head == "milliseconds from sending the request"
+        assert first == "    125.0 ms  outbox            [number] 1"
+        assert second.startswith("    250.0 ms  Kafka")

@@ -1,6 +1,7 @@
 """Directories and secrets are private, and only what we made is removed."""
 
 import os
+import shutil
 import stat
 import threading
 from pathlib import Path
@@ -43,6 +44,21 @@ class TestTheDirectory:
 
         assert precious.exists()
 
+    def test_one_that_is_made_while_it_is_removed_stays(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_cluster_directory(tmp_path / "cluster")
+
+        def remove(path: Path) -> None:
+            make_cluster_directory(tmp_path / "cluster")  # another process begins
+            rmtree(path)
+
+        rmtree = shutil.rmtree
+        monkeypatch.setattr(shutil, "rmtree", remove)
+        remove_cluster_directory(tmp_path / "cluster")
+
+        assert [each.name for each in tmp_path.iterdir()] == ["cluster"]
+
     def test_removing_none_is_no_error(self, tmp_path: Path) -> None:
         remove_cluster_directory(tmp_path / "cluster")
 
@@ -63,6 +79,25 @@ class TestTheClusterLock:
         other.join()
 
         assert order == ["first", "second"]
+
+    def test_that_was_removed_with_its_directory_is_held_by_nobody(self, tmp_path: Path) -> None:
+        directory = tmp_path / "cluster"
+        waited = threading.Event()
+
+        def waits() -> None:
+            with cluster_lock(directory):
+                waited.set()
+                assert (directory / "cluster.lock").exists(), "others lock the same file"
+
+        other = threading.Thread(target=waits)
+        with cluster_lock(directory):
+            other.start()
+            other.join(timeout=0.2)
+            remove_cluster_directory(directory)
+        other.join()
+
+        assert waited.is_set()
+        assert (directory / "cluster.lock").exists()
 
 
 class TestSecrets:

@@ -1,13 +1,15 @@
 """The state of the cluster names what each process reports that does not work."""
 
 import io
+from pathlib import Path
 
 import httpx
 import pytest
 from rich.console import Console
 
 from local_cluster.display import print_status
-from local_cluster.status import ClusterReport, Trouble, _troubles_of
+from local_cluster.processes import ProcessStatus
+from local_cluster.status import ClusterReport, ProcessReport, Trouble, _report, _troubles_of
 
 REASON = "users.user[3] can't be read at offset 17: its CRC does not match"
 
@@ -70,3 +72,31 @@ class TestTroubles:
 
         assert REASON in shown.getvalue()
         assert 'see: make ops ARGS="audit progress show"\n' in shown.getvalue()
+
+
+class TestAProcess:
+    def reported(self, tmp_path: Path, early_deaths: int) -> ProcessReport:
+        log = tmp_path / "users.log"
+        log.write_text("USERS_HTTP_PORT: is no number\n")
+        running = ProcessStatus("users", "running", 0, 0.0, 5, 28101, "exit code 2", early_deaths)
+        return _report(running, log)
+
+    def test_that_keeps_dying_is_not_running_and_its_last_error_is_shown(
+        self, tmp_path: Path
+    ) -> None:
+        process = self.reported(tmp_path, early_deaths=2)
+        shown = io.StringIO()
+        report = ClusterReport(
+            up=True, processes=[process], troubles=[], lags=[], outboxes={}, logs="logs"
+        )
+
+        print_status(Console(file=shown, width=200), report)
+
+        assert process.state == "keeps dying"
+        assert not report.well
+        assert "users said last: USERS_HTTP_PORT: is no number" in shown.getvalue()
+
+    def test_that_died_once_is_running(self, tmp_path: Path) -> None:
+        process = self.reported(tmp_path, early_deaths=1)
+
+        assert (process.state, process.last_error) == ("running", None)

@@ -234,6 +234,7 @@ class TestDocumentation:
         assert len(loaded) == 3
         assert statuses == [200, 200, 200]
         assert "https://" not in page
+        assert '"persistAuthorization": true' in page, "a reload keeps the sign-in"
 
     async def test_every_operation_documents_problems(self, serve: Serve) -> None:
         async with serve(toys()) as client:
