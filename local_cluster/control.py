@@ -17,7 +17,7 @@ from local_cluster.errors import ClusterError
 from local_cluster.processes import ProcessSpec, ProcessStatus, mark, socket_path
 from local_cluster.settings import REPOSITORY
 
-_ANSWERS_WITHIN_S = 30
+_ANSWERS_WITHIN_S = 60
 # Stopping is as slow as the slowest process's grace, stage after stage.
 _STOPS_WITHIN_S = 120
 

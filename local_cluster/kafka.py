@@ -17,7 +17,7 @@ from local_cluster.environment import inherited
 from local_cluster.errors import ClusterError
 from local_cluster.processes import ProcessSpec
 
-_UP_WITHIN_S = 90.0
+_UP_WITHIN_S = 240.0
 
 
 def _logging(file: str) -> str:

@@ -26,7 +26,7 @@ from local_cluster.processes import ProcessSpec
 SUPERUSER = "postgres"
 # PostgreSQL refuses to run as root. This user is on every system and owns nothing else.
 _UNPRIVILEGED = "nobody"
-_UP_WITHIN_S = 60.0
+_UP_WITHIN_S = 240.0
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",

@@ -21,7 +21,7 @@ def cluster(run_directory: Path) -> Iterator[RunningCluster]:
 @pytest.fixture
 async def gateway(cluster: RunningCluster) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the gateway."""
-    async with httpx.AsyncClient(base_url=cluster.gateway_url, timeout=15) as client:
+    async with httpx.AsyncClient(base_url=cluster.gateway_url, timeout=60) as client:
         yield client
 
 

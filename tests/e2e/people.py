@@ -76,7 +76,7 @@ async def token_of(gateway: httpx.AsyncClient, username: str, password: str) -> 
 
 async def everyone_is_ready(cluster: RunningCluster) -> bool:
     """Whether every service is ready."""
-    async with httpx.AsyncClient(timeout=5) as client:
+    async with httpx.AsyncClient(timeout=30) as client:
         for name in SERVICES:
             try:
                 answer = await client.get(f"{cluster.url(name)}/health/ready")
@@ -89,7 +89,7 @@ async def everyone_is_ready(cluster: RunningCluster) -> bool:
 
 async def slack_messages(cluster: RunningCluster, username: str) -> list[Json]:
     """The messages in Slack about someone."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=30) as client:
         answer = await client.get(f"{cluster.url('slack-stand-in')}/messages")
     messages: list[Json] = answer.json()["messages"]
     return [each for each in messages if username in each["text"]]

@@ -88,7 +88,7 @@ async def repair(
 
 
 # If it is the first of a run, it waits for the system to start.
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 class TestAnEventWithInvalidData:
     async def test_is_edited_and_released_and_audit_has_both_acts(
         self, cluster: RunningCluster, operator: Operator

@@ -37,7 +37,7 @@ async def records(cluster: RunningCluster) -> dict[str, bytes]:
 
 async def metrics(cluster: RunningCluster) -> dict[str, bytes]:
     """Return what each service measures."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=30) as client:
         answers = {
             each.name: await client.get(f"{cluster.url(each.name)}/metrics")
             for each in WITH_DATABASE

@@ -36,7 +36,8 @@ async def test_a_run_that_is_told_to_end_takes_along_what_it_started() -> None:
         if run.returncode is None:
             run.kill()
 
-    assert (run.returncode, said) == (STOPPED, b"stopped: the cluster is down\n")
-    _, left = psutil.wait_procs(started, timeout=10)
+    # asyncio may say before that a loop was closed while a process ended.
+    assert (run.returncode, said.splitlines()[-1]) == (STOPPED, b"stopped: the cluster is down")
+    _, left = psutil.wait_procs(started, timeout=60)
     assert started
     assert left == []

@@ -243,7 +243,7 @@ async def consuming(
     finally:
         await worker.stop()
         with suppress(asyncio.CancelledError):
-            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(task, 60)
 
 
 def one_consuming(

@@ -68,7 +68,7 @@ class TestALockedTable:
 
         try:
             with pytest.raises(DBAPIError) as raised:
-                await asyncio.wait_for(upgrade(PACKAGE, database), 10)
+                await asyncio.wait_for(upgrade(PACKAGE, database), 30)
         finally:
             await other.close()
 

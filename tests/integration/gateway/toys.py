@@ -20,7 +20,7 @@ from gateway.bootstrap import build
 from gateway.settings import GatewaySettings
 from services import FORWARDED
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 AWAY = "http://127.0.0.1:1"
 SECRET = "the-secret-that-users-and-gateway-share"
 

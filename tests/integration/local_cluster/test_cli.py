@@ -164,7 +164,7 @@ class TestUpAndDown:
             up = person.runs("up")
 
         assert up.returncode == 2
-        (line,) = up.stderr.splitlines()
+        *_, line = up.stderr.splitlines()
         assert f"port {port} is in use" in line
         assert f"(process {os.getpid()})" in line
         assert "PostgreSQL" in line

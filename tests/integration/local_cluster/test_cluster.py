@@ -20,7 +20,7 @@ from services import SERVICES, WITH_DATABASE
 from tests.declared import declared
 from tests.integration.local_cluster.waiting import until
 
-pytestmark = [pytest.mark.xdist_group("local_cluster"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.xdist_group("local_cluster"), pytest.mark.timeout(600)]
 
 
 #: Checks that one service has.
@@ -69,6 +69,7 @@ class TestTheSystem:
         answer = httpx.post(
             f"{cluster.gateway_url}/auth/token",
             data={"username": cluster.operator, "password": cluster.operator_password},
+            timeout=60,
         )
 
         assert answer.status_code == 200, answer.text
@@ -184,6 +185,7 @@ class TestTheSystem:
         answer = httpx.post(
             f"{cluster.gateway_url}/users",
             json={"username": "foreign", "email": "f@example.com", "password": "long enough"},
+            timeout=60,
         )
         assert answer.status_code == 201, answer.text
 

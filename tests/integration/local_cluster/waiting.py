@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-def until(condition: Callable[[], object], within_s: float = 30) -> None:
+def until(condition: Callable[[], object], within_s: float = 60) -> None:
     """Return as soon as ``condition`` holds."""
     deadline = time.monotonic() + within_s
     while not condition():

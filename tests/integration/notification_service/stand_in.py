@@ -68,7 +68,7 @@ async def running_stand_in(**settings: Any) -> AsyncIterator[StandIn]:
 
 
 async def _port_of(server: uvicorn.Server) -> int:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
             await asyncio.sleep(0.01)
     port: int = server.servers[0].sockets[0].getsockname()[1]

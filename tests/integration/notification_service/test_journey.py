@@ -79,14 +79,14 @@ async def working(*workers: DeliveryWorker) -> AsyncIterator[None]:
     finally:
         for each in workers:
             await each.stop()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await asyncio.gather(*running)
 
 
 async def until_in_state(engine: Database, state: str, count: int) -> None:
     """Wait until this many deliveries are in this state."""
     asked = select(func.count()).select_from(deliveries).where(deliveries.c.state == state)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             async with engine.connect() as connection:
                 if await connection.scalar(asked) == count:

@@ -69,7 +69,7 @@ class TestPostgresDeliveries(DeliveryQueueSuite):
 
         async with bench.engine.begin() as connection:
             await connection.execute(select(deliveries).filter_by(id=held.id).with_for_update())
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 claimed = await claim(bench)
 
         assert [each.id for each in claimed] == [free.id]

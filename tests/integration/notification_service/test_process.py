@@ -41,7 +41,7 @@ async def process_of(module: str, **environment: str) -> AsyncIterator[Process]:
     finally:
         if process.returncode is None:
             process.terminate()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await process.wait()
 
 
@@ -63,7 +63,7 @@ async def publish(kafka: str, *records: FakeRecord) -> None:
 
 
 async def until_ready(url: str) -> None:
-    async with httpx.AsyncClient() as client, asyncio.timeout(30):
+    async with httpx.AsyncClient(timeout=30) as client, asyncio.timeout(60):
         while True:
             try:
                 if (await client.get(f"{url}/health/ready")).status_code == 200:
@@ -137,7 +137,10 @@ class TestTheStandInKilled:
         url = f"http://127.0.0.1:{port}"
         module = "notification_service.slack_stand_in"
 
-        async with process_of(module, **settings) as stand_in, httpx.AsyncClient() as client:
+        async with (
+            process_of(module, **settings) as stand_in,
+            httpx.AsyncClient(timeout=30) as client,
+        ):
             await until_ready(url)
             answers = [
                 await client.post(
@@ -147,7 +150,7 @@ class TestTheStandInKilled:
                 for number in range(20)
             ]
             await kill(stand_in)
-        async with process_of(module, **settings), httpx.AsyncClient() as client:
+        async with process_of(module, **settings), httpx.AsyncClient(timeout=30) as client:
             await until_ready(url)
             messages = (await client.get(f"{url}/messages")).json()["messages"]
 

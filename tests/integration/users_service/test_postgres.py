@@ -95,7 +95,7 @@ class TestPostgresRecentAttempts(RecentAttemptsSuite):
 
         async with engine.begin() as busy:
             await busy.execute(select(sign_in_attempts).with_for_update())
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await attempts.count("name joe", now=NOW + WINDOW, window=WINDOW)
 
         assert await rows(engine) == 2

@@ -71,7 +71,7 @@ class TestTheCommandLine:
         wrong = await run(system, "--wait", "for ever")
 
         assert (unset.returncode, wrong.returncode) == (2, 2)
-        assert unset.stderr == "VERIFY_AUDIT_DATABASE_URL: is not set\n"
+        assert unset.stderr.endswith("VERIFY_AUDIT_DATABASE_URL: is not set\n")
 
     async def test_what_does_not_answer_is_named_and_it_exits_with_3(
         self, system: ChangedSystem

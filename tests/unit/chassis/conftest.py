@@ -28,7 +28,7 @@ def logged() -> Iterator[Logged]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until something that happens in this event loop has happened."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - what is waited for offers no event
             await asyncio.sleep(0)
 

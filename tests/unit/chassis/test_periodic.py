@@ -27,7 +27,7 @@ async def test_runs_its_step_again_after_each_pause() -> None:
     steps = Steps(0.001)
     running = asyncio.create_task(steps.run())
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await steps.third.wait()
         await steps.stop()
         await running
@@ -40,7 +40,7 @@ async def test_a_stop_ends_a_long_pause_at_once() -> None:
 
     await steps.stop()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await running
     assert steps.taken == 1
 
@@ -82,7 +82,7 @@ class Looks(Polling):
 async def test_a_poll_is_at_once_when_it_is_woken_and_ends_what_it_has_begun() -> None:
     looks = Looks()
     running = asyncio.create_task(looks.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await looks.looked.wait()
         looks.looked.clear()
         looks.wake()

@@ -28,7 +28,7 @@ def logged() -> Iterator[Logged]:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - the fakes offer no event
             await asyncio.sleep(0.002)
 
@@ -90,7 +90,7 @@ async def working(bench: Bench) -> AsyncIterator[Bench]:
         yield bench
     finally:
         await bench.worker.stop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await running
 
 
@@ -127,7 +127,7 @@ class TestSending:
         await bench.worker.stop()
         done, _ = await asyncio.wait({running}, timeout=0.2)
         chat.answer.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await running
 
         assert not done

@@ -392,7 +392,7 @@ class TestAClientThatLeaves:
             "headers": [(b"content-type", content_type.encode())],
             "client": ("192.0.2.1", 1234),
         }
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await app(scope, receive, send)
 
         assert turn.is_set()

@@ -175,4 +175,4 @@ class TestALostTail:
             async def it_is_handled() -> bool:
                 return await count(database) == 1
 
-            await eventually(it_is_handled, within_s=15)
+            await eventually(it_is_handled, within_s=60)

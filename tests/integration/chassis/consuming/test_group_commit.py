@@ -217,7 +217,7 @@ class TestChunksThatWait:
             await another.execute(text(held))
 
             one, two, three = await path.together([record(1)], [record(2)], [record(3)])
-            await asyncio.wait([one, three], timeout=5)
+            await asyncio.wait([one, three], timeout=30)
 
             assert (one.done(), two.done(), three.done()) == (True, False, True)
         await two

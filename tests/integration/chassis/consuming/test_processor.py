@@ -335,7 +335,7 @@ class TestAnEventThatFails:
 
         consumer = await service.processor(subscriber("test.one", TOPIC, before=hang))
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             await service.process(consumer, records)
 
         assert await service.parked() == [(1, "failed", "unexpected-error", MOST_TRIES)]
@@ -944,7 +944,7 @@ class TestADatabaseThatIsAway:
             await asyncio.wait([handling], timeout=0.2)
 
             handling.cancel()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await handling
             await engine.close()
 

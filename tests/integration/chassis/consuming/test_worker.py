@@ -248,7 +248,7 @@ class TestWhereItBegins:
             settings_for(database, kafka), engine, [one], service=topic.name
         ) as worker:
             reason = f"{topic.name}[0] holds 0 to 3, and progress is at 500"
-            await until_reports(worker, reason, within_s=15)
+            await until_reports(worker, reason, within_s=60)
 
         assert await count(database) == 0
 
@@ -488,7 +488,7 @@ class TestTheWatch:
             await until_well(worker)
 
             await worker.worker.stop()
-            ended, _ = await asyncio.wait([worker.task], timeout=10)
+            ended, _ = await asyncio.wait([worker.task], timeout=30)
 
             may_end.set()
             assert ended
@@ -624,7 +624,7 @@ class TestWhatIsAway:
 
             await worker.worker.stop()
 
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(20):
                 await worker.task
 
         assert await count(database) == 0
@@ -651,7 +651,7 @@ class TestWhatIsAway:
 
             await worker.worker.stop()
 
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(20):
                 await worker.task
         assert await count(database) == 0
         assert await rows(database, "SELECT * FROM tries WHERE count > 0") == []

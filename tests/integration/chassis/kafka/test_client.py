@@ -78,7 +78,7 @@ class TestALastingAdminClient:
         finally:
             await asyncio.to_thread(own_kafka.resume, "kafka")
 
-        await eventually(topic_is_found_again, within_s=30)
+        await eventually(topic_is_found_again, within_s=60)
         await admin.close()
         assert connections_to(kafka) == 0
 
@@ -100,7 +100,7 @@ class TestAWorker:
             async def works() -> bool:
                 return running.worker.trouble() is None
 
-            await eventually(works, within_s=30)
+            await eventually(works, within_s=60)
             assert connections_to(kafka) > 0
 
         assert connections_to(kafka) == 0

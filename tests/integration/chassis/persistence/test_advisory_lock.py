@@ -117,4 +117,4 @@ class TestAnAdvisoryLock:
         async def none_is_left() -> bool:
             return await sessions(database) == 0
 
-        await eventually(none_is_left, within_s=3)
+        await eventually(none_is_left)

@@ -225,7 +225,7 @@ class TestOfSeveralServers:
             await there.refuse()
             await there.accept()
             await gone.refuse()
-            async with asyncio.timeout(5), engine.connect():
+            async with asyncio.timeout(20), engine.connect():
                 pass
         await engine.close()
 

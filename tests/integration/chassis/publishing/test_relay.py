@@ -56,7 +56,7 @@ async def relaying(settings: ServiceSettings, service: str = "test") -> AsyncIte
         yield relay
     finally:
         await relay.stop()
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 60)
 
 
 def append(
@@ -189,7 +189,7 @@ class TestPublishing:
                     await write_events(connection, topic, (uuid4(), 1))
                 await until_empty(database)
 
-            await until_empty(database, within_s=10)
+            await until_empty(database)
         assert len(await published(kafka, topic)) == 2
 
     async def test_a_row_that_kafka_has_not_acknowledged_is_sent_again(
@@ -262,7 +262,7 @@ class TestARefusedRow:
             async def only_ada_waits() -> bool:
                 return await count(database, "outbox") == 1
 
-            await eventually(only_ada_waits, within_s=10)
+            await eventually(only_ada_waits)
             async with engine.begin() as connection:
                 await write_events(connection, topic, *((other, 4) for other in others), (ada, 4))
 

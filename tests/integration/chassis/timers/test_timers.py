@@ -354,7 +354,7 @@ class TestCancelling:
 
         monkeypatch.setattr(due_timers, "failpoint", failpoint)
         handling = asyncio.create_task(bench.worker().step(0))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await at_commit.wait()
         cancelling = [asyncio.create_task(cancel(bench, each)) for each in (id_, behind)]
         await eventually(lambda: is_waiting_for_a_lock(bench.database))

@@ -75,7 +75,7 @@ async def cancel(task: "asyncio.Future[Any]", *, times: int = 1) -> None:
     for _ in range(times):
         task.cancel()
         await asyncio.sleep(0.01)
-    await asyncio.wait([task], timeout=5)
+    await asyncio.wait([task], timeout=30)
 
 
 def is_connected(broker: FakeBroker) -> bool:

@@ -86,7 +86,7 @@ def counted(reason: str) -> float:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - it happens in this event loop
             await asyncio.sleep(0)
 

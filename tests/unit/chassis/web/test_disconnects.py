@@ -118,7 +118,7 @@ class TestOnARealConnection:
                 gone.set()
 
         body = b'{"name": "bear"}'
-        async with asyncio.timeout(10), served(app) as port:
+        async with asyncio.timeout(30), served(app) as port:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(
                 b"POST /toys HTTP/1.1\r\nHost: toys\r\nContent-Type: application/json\r\n"
