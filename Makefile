@@ -66,7 +66,7 @@ test: $(VENV)/development check ## run every check and every test, from e2e to u
 	$(PYTEST) tests/e2e tests/integration tests/contract tests/unit
 	@echo $$(( ($$(date +%s) - $(BEGAN)) / 60 + 1 )) > $(VENV)/tests-took
 
-pythons: $(VENV)/development ## run unit and contract tests on each Python from 3.11 to 3.14 that is here
+pythons: ## run unit and contract tests on each Python from 3.11 to 3.14 that is here
 	@set -e; for each in 3.11 3.12 3.13 3.14; do \
 	    if python$$each -c '' 2>/dev/null; then \
 	        $(MAKE) PYTHON=python$$each VENV=.venv-$$each test-unit test-contract; \

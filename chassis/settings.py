@@ -32,7 +32,6 @@ BAD_SETTINGS_EXIT_CODE = 2
 _SHORTEST_SECRET = 32
 # Such as LOG_LEVL for LOG_LEVEL, 0.94, but not PORT for HTTP_PORT, 0.62.
 _NEARLY = 0.8
-_OF_KUBERNETES = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP).*)?)")
 
 
 class Role(StrEnum):
@@ -427,13 +426,12 @@ def misspelt(settings_class: type[BaseSettings]) -> Iterator[str]:
     prefix = variable_of(settings_class, "")
     known = {variable_of(settings_class, name) for name in settings_class.model_fields}
     known |= {f"{name}_FILE" for name in known}
-    beginnings = {each.removeprefix(prefix) for each in known}
+    names = {each.removeprefix(prefix) for each in known}
     for variable in sorted(os.environ.keys() - known):
-        if not variable.startswith(prefix) or _OF_KUBERNETES.fullmatch(variable):
-            continue
-        nearest = get_close_matches(variable.removeprefix(prefix), beginnings, 1, _NEARLY)
-        if nearest:
-            yield f"{variable} is no setting; the nearest is {prefix}{nearest[0]}"
+        if variable.startswith(prefix):
+            name = variable.removeprefix(prefix)
+            for nearest in get_close_matches(name, names, 1, _NEARLY):
+                yield f"{variable} is no setting; the nearest is {prefix}{nearest}"
 
 
 class TokenReaderSettings(ServiceSettings):

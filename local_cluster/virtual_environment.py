@@ -65,7 +65,8 @@ def install(requirements: Path) -> None:
             found += line.startswith(("Collecting ", "Requirement already"))
             if line.startswith("Installing collected"):
                 print("  installing them", flush=True)
-            elif found < total and time.monotonic() - shown_at > _REPORT_EVERY_S:
+                shown_at = float("inf")
+            elif time.monotonic() - shown_at > _REPORT_EVERY_S:
                 shown_at = time.monotonic()
                 print(f"  {found} of {total} packages fetched", flush=True)
     if pip.returncode != 0:

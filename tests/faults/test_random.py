@@ -1,16 +1,25 @@
 """Faults at random under steady load for some minutes; then nothing is lost."""
 
+import argparse
 import asyncio
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.faults.harness import running_system
-from tests.faults.observing import Stalls
-from tests.faults.random_run import explain, run, write
-from tests.faults.schedule import Kind, schedule
+from tests.faults.observing import Sample, Stall, Stalls
+from tests.faults.random_run import (
+    InjectedFault,
+    Outcome,
+    _more_than_none,
+    explain,
+    run,
+    write,
+)
+from tests.faults.schedule import Fault, Kind, schedule
 
 _MINUTES = float(os.environ.get("FAULTS_MINUTES", "3"))
 
@@ -27,6 +36,53 @@ def test_nothing_is_lost_whichever_processes_die(
 
     write(outcome, tmp_path)
     assert not outcome.broken, explain(outcome)
+
+
+class TestTheVerdicts:
+    """What is lost and what was slow are said apart, with the machine's load."""
+
+    ALONE = Fault(10.0, Kind.KILL, "accounts", alone=True)
+
+    def outcome(self, *, stood_s: float = 0.0, wrong: Sequence[str] = ()) -> Outcome:
+        samples = [
+            Sample(at / 4, {}, {"accounts": 0}, {"accounts": "running"}, {}, at, load=at / 10)
+            for at in range(100)
+        ]
+        stalls = [Stall("accounts", "users.user", 0, 10.5, 10.0 + stood_s)] if stood_s else []
+        return Outcome(
+            *(7, 1.0, 15.0, "logs"),
+            injected=[InjectedFault(self.ALONE, 10.0, 10.0)],
+            samples=samples,
+            stalls=stalls,
+            wrong=list(wrong),
+        )
+
+    def test_all_is_well(self) -> None:
+        lost, slow, load = self.outcome(stood_s=4).verdicts
+
+        assert lost == "nothing is lost: every invariant holds"
+        assert slow == "all 1 recoveries measured took at most 10 s"
+        assert load.startswith("the machine's load: 5.0 (median), 9.9 (highest), on ")
+
+    def test_a_slow_recovery_is_no_loss(self) -> None:
+        outcome = self.outcome(stood_s=12)
+
+        assert outcome.verdicts[:2] == [
+            "nothing is lost: every invariant holds",
+            "1 of 1 recoveries took longer than 10 s",
+        ]
+        assert outcome.broken == outcome.slow
+
+    def test_a_loss_is_no_slow_recovery(self) -> None:
+        outcome = self.outcome(wrong=["ada is gone"])
+
+        assert outcome.verdicts[0] == "1 broken: something is lost or wrong"
+        assert (outcome.lost, outcome.slow) == (["ada is gone"], [])
+
+    @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
+    def test_a_run_of_no_time_is_refused(self, minutes: str) -> None:
+        with pytest.raises(argparse.ArgumentTypeError):
+            _more_than_none(minutes)
 
 
 class TestTheSchedule:

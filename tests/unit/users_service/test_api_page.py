@@ -13,4 +13,4 @@ def test_the_examples_of_a_sign_up_are_accepted_and_are_what_a_person_would_type
 
     assert body.username.value == "ada.lovelace"
     assert body.email.value == "ada@example.com"
-    assert body.password.value == examples["password"]
+    assert len(set(body.password.value)) > 8, "no row of asterisks"

@@ -26,6 +26,8 @@ async def test_it_reaches_loopback(
     environment: dict[str, str],
     transport: type[DirectTransport] | None,
 ) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
