@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import asyncpg
 
+from chassis.in_the_clear import around_servers
 from chassis.persistence import connecting
 from contracts.topics import TOPICS
 from verification import queries
@@ -98,8 +98,8 @@ async def open_database(service: str, url: str) -> AsyncIterator[ServiceDatabase
 
     :raises CannotVerify: it does not answer, or belongs to another service
     """
-    parts = urlsplit(url)
-    name = f"the database of {service} ({parts.netloc.rpartition('@')[2]}{parts.path})"
+    _, servers, after = around_servers(url)
+    name = f"the database of {service} ({servers}{after.partition('?')[0]})"
     with _errors_of(name):
         connection = await connecting.connect(
             url,

@@ -14,6 +14,8 @@ import asyncpg
 import structlog
 from asyncpg.connect_utils import SessionAttribute
 
+from chassis.in_the_clear import around_servers
+
 log = structlog.get_logger(__name__)
 
 _CONNECT_TIMEOUT_S: Final = 5.0
@@ -38,9 +40,8 @@ _found_at: dict[str, str] = {}
 
 def servers_of(url: str) -> list[str]:
     """Return a URL for each server that this URL names, in its order."""
-    parts = urlsplit(url)
-    login, at, servers = parts.netloc.rpartition("@")
-    return [parts._replace(netloc=f"{login}{at}{each}").geturl() for each in servers.split(",")]
+    before, servers, after = around_servers(url)
+    return [f"{before}{each}{after}" for each in servers.split(",")]
 
 
 async def connect(

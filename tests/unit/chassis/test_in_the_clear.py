@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from chassis.in_the_clear import around_servers
+from chassis.persistence.connecting import servers_of
 from chassis.settings import TokenReaderSettings, exit_if_in_the_clear
 from gateway.settings import GatewaySettings
 from services import FORWARDED
@@ -120,6 +122,25 @@ class TestAService:
         settings = TokenReaderSettings(**protected(jwks_url="http://users.internal/", **allowing))
 
         assert refused(settings, capsys) == []
+
+
+class TestTheServersOfAUrl:
+    """Found by no function of Python's, since its versions differ in what they refuse."""
+
+    @pytest.mark.parametrize(
+        ("url", "servers"),
+        [
+            ("postgresql://ada:s@1@db:5432/accounts?sslmode=verify-full", ["db:5432"]),
+            ("postgresql://ada@127.0.0.1:5432,[::1]:5433/a?x=@,", ["127.0.0.1:5432", "[::1]:5433"]),
+            ("postgresql:///accounts?host=/run", [""]),
+        ],
+    )
+    def test_each_has_a_url_of_its_own(self, url: str, servers: list[str]) -> None:
+        before, found, after = around_servers(url)
+
+        assert found.split(",") == servers
+        assert servers_of(url) == [f"{before}{each}{after}" for each in servers]
+        assert before + found + after == url
 
 
 class TestTheGateway:
