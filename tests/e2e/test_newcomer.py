@@ -44,6 +44,7 @@ OF_THE_CALLER = {
     "PGOPTIONS": "-c search_path=elsewhere",
     "OTEL_SDK_DISABLED": "true",
     "JAVA_TOOL_OPTIONS": "-Xmx1m",
+    "PYTHONIOENCODING": "ascii",
     "LANG": "C",
     "LC_ALL": "C",
 }
