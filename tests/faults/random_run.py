@@ -135,11 +135,14 @@ class Outcome:
         measured = sum(each.seconds is not None for each in self.recoveries)
         bound = f"{FLOWS_AGAIN_WITHIN_S:g} s"
         lost = f"{len(self.lost)} broken: something is lost or wrong"
+        in_time = f"all {measured} recoveries measured took at most {bound}"
+        if not measured:
+            in_time = "no recovery was measured: too few faults alone, or too busy a machine"
         late = f"{len(self.slow)} of {measured} recoveries took longer than {bound}"
         load = f"the machine's load: {loads['p50']:.1f} (median), {loads['max']:.1f} (highest)"
         return [
             lost if self.lost else "nothing is lost: every invariant holds",
-            late if self.slow else f"all {measured} recoveries measured took at most {bound}",
+            late if self.slow else in_time,
             f"{load}, on {os.cpu_count()} processors",
         ]
 
