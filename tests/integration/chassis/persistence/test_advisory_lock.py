@@ -48,7 +48,7 @@ class TestAnAdvisoryLock:
                 await asyncio.wait([waiting], timeout=0.3)
                 assert not waiting.done()
 
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 30)
 
             assert await holders(database) == 1
 
