@@ -256,7 +256,7 @@ class TestPausing:
 
             # No new chunk comes that would be refused.
             await office.resume(TWO)
-            await office.until_handled(TWO, SUBJECTS, 1, 2, 3, within_s=30)
+            await office.until_handled(TWO, SUBJECTS, 1, 2, 3, within_s=20)
             await until_well(worker)
 
         assert (paused.lag, paused.paused_since is not None) == (40, True)
@@ -291,9 +291,9 @@ class TestPausing:
             assert await office.order(TWO) == {str(each): [1] for each in SUBJECTS}
 
             await office.resume(TWO)
-            await office.until_handled(TWO, SUBJECTS, 1, 2, within_s=30)
+            await office.until_handled(TWO, SUBJECTS, 1, 2, within_s=20)
             await office.resume(ONE)
-            await office.until_handled(ONE, SUBJECTS, 1, 2, within_s=30)
+            await office.until_handled(ONE, SUBJECTS, 1, 2, within_s=20)
 
         assert await office.order(TWO) == {str(each): [1, 2] for each in SUBJECTS}
         assert await rows(database, "SELECT * FROM tries WHERE count > 0") == []
@@ -319,7 +319,7 @@ class TestPausing:
             begin = await worker.worker._start_positions.find(everywhere, consumer)
             assert sum(each.offset for each in begin.values()) == 20
             await office.resume(TWO)
-            await office.until_handled(TWO, SUBJECTS, 1, within_s=30)
+            await office.until_handled(TWO, SUBJECTS, 1, within_s=20)
 
         assert await office.order(ONE) == {str(each): [1] for each in SUBJECTS}
 
@@ -420,7 +420,7 @@ class TestRestarting:
 
             await office.restart(TWO)
 
-            await eventually(lambda: _all_are(seen, 2), within_s=30)
+            await eventually(lambda: _all_are(seen, 2), within_s=20)
             await office.until_handled(TWO, SUBJECTS, 1, 2)
             await office.publish(SUBJECTS, 3)
             await office.until_handled(TWO, SUBJECTS, 1, 2, 3)
@@ -535,7 +535,7 @@ class TestRestarting:
             assert (await office.look(ONE)).lag == 20
 
             await office.resume(ONE)
-            await office.until_handled(ONE, SUBJECTS, 1, within_s=30)
+            await office.until_handled(ONE, SUBJECTS, 1, within_s=20)
 
     async def test_is_done_whole_or_not_at_all(
         self,
