@@ -141,11 +141,9 @@ class Settings(BaseSettings):
     def _read_ports(self) -> dict[str, int]:
         try:
             found = json.loads((self.directory / _PORTS_FILE).read_text(encoding="utf-8"))
-            return {name: int(found[name]) for name in self.ports() if name in found}
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except (ValueError, TypeError, AttributeError):
-            return {}  # half of a file, as after a power cut: the next `up` writes it again
+            return {name: found[name] for name in self.ports() if name in found}
+        except (FileNotFoundError, ValueError):
+            return {}  # none yet, or half of a file, as after a power cut
 
     def port_of(self, service: DeclaredService) -> int:
         """Return the port of a service."""
