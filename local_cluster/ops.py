@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from local_cluster.cluster import Cluster
+from local_cluster.environment import inherited
 from local_cluster.errors import ClusterError
 from local_cluster.status import Trouble
 from services import WITH_DATABASE, DeclaredService
 
 ALL: Final = "all"
+_OF_THE_TERMINAL: Final = ("TERM", "COLUMNS", "LINES", "NO_COLOR")
 
 #: What shows more of a trouble: by the check that reports it, the arguments of ``ops``.
 _SHOWN_BY: Final = {
@@ -67,4 +69,6 @@ def _command_of(
     spec = cluster.topology.spec(service)
     format_ = f"{service.prefix}LOG_FORMAT"
     for_people = {format_: os.environ.get(format_, "console")}
-    return [*spec.argv, *arguments], os.environ | spec.environment | for_people
+    of_terminal = {name: os.environ[name] for name in _OF_THE_TERMINAL if name in os.environ}
+    environment = inherited(cluster.settings.directory) | of_terminal | spec.environment | for_people
+    return [*spec.argv, *arguments], environment
