@@ -70,5 +70,7 @@ def _command_of(
     format_ = f"{service.prefix}LOG_FORMAT"
     for_people = {format_: os.environ.get(format_, "console")}
     of_terminal = {name: os.environ[name] for name in _OF_THE_TERMINAL if name in os.environ}
-    environment = inherited(cluster.settings.directory) | of_terminal | spec.environment | for_people
+    environment = (
+        inherited(cluster.settings.directory) | of_terminal | spec.environment | for_people
+    )
     return [*spec.argv, *arguments], environment
