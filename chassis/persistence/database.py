@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -40,6 +41,10 @@ _JSONB_VERSION: Final = b"\x01"
 
 class NoConnectionFree(Exception):
     """All connections of the pool were in use for ten seconds."""
+
+
+class NotCommitted(Exception):
+    """A transaction was rolled back at its COMMIT, since one of its statements had failed."""
 
 
 class Row(asyncpg.Record):
@@ -124,7 +129,8 @@ class Executed:
     """A statement that was carried out.
 
     :ivar values: of its parameters, by name; a COPY's and an ``executemany``'s for each row
-    :ivar count: of rows that were inserted, updated, deleted or returned; None: not known
+    :ivar count: of rows that were inserted, updated, deleted or returned, or given to an
+        ``executemany``; None: not known
     """
 
     clause: Executable
@@ -178,7 +184,16 @@ class Connection:
 
     async def _execute_many(self, clause: Executable, parameters: Sequence[Values]) -> Result:
         statement = compiled(clause, list(parameters[0]), many=True)
-        await self._driver.executemany(statement.sql, map(statement.arguments, parameters))
+        arguments = [*map(statement.arguments, parameters)]
+        writing = asyncio.ensure_future(self._driver.executemany(statement.sql, arguments))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # The driver loses a cancellation that comes while it waits to write.
+            _terminate(self._driver)
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            raise
         if self.observers:
             # The driver does not say what it did.
             self._tell(clause, statement, parameters, len(parameters))
@@ -206,10 +221,19 @@ class Connection:
             for observer in self.observers:
                 observer(executed)
 
-    def begin_nested(self) -> AbstractAsyncContextManager[object]:
-        """Set a savepoint for the block, and go back to it where the block fails."""
-        savepoint: AbstractAsyncContextManager[object] = self._driver.transaction()
-        return savepoint
+    @asynccontextmanager
+    async def begin_nested(self) -> AsyncIterator[None]:
+        """Set a savepoint for the block, and go back to it where the block raises.
+
+        A block that is cancelled leaves that to its transaction, which is rolled back.
+        """
+        await self._driver.execute("SAVEPOINT nested")
+        try:
+            yield
+        except Exception:
+            await _undo(self._driver, "ROLLBACK TO SAVEPOINT nested; RELEASE SAVEPOINT nested")
+            raise
+        await self._driver.execute("RELEASE SAVEPOINT nested")
 
     def _tell(
         self,
@@ -221,19 +245,6 @@ class Connection:
         executed = Executed(clause, statement.sql, [*map(statement.values, parameters)], count)
         for observer in self.observers:
             observer(executed)
-
-    @asynccontextmanager
-    async def terminated_at(self, time_s: float) -> AsyncIterator[None]:
-        """End the connection at a time of the loop's clock, if the block still runs then.
-
-        A cancelled statement waits two seconds for a server that does not answer; this ends the
-        wait.
-        """
-        end = asyncio.get_running_loop().call_at(time_s, self._driver.terminate)
-        try:
-            yield
-        finally:
-            end.cancel()
 
 
 class Database:
@@ -250,40 +261,53 @@ class Database:
         self._pool_size = pool_size
         self._application_name = application_name
         self._pool: Any = None
+        self._closed = False
         self.observers: list[Observer] = []
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Connection]:
+    async def connect(self, *, ends_at_s: float | None = None) -> AsyncIterator[Connection]:
         """Take a connection for the block. Each statement is a transaction of its own.
 
+        :param ends_at_s: by the loop's clock; if the block, or what follows it, still waits for
+            the server then, the connection is ended
         :raises NoConnectionFree: none was in time
         :raises Exception: the server can't be reached (``is_away``), or refuses the login
         """
         pool = await self._opened()
         driver = await self._acquire(pool)
+        end = None
+        if ends_at_s is not None:
+            end = asyncio.get_running_loop().call_at(ends_at_s, _terminate, driver)
         try:
             yield Connection(driver, self.observers)
         finally:
-            # Where that fails the connection is terminated, and a new one takes its place.
-            with suppress(Exception):
-                await pool.release(driver, timeout=_ROLLBACK_TIMEOUT_S)
+            try:
+                # Where that fails the connection is terminated, and a new one takes its place.
+                with suppress(Exception):
+                    await pool.release(driver, timeout=_ROLLBACK_TIMEOUT_S)
+            finally:
+                if end is not None:
+                    end.cancel()
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Connection]:
+    async def begin(self, *, ends_at_s: float | None = None) -> AsyncIterator[Connection]:
         """Take a connection for one transaction: committed at the end, or rolled back on an error.
 
+        :param ends_at_s: as ``connect``
+        :raises NotCommitted: a statement had failed, and the block went on all the same
         :raises Exception: as ``connect``, and what COMMIT raises
         """
-        async with self.connect() as connection:
+        async with self.connect(ends_at_s=ends_at_s) as connection:
             driver = connection._driver  # noqa: SLF001 - of the same module
-            transaction = driver.transaction()
-            await transaction.start()
             try:
+                await driver.execute("BEGIN")
                 yield connection
             except BaseException:
-                await _roll_back(driver, transaction)
+                await _undo(driver, "ROLLBACK")
                 raise
-            await transaction.commit()
+            # To COMMIT a failed transaction is no error for PostgreSQL: it says what it did.
+            if await driver.execute("COMMIT") != "COMMIT":
+                raise NotCommitted("a statement failed, and its error was not raised")
 
     @asynccontextmanager
     async def begin_rolled_back(self) -> AsyncIterator[Connection]:
@@ -293,12 +317,11 @@ class Database:
         """
         async with self.connect() as connection:
             driver = connection._driver  # noqa: SLF001 - of the same module
-            transaction = driver.transaction()
-            await transaction.start()
             try:
+                await driver.execute("BEGIN")
                 yield connection
             finally:
-                await _roll_back(driver, transaction)
+                await _undo(driver, "ROLLBACK")
 
     @property
     def in_use(self) -> int:
@@ -306,7 +329,11 @@ class Database:
         return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
 
     async def close(self) -> None:
-        """Close the connections; those that are still in use after two seconds are ended."""
+        """Close the connections; those that are still in use after two seconds are ended.
+
+        No connection can be taken any more.
+        """
+        self._closed = True
         pool, self._pool = self._pool, None
         if pool is not None:
             with suppress(TimeoutError):
@@ -314,11 +341,14 @@ class Database:
                     await pool.close()
 
     async def _opened(self) -> Any:
+        if self._closed:
+            raise RuntimeError("the pool of connections is closed")
         if self._pool is None:
             self._pool = asyncpg.create_pool(
                 connect=self._open,
                 min_size=0,
                 max_size=self._pool_size,
+                max_queries=sys.maxsize,
                 max_inactive_connection_lifetime=0,
                 reset=_keep_session,
             )
@@ -370,16 +400,20 @@ async def _keep_session(_connection: object) -> None:
     """Reset nothing when a connection returns: no session is ever changed but by its URL."""
 
 
-async def _roll_back(driver: Any, transaction: Any) -> None:
+async def _undo(driver: Any, statement: str) -> None:
     """Roll back, or end a connection that does not answer."""
     try:
         async with asyncio.timeout(_ROLLBACK_TIMEOUT_S):
-            await transaction.rollback()
+            await driver.execute(statement)
     except BaseException as error:
-        with suppress(asyncpg.InterfaceError):  # it is not the pool's any more
-            driver.terminate()
+        _terminate(driver)
         if not isinstance(error, Exception):
             raise
+
+
+def _terminate(driver: Any) -> None:
+    with suppress(asyncpg.InterfaceError):  # it is not the pool's any more
+        driver.terminate()
 
 
 def _count_in(status: str) -> int:
@@ -449,9 +483,12 @@ def is_connection_lost(error: BaseException) -> bool:
 def is_conflict(error: BaseException) -> bool:
     """Return whether the transaction conflicted with another one.
 
-    That is a serialization failure, a deadlock, or a lock that was not free in time.
+    That is a serialization failure, a deadlock, a lock that was not free in time, or a migration
+    that changed the tables of a statement since it was prepared: it is prepared again.
     """
-    return sqlstate_of(error) in _CONFLICTS
+    return isinstance(error, asyncpg.InvalidCachedStatementError) or (
+        sqlstate_of(error) in _CONFLICTS
+    )
 
 
 def is_unwell(error: BaseException) -> bool:
@@ -466,12 +503,5 @@ def is_away(error: BaseException) -> bool:
 
 
 def is_worth_retrying(error: BaseException) -> bool:
-    """Return whether the same work may succeed when it runs again from its start.
-
-    A statement that was prepared before a migration changed its tables is prepared again then.
-    """
-    return (
-        is_conflict(error)
-        or is_unwell(error)
-        or isinstance(error, asyncpg.InvalidCachedStatementError)
-    )
+    """Return whether the same work may succeed when it runs again from its start."""
+    return is_conflict(error) or is_unwell(error)

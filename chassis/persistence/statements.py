@@ -45,6 +45,7 @@ class CompiledStatement:
         self.returns_rows = bool(compiled.effective_returning) if is_dml else True
         self._parameters: list[tuple[str, Any, Process | None]] = []
         if isinstance(compiled, SQLCompiler):
+            _refuse_what_is_not_supported(compiled)
             given = dict(compiled.params)
             given |= {c.key: _scalar_default(c) for c in compiled.insert_prefetch}
             for name in compiled.positiontup or ():
@@ -99,6 +100,15 @@ def compiled(clause: Executable, names: Sequence[str], *, many: bool = False) ->
     if found is None:
         found = of_clause[key] = CompiledStatement(clause, names, many=many)
     return found
+
+
+def _refuse_what_is_not_supported(compiled: Any) -> None:
+    """:raises TypeError: the statement would be executed with other values than SQLAlchemy's"""
+    if compiled.update_prefetch:
+        raise TypeError("an onupdate in Python is not supported: give the column's value")
+    for bind in compiled.binds.values():
+        if bind.expanding and _processor_of(bind.type) is not None:
+            raise TypeError(f"IN is not supported for values of the type {bind.type!r}")
 
 
 def _scalar_default(column: Any) -> Any:

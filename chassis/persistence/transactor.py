@@ -142,8 +142,7 @@ class Transactor(Generic[W]):
         try:
             async with (
                 timeout,
-                self._engine.begin() as connection,
-                connection.terminated_at(deadline + _GRACE_S),
+                self._engine.begin(ends_at_s=deadline + _GRACE_S) as connection,
             ):
                 work = self._open_work(connection)
                 result = await body(work)
@@ -184,7 +183,7 @@ class Transactor(Generic[W]):
         """
         attempt = 0
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline + _GRACE_S):
                 while True:
                     attempt += 1
                     answer = await self._ask(str(mark.id))

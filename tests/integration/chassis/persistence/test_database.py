@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -16,10 +17,11 @@ from chassis.persistence.database import (
     Connection,
     Database,
     NoConnectionFree,
+    NotCommitted,
     WrongNumberOfRows,
     is_connection_lost,
 )
-from chassis.persistence.transactor import Transactor
+from chassis.persistence.transactor import NotInTime, Transactor
 from chassis.testing import eventually
 from tests.integration.chassis.path import is_waiting_for_a_lock, rows
 from tests.integration.chassis.proxy import postgres_through_proxy
@@ -87,6 +89,14 @@ async def engine(database: str) -> AsyncIterator[Database]:
 async def names(engine: Database) -> list[str]:
     async with engine.connect() as connection:
         return await connection.scalars(_NAMES)
+
+
+class ReadingWork:
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    async def flush(self) -> None:
+        pass
 
 
 async def add_and_fail(opened: AbstractAsyncContextManager[Connection]) -> None:
@@ -173,6 +183,98 @@ class TestAConnection:
             with pytest.raises(asyncpg.InterfaceError):
                 await connection.execute(_NAMES)
 
+    async def test_is_not_to_be_had_of_a_pool_that_was_closed(self, engine: Database) -> None:
+        await engine.close()
+
+        with pytest.raises(RuntimeError, match="closed"):
+            await names(engine)
+
+    async def test_whose_statement_failed_is_not_taken_for_committed(
+        self, engine: Database
+    ) -> None:
+        async def goes_on_all_the_same() -> None:
+            async with engine.begin() as connection:
+                await connection.execute(insert(things), _THING)
+                with contextlib.suppress(asyncpg.UniqueViolationError):
+                    await connection.execute(insert(things), _THING)
+
+        with pytest.raises(NotCommitted):
+            await goes_on_all_the_same()
+
+        assert await names(engine) == []
+
+
+class TestAServerThatFallsSilent:
+    """Whoever is cancelled leaves it within seconds, and is known to have been cancelled."""
+
+    @pytest.fixture
+    async def silent(
+        self, database: str, engine: Database
+    ) -> AsyncIterator[tuple[Database, Callable[[], None]]]:
+        speaks = asyncio.Event()
+        speaks.set()
+
+        async def wait(_: bytes) -> bool:
+            await speaks.wait()
+            return True
+
+        async with postgres_through_proxy(database) as (url, proxy):
+            proxy.on_request = proxy.on_answer = wait
+            through_proxy = Database(url, pool_size=1, application_name="test")
+            yield through_proxy, speaks.clear
+            speaks.set()
+            await through_proxy.close()
+
+    async def is_left(self, engine: Database, waits: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(waits)
+        await eventually(lambda: asyncio.sleep(0, engine.in_use))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        async with asyncio.timeout(20):
+            await asyncio.wait([task])
+        assert task.cancelled()
+        assert engine.in_use == 0
+
+    async def test_is_left_within_a_savepoint(
+        self, silent: tuple[Database, Callable[[], None]]
+    ) -> None:
+        engine, fall_silent = silent
+
+        async def waits() -> None:
+            async with engine.begin() as connection, connection.begin_nested():
+                fall_silent()
+                await connection.execute(_NAMES)
+
+        await self.is_left(engine, waits())
+
+    async def test_is_left_by_one_who_writes_many_rows(
+        self, silent: tuple[Database, Callable[[], None]]
+    ) -> None:
+        engine, fall_silent = silent
+
+        async def waits() -> None:
+            async with engine.begin() as connection:
+                await connection.execute(insert(things), [_THING])
+                fall_silent()
+                rows_ = [{"name": str(n) * 2_000_000, "extra": {}} for n in range(10)]
+                await connection.execute(insert(things), rows_)
+
+        await self.is_left(engine, waits())
+
+    async def test_is_left_by_a_command_at_its_deadline(
+        self, silent: tuple[Database, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engine, fall_silent = silent
+        monkeypatch.setattr(module, "_ROLLBACK_TIMEOUT_S", 60)
+
+        async def read(work: ReadingWork) -> list[str]:
+            fall_silent()
+            return await work.connection.scalars(_NAMES)
+
+        async with asyncio.timeout(20):
+            with pytest.raises(NotInTime):
+                await Transactor(engine, ReadingWork, deadline_s=1)(read)
+
 
 class TestAStatement:
     async def test_has_the_values_that_are_given_and_the_tables_defaults(
@@ -223,17 +325,10 @@ class TestAStatement:
     async def test_that_a_migration_changed_is_prepared_again(
         self, database: str, engine: Database
     ) -> None:
-        class Work:
-            def __init__(self, connection: Connection) -> None:
-                self.connection = connection
-
-            async def flush(self) -> None:
-                pass
-
-        async def read(work: Work) -> list[str]:
+        async def read(work: ReadingWork) -> list[str]:
             return await work.connection.scalars(_NAMES)
 
-        transact = Transactor(engine, Work)
+        transact = Transactor(engine, ReadingWork)
         await transact(read)
         await rows(database, "ALTER TABLE things ALTER COLUMN name TYPE varchar(40)")
 

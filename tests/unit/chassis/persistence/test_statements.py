@@ -1,6 +1,7 @@
 """Statements are compiled once, and by the names of their values."""
 
-from sqlalchemy import Column, Integer, MetaData, Table, Text, bindparam, insert, select, text
+import pytest
+from sqlalchemy import JSON, Column, Integer, MetaData, Table, Text, bindparam, insert, select, text
 
 from chassis.persistence.statements import compiled
 
@@ -33,3 +34,18 @@ def test_values_are_in_the_order_of_the_statement_with_those_it_contains() -> No
 def test_only_what_is_no_text_is_counted() -> None:
     assert compiled(things.delete(), []).counts
     assert not compiled(text("DELETE FROM things"), []).counts
+
+
+def test_what_would_have_other_values_than_sqlalchemys_is_refused() -> None:
+    of_table = Table(
+        "others",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("extra", JSON),
+        Column("at", Integer, onupdate=1),
+    )
+
+    with pytest.raises(TypeError, match="onupdate"):
+        compiled(of_table.update(), ["id"])
+    with pytest.raises(TypeError, match="JSON"):
+        compiled(select(of_table.c.id).where(of_table.c.extra.in_([[1]])), [])
