@@ -3,9 +3,10 @@
 from collections import defaultdict
 from typing import Final
 
+from asyncpg import UndefinedTableError
 from sqlalchemy import text
 
-from chassis.persistence.database import Database
+from chassis.persistence.database import Database, is_away
 
 COUNT_AT_MOST: Final = 1_000
 
@@ -33,12 +34,20 @@ class WaitingForOperator:
         self._engine = engine
 
     async def trouble(self) -> str | None:
-        """Return what is parked and set aside, counted up to a bound, or None where nothing is."""
+        """Return what is parked and set aside, counted up to a bound, or None where nothing is.
+
+        None also where the database is away or its schema is too old, which other checks report.
+        """
         most = {"most": COUNT_AT_MOST}
-        async with self._engine.connect() as connection:
-            parked = (await connection.execute(_PARKED, most)).all()
-            set_aside = (await connection.execute(_SET_ASIDE, most)).all()
-            timers = int(await connection.scalar(_TIMERS, most) or 0)
+        try:
+            async with self._engine.connect() as connection:
+                parked = (await connection.execute(_PARKED, most)).all()
+                set_aside = (await connection.execute(_SET_ASIDE, most)).all()
+                timers = int(await connection.scalar(_TIMERS, most) or 0)
+        except Exception as error:
+            if is_away(error) or isinstance(error, UndefinedTableError):
+                return None
+            raise
         errors: dict[str, dict[str, int]] = defaultdict(dict)
         for subscriber, code, events in parked:
             errors[subscriber][code] = events

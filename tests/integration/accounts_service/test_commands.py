@@ -173,8 +173,10 @@ async def test_the_commands_on_the_page_release_a_timer(
     assert tuple(released) == (None, 0)
 
 
-async def test_the_command_on_the_page_releases_what_one_error_stopped(tmp_path: Path) -> None:
-    run_block("parked release-all", tmp_path, CODE="no-such-user")
+async def test_the_commands_on_the_page_decide_about_what_one_error_stopped(
+    tmp_path: Path,
+) -> None:
+    run_block("parked preview", tmp_path, CODE="no-such-user")
 
 
 async def test_the_commands_on_the_page_have_a_stopped_consumer_continue(
