@@ -47,5 +47,5 @@ SERVICE: Final = Service(
 async def build(settings: AccountsSettings, health: Health) -> AsyncIterator[ProcessParts]:
     """Open what the service needs, yield its parts, and close everything at the end."""
     async with wire(SERVICE, settings, health) as wiring:
-        read_account = ReadAccount(PostgresAccountViews(wiring.engine))
+        read_account = ReadAccount(PostgresAccountViews(wiring.database))
         yield wiring.parts(routes(read_account, signed_in=wiring.signed_in))

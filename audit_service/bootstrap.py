@@ -44,6 +44,6 @@ async def build(settings: AuditSettings, health: Health) -> AsyncIterator[Proces
     """Open what the service needs, yield its parts, and close everything at the end."""
     async with wire(SERVICE, settings, health) as wiring:
         yield wiring.parts(
-            routes(Records(wiring.engine), wiring.operator),
-            beside_agents=[RecordNumbers(wiring.agents_engine)],
+            routes(Records(wiring.database), wiring.operator),
+            beside_agents=[RecordNumbers(wiring.agents_database)],
         )

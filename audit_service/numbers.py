@@ -28,9 +28,9 @@ class RecordNumbers(Periodic):
 
     name = "record-numbers"
 
-    def __init__(self, engine: Database) -> None:
+    def __init__(self, database: Database) -> None:
         super().__init__()
-        self._engine = engine
+        self._database = database
         self._trouble: str | None = None
 
     def trouble(self) -> str | None:
@@ -52,7 +52,7 @@ class RecordNumbers(Periodic):
 
         0: none is left, or another process numbers them.
         """
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             if not await connection.scalar(_TRY_LOCK):
                 return 0
             before = (await connection.execute(_STATE)).one()

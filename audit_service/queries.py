@@ -138,8 +138,8 @@ _END: Final = Cursor(datetime.max.replace(tzinfo=UTC), 2**63 - 1)
 class Records:
     """Finds records for operators."""
 
-    def __init__(self, engine: Database) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def page(self, search: RecordSearch) -> Page[Row, Cursor]:
         """Return a page of the records that match, without their headers and payloads.
@@ -147,7 +147,7 @@ class Records:
         :raises InvalidFields: ``after`` is no cursor
         """
         query, values = _query(search)
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             rows = (await connection.execute(query, values)).all()
         return page_of(
             rows, search.limit, key=lambda row: Cursor(occurred_at_of(row), row.position)
@@ -158,7 +158,7 @@ class Records:
 
         :raises NoSuchRecord: there is none at this position
         """
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             row = (await connection.execute(_ONE.where(_c.position == position))).one_or_none()
         if row is None:
             raise NoSuchRecord(f"no record has the id {position}")

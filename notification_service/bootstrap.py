@@ -53,15 +53,15 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
         wire(SERVICE, settings, health) as wiring,
         aclosing(_chat(settings)) as chat,
     ):
-        health.add("failed-deliveries", partial(why_failed, wiring.engine), gates=False)
-        worker = _worker(settings, wiring.agents_engine, chat)
+        health.add("failed-deliveries", partial(why_failed, wiring.database), gates=False)
+        worker = _worker(settings, wiring.agents_database, chat)
         wiring.runtime.on_commit(worker.wake)
         yield wiring.parts(
             routes_of(OPERATIONS, wiring.runtime, wiring.operator),
             beside_agents=[
                 worker,
                 FinishedDeliveries(
-                    wiring.agents_engine,
+                    wiring.agents_database,
                     utc_now,
                     retention=timedelta(days=settings.delivery_retention_days),
                 ),
@@ -76,9 +76,9 @@ def _chat(settings: NotificationSettings) -> SlackChat:
     )
 
 
-def _worker(settings: NotificationSettings, engine: Database, chat: SlackChat) -> DeliveryWorker:
+def _worker(settings: NotificationSettings, database: Database, chat: SlackChat) -> DeliveryWorker:
     return DeliveryWorker(
-        PostgresDeliveryQueue(engine, SLACK),
+        PostgresDeliveryQueue(database, SLACK),
         chat,
         utc_now,
         Timeouts(

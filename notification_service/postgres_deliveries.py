@@ -94,9 +94,9 @@ class PostgresNotificationWork:
 class PostgresDeliveryQueue:
     """The deliveries of one medium."""
 
-    def __init__(self, engine: Database, medium: str) -> None:
+    def __init__(self, database: Database, medium: str) -> None:
         # Each call is one statement, so it needs no transaction around it.
-        self._engine = engine
+        self._database = database
         self._medium = medium
 
     async def claim(
@@ -108,7 +108,7 @@ class PostgresDeliveryQueue:
             "reclaim_at": reclaim_at,
             "most": limit,
         }
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             rows = (await connection.execute(_CLAIM, parameters)).all()
         return [_claimed(row, lease_until) for row in rows]
 
@@ -133,7 +133,7 @@ class PostgresDeliveryQueue:
 
     async def _mark(self, marking: Update, claimed: ClaimedDelivery, **values: Any) -> bool:
         claim = {"of_id": claimed.id, "of_claim": claimed.attempt}
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             marked = await connection.execute(marking, claim | values)
             return marked.rowcount == 1
 
@@ -149,11 +149,11 @@ class PostgresDeliveryQueue:
                 ),
             },
         )
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             await connection.execute(upsert)
 
     async def restart_waits(self, now: datetime) -> None:
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             await connection.execute(_RESTART_WAITS, {"of_medium": self._medium, "now": now})
 
 

@@ -73,7 +73,7 @@ async def list_deliveries(runtime: AnyRuntime, search: DeliverySearch) -> Delive
     query = query.order_by(deliveries.c.id.desc()).limit(search.limit + 1)
     if search.after is not None:
         query = query.where(deliveries.c.id < search.after)
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         rows = (await connection.execute(query)).all()
     page = page_of(rows, search.limit, key=lambda row: row.id)
     return DeliveryPage(
@@ -81,9 +81,9 @@ async def list_deliveries(runtime: AnyRuntime, search: DeliverySearch) -> Delive
     )
 
 
-async def why_failed(engine: Database) -> str | None:
+async def why_failed(database: Database) -> str | None:
     """Return how many deliveries have failed, counted up to a bound, or None if none has."""
-    async with engine.connect() as connection:
+    async with database.connect() as connection:
         counts = (await connection.execute(_FAILED)).all()
     if not counts:
         return None

@@ -41,10 +41,10 @@ class FinishedDeliveries(Periodic):
     name = "finished-deliveries"
 
     def __init__(
-        self, engine: Database, now: Callable[[], datetime], *, retention: timedelta
+        self, database: Database, now: Callable[[], datetime], *, retention: timedelta
     ) -> None:
         super().__init__()
-        self._engine = engine
+        self._database = database
         self._now = now
         self._retention = retention
 
@@ -64,7 +64,7 @@ class FinishedDeliveries(Periodic):
         One that an operator retries meanwhile is not deleted.
         """
         values = {"most": _BATCH, "finished_by": self._now() - self._retention}
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             gone = await connection.execute(_PURGE, values)
             purged: Mapping[tuple[str, str], int] = Counts((row.rule, row.state) for row in gone)
             if purged:

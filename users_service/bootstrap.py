@@ -96,8 +96,8 @@ async def build(settings: UsersSettings, health: Health) -> AsyncIterator[Proces
     async with wire(SERVICE, settings, health, fetch_keys=keys.published) as wiring:
         if settings.serves_routes:
             health.add("signing-keys", keys.trouble)
-        views = PostgresViews(wiring.engine)
-        attempts = PostgresRecentAttempts(wiring.engine, settings.sign_in_secret)
+        views = PostgresViews(wiring.database)
+        attempts = PostgresRecentAttempts(wiring.database, settings.sign_in_secret)
         window = timedelta(seconds=settings.sign_in_window_s)
         tokens = SignedAccessTokens(
             keys,
@@ -112,7 +112,7 @@ async def build(settings: UsersSettings, health: Health) -> AsyncIterator[Proces
                 tokens=tokens,
                 attempts=attempts,
                 known_networks=PostgresKnownNetworks(
-                    wiring.engine,
+                    wiring.database,
                     settings.sign_in_secret,
                     kept=timedelta(days=settings.sign_in_networks_kept_days),
                 ),
@@ -146,7 +146,7 @@ async def build(settings: UsersSettings, health: Health) -> AsyncIterator[Proces
                 client_network=client_network(settings.gateway_secret, settings.shared()),
                 sign_in_log=SignInLog(settings.sign_in_secret),
             )
-            yield wiring.parts(router, components=[ExpiredKeys(wiring.engine, utc_now)])
+            yield wiring.parts(router, components=[ExpiredKeys(wiring.database, utc_now)])
 
 
 async def create_operator(
@@ -163,11 +163,11 @@ async def create_operator(
         identity = Identity(username, email, await hasher.hash(password))
     finally:
         hasher.close()
-    async with pool(settings, f"{SERVICE.name}-command") as engine:
+    async with pool(settings, f"{SERVICE.name}-command") as database:
         try:
-            await Transactor(engine, _open_work)(lambda work: handler(work, identity))
+            await Transactor(database, _open_work)(lambda work: handler(work, identity))
         except UsernameIsTaken:
-            known = await PostgresViews(engine).credentials_of(username)
+            known = await PostgresViews(database).credentials_of(username)
             if known is None or UserRole.OPERATOR not in known.roles:
                 raise
             return False

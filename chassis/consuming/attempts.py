@@ -54,8 +54,8 @@ class Attempt:
 class Attempts:
     """The attempts at one topic's events that were begun and are not known to have ended."""
 
-    def __init__(self, engine: Database, topic: str, now: Callable[[], datetime]) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, topic: str, now: Callable[[], datetime]) -> None:
+        self._database = database
         self._topic = topic
         self._now = now
 
@@ -74,7 +74,7 @@ class Attempts:
             "first_at": now,
             "last_at": now,
         }
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             count, first_at = (await connection.execute(_COUNT, attempt)).one()
         await failpoint("tries.after-count")
         return Attempt(subscriber, topic_id, partition, offset, count, first_at)
@@ -88,12 +88,12 @@ class Attempts:
             "begin": begin,
             "end": end,
         }
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             return bool(await connection.scalar(_IS_ANY_LEFT, values))
 
     async def undo(self, attempt: Attempt) -> None:
         """Uncount an attempt that ended for a reason that lies outside the event."""
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             await connection.execute(
                 update(tries)
                 .where(

@@ -50,7 +50,7 @@ class ChunkProcessor(Generic[W]):
         self,
         topic: Topic,
         subscribers: Sequence[Subscriber[W]],
-        engine: Database,
+        database: Database,
         open_work: Callable[[Connection], W],
         now: Callable[[], datetime],
         *,
@@ -71,12 +71,12 @@ class ChunkProcessor(Generic[W]):
         """
         self.topic = topic
         self.subscribers = subscribers
-        self._engine = engine
+        self._database = database
         self._open_work = open_work
         self._now = now
         self._on_commit = on_commit
         self._group_commit = group_commit or GroupCommit()
-        self._attempts = Attempts(engine, topic.name, now)
+        self._attempts = Attempts(database, topic.name, now)
         self._retries = Retries(topic.name)
         self._dead_letter_limit = dead_letter_limit or DeadLetterLimit(topic.name)
         self._far_behind = far_behind or FarBehind(sys.maxsize)
@@ -84,7 +84,7 @@ class ChunkProcessor(Generic[W]):
         self._single_events = SingleEvents(
             topic.name,
             subscribers,
-            engine,
+            database,
             open_work,
             now,
             on_commit=on_commit,
@@ -147,7 +147,7 @@ class ChunkProcessor(Generic[W]):
 
     async def _process_until_committed(self, in_progress: ChunkInProgress) -> int | None:
         """Return the next offset, or None when the chunk is no longer ours."""
-        failures = Failures(self._engine)
+        failures = Failures(self._database)
         while in_progress.is_ours():
             if self._halted is not None:
                 await self._wait_for_operator(in_progress)
@@ -190,7 +190,7 @@ class ChunkProcessor(Generic[W]):
         What was known of a former topic is forgotten.
         """
         try:
-            async with self._engine.connect() as connection:
+            async with self._database.connect() as connection:
                 seen = await self._dead_letter_limit.read_allowances(connection)
         except Exception as error:
             if not is_away(error) and not isinstance(error, NoConnectionFree):
@@ -244,7 +244,7 @@ class ChunkProcessor(Generic[W]):
     async def _commit_reserving(
         self, chunks: Sequence[Chunk], reserve: Reserve, *, within_s: float
     ) -> Sequence[ParkedSubject]:
-        async with asyncio.timeout(within_s), self._engine.begin() as connection:
+        async with asyncio.timeout(within_s), self._database.begin() as connection:
             if len(chunks) > 1:
                 # A lock that another session holds on one of them does not delay the others long.
                 await connection.execute(_SHORT_LOCK_TIMEOUT)

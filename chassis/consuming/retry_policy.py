@@ -50,11 +50,11 @@ class Failures:
     :ivar contention_since: when other transactions began to be the only cause (monotonic seconds)
     """
 
-    def __init__(self, engine: Database) -> None:
+    def __init__(self, database: Database) -> None:
         self.count = 0
         self.error = ""
         self.contention_since: float | None = None
-        self._engine = engine
+        self._database = database
         self._stale: Mapping[UUID, int] = {}
 
     async def add(self, error: Exception) -> Cause:
@@ -65,7 +65,7 @@ class Failures:
         """
         self.count += 1
         self.error = type(error).__name__
-        cause = await cause_of(error, self.count, self._engine)
+        cause = await cause_of(error, self.count, self._database)
         if isinstance(error, StaleAggregate):
             if error.versions.items() & self._stale.items():
                 cause = Cause.UNKNOWN
@@ -77,7 +77,7 @@ class Failures:
         return cause
 
 
-async def cause_of(error: Exception, times: int, engine: Database) -> Cause:
+async def cause_of(error: Exception, times: int, database: Database) -> Cause:
     """Return what an error comes from that came ``times`` times in a row.
 
     A lost connection is a dependency's, but not where connections are lost again and again while
@@ -90,21 +90,21 @@ async def cause_of(error: Exception, times: int, engine: Database) -> Cause:
     if is_connection_lost(error):
         # A time-out of ours looks like a lost connection, and is none.
         may_be_restart = times <= _MOST_LOST_CONNECTIONS and not isinstance(error, TimeoutError)
-        if may_be_restart or not await _answers(engine):
+        if may_be_restart or not await _answers(database):
             return Cause.DEPENDENCY
     if isinstance(error, DomainError) and error.kind in _PERMANENT:
         return Cause.EVENT
     return Cause.UNKNOWN
 
 
-async def is_transient(error: Exception, times: int, engine: Database) -> bool:
+async def is_transient(error: Exception, times: int, database: Database) -> bool:
     """Tell whether the event is not to blame for an error that came ``times`` times in a row."""
-    return (await cause_of(error, times, engine)).is_transient
+    return (await cause_of(error, times, database)).is_transient
 
 
-async def _answers(engine: Database) -> bool:
+async def _answers(database: Database) -> bool:
     try:
-        async with asyncio.timeout(_PROBE_WITHIN_S), engine.connect() as connection:
+        async with asyncio.timeout(_PROBE_WITHIN_S), database.connect() as connection:
             await connection.execute(text("SELECT 1"))
     except Exception:  # noqa: BLE001 - any failure is the answer no
         return False

@@ -56,7 +56,7 @@ class SingleEvents(Generic[W]):
         self,
         topic: str,
         subscribers: Sequence[Subscriber[W]],
-        engine: Database,
+        database: Database,
         open_work: Callable[[Connection], W],
         now: Callable[[], datetime],
         *,
@@ -69,7 +69,7 @@ class SingleEvents(Generic[W]):
     ) -> None:
         self._topic = topic
         self._subscribers = subscribers
-        self._engine = engine
+        self._database = database
         self._open_work = open_work
         self._now = now
         self._on_commit = on_commit
@@ -89,7 +89,7 @@ class SingleEvents(Generic[W]):
         :raises Exception: nothing that an event could be blamed for
         """
         chunk = in_progress.chunk
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             found = await offsets.read_offsets(
                 connection,
                 [each.name for each in self._subscribers],
@@ -148,7 +148,7 @@ class SingleEvents(Generic[W]):
             return False
         rest = OffsetRange(chunk.partition, begin, chunk.end, chunk.topic_id)
         with suppress(AllPaused):
-            async with self._engine.begin() as connection:
+            async with self._database.begin() as connection:
                 await offsets.advance(
                     connection, [subscriber.name], self._topic, [rest], self._now()
                 )
@@ -184,7 +184,7 @@ class SingleEvents(Generic[W]):
     async def _would_park(self, chunk: Chunk, found: Mapping[str, int]) -> Sequence[ParkedSubject]:
         """Handle each event under a savepoint, in a transaction that is rolled back."""
         would_park: list[ParkedSubject] = []
-        async with self._engine.begin_rolled_back() as connection:
+        async with self._database.begin_rolled_back() as connection:
             for subscriber in self._subscribers:
                 for record in chunk.records:
                     if record.offset >= found.get(subscriber.name, chunk.end):
@@ -204,7 +204,7 @@ class SingleEvents(Generic[W]):
                     await work.flush()
                     return parked
             except Exception as error:
-                cause = await Failures(self._engine).add(error)
+                cause = await Failures(self._database).add(error)
                 if cause is Cause.CONTENTION:
                     return ()  # it does not park for that
                 if failure is not None or cause is Cause.DEPENDENCY:
@@ -220,7 +220,7 @@ class SingleEvents(Generic[W]):
         failure = (
             worker_died(attempt.count - 1, attempt.first_at) if attempt.count > MOST_TRIES else None
         )
-        failures = Failures(self._engine)
+        failures = Failures(self._database)
         while in_progress.is_ours():
             try:
                 was_tried = await self._try_event(subscriber, record, event, failure)
@@ -261,7 +261,7 @@ class SingleEvents(Generic[W]):
         parked: Sequence[ParkedSubject] = ()
         try:
             with self._limit.reservation() as reserve, logged_when_parked():
-                async with asyncio.timeout(_EVENT_TIMEOUT_S), self._engine.begin() as connection:
+                async with asyncio.timeout(_EVENT_TIMEOUT_S), self._database.begin() as connection:
                     if await self._is_next(connection, subscriber, record, event):
                         work = self._open_work(connection)
                         await lock_aggregates(work, [(subscriber, [record])])

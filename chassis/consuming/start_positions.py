@@ -52,14 +52,14 @@ class StartPositions:
 
     def __init__(
         self,
-        engine: Database,
+        database: Database,
         processors: Mapping[str, ChunkProcessor[Any]],
         ask_topic_ids: AskTopicIds,
         now: Callable[[], datetime],
         far_behind: FarBehind,
     ) -> None:
         self.waiting: dict[str, str] = {}
-        self._engine = engine
+        self._database = database
         self._processors = processors
         self._ask_topic_ids = ask_topic_ids
         self._now = now
@@ -92,7 +92,7 @@ class StartPositions:
         processor = self._processors[topic]
         topic_id = await self._id_of(topic)
         bounds = await kafka.bounds(topic)
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             begun = await offsets.begin(
                 connection, processor.subscribers, topic, bounds, self._now, topic_id
             )
@@ -124,7 +124,7 @@ class StartPositions:
         self, seen: SeenTopic, begun: Sequence[SubscriberOffset]
     ) -> Sequence[SubscriberOffset]:
         """Hold what does not fit; return all offsets as they are then."""
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             is_new = await holds.hold(connection, seen, begun, self._now())
             if is_new:
                 await failpoint("hold.before-commit")

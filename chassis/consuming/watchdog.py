@@ -51,7 +51,7 @@ class Watchdog:
         processors: Mapping[str, ChunkProcessor[Any]],
         subscribers: Sequence[Subscriber[Any]],
         *,
-        engine: Database,
+        database: Database,
         cluster: ClusterCheck,
         worker_name: AdvisoryLock,
         replays: Replays,
@@ -62,7 +62,7 @@ class Watchdog:
         self._app = app
         self._processors = processors
         self._subscribers = subscribers
-        self._engine = engine
+        self._database = database
         self._cluster = cluster
         self._worker_name = worker_name
         self._replays = replays
@@ -136,7 +136,7 @@ class Watchdog:
         processed, given_up = consumer.processed, consumer.given_up
         before_giving_up = {tp: consumer.processed_up_to(tp) for tp in given_up}
         try:
-            async with asyncio.timeout(_LOOK_WITHIN_S), self._engine.connect() as connection:
+            async with asyncio.timeout(_LOOK_WITHIN_S), self._database.connect() as connection:
                 self._offsets = found = await offsets.read(connection, self._subscribers)
                 waiting = await dead_letters.waiting(
                     connection, {each.name for each in self._subscribers}

@@ -51,7 +51,7 @@ class Worker(Generic[W]):
         settings: ServiceSettings,
         *,
         service: str,
-        engine: Database,
+        database: Database,
         open_work: Callable[[Connection], W],
         subscribers: Sequence[Subscriber[W]],
         now: Callable[[], datetime],
@@ -59,12 +59,12 @@ class Worker(Generic[W]):
     ) -> None:
         self._settings = settings
         self._service = service
-        self._engine = engine
+        self._database = database
         self._subscribers = subscribers
         self._by_topic = _by_topic(subscribers)
         self._make_processor = partial(
             ChunkProcessor[W],
-            engine=engine,
+            database=database,
             open_work=open_work,
             now=now,
             on_commit=on_commit,
@@ -93,7 +93,7 @@ class Worker(Generic[W]):
             settings, service, [each.topic for each in self._processors.values()]
         )
         self._start_positions = StartPositions(
-            engine, self._processors, self._cluster.ask_topic_ids, now, far_behind
+            database, self._processors, self._cluster.ask_topic_ids, now, far_behind
         )
         self._replays = Replays(settings, far_behind, self._processor_for)
         self._watchdog: Watchdog | None = None
@@ -142,7 +142,7 @@ class Worker(Generic[W]):
             app,
             self._processors,
             self._subscribers,
-            engine=self._engine,
+            database=self._database,
             cluster=self._cluster,
             worker_name=self._worker_name,
             replays=self._replays,

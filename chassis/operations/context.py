@@ -55,12 +55,12 @@ class ServiceRuntime(Generic[S, W]):
         self,
         service: Service[S, W],
         settings: S,
-        engine: Database,
+        database: Database,
         now: Callable[[], datetime],
     ) -> None:
         self.service = service
         self.settings = settings
-        self.engine = engine
+        self.database = database
         self.now = now
         self.subscribers = service.subscribers(settings)
         self.timers = service.timers(settings)
@@ -79,7 +79,7 @@ class ServiceRuntime(Generic[S, W]):
     @asynccontextmanager
     async def act(self) -> AsyncIterator[Connection]:
         """Open the transaction of an operator's act, and commit it at the end of the block."""
-        async with self.engine.begin() as connection:
+        async with self.database.begin() as connection:
             yield connection
             await failpoint("operations.before-commit")
         await failpoint("operations.after-commit")

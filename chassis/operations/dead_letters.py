@@ -132,7 +132,7 @@ async def page(runtime: AnyRuntime, search: ParkedSearch) -> ParkedPage:
     query = query.order_by(parked.c.id).limit(search.limit + 1)
     if search.after is not None:
         query = query.where(parked.c.id > search.after)
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         rows = (await connection.execute(query)).all()
     found = page_of(rows, search.limit, key=lambda row: row.id)
     return ParkedPage(
@@ -154,7 +154,7 @@ async def count(runtime: AnyRuntime, wanted: ParkedFilter) -> ParkedCounts:
         .group_by(*of)
         .order_by(func.count().desc(), *of)
     )
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         rows = (await connection.execute(query)).all()
     return ParkedCounts(counts=[ParkedCount.model_validate(row) for row in rows])
 
@@ -165,7 +165,7 @@ async def show(runtime: AnyRuntime, event: OneParkedEvent) -> WholeParkedBody:
     :raises NoSuchParkedEvent: there is none under this id
     """
     query = select(*_IN_LISTS, *_WHOLE).where(parked.c.id == event.parked_id)
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         row = (await connection.execute(query)).one_or_none()
     if row is None:
         raise NoSuchParkedEvent(event.parked_id)

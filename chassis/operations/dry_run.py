@@ -77,7 +77,7 @@ async def dry_run(runtime: AnyRuntime, event: OneParkedEvent) -> DryRunBody:
     :raises SeenAlready: its subscriber has handled it
     :raises TemporarilyUnavailable: something needed is unreachable
     """
-    async with asyncio.timeout(_TIMEOUT_S), runtime.engine.begin_rolled_back() as connection:
+    async with asyncio.timeout(_TIMEOUT_S), runtime.database.begin_rolled_back() as connection:
         row, subscriber = await locked(connection, event.parked_id, runtime)
         written = WrittenRows.on(connection)
         failure = await _handle(runtime, connection, row, subscriber)
@@ -110,7 +110,7 @@ async def _handle(
     except CannotRelease:
         raise
     except Exception as error:
-        if await is_transient(error, 1, runtime.engine):
+        if await is_transient(error, 1, runtime.database):
             raise TemporarilyUnavailable(
                 "something needed is unreachable; try again shortly"
             ) from error

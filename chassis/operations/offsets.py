@@ -100,7 +100,7 @@ class ProgressBody(BaseModel):
 async def show(runtime: AnyRuntime, _: NoInput) -> ProgressBody:
     """Return how far each subscriber is, and its lag unless Kafka is unreachable."""
     rows: dict[OfSubscriber, list[Row]] = defaultdict(list)
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         for row in await connection.execute(select(_progress).order_by(_progress.c.partition)):
             rows[OfSubscriber(subscriber=row.subscriber, topic=row.topic)].append(row)
         parked = await _parked(connection)
@@ -189,7 +189,7 @@ async def _set_paused(
 
 
 async def _beginnings(runtime: AnyRuntime, of: OfSubscriber) -> Mapping[TopicPartition, int]:
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         found = await connection.execute(select(_progress).where(*_of(_progress, of)))
         partitions = [_partition_of(row) for row in found]
     with asking_kafka(f"it is not known where {of.topic} begins"):

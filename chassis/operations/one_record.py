@@ -84,7 +84,7 @@ async def _parked_at(runtime: AnyRuntime, place: ParkedRecordPlace) -> list[Row]
         )
         .order_by(parked.c.subscriber, parked.c.id)
     )
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         return list((await connection.execute(query)).all())
 
 

@@ -119,7 +119,7 @@ async def page(runtime: AnyRuntime, search: OutboxSearch) -> OutboxBody:
     )
     some = select(outbox.c.position).limit(_COUNT_AT_MOST).subquery()
     oldest = select(outbox.c.created_at).order_by(outbox.c.position).limit(1)
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         rows = (await connection.execute(query)).all()
         waiting = await connection.scalar(select(func.count()).select_from(some))
         since = await connection.scalar(oldest)
@@ -140,7 +140,7 @@ async def show(runtime: AnyRuntime, one: OneRow) -> WholeRowBody:
     query = select(
         *_IN_LISTS, _set_aside.headers, _set_aside.payload, _set_aside.original_payload
     ).where(_set_aside.id == one.event_id)
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         row = (await connection.execute(query)).one_or_none()
     if row is None:
         raise NotSetAside(one.event_id)

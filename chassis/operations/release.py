@@ -98,7 +98,7 @@ async def release_subject(
     subscriber, topic, subject = of.subscriber, of.topic, of.subject
     subscriber_of(runtime, subscriber, topic)
     query = select(parked).where(of_subject(subscriber, topic, subject)).limit(1)
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         like = (await connection.execute(query)).one_or_none()
     if like is None:
         return ReleaseBody(released=0, left=0, stopped_at=None)
@@ -112,7 +112,7 @@ async def release_subject(
 
 
 async def _find(runtime: AnyRuntime, id_: UUID) -> Row:
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         found = await connection.execute(select(parked).where(parked.c.id == id_))
         row = found.one_or_none()
     if row is None:

@@ -99,7 +99,7 @@ async def preview(runtime: AnyRuntime, of: OfError) -> PreviewBody:
     """
     subscriber_of(runtime, of.subscriber, of.topic)
     deadline = time.monotonic() + _RELEASE_FOR_S
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         found = (await connection.execute(_stopped_by(of).limit(MOST_COUNTED))).all()
         events = await connection.scalar(_events_of(found, of)) if found else 0
     outcomes = Counter[str]()
@@ -139,7 +139,7 @@ async def discard_all(runtime: AnyRuntime, of: OfError, operator: Operator) -> D
     deadline = time.monotonic() + _RELEASE_FOR_S
     discarded = 0
     while True:
-        async with runtime.engine.connect() as connection:
+        async with runtime.database.connect() as connection:
             found = (await connection.execute(_stopped_by(of).limit(_FOUND_AT_ONCE))).all()
         if not found:
             return DiscardedBody(discarded=discarded, more=False)
@@ -168,7 +168,7 @@ async def release_all(runtime: AnyRuntime, of: OfErrorBefore, operator: Operator
         tried=0, released=0, stopped=0, first_stopped_at=None, more=False, before=before
     )
     while True:
-        async with runtime.engine.connect() as connection:
+        async with runtime.database.connect() as connection:
             found = (await connection.execute(query)).all()
         if not found:
             return result

@@ -59,7 +59,7 @@ async def sequences(runtime: AnyRuntime, search: SequencesSearch) -> SequencesBo
     query = select(id_, sequence).order_by(id_).limit(search.limit + 1)
     if search.after is not None:
         query = query.where(id_ > search.after)
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         rows = (await connection.execute(query)).all()
     found = page_of(rows, search.limit, key=lambda row: row[0])
     return SequencesBody(

@@ -138,7 +138,7 @@ class Release:
 
         :raises TemporarilyUnavailable: that has been so for long enough
         """
-        if not await is_transient(error, failures, self.runtime.engine):
+        if not await is_transient(error, failures, self.runtime.database):
             return False
         if failures >= _MOST_TRIES:
             raise TemporarilyUnavailable(
@@ -198,7 +198,7 @@ class Release:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
-        async with asyncio.timeout(_SLICE_TIMEOUT_S), self.runtime.engine.begin() as connection:
+        async with asyncio.timeout(_SLICE_TIMEOUT_S), self.runtime.database.begin() as connection:
             yield connection
             await failpoint("release.before-commit")
         await failpoint("release.after-commit")
@@ -243,7 +243,7 @@ class Release:
     async def _result(self, like: Row, released: int, stopped_at: StoppedAt | None) -> ReleaseBody:
         key = (like.subscriber, like.topic, like.subject)
         these = parked.c.id == like.id if like.subject is None else of_subject(*key)
-        async with self.runtime.engine.connect() as connection:
+        async with self.runtime.database.connect() as connection:
             left = await connection.scalar(select(func.count()).where(these))
             if left and stopped_at is None and like.subject is not None:
                 stopped_at = await _blocking_fork(connection, *key)

@@ -63,7 +63,7 @@ async def park_all(runtime: AnyRuntime, of: OfTopic, operator: Operator) -> Park
     :raises NotConsumed: the service does not read the topic
     :raises KafkaIsAway: it is not known what is published
     """
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         lagging = await _partitions_of(connection, of.topic)
     if not lagging:
         raise NotConsumed(of.topic)
@@ -138,7 +138,7 @@ async def skip_batch(
     """
     tp = TopicPartition(unreadable.topic, unreadable.partition)
     # Before Kafka is asked, which takes seconds for what it does not have.
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         if tp not in await _partitions_of(connection, tp.topic):
             raise NotConsumed(tp.topic)
     with asking_kafka("the batch can't be looked at"):

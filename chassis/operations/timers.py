@@ -99,7 +99,7 @@ async def page(runtime: AnyRuntime, search: TimerSearch) -> TimerPage:
     query = _PARKED.where(*matching(search, _FILTERS)).order_by(_n.timer_id)
     if search.after is not None:
         query = query.where(_n.timer_id > search.after)
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         rows = (await connection.execute(query.limit(search.limit + 1))).all()
     found = page_of(rows, search.limit, key=lambda row: row.id)
     return TimerPage(timers=[TimerBody.model_validate(row) for row in found.items], next=found.next)
@@ -110,7 +110,7 @@ async def show(runtime: AnyRuntime, one: OneTimer) -> WholeTimerBody:
 
     :raises NoSuchParkedTimer: none is parked under this id
     """
-    async with runtime.engine.connect() as connection:
+    async with runtime.database.connect() as connection:
         row = (await connection.execute(_of(one))).one_or_none()
     if row is None:
         raise NoSuchParkedTimer(one.timer_id)

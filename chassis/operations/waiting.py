@@ -30,8 +30,8 @@ class WaitingForOperator:
 
     name: Final = "waits-for-operator"
 
-    def __init__(self, engine: Database) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def trouble(self) -> str | None:
         """Return what is parked and set aside, counted up to a bound, or None where nothing is.
@@ -40,7 +40,7 @@ class WaitingForOperator:
         """
         most = {"most": COUNT_AT_MOST}
         try:
-            async with self._engine.connect() as connection:
+            async with self._database.connect() as connection:
                 parked = (await connection.execute(_PARKED, most)).all()
                 set_aside = (await connection.execute(_SET_ASIDE, most)).all()
                 timers = int(await connection.scalar(_TIMERS, most) or 0)

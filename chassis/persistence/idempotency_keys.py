@@ -106,9 +106,9 @@ class ExpiredKeys(Periodic):
 
     name = "expired-idempotency-keys"
 
-    def __init__(self, engine: Database, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
         super().__init__()
-        self._engine = engine
+        self._database = database
         self._now = now
 
     async def step(self) -> float:
@@ -129,6 +129,6 @@ class ExpiredKeys(Periodic):
             .limit(_PURGE_ROWS)
             .with_for_update(skip_locked=True)
         )
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             gone = await connection.execute(delete(_table).where(key.in_(expired)))
             return gone.rowcount

@@ -51,15 +51,15 @@ class OutboxAge(Periodic):
 
     name = "outbox-age"
 
-    def __init__(self, engine: Database, limit_s: float | None) -> None:
+    def __init__(self, database: Database, limit_s: float | None) -> None:
         super().__init__()
-        self._engine = engine
+        self._database = database
         self._limit_s = limit_s
         self._age_s = 0.0
 
     async def step(self) -> float:
         try:
-            async with self._engine.connect() as connection:
+            async with self._database.connect() as connection:
                 oldest = await connection.scalar(_OLDEST)
         except Exception as error:  # noqa: BLE001 - the next step looks again
             log.info("outbox-age-unknown", error=type(error).__name__)

@@ -30,8 +30,8 @@ class SchemaVersion:
     release has migrated, until it is replaced (docs/operations.md, "Upgrades").
     """
 
-    def __init__(self, engine: Database, package: str) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, package: str) -> None:
+        self._database = database
         self._before = _revisions(revision_directories(package))
         earlier = {each for before in self._before.values() for each in before}
         self._newest = self._before.keys() - earlier
@@ -42,7 +42,7 @@ class SchemaVersion:
         if self._is_new_enough:
             return None  # no schema gets older
         try:
-            async with self._engine.connect() as connection:
+            async with self._database.connect() as connection:
                 found = await connection.scalars(text("SELECT version_num FROM alembic_version"))
                 trouble = self._compare(set(found))
         except Exception as error:

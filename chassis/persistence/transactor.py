@@ -96,13 +96,13 @@ class Transactor(Generic[W]):
 
     def __init__(
         self,
-        engine: Database,
+        database: Database,
         open_work: Callable[[Connection], W],
         *,
         on_commit: Callable[[], None] = lambda: None,
         deadline_s: float = 6.0,
     ) -> None:
-        self._engine = engine
+        self._database = database
         self._open_work = open_work
         self._on_commit = on_commit
         self._deadline_s = deadline_s
@@ -142,7 +142,7 @@ class Transactor(Generic[W]):
         try:
             async with (
                 timeout,
-                self._engine.begin(ends_at_s=deadline + _GRACE_S) as connection,
+                self._database.begin(ends_at_s=deadline + _GRACE_S) as connection,
             ):
                 work = self._open_work(connection)
                 result = await body(work)
@@ -204,7 +204,7 @@ class Transactor(Generic[W]):
     async def _ask(self, transaction_id: str) -> tuple[str, str] | None:
         """Return the status of a transaction and the server's life; None: no answer."""
         try:
-            async with self._engine.connect() as connection:
+            async with self._database.connect() as connection:
                 found = (await connection.execute(_ASK, {"id": transaction_id})).one()
         except Exception as error:
             if sqlstate_of(error) == _ID_IN_THE_FUTURE:
@@ -219,7 +219,7 @@ class Transactor(Generic[W]):
     @asynccontextmanager
     async def query(self) -> AsyncIterator[Connection]:
         """Open a connection for reading; each statement has a snapshot of its own."""
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             yield connection
 
 

@@ -79,7 +79,7 @@ class Wiring(Generic[S, W]):
     """The parts that every service's process has; the service's bootstrap adds its routes.
 
     :ivar runtime: the service with the pool of its requests and its operators
-    :ivar agents_engine: the pool of everything that does not serve requests
+    :ivar agents_database: the pool of everything that does not serve requests
     :ivar transactor: runs commands; each commit wakes the relay. It refuses those that publish
         while events have waited in the outbox for longer than the settings allow
     :ivar signed_in: a dependency that returns the signed-in user, or answers 401
@@ -89,18 +89,18 @@ class Wiring(Generic[S, W]):
     def __init__(
         self,
         runtime: ServiceRuntime[S, W],
-        agents_engine: Database,
+        agents_database: Database,
         verifier: TokenVerifier,
         health: Health,
     ) -> None:
         service, settings = runtime.service, runtime.settings
         self.runtime = runtime
-        self.agents_engine = agents_engine
-        self.engine = runtime.engine
-        self._outbox_age = OutboxAge(runtime.engine, settings.outbox_age_limit_s)
+        self.agents_database = agents_database
+        self.database = runtime.database
+        self._outbox_age = OutboxAge(runtime.database, settings.outbox_age_limit_s)
         self.transactor: Transact[W] = self._outbox_age.limited(
             Transactor(
-                runtime.engine,
+                runtime.database,
                 service.open_work,
                 on_commit=runtime.committed,
                 deadline_s=settings.command_deadline_s,
@@ -128,11 +128,11 @@ class Wiring(Generic[S, W]):
         runtime = self.runtime
         service, settings = runtime.service, runtime.settings
         running = list(components)
-        self._health.add("schema", SchemaVersion(runtime.engine, service.package).trouble)
-        waiting = WaitingForOperator(runtime.engine)
+        self._health.add("schema", SchemaVersion(runtime.database, service.package).trouble)
+        waiting = WaitingForOperator(runtime.database)
         self._health.add(waiting.name, waiting.trouble, gates=False)
         if settings.serves_routes:
-            self._health.add("database", lambda: ping(runtime.engine))
+            self._health.add("database", lambda: ping(runtime.database))
             running += [self._verifier, self._outbox_age]
         if Role.RELAY in settings.roles:
             running.append(self._relay)
@@ -155,7 +155,7 @@ class Wiring(Generic[S, W]):
         return Worker(
             runtime.settings,
             service=runtime.service.name,
-            engine=self.agents_engine,
+            database=self.agents_database,
             open_work=runtime.service.open_work,
             subscribers=runtime.subscribers,
             now=runtime.now,
@@ -169,7 +169,7 @@ class Wiring(Generic[S, W]):
             return ()
         worker = TimerWorker(
             runtime.settings,
-            self.agents_engine,
+            self.agents_database,
             runtime.service.open_work,
             runtime.timers,
             on_commit=runtime.committed,
@@ -190,9 +190,9 @@ async def wire(
             raise TypeError(f"{service.name} needs the setting jwks_url, or fetch_keys")
         fetch_keys = keys_at(settings)
     async with (
-        pool(settings, f"{service.name}-api") as engine,
-        pool(settings, f"{service.name}-agents") as agents_engine,
+        pool(settings, f"{service.name}-api") as database,
+        pool(settings, f"{service.name}-agents") as agents_database,
     ):
-        runtime = ServiceRuntime(service, settings, engine, utc_now)
+        runtime = ServiceRuntime(service, settings, database, utc_now)
         verifier = TokenVerifier.of(settings, utc_now, keys=fetch_keys)
-        yield Wiring(runtime, agents_engine, verifier, health)
+        yield Wiring(runtime, agents_database, verifier, health)

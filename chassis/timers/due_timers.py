@@ -81,12 +81,12 @@ class DueTimers(Generic[W]):
 
     def __init__(
         self,
-        engine: Database,
+        database: Database,
         open_work: Callable[[Connection], W],
         *,
         lease_s: float,
     ) -> None:
-        self._engine = engine
+        self._database = database
         self._open_work = open_work
         self._lease = timedelta(seconds=lease_s)
 
@@ -96,7 +96,7 @@ class DueTimers(Generic[W]):
         The attempt is counted by the same statement, so that one that kills its worker counts. At
         most one suspect is claimed beside them: a crash then counts against that one alone.
         """
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             rows = await connection.execute(_CLAIM, {"most": most, "lease": self._lease})
             claimed = [
                 ClaimedTimer(
@@ -126,7 +126,7 @@ class DueTimers(Generic[W]):
         :raises ClaimLost: the claim is lost, and all is rolled back
         :raises Exception: the handler's own; all is rolled back
         """
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             work = self._open_work(connection)
             with being_handled(connection, claimed.due.id):
                 await handle(work)
@@ -165,12 +165,12 @@ class DueTimers(Generic[W]):
         await self._end(_PARK, claimed, code=failure.code, message=failure.message)
 
     async def _end(self, ending: Update, claimed: ClaimedTimer, **values: Any) -> None:
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             await connection.execute(ending, _claim_of(claimed) | values)
 
     async def waiting(self) -> TimersWaiting:
         """Count what waits; as cheap with a million future timers as with none."""
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             row = (await connection.execute(_WAITING, {"most": _COUNT_AT_MOST})).one()
         return TimersWaiting(row.due, row.parked, row.overdue_s)
 

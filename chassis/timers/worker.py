@@ -51,7 +51,7 @@ class TimerWorker(Polling, Generic[W]):
     def __init__(
         self,
         settings: ServiceSettings,
-        engine: Database,
+        database: Database,
         open_work: Callable[[Connection], W],
         handlers: TimerHandlers[W],
         *,
@@ -59,8 +59,8 @@ class TimerWorker(Polling, Generic[W]):
         lease_s: float = _LEASE_S,
     ) -> None:
         super().__init__()
-        self._engine = engine
-        self._due = DueTimers(engine, open_work, lease_s=lease_s)
+        self._database = database
+        self._due = DueTimers(database, open_work, lease_s=lease_s)
         self._handlers = {timer.kind: (timer, handler) for timer, handler in handlers.items()}
         if len(self._handlers) < len(handlers):
             raise ValueError("two timers have one kind")
@@ -144,7 +144,7 @@ class TimerWorker(Polling, Generic[W]):
             what, handler = self._read(claimed)
         except (KeyError, ValidationError):
             return await self._park(claimed, not_understood("No handler understands this timer."))
-        failures = Failures(self._engine)
+        failures = Failures(self._database)
         while True:
             try:
                 async with asyncio.timeout(_TIMEOUT_S):

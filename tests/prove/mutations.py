@@ -791,8 +791,8 @@ _PROCESSING: Final = (
         name="tries-before-handling",
         guard="an attempt is counted before it begins, so one that kills its worker counts too",
         file="chassis/consuming/attempts.py",
-        before="self._engine.begin() as connection:\n            count, first_at",
-        after="self._engine.begin_rolled_back() as connection:\n            count, first_at",
+        before="self._database.begin() as connection:\n            count, first_at",
+        after="self._database.begin_rolled_back() as connection:\n            count, first_at",
         proven_by=(f"{_DEADLY}test_is_parked_after_some_deaths_and_others_are_handled",),
     ),
     Mutation(

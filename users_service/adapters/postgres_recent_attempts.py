@@ -87,8 +87,8 @@ class PostgresRecentAttempts:
     Concurrent counts of one source wait for the row's lock; they conflict with no command.
     """
 
-    def __init__(self, engine: Database, secret: SecretStr) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, secret: SecretStr) -> None:
+        self._database = database
         self._secret = secret
 
     async def count(self, source: str, /, *, now: datetime, window: timedelta) -> Attempts:
@@ -97,7 +97,7 @@ class PostgresRecentAttempts:
             "window_began_at": now,
             "over_at": now - window,
         }
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             count, began_at, _ = (await connection.execute(_COUNT, values)).one()
             if count == 1:
                 await connection.execute(_PURGE_ATTEMPTS, {"before": now - window})
@@ -108,15 +108,15 @@ class PostgresRecentAttempts:
             "of_fingerprint": _fingerprint(self._secret, source),
             "began_at": counted.window_began_at,
         }
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             await connection.execute(_UNCOUNT, values)
 
 
 class PostgresKnownNetworks:
     """One row for each user and network, written at most once an hour."""
 
-    def __init__(self, engine: Database, secret: SecretStr, *, kept: timedelta) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, secret: SecretStr, *, kept: timedelta) -> None:
+        self._database = database
         self._secret = secret
         self._kept = kept
 
@@ -126,7 +126,7 @@ class PostgresKnownNetworks:
             "signed_in_at": now,
             "old_at": now - _WRITTEN_AGAIN_AFTER,
         }
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             if (await connection.execute(_ADD, values)).first() is not None:
                 await connection.execute(_PURGE_NETWORKS, {"before": now - self._kept})
 
@@ -135,7 +135,7 @@ class PostgresKnownNetworks:
             "of_fingerprint": _fingerprint(self._secret, f"{who} {network}"),
             "old_at": now - self._kept,
         }
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             return bool(await connection.scalar(_HAS, values))
 
 

@@ -29,12 +29,12 @@ _TASKS_BEFORE: Final = _TASKS.where(tasks.c.id < bindparam("before"))
 
 
 class PostgresViews:
-    def __init__(self, engine: Database) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def credentials_of(self, login: Username | EmailAddress, /) -> Credentials | None:
         query = _BY_USERNAME if isinstance(login, Username) else _BY_EMAIL
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             row = (await connection.execute(query, {"login": login.value})).one_or_none()
         if row is None:
             return None
@@ -42,7 +42,7 @@ class PostgresViews:
         return Credentials(row.id, PasswordHash(row.password_hash), row.active, roles)
 
     async def profile_of(self, user_id: UUID, /) -> Profile:
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             row = (await connection.execute(_PROFILE, {"user_id": user_id})).one_or_none()
         if row is None:
             raise UserNotFound
@@ -60,7 +60,7 @@ class PostgresViews:
     ) -> Page[TaskView, UUID]:
         query = _TASKS if before is None else _TASKS_BEFORE
         values = {"user_id": user_id, "most": limit + 1, "before": before}
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             found = await connection.execute(query, values)
         tasks_found = [TaskView(row.id, row.name, row.created_at) for row in found]
         return page_of(tasks_found, limit, key=lambda task: task.id)

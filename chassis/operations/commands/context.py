@@ -32,8 +32,8 @@ class CommandContext:
         failpoints.set_service(service.name)
 
         async def on_database() -> T:
-            async with pool(settings, f"{service.name}-operator") as engine:
-                return await work(ServiceRuntime(service, settings, engine, utc_now))
+            async with pool(settings, f"{service.name}-operator") as database:
+                return await work(ServiceRuntime(service, settings, database, utc_now))
 
         try:
             return asyncio.run(on_database())

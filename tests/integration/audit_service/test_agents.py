@@ -90,7 +90,7 @@ async def test_everything_on_a_topic_is_recorded(
     agents = Worker(
         settings_for(audit_database, kafka),
         service=topic.name,
-        engine=engine,
+        database=engine,
         open_work=lambda connection: AuditWork(connection, utc_now),
         subscribers=subscribers([topic]),
         now=utc_now,

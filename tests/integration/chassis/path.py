@@ -232,7 +232,7 @@ async def consuming(
     worker = Worker(
         settings,
         service=service,
-        engine=engine,
+        database=engine,
         open_work=PathWork,
         subscribers=subscribers,
         now=utc_now,

@@ -128,7 +128,7 @@ class TestLooking:
     async def test_counts_for_each_subscriber_what_waits(self, shop: Shop) -> None:
         await shop.parks(uuid4(), 1, 2, 3)
 
-        async with shop.runtime.engine.connect() as connection:
+        async with shop.runtime.database.connect() as connection:
             assert await waiting(connection, {NAME, "test.two"}) == {NAME: 3, "test.two": 0}
 
     async def test_shows_an_event_with_everything_that_was_delivered(

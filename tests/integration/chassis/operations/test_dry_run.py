@@ -194,7 +194,7 @@ class TestWhatItShows:
     async def test_does_not_count_what_was_done_before_on_the_same_connection(
         self, shop: Warehouse
     ) -> None:
-        async with shop.runtime.engine.begin() as connection:
+        async with shop.runtime.database.begin() as connection:
             await connection.execute(insert(goods).values(name="before"))
 
         tried = await shop.try_with(insert(owners).values(id=uuid4()))

@@ -33,7 +33,7 @@ class TestReadiness:
     async def test_names_what_is_parked_and_set_aside_by_whom_and_why(
         self, database: str, shop: Shop
     ) -> None:
-        check = WaitingForOperator(shop.runtime.engine)
+        check = WaitingForOperator(shop.runtime.database)
         nothing = await check.trouble()
 
         await shop.parks(uuid4(), 1, 2, 3)
