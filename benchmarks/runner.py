@@ -118,9 +118,10 @@ def measure_all(
     """
     first = [each for each in figures if each.needs_services]
     then = [each for each in figures if not each.needs_services]
-    say("starting Kafka, PostgreSQL and the services")
+    say("starting Kafka, PostgreSQL and the services" if first else "starting Kafka and PostgreSQL")
     os.environ.update(_NO_SHARES)
-    with running_cluster(directory / "cluster", short_lived=False) as cluster:
+    without = () if first else [each.name for each in SERVICES]
+    with running_cluster(directory / "cluster", short_lived=False, without=without) as cluster:
         bench = Bench(cluster, directory, full=full, say=say)
         result = circumstances(asyncio.run(_postgres_version(cluster)), full=full)
         if first:

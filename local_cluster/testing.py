@@ -170,14 +170,17 @@ def running_infrastructure(
 
 
 @contextmanager
-def running_cluster(directory: Path, *, short_lived: bool = True) -> Iterator[RunningCluster]:
+def running_cluster(
+    directory: Path, *, short_lived: bool = True, without: Collection[str] = ()
+) -> Iterator[RunningCluster]:
     """Run the whole system in ``directory``; shared like the infrastructure.
 
     :param short_lived: starts sooner, but without fsync, and is slower later
+    :param without: services that are not started
     """
 
     async def start(cluster: Cluster) -> None:
-        await cluster.up()
+        await cluster.up(without=without)
 
     with _shared(directory, start, short_lived=short_lived) as cluster:
         yield RunningCluster(cluster)
