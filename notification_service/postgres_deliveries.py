@@ -92,10 +92,9 @@ class PostgresNotificationWork:
 
 
 class PostgresDeliveryQueue:
-    """The deliveries of one medium."""
+    """The deliveries of one medium. Each call is one statement, and so a transaction by itself."""
 
     def __init__(self, database: Database, medium: str) -> None:
-        # Each call is one statement, so it needs no transaction around it.
         self._database = database
         self._medium = medium
 

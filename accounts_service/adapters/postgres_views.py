@@ -44,7 +44,6 @@ _OF_USER: Final = _VIEW.where(accounts.c.user_id == bindparam("asked_id"))
 
 class PostgresAccountViews:
     def __init__(self, database: Database) -> None:
-        # One statement is one snapshot; a transaction around it would be two more round trips.
         self._database = database
 
     async def by_id(self, account_id: UUID, /, *, latest: int) -> AccountView | None:
@@ -56,6 +55,7 @@ class PostgresAccountViews:
     async def _one(
         self, view: Select[*tuple[Any, ...]], asked_id: UUID, latest: int
     ) -> AccountView | None:
+        # One statement is one snapshot; a transaction around it would be two more round trips.
         async with self._database.connect() as connection:
             found = await connection.execute(view, {"asked_id": asked_id, "latest": latest})
             rows = found.all()

@@ -7,8 +7,6 @@ from enum import Enum, auto
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import text
-
 from chassis.backoff import Backoff
 from chassis.domain import DomainError, Kind
 from chassis.persistence.database import (
@@ -17,6 +15,7 @@ from chassis.persistence.database import (
     is_conflict,
     is_connection_lost,
     is_unwell,
+    ping,
 )
 from chassis.persistence.transactor import StaleAggregate
 
@@ -104,8 +103,8 @@ async def is_transient(error: Exception, times: int, database: Database) -> bool
 
 async def _answers(database: Database) -> bool:
     try:
-        async with asyncio.timeout(_PROBE_WITHIN_S), database.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+        async with asyncio.timeout(_PROBE_WITHIN_S):
+            await ping(database)
     except Exception:  # noqa: BLE001 - any failure is the answer no
         return False
     return True

@@ -15,16 +15,10 @@ from chassis.operations.dead_letters import discard
 from chassis.operations.operator_log import Operator
 from chassis.operations.release_together import released_of
 from chassis.operations.slices import StoppedAt
-from chassis.operations.stopped_consumers import LARGEST_OFFSET, OnePartition
+from chassis.operations.stopped_consumers import OneRecord
 from chassis.operations.terminal import Shown
 from chassis.persistence.database import Row
 from chassis.persistence.tables import parked
-
-
-class ParkedRecordPlace(OnePartition):
-    """The record, by its place on the topic."""
-
-    offset: Annotated[int, Field(strict=True, ge=0, le=LARGEST_OFFSET)]
 
 
 class ReleasedRecordBody(BaseModel):
@@ -44,7 +38,7 @@ class DiscardedRecordBody(BaseModel):
 
 
 async def release_record(
-    runtime: AnyRuntime, place: ParkedRecordPlace, operator: Operator
+    runtime: AnyRuntime, place: OneRecord, operator: Operator
 ) -> ReleasedRecordBody:
     """Handle all parked events of its subject, in order, for each subscriber that parked it.
 
@@ -61,7 +55,7 @@ async def release_record(
 
 
 async def discard_record(
-    runtime: AnyRuntime, place: ParkedRecordPlace, operator: Operator
+    runtime: AnyRuntime, place: OneRecord, operator: Operator
 ) -> DiscardedRecordBody:
     """Delete what each subscriber parked of it; events behind it stay parked."""
     discarded = []
@@ -74,7 +68,7 @@ async def discard_record(
     return DiscardedRecordBody(subscribers=discarded)
 
 
-async def _parked_at(runtime: AnyRuntime, place: ParkedRecordPlace) -> list[Row]:
+async def _parked_at(runtime: AnyRuntime, place: OneRecord) -> list[Row]:
     query = (
         select(parked.c.id, parked.c.subscriber, parked.c.topic, parked.c.subject)
         .where(
@@ -107,7 +101,7 @@ OPERATIONS: Final[tuple[Act[Any, Any], ...]] = (
     Act(
         summary="Handle what was parked of one record, with its subject",
         description="For each subscriber of the service that parked it.",
-        input=ParkedRecordPlace,
+        input=OneRecord,
         output=ReleasedRecordBody,
         run=release_record,
         route=Route("POST", "/parked/release-record", "post_release_record"),
@@ -116,7 +110,7 @@ OPERATIONS: Final[tuple[Act[Any, Any], ...]] = (
     Act(
         summary="Never handle what was parked of one record",
         description="For each subscriber of the service that parked it. Those behind stay parked.",
-        input=ParkedRecordPlace,
+        input=OneRecord,
         output=DiscardedRecordBody,
         run=discard_record,
         route=Route("POST", "/parked/discard-record", "post_discard_record"),

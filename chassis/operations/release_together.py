@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -138,17 +138,13 @@ async def discard_all(runtime: AnyRuntime, of: OfError, operator: Operator) -> D
     subscriber_of(runtime, of.subscriber, of.topic)
     deadline = time.monotonic() + _RELEASE_FOR_S
     discarded = 0
-    while True:
-        async with runtime.database.connect() as connection:
-            found = (await connection.execute(_stopped_by(of).limit(_FOUND_AT_ONCE))).all()
-        if not found:
-            return DiscardedBody(discarded=discarded, more=False)
-        for row in found:
-            if time.monotonic() >= deadline:
-                return DiscardedBody(discarded=discarded, more=True)
-            with suppress(NoSuchParkedEvent):  # another operator was faster
-                await discard(runtime, OneParkedEvent(parked_id=row.id), operator)
-                discarded += 1
+    async for row in _each(runtime, _stopped_by(of)):
+        if time.monotonic() >= deadline:
+            return DiscardedBody(discarded=discarded, more=True)
+        with suppress(NoSuchParkedEvent):  # another operator was faster
+            await discard(runtime, OneParkedEvent(parked_id=row.id), operator)
+            discarded += 1
+    return DiscardedBody(discarded=discarded, more=False)
 
 
 async def release_all(runtime: AnyRuntime, of: OfErrorBefore, operator: Operator) -> ReleasedBody:
@@ -163,19 +159,25 @@ async def release_all(runtime: AnyRuntime, of: OfErrorBefore, operator: Operator
     deadline = time.monotonic() + _RELEASE_FOR_S
     # An event that fails again is tried later than this, and so is found once only.
     before = of.before or runtime.now()
-    query = _stopped_by(of).where(parked.c.last_tried_at < before).limit(_FOUND_AT_ONCE)
     result = ReleasedBody(
         tried=0, released=0, stopped=0, first_stopped_at=None, more=False, before=before
     )
+    async for row in _each(runtime, _stopped_by(of).where(parked.c.last_tried_at < before)):
+        if time.monotonic() >= deadline:
+            return result.model_copy(update={"more": True})
+        result = _sum(result, _of_one(await released_of(runtime, row, operator), before))
+    return result
+
+
+async def _each(runtime: AnyRuntime, query: Select[Any]) -> AsyncIterator[Row]:
+    """Yield what a query finds, until it finds nothing; who takes a row has it found no more."""
     while True:
         async with runtime.database.connect() as connection:
-            found = (await connection.execute(query)).all()
+            found = (await connection.execute(query.limit(_FOUND_AT_ONCE))).all()
         if not found:
-            return result
+            return
         for row in found:
-            if time.monotonic() >= deadline:
-                return result.model_copy(update={"more": True})
-            result = _sum(result, await released_of(runtime, row, operator))
+            yield row
 
 
 def _stopped_by(of: OfError) -> Select[Any]:
@@ -216,18 +218,18 @@ async def released_of(runtime: AnyRuntime, row: Row, operator: Operator) -> Rele
     return ReleaseBody(released=0, left=0, stopped_at=None)
 
 
-def _sum(result: ReleasedBody, one: ReleaseBody) -> ReleasedBody:
+def _of_one(aggregate: ReleaseBody, before: datetime) -> ReleasedBody:
     return ReleasedBody(
-        tried=result.tried + 1,
-        released=result.released + one.released,
-        stopped=result.stopped + (one.stopped_at is not None),
-        first_stopped_at=result.first_stopped_at or one.stopped_at,
+        tried=1,
+        released=aggregate.released,
+        stopped=int(aggregate.stopped_at is not None),
+        first_stopped_at=aggregate.stopped_at,
         more=False,
-        before=result.before,
+        before=before,
     )
 
 
-def _sum_of_runs(first: ReleasedBody, then: ReleasedBody) -> ReleasedBody:
+def _sum(first: ReleasedBody, then: ReleasedBody) -> ReleasedBody:
     return ReleasedBody(
         tried=first.tried + then.tried,
         released=first.released + then.released,
@@ -281,7 +283,7 @@ RELEASE_ALL: Final = Act(
         name="release-all",
         show=_shown,
         going_on=lambda result: {"before": result.before} if result.more else None,
-        sum_of=_sum_of_runs,
+        sum_of=_sum,
     ),
 )
 DISCARD_ALL: Final = Act(

@@ -100,10 +100,15 @@ class OnePartition(OfTopic):
     partition: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 
 
-class UnreadableBatch(OnePartition):
-    """The batch that can't be read, by the offset at which readiness names it."""
+class OneRecord(OnePartition):
+    """A record, by its place on the topic."""
 
     offset: Annotated[int, Field(strict=True, ge=0, le=LARGEST_OFFSET)]
+
+
+class UnreadableBatch(OneRecord):
+    """The batch that can't be read, by the offset at which readiness names it."""
+
     end: Annotated[
         int | None,
         Field(

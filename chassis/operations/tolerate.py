@@ -16,7 +16,7 @@ from chassis.operations.acts import Act, Command, Route
 from chassis.operations.context import AnyRuntime
 from chassis.operations.offsets import asking_kafka
 from chassis.operations.operator_log import Operator, subject_of_partition
-from chassis.operations.stopped_consumers import LARGEST_OFFSET, NotConsumed, OnePartition
+from chassis.operations.stopped_consumers import NotConsumed, OneRecord
 from chassis.settings import KafkaSettings
 from contracts.envelope import InvalidEnvelope
 from contracts.operations import RecordToleratedV1
@@ -30,12 +30,6 @@ class NoSuchRecord(DomainError):
 
 class RecordIsAnEvent(DomainError):
     kind, code = Kind.CONFLICT, "record-is-an-event"
-
-
-class OneRecord(OnePartition):
-    """The record, by its place."""
-
-    offset: Annotated[int, Field(strict=True, ge=0, le=LARGEST_OFFSET)]
 
 
 class ToleratedBody(BaseModel):

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
+from asyncpg import UndefinedTableError
 from sqlalchemy import text
 
-from chassis.persistence.database import Database, is_away, sqlstate_of
-
-_UNDEFINED_TABLE = "42P01"
+from chassis.persistence.database import Database, is_away
 
 
 def revision_directories(package: str) -> list[Path]:
@@ -48,7 +47,7 @@ class SchemaVersion:
         except Exception as error:
             if is_away(error):
                 return None  # which is another check
-            if sqlstate_of(error) != _UNDEFINED_TABLE:
+            if not isinstance(error, UndefinedTableError):
                 raise
             trouble = self._compare(set())
         self._is_new_enough = trouble is None

@@ -7,7 +7,7 @@ import pytest
 
 from chassis.operations import release_together
 from chassis.operations.dead_letter_rows import NoSuchSubscriber
-from chassis.operations.one_record import ParkedRecordPlace, discard_record, release_record
+from chassis.operations.one_record import discard_record, release_record
 from chassis.operations.release_together import (
     OfError,
     OfErrorBefore,
@@ -16,6 +16,7 @@ from chassis.operations.release_together import (
     preview,
     release_all,
 )
+from chassis.operations.stopped_consumers import OneRecord
 from tests.integration.chassis.path import rows, schema
 from tests.integration.chassis.service import TOPIC
 
@@ -184,8 +185,8 @@ async def test_one_record_is_discarded_and_those_behind_it_stay(shop: Shop) -> N
     assert list(await shop.ids()) == [1]
 
 
-def place_of(offset: int) -> ParkedRecordPlace:
-    return ParkedRecordPlace(topic=TOPIC.name, partition=0, offset=offset)
+def place_of(offset: int) -> OneRecord:
+    return OneRecord(topic=TOPIC.name, partition=0, offset=offset)
 
 
 async def test_of_an_unknown_subscriber_is_refused(shop: Shop) -> None:

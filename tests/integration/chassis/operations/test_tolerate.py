@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from chassis.operations.context import ServiceRuntime
-from chassis.operations.stopped_consumers import NotConsumed
-from chassis.operations.tolerate import NoSuchRecord, OneRecord, RecordIsAnEvent, tolerate
+from chassis.operations.stopped_consumers import NotConsumed, OneRecord
+from chassis.operations.tolerate import NoSuchRecord, RecordIsAnEvent, tolerate
 from chassis.persistence.database import Database
 from chassis.settings import ServiceSettings
 from contracts.envelope import EncodedEvent
