@@ -6,7 +6,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from contracts.accounts import AccountOpenedV1, AccountsEventWithheldV1
+from contracts.accounts import (
+    AccountClosedV1,
+    AccountFrozenV1,
+    AccountOpenedV1,
+    AccountsEventWithheldV1,
+    AccountUnfrozenV1,
+    TransactionCreatedV1,
+    TransferReversedV1,
+)
 from contracts.envelope import EncodedEvent, encode
 from contracts.events import IntegrationEvent
 from contracts.operations import (
@@ -77,6 +85,8 @@ _SUBSCRIBER = UUID("5f0a6b7c-8d9e-5a1b-8c2d-3e4f50617283")
 _PARTITION = UUID("7c1e2d3f-4a5b-5c6d-9e7f-8a9b0c1d2e3f")
 _DELIVERY = UUID("01937b5e-8b44-7c75-ab64-1b2c3d4e5f60")
 _TIMER = UUID("01937b5e-8c55-7d86-bc75-2b3c4d5e6f70")
+_TRANSFER = UUID("01937b5e-b0c1-7a21-8d32-4e5f60718294")
+_REVERSAL = UUID("01937b5e-c1d2-7b32-9e43-5f60718293a5")
 _BYTES_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 
@@ -143,6 +153,29 @@ _EDITED = encode(
     sequence=1,
     correlationid=_REQUEST,
 ).payload.decode()
+
+_OF_ACCOUNT: Mapping[str, Any] = {"account_id": _ACCOUNT, "user_id": _ADA}
+_MONEY: Sequence[IntegrationEvent] = (
+    TransactionCreatedV1(
+        **_OF_ACCOUNT,
+        transaction_id=_TRANSFER,
+        position=4,
+        kind="transfer",
+        currency="USD",
+        delta=-1_230,
+        balance_after=8_770,
+    ),
+    TransferReversedV1(
+        **_OF_ACCOUNT,
+        transfer_id=_TRANSFER,
+        reversal_id=_REVERSAL,
+        by=UUID(_OPERATOR),
+        reason="sent to the wrong account",
+    ),
+    AccountFrozenV1(**_OF_ACCOUNT, by=UUID(_OPERATOR), reason="a stolen password"),
+    AccountUnfrozenV1(**_OF_ACCOUNT, by=UUID(_OPERATOR), reason="it has a new password"),
+    AccountClosedV1(**_OF_ACCOUNT),
+)
 
 _ACTS: Sequence[tuple[UUID, OperatorAct]] = (
     (_PARKED, ParkedEventReleasedV1(**_about_parked("fixed in 1.4.2"))),
@@ -270,6 +303,12 @@ EXAMPLES: Mapping[str, EncodedEvent] = {
         after_ms=190_000,
         source="/accounts",
     ),
+    **{
+        event.event_type: _record(
+            event, subject=_ACCOUNT, after_ms=90_000 + number, sequence=2 + number
+        )
+        for number, event in enumerate(_MONEY)
+    },
     **{
         act.event_type: _record(
             act,

@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from contracts.accounts import AccountOpenedV1, AccountsEventWithheldV1
+from contracts.accounts import (
+    AccountClosedV1,
+    AccountFrozenV1,
+    AccountOpenedV1,
+    AccountsEventWithheldV1,
+    AccountUnfrozenV1,
+    TransactionCreatedV1,
+    TransferReversedV1,
+)
 from contracts.events import IntegrationEvent
 from contracts.operations import ACTS, DataReadV1, DeliveryRetriedV1
 from contracts.users import TaskCreatedV1, UsersEventWithheldV1, UserSignedUpV1
@@ -55,7 +63,15 @@ ACCOUNTS_ACCOUNT = Topic(
     key="account id",
     owner="accounts",
     consumers=("audit",),
-    events=(AccountOpenedV1, AccountsEventWithheldV1),
+    events=(
+        AccountOpenedV1,
+        TransactionCreatedV1,
+        TransferReversedV1,
+        AccountFrozenV1,
+        AccountUnfrozenV1,
+        AccountClosedV1,
+        AccountsEventWithheldV1,
+    ),
 )
 
 
