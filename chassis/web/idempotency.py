@@ -54,6 +54,11 @@ class IdempotentCommand(Generic[W]):
         self._fingerprints = fingerprints
         self._now = now
 
+    @property
+    def has_key(self) -> bool:
+        """Whether the client sent a key, so that a repeat changes nothing."""
+        return bool(self._keys)
+
     async def __call__(
         self, body: Callable[[W], Awaitable[T]], answer: Callable[[T], Response]
     ) -> Response:

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from chassis.correlation import current_correlation
 from chassis.domain import DomainError, InvalidFields, Kind
@@ -57,6 +58,8 @@ _NETWORK: Final = (
     ssl.SSLError,
     NoConnectionFree,
 )
+
+_METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 _log = structlog.get_logger(__name__)
 
@@ -200,9 +203,24 @@ def _text(error: FieldProblem) -> str:
     return f"{error.field}: {error.message}"
 
 
-async def _http_exception(_request: Request, error: Exception) -> Response:
+async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - narrows the handler type
     status = error.status_code
     code = _CODES.get(status, f"http-{status}")
     detail = error.detail if error.detail != HTTPStatus(status).phrase else None
-    return problem(status, code, detail, headers=error.headers)
+    headers = error.headers
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"Allow": ", ".join(_methods_of_path(request))}
+    return problem(status, code, detail, headers=headers)
+
+
+def _methods_of_path(request: Request) -> list[str]:
+    """Return the methods of all routes of the path: the framework names those of the first only."""
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]

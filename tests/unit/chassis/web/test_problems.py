@@ -43,6 +43,10 @@ def toys() -> APIRouter:
     ) -> str:
         return body.name
 
+    @router.delete("/toys/{number}")
+    async def delete_toy(number: int) -> None:
+        pass
+
     return router
 
 
@@ -164,12 +168,12 @@ class TestRequests:
         async with serve(toys()) as client:
             problem_of(await client.get("/nowhere"), 404, "not-found")
 
-    async def test_a_wrong_method_is_answered_with_the_right_one(self, serve: Serve) -> None:
+    async def test_a_wrong_method_is_answered_with_all_right_ones(self, serve: Serve) -> None:
         async with serve(toys()) as client:
-            answer = await client.delete("/toys/1")
+            answer = await client.put("/toys/1")
 
         problem_of(answer, 405, "method-not-allowed")
-        assert answer.headers["allow"] == "POST"
+        assert answer.headers["allow"] == "DELETE, POST"
 
     async def test_an_http_exception_keeps_its_headers(self, serve: Serve) -> None:
         error = HTTPException(418, "short and stout", headers={"X-Pot": "tea"})
