@@ -6,7 +6,7 @@ An amount is a whole number of its currency's minor units, as 1230 for 12.30 USD
 from typing import Annotated, ClassVar
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from contracts.events import EventWithheld, IntegrationEvent, Text
 
@@ -50,7 +50,7 @@ class TransactionCreatedV1(IntegrationEvent):
         str,
         Field(
             pattern=r"^[a-z-]{1,32}$",
-            description="deposit, withdrawal, transfer or reversal. Later others may come.",
+            description="deposit, withdrawal, transfer, reversal or capture. Others may come.",
         ),
     ]
     currency: Currency
@@ -75,6 +75,64 @@ class TransferReversedV1(IntegrationEvent):
     reversal_id: Annotated[UUID, Field(description="The transaction that reverses it.")]
     by: Operator
     reason: Text
+
+
+class HoldPlacedV1(IntegrationEvent):
+    """Money of an account is held for a payee. The subject is the account that pays.
+
+    The balance stays; what can be spent is less by the amount until the hold ends: by one of
+    ``hold-captured``, ``hold-released`` and ``hold-expired``.
+    """
+
+    event_type: ClassVar[str] = "accounts.hold-placed.v1"
+
+    hold_id: UUID
+    account_id: UUID
+    user_id: Owner
+    payee_account_id: UUID
+    currency: Currency
+    amount: Annotated[Amount, Field(gt=0)]
+    expires_at: Annotated[AwareDatetime, Field(description="It ends by itself then.")]
+
+
+class HoldCapturedV1(IntegrationEvent):
+    """The payee took what was held, or a part of it. The subject is the account that paid.
+
+    The money's way is a transaction of its own, with an event for each account.
+    """
+
+    event_type: ClassVar[str] = "accounts.hold-captured.v1"
+
+    hold_id: UUID
+    account_id: UUID
+    user_id: Owner
+    transaction_id: UUID
+    amount: Annotated[Amount, Field(gt=0, description="The rest of the hold is free again.")]
+    by: Annotated[UUID, Field(description="The payee, or an operator.")]
+
+
+class HoldReleasedV1(IntegrationEvent):
+    """What was held is free again. The subject is the account that would have paid."""
+
+    event_type: ClassVar[str] = "accounts.hold-released.v1"
+
+    hold_id: UUID
+    account_id: UUID
+    user_id: Owner
+    by: Annotated[UUID, Field(description="The payee, or an operator.")]
+
+
+class HoldExpiredV1(IntegrationEvent):
+    """The time of a hold was over. The subject is the account that would have paid.
+
+    The event may come later than the time: the hold has counted for nothing since.
+    """
+
+    event_type: ClassVar[str] = "accounts.hold-expired.v1"
+
+    hold_id: UUID
+    account_id: UUID
+    user_id: Owner
 
 
 class AccountFrozenV1(IntegrationEvent):

@@ -12,6 +12,10 @@ from contracts.accounts import (
     AccountOpenedV1,
     AccountsEventWithheldV1,
     AccountUnfrozenV1,
+    HoldCapturedV1,
+    HoldExpiredV1,
+    HoldPlacedV1,
+    HoldReleasedV1,
     TransactionCreatedV1,
     TransferReversedV1,
 )
@@ -87,6 +91,8 @@ _DELIVERY = UUID("01937b5e-8b44-7c75-ab64-1b2c3d4e5f60")
 _TIMER = UUID("01937b5e-8c55-7d86-bc75-2b3c4d5e6f70")
 _TRANSFER = UUID("01937b5e-b0c1-7a21-8d32-4e5f60718294")
 _REVERSAL = UUID("01937b5e-c1d2-7b32-9e43-5f60718293a5")
+_HOLD = UUID("01937b5e-d2e3-7c43-8f54-60718293a4b5")
+_PAYEE = UUID("01937b5e-e3f4-7d54-9065-718293a4b5c6")
 _BYTES_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 
@@ -172,6 +178,17 @@ _MONEY: Sequence[IntegrationEvent] = (
         by=UUID(_OPERATOR),
         reason="sent to the wrong account",
     ),
+    HoldPlacedV1(
+        **_OF_ACCOUNT,
+        hold_id=_HOLD,
+        payee_account_id=_PAYEE,
+        currency="USD",
+        amount=4_000,
+        expires_at=_SIGN_UP + timedelta(days=7),
+    ),
+    HoldCapturedV1(**_OF_ACCOUNT, hold_id=_HOLD, transaction_id=_REVERSAL, amount=3_500, by=_ADA),
+    HoldReleasedV1(**_OF_ACCOUNT, hold_id=_HOLD, by=_ADA),
+    HoldExpiredV1(**_OF_ACCOUNT, hold_id=_HOLD),
     AccountFrozenV1(**_OF_ACCOUNT, by=UUID(_OPERATOR), reason="a stolen password"),
     AccountUnfrozenV1(**_OF_ACCOUNT, by=UUID(_OPERATOR), reason="it has a new password"),
     AccountClosedV1(**_OF_ACCOUNT),

@@ -1,17 +1,19 @@
 """The service's ports in memory, for tests; they keep the same promises as PostgreSQL."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from accounts_service.adapters.currencies import HOUSE_ACCOUNTS
 from accounts_service.application.integration_events import translate
-from accounts_service.application.ports import AccountView
-from accounts_service.domain.account import Account, Transaction
+from accounts_service.application.ports import AccountView, HoldParties, Owner
+from accounts_service.domain.account import Account, Transaction, TransactionKind, Transfer
 from accounts_service.domain.errors import AccountExists
+from accounts_service.domain.hold import Hold
 from chassis import testing
 from chassis.persistence.outbox import Outbox, OutboxRow
-from chassis.testing import InMemoryAggregates
+from chassis.testing import InMemoryAggregates, InMemoryIdempotencyKeys, InMemoryTimers, StoredTimer
 from contracts.topics import ACCOUNTS_ACCOUNT
 
 
@@ -21,11 +23,16 @@ class Stored:
 
     accounts: dict[UUID, Account] = field(default_factory=dict)
     transactions: dict[UUID, list[Transaction]] = field(default_factory=dict)
+    holds: dict[UUID, Hold] = field(default_factory=dict)
+    timers: dict[UUID, StoredTimer] = field(default_factory=dict)
+    reversals: dict[UUID, UUID] = field(default_factory=dict)
+    owners: dict[str, UUID] = field(default_factory=dict)
+    idempotency_keys: InMemoryIdempotencyKeys = field(default_factory=InMemoryIdempotencyKeys)
     outbox: list[OutboxRow] = field(default_factory=list)
 
 
 class InMemoryAccounts(InMemoryAggregates[Account]):
-    def __init__(self, stored: Stored, outbox: Outbox) -> None:
+    def __init__(self, stored: Stored, outbox: Outbox, now: Callable[[], datetime]) -> None:
         super().__init__(
             stored.accounts,
             outbox,
@@ -34,19 +41,80 @@ class InMemoryAccounts(InMemoryAggregates[Account]):
             unique={AccountExists: lambda account: account.user_id},
         )
         self._transactions = stored.transactions
+        self._holds = stored.holds
+        self._now = now
+
+    async def load(self, ids: Iterable[UUID], /) -> Mapping[UUID, Account]:
+        accounts = await super().load(id_ for id_ in ids if id_ not in HOUSE_ACCOUNTS)
+        for account in accounts.values():
+            account.with_holds((), self._now())
+        return accounts
 
     async def flush(self) -> None:
         for account in self._saved.values():
             posted = self._transactions.setdefault(account.id, [])
             posted.extend(account.take_transactions())
+            self._holds.update({hold.id: hold for hold in account.take_changed_holds()})
         await super().flush()
+
+
+class InMemoryTransfers:
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+
+    async def find(self, transfer_id: UUID, /) -> Transfer | None:
+        lines = sorted(
+            (transaction.delta, account_id)
+            for account_id, posted in self._stored.transactions.items()
+            for transaction in posted
+            if transaction.id == transfer_id and transaction.kind is TransactionKind.TRANSFER
+        )
+        if not lines:
+            return None
+        (_, payer_id), (amount, payee_id) = lines
+        return Transfer(transfer_id, payer_id, payee_id, amount)
+
+    async def reversal_of(self, transfer_id: UUID, /) -> UUID | None:
+        return self._stored.reversals.get(transfer_id)
+
+    def mark_reversed(self, transfer_id: UUID, /, *, by: UUID) -> None:
+        self._stored.reversals[transfer_id] = by
+
+
+class InMemoryHolds:
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+
+    async def find(self, hold_id: UUID, /) -> HoldParties | None:
+        hold = self._stored.holds.get(hold_id)
+        return None if hold is None else HoldParties(hold.account_id, hold.payee_id)
+
+
+class InMemoryOwners:
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+
+    def add(self, user_id: UUID, username: str, /) -> None:
+        self._stored.owners.setdefault(username, user_id)
+
+    async def find(self, username: str, /) -> Owner | None:
+        user_id = self._stored.owners.get(username)
+        if user_id is None:
+            return None
+        account_ids = (a.id for a in self._stored.accounts.values() if a.user_id == user_id)
+        return Owner(user_id, next(account_ids, None))
 
 
 class InMemoryAccountsWork:
     def __init__(self, stored: Stored, now: Callable[[], datetime]) -> None:
         self._stored = stored
         self._outbox = Outbox("/accounts", now)
-        self.accounts = InMemoryAccounts(stored, self._outbox)
+        self.accounts = InMemoryAccounts(stored, self._outbox, now)
+        self.holds = InMemoryHolds(stored)
+        self.timers = InMemoryTimers(stored.timers)
+        self.transfers = InMemoryTransfers(stored)
+        self.owners = InMemoryOwners(stored)
+        self.idempotency_keys = stored.idempotency_keys
 
     async def flush(self) -> None:
         await self.accounts.flush()
@@ -78,6 +146,7 @@ class InMemoryAccountViews:
             id=account.id,
             user_id=account.user_id,
             currency=account.currency,
+            state=account.state,
             balance=account.balance,
             opened_at=account.opened_at,
             transactions=newest_first[:latest],

@@ -5,15 +5,17 @@ from uuid import UUID
 
 from sqlalchemy import Select, bindparam, select, true
 
+from accounts_service.adapters.currencies import CURRENCIES
 from accounts_service.adapters.tables import PERSONAL, accounts, ledger_entries
 from accounts_service.application.ports import AccountView
-from accounts_service.domain.account import Transaction
+from accounts_service.domain.account import State, Transaction, TransactionKind
 from chassis.persistence.database import Database
 
 _latest = (
     select(
         ledger_entries.c.transaction_id,
         ledger_entries.c.position,
+        ledger_entries.c.kind,
         ledger_entries.c.delta,
         ledger_entries.c.balance_after,
         ledger_entries.c.description,
@@ -29,6 +31,7 @@ _VIEW: Final = (
         accounts.c.id,
         accounts.c.user_id,
         accounts.c.currency,
+        accounts.c.state,
         accounts.c.balance,
         accounts.c.opened_at,
         *_latest.c,
@@ -65,13 +68,15 @@ class PostgresAccountViews:
         return AccountView(
             id=account.id,
             user_id=account.user_id,
-            currency=account.currency,
+            currency=CURRENCIES[account.currency],
+            state=State(account.state),
             balance=account.balance,
             opened_at=account.opened_at,
             transactions=[
                 Transaction(
                     row.transaction_id,
                     row.position,
+                    TransactionKind(row.kind),
                     row.delta,
                     row.balance_after,
                     row.description,

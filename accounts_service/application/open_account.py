@@ -6,11 +6,12 @@ from uuid import UUID
 
 from accounts_service.application.ports import AccountsWork
 from accounts_service.domain.account import Account
+from accounts_service.domain.money import Currency
 
 
 class OpenAccountHandler:
     def __init__(
-        self, new_id: Callable[[], UUID], now: Callable[[], datetime], *, currency: str
+        self, new_id: Callable[[], UUID], now: Callable[[], datetime], *, currency: Currency
     ) -> None:
         self._new_id = new_id
         self._now = now

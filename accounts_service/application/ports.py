@@ -1,21 +1,74 @@
 """What the use cases need: accounts to change, and accounts to read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, Self
 from uuid import UUID
 
-from accounts_service.domain.account import Account, Transaction
+from accounts_service.domain.account import Account, State, Transaction, Transfer
+from accounts_service.domain.money import Currency
 from chassis.persistence import transactor
+from chassis.persistence.idempotency_keys import IdempotencyKeys
+from chassis.timers.timer import Timers
 
 
 class Accounts(Protocol):
+    async def load(self, ids: Iterable[UUID], /) -> Mapping[UUID, Account]:
+        """Return the users' accounts that exist, locked; the house's accounts are not among them.
+
+        Holds whose time is over have expired in them. A rule over several loads them in one call:
+        other transactions lock them in the same order.
+        """
+
     def save(self, account: Account, /) -> object:
         """Keep the account, its new transactions and its new events for the flush.
 
         :raises AccountExists: at the flush, if the user has another account
         """
+
+
+class Transfers(Protocol):
+    """The transfers that were made, and those that were reversed."""
+
+    async def find(self, transfer_id: UUID, /) -> Transfer | None: ...
+
+    async def reversal_of(self, transfer_id: UUID, /) -> UUID | None:
+        """Return the transaction that reversed it; asked while its accounts are locked."""
+
+    def mark_reversed(self, transfer_id: UUID, /, *, by: UUID) -> None:
+        """Keep for the flush which transaction reverses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldParties:
+    """The accounts of a hold, which never change."""
+
+    payer_id: UUID
+    payee_id: UUID
+
+
+class Holds(Protocol):
+    async def find(self, hold_id: UUID, /) -> HoldParties | None:
+        """Return whose hold it is, so that the accounts can be loaded; no lock is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A user, who may have no account yet."""
+
+    user_id: UUID
+    account_id: UUID | None
+
+
+class Owners(Protocol):
+    """The users by name: a projection of their events."""
+
+    def add(self, user_id: UUID, username: str, /) -> None:
+        """Keep a name for the flush; one that is known stays as it is."""
+
+    async def find(self, username: str, /) -> Owner | None:
+        """Return the user with this name; no lock is taken."""
 
 
 class AccountsWork(transactor.Work, Protocol):
@@ -24,6 +77,39 @@ class AccountsWork(transactor.Work, Protocol):
     @property
     def accounts(self) -> Accounts: ...
 
+    @property
+    def transfers(self) -> Transfers: ...
+
+    @property
+    def holds(self) -> Holds: ...
+
+    @property
+    def timers(self) -> Timers: ...
+
+    @property
+    def owners(self) -> Owners: ...
+
+    @property
+    def idempotency_keys(self) -> IdempotencyKeys: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A new transaction, and the account after it; amounts are minor units.
+
+    :ivar available: the balance without what is held
+    """
+
+    transaction: Transaction
+    account_id: UUID
+    currency: Currency
+    balance: int
+    available: int
+
+    @classmethod
+    def of(cls, account: Account, transaction: Transaction) -> Self:
+        return cls(transaction, account.id, account.currency, account.balance, account.available)
+
 
 @dataclass(frozen=True, slots=True)
 class AccountView:
@@ -31,7 +117,8 @@ class AccountView:
 
     id: UUID
     user_id: UUID
-    currency: str
+    currency: Currency
+    state: State
     balance: int
     opened_at: datetime
     transactions: Sequence[Transaction]

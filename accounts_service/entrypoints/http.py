@@ -1,43 +1,14 @@
 """The service over HTTP: accounts, for their owners and for operators."""
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field
 
-from accounts_service.application.queries import LATEST_TRANSACTIONS, ReadAccount, Reader
+from accounts_service.application.queries import ReadAccount, Reader
+from accounts_service.entrypoints.bodies import AccountBody
 from chassis.web.auth import OPERATOR, Principal
-
-
-class TransactionBody(BaseModel):
-    """One change of the balance."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: UUID
-    position: int = Field(description="Counts the transactions of this account, from 1.")
-    delta: int = Field(description="Minor units of the currency; negative if money was taken out.")
-    balance_after: int = Field(description="Minor units.")
-    description: str
-    occurred_at: datetime
-
-
-class AccountBody(BaseModel):
-    """An account and its latest transactions."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: UUID
-    user_id: UUID
-    currency: str = Field(description="ISO 4217.")
-    balance: int = Field(description="Minor units of the currency, such as cents.")
-    opened_at: datetime
-    transactions: list[TransactionBody] = Field(
-        description=f"The last {LATEST_TRANSACTIONS}, newest first."
-    )
 
 
 def routes(
@@ -49,7 +20,7 @@ def routes(
     @router.get("/users/me/account", summary="Your account")
     async def get_my_account(who: Annotated[Principal, Depends(signed_in)]) -> AccountBody:
         """Return your account; it is opened a moment after you sign up."""
-        return AccountBody.model_validate(await read_account.of_user(_reader(who), who.id))
+        return AccountBody.of(await read_account.of_user(_reader(who), who.id))
 
     @router.get("/users/{user_id}/account", summary="A user's account")
     async def get_account_of_user(
@@ -57,7 +28,7 @@ def routes(
     ) -> AccountBody:
         """Return a user's account to its owner or to an operator; others get 404."""
         account = await read_account.of_user(_reader(who), user_id)
-        return AccountBody.model_validate(account)
+        return AccountBody.of(account)
 
     @router.get("/accounts/{account_id}", summary="An account")
     async def get_account(
@@ -65,7 +36,7 @@ def routes(
     ) -> AccountBody:
         """Return an account to its owner or to an operator; others get 404."""
         account = await read_account.by_id(_reader(who), account_id)
-        return AccountBody.model_validate(account)
+        return AccountBody.of(account)
 
     return router
 

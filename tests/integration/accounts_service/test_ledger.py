@@ -5,9 +5,11 @@ from uuid import UUID, uuid4
 
 import pytest
 from asyncpg import IntegrityConstraintViolationError as IntegrityError
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, text
 
+from accounts_service.adapters.currencies import CASH_ACCOUNTS
 from accounts_service.adapters.tables import accounts, ledger_entries
+from chassis.persistence.bulk import insert_rows
 from chassis.persistence.database import Connection, Database
 from tests.unit.accounts_service.making import NOW
 
@@ -17,7 +19,10 @@ HOUSE = {"kind": "cash", "user_id": None, "balance": None, "last_position": None
 
 async def add_account(connection: Connection, **columns: Any) -> UUID:
     id_ = uuid4()
-    row = {"id": id_, "user_id": uuid4(), "currency": "USD", "opened_at": NOW}
+    row = {"id": id_, "user_id": uuid4(), "currency": "USD", "opened_at": NOW} | {
+        "moved_at": NOW,
+        "state": "open",
+    }
     await connection.execute(insert(accounts).values(row | {"version": 1, "sequence": 0} | columns))
     return id_
 
@@ -27,12 +32,34 @@ async def add_entry(connection: Connection, account_id: UUID, **columns: Any) ->
         "transaction_id": uuid4(),
         "account_id": account_id,
         "position": 1,
+        "kind": "opening",
         "delta": 0,
         "balance_after": 0,
         "description": "Initial",
         "occurred_at": NOW,
     }
     await connection.execute(insert(ledger_entries).values(row | columns))
+
+
+async def post(
+    connection: Connection, deltas: dict[UUID, int], transaction_id: UUID | None = None
+) -> None:
+    """Add the entries of one transaction in one statement."""
+    transaction_id = transaction_id or uuid4()
+    entries = [
+        {
+            "transaction_id": transaction_id,
+            "account_id": account_id,
+            "position": position,
+            "kind": "transfer",
+            "delta": delta,
+            "balance_after": max(0, delta),
+            "description": "A transfer",
+            "occurred_at": NOW,
+        }
+        for position, (account_id, delta) in enumerate(deltas.items(), start=100)
+    ]
+    await insert_rows(connection, ledger_entries, entries)
 
 
 class TestAccounts:
@@ -45,6 +72,8 @@ class TestAccounts:
             (PERSONAL | {"balance": None}, "accounts_kind_check"),
             (HOUSE | {"user_id": uuid4()}, "accounts_kind_check"),
             (HOUSE | {"balance": 0}, "accounts_kind_check"),
+            (PERSONAL | {"state": "asleep"}, "accounts_state_check"),
+            (PERSONAL | {"state": "closed", "balance": 1}, "accounts_closed_check"),
         ],
     )
     async def test_an_invalid_account_is_refused(
@@ -58,9 +87,9 @@ class TestAccounts:
         self, engine: Database
     ) -> None:
         async with engine.connect() as connection:
-            await add_account(connection, **HOUSE)
-            await add_account(connection, **HOUSE | {"currency": "EUR"})
             await add_account(connection, **HOUSE | {"kind": "fees"})
+            await add_account(connection, **HOUSE | {"kind": "fees", "currency": "EUR"})
+            # A migration has added those of cash.
             with pytest.raises(IntegrityError, match="accounts_house_key"):
                 await add_account(connection, **HOUSE)
 
@@ -104,29 +133,69 @@ class TestEntries:
             with pytest.raises(IntegrityError, match="ledger_entries_pkey"):
                 await add_entry(connection, account_id, transaction_id=transaction_id, position=2)
 
-    async def test_an_entry_of_the_house_updates_no_balance(self, engine: Database) -> None:
+    async def test_an_amount_of_zero_is_an_opening(self, engine: Database) -> None:
         async with engine.connect() as connection:
-            house_id = await add_account(connection, **HOUSE)
-            for amount in (700, 300):
-                account_id = await add_account(connection, **PERSONAL | {"balance": amount})
-                transaction_id = uuid4()
-                await add_entry(
-                    connection,
-                    account_id,
-                    transaction_id=transaction_id,
-                    delta=amount,
-                    balance_after=amount,
-                )
-                await add_entry(
-                    connection,
-                    house_id,
-                    transaction_id=transaction_id,
-                    delta=-amount,
-                    position=None,
-                    balance_after=None,
-                )
+            account_id = await add_account(connection, **PERSONAL)
+            for columns in ({"kind": "deposit"}, {"delta": 5, "balance_after": 5}):
+                with pytest.raises(IntegrityError, match="ledger_entries_delta_check"):
+                    await add_entry(connection, account_id, **columns)
 
-            of_the_house = ledger_entries.c.account_id == house_id
-            sum_of_entries = select(func.sum(ledger_entries.c.delta))
-            assert await connection.scalar(sum_of_entries.where(of_the_house)) == -1000
-            assert await connection.scalar(sum_of_entries) == 0
+
+class TestTransactions:
+    """What the triggers hold, whoever writes."""
+
+    async def test_the_entries_of_a_transaction_add_up_to_zero(self, engine: Database) -> None:
+        async with engine.connect() as connection:
+            one, other = [await add_account(connection, **PERSONAL) for _ in range(2)]
+            for amounts in ([700], [700, -699], [-1]):
+                with pytest.raises(IntegrityError, match="add up to zero"):
+                    await post(connection, dict(zip((one, other), amounts, strict=False)))
+            await post(connection, {one: 700, other: -700})
+
+            total = await connection.scalar(select(func.sum(ledger_entries.c.delta)))
+            assert total == 0
+
+    async def test_a_transaction_is_in_one_currency(self, engine: Database) -> None:
+        async with engine.connect() as connection:
+            dollars = await add_account(connection, **PERSONAL)
+            euros = await add_account(connection, **PERSONAL | {"currency": "EUR"})
+
+            with pytest.raises(IntegrityError, match="in one currency"):
+                await post(connection, {dollars: 700, euros: -700})
+
+    async def test_nothing_is_added_to_a_transaction_that_unbalances_it(
+        self, engine: Database
+    ) -> None:
+        async with engine.connect() as connection:
+            one, other, third, fourth = [
+                await add_account(connection, **PERSONAL | {"currency": currency})
+                for currency in ("USD", "USD", "EUR", "EUR")
+            ]
+            transaction_id = uuid4()
+            await post(connection, {one: 700, other: -700}, transaction_id)
+
+            with pytest.raises(IntegrityError, match="in one currency"):
+                await post(connection, {third: 5, fourth: -5}, transaction_id)
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE ledger_entries SET description = 'Other'",
+            "DELETE FROM ledger_entries",
+            "TRUNCATE ledger_entries",
+        ],
+    )
+    async def test_an_entry_is_never_changed_or_removed(
+        self, engine: Database, statement: str
+    ) -> None:
+        async with engine.connect() as connection:
+            with pytest.raises(IntegrityError, match="entries are only added"):
+                await connection.execute(text(statement))
+
+    async def test_every_currency_has_its_account_of_cash(self, engine: Database) -> None:
+        async with engine.connect() as connection:
+            found = await connection.execute(
+                select(accounts.c.currency, accounts.c.id).where(accounts.c.kind == "cash")
+            )
+
+        assert {row.currency: row.id for row in found} == CASH_ACCOUNTS

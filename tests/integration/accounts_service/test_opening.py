@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select
 
+from accounts_service.adapters.currencies import CURRENCIES
 from accounts_service.adapters.postgres_accounts import PostgresAccountsWork
 from accounts_service.adapters.tables import accounts, ledger_entries
 from accounts_service.application.open_account import OpenAccountHandler
@@ -50,8 +51,11 @@ def open_work(connection: Connection) -> PostgresAccountsWork:
 
 @pytest.fixture
 def subscriber() -> EventSubscriber[AccountsWork]:
-    known = subscribers(OpenAccountHandler(new_id, now, currency="USD"))
+    known = subscribers(OpenAccountHandler(new_id, now, currency=CURRENCIES["USD"]))
     return next(each for each in known if each.name == "accounts.open-account")
+
+
+OF_USERS = accounts.c.user_id.is_not(None)
 
 
 async def take(
@@ -74,7 +78,7 @@ class TestAChunkOfSignUps:
         await take(engine, subscriber, [signed_up(id_, n) for n, id_ in enumerate(user_ids)])
 
         async with engine.connect() as connection:
-            opened = (await connection.execute(select(accounts))).all()
+            opened = (await connection.execute(select(accounts).where(OF_USERS))).all()
             entries = (await connection.execute(select(ledger_entries))).all()
         assert sorted(row.user_id for row in opened) == sorted(user_ids)
         assert {(row.balance, row.currency, row.last_position) for row in opened} == {(0, "USD", 1)}
@@ -129,7 +133,9 @@ class TestAChunkOfSignUps:
         await take(engine, subscriber, records)
 
         async with engine.connect() as connection:
-            for table in (accounts, ledger_entries, outbox, inbox):
+            opened = select(func.count()).select_from(accounts).where(OF_USERS)
+            assert await connection.scalar(opened) == 10
+            for table in (ledger_entries, outbox, inbox):
                 count = await connection.scalar(select(func.count()).select_from(table))
                 assert count == 10
 
@@ -155,7 +161,7 @@ class TestAUserWhoHasAnAccount:
 
         assert source.done == 3
         async with engine.connect() as connection:
-            users = (await connection.execute(select(accounts.c.user_id))).scalars()
+            users = (await connection.execute(select(accounts.c.user_id).where(OF_USERS))).scalars()
             parked_rows = (await connection.execute(select(parked))).all()
         assert sorted(users) == sorted([before.user_id, *others])
         assert [(row.offset, row.error_code) for row in parked_rows] == [(1, "account-exists")]

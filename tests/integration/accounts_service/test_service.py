@@ -43,10 +43,21 @@ class TestRoles:
     @pytest.mark.parametrize(
         ("roles", "parts"),
         [
-            ([Role.API], ["access-token-keys", "outbox-age"]),
-            ([Role.RELAY], ["relay", "outbox-age"]),
-            ([Role.AGENTS], ["agents"]),
-            ([*Role], ["access-token-keys", "outbox-age", "relay", "agents"]),
+            ([Role.API], ["expired-idempotency-keys", "access-token-keys", "outbox-age"]),
+            ([Role.RELAY], ["expired-idempotency-keys", "relay", "outbox-age"]),
+            ([Role.AGENTS], ["expired-idempotency-keys", "agents", "timer-worker", "ledger-check"]),
+            (
+                [*Role],
+                [
+                    "expired-idempotency-keys",
+                    "access-token-keys",
+                    "outbox-age",
+                    "relay",
+                    "agents",
+                    "timer-worker",
+                    "ledger-check",
+                ],
+            ),
         ],
     )
     async def test_a_process_runs_the_parts_of_its_roles(

@@ -3,12 +3,12 @@
 import pytest
 
 from accounts_service.application.ports import AccountsWork, AccountViews
-from accounts_service.domain.account import Account, Transaction
+from accounts_service.domain.account import Account, Transaction, TransactionKind
 from accounts_service.domain.errors import AccountExists
 from chassis.correlation import new_id
 from chassis.persistence.transactor import Transact
 
-from .making import NOW, an_account, post
+from .making import NOW, USD, an_account, post
 
 
 async def store(transact: Transact[AccountsWork], *accounts: Account) -> None:
@@ -29,7 +29,7 @@ class AccountsSuite:
 
         view = await views.by_id(account.id, latest=10)
         assert view is not None
-        assert (view.id, view.user_id, view.currency) == (account.id, account.user_id, "USD")
+        assert (view.id, view.user_id, view.currency) == (account.id, account.user_id, USD)
         assert (view.balance, view.opened_at) == (0, NOW)
 
     async def test_every_transaction_is_stored(
@@ -129,4 +129,6 @@ class ViewsSuite:
         view = await views.by_id(account.id, latest=10)
 
         assert view is not None
-        assert list(view.transactions) == [Transaction(initial.id, 1, 0, 0, "Initial", NOW)]
+        assert list(view.transactions) == [
+            Transaction(initial.id, 1, TransactionKind.OPENING, 0, 0, "Initial", NOW)
+        ]

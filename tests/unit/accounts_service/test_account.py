@@ -1,27 +1,33 @@
-from accounts_service.domain.account import Account, AccountOpened, Transaction
+from accounts_service.adapters.currencies import CURRENCIES
+from accounts_service.domain.account import (
+    Account,
+    AccountOpened,
+    Transaction,
+    TransactionKind,
+)
 from chassis.correlation import new_id
 
-from .making import NOW, an_account, post
+from .making import NOW, USD, an_account, post
 
 
 class TestOpening:
     def test_a_new_account_is_empty(self) -> None:
         user_id = new_id()
         account = Account.open(
-            new_id(), user_id=user_id, currency="EUR", transaction_id=new_id(), now=NOW
+            new_id(), user_id=user_id, currency=CURRENCIES["EUR"], transaction_id=new_id(), now=NOW
         )
 
-        assert (account.user_id, account.currency, account.balance) == (user_id, "EUR", 0)
+        assert (account.user_id, account.currency.code, account.balance) == (user_id, "EUR", 0)
         assert account.opened_at == NOW
 
     def test_its_first_transaction_has_the_amount_zero(self) -> None:
         transaction_id = new_id()
         account = Account.open(
-            new_id(), user_id=new_id(), currency="USD", transaction_id=transaction_id, now=NOW
+            new_id(), user_id=new_id(), currency=USD, transaction_id=transaction_id, now=NOW
         )
 
         assert list(account.take_transactions()) == [
-            Transaction(transaction_id, 1, 0, 0, "Initial", NOW)
+            Transaction(transaction_id, 1, TransactionKind.OPENING, 0, 0, "Initial", NOW)
         ]
 
     def test_it_is_recorded(self) -> None:

@@ -86,15 +86,21 @@ class TestReadingAnAccount:
             "id": str(account.id),
             "user_id": str(account.user_id),
             "currency": "USD",
-            "balance": 1500,
+            "state": "open",
+            "balance": "15.00",
             "opened_at": "2026-01-02T03:04:05Z",
         }
-        assert (newest["delta"], newest["balance_after"], newest["position"]) == (1500, 1500, 2)
+        assert (newest["delta"], newest["balance_after"], newest["position"]) == (
+            "15.00",
+            "15.00",
+            2,
+        )
         del initial["id"]
         assert initial == {
             "position": 1,
-            "delta": 0,
-            "balance_after": 0,
+            "kind": "opening",
+            "delta": "0.00",
+            "balance_after": "0.00",
             "description": "Initial",
             "occurred_at": "2026-01-02T03:04:05Z",
         }

@@ -1,5 +1,6 @@
 import pytest
 
+from accounts_service.adapters.currencies import CURRENCIES
 from accounts_service.adapters.in_memory import InMemoryTransactor
 from accounts_service.application.open_account import OpenAccountHandler
 from accounts_service.domain.errors import AccountExists
@@ -18,7 +19,7 @@ def transactor() -> InMemoryTransactor:
 
 @pytest.fixture
 def open_account() -> OpenAccountHandler:
-    return OpenAccountHandler(new_id, now, currency="CHF")
+    return OpenAccountHandler(new_id, now, currency=CURRENCIES["CHF"])
 
 
 class TestOpenAccount:
@@ -30,7 +31,7 @@ class TestOpenAccount:
         account_id = await transactor(lambda work: open_account(work, user_id))
 
         account = transactor.stored.accounts[account_id]
-        assert (account.user_id, account.currency, account.balance) == (user_id, "CHF", 0)
+        assert (account.user_id, account.currency.code, account.balance) == (user_id, "CHF", 0)
         [initial] = transactor.stored.transactions[account_id]
         assert (initial.description, initial.delta, initial.occurred_at) == ("Initial", 0, NOW)
 

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from accounts_service.adapters.currencies import CURRENCIES
 from accounts_service.application.open_account import OpenAccountHandler
 from accounts_service.entrypoints import agents as accounts_agents
 from audit_service import records
@@ -25,7 +26,9 @@ class TestTheStatedEffects:
         assert tuple(each.value for each in ONBOARDING_TASKS) == effects.ONBOARDING_TASKS
 
     def test_who_opens_accounts_creates_tasks_and_keeps_records(self) -> None:
-        accounts = accounts_agents.subscribers(OpenAccountHandler(new_id, now, currency="USD"))
+        accounts = accounts_agents.subscribers(
+            OpenAccountHandler(new_id, now, currency=CURRENCIES["USD"])
+        )
         users = users_agents.subscribers(CreateOnboardingTasksHandler(new_id, now))
 
         assert effects.OPENS_ACCOUNTS in {each.name for each in accounts}

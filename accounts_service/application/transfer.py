@@ -1,0 +1,90 @@
+"""Transfer money to another account, and reverse a transfer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from accounts_service.application.ports import AccountsWork, Posted
+from accounts_service.application.recipients import account_of
+from accounts_service.domain.account import REVERSAL_DESCRIPTION, Posting, TransactionKind
+from accounts_service.domain.errors import (
+    AccountNotFound,
+    AlreadyReversed,
+    TransferNotFound,
+    UnknownRecipient,
+)
+from accounts_service.domain.money import Money
+
+
+@dataclass(frozen=True, slots=True)
+class TransferMoney:
+    """What the payer asks for; the amount is decimal text.
+
+    :ivar to: the account, or the username of its owner
+    """
+
+    from_account: UUID
+    to: UUID | str
+    amount: str
+    description: str
+
+
+class TransferHandler:
+    def __init__(self, new_id: Callable[[], UUID], now: Callable[[], datetime]) -> None:
+        self._new_id = new_id
+        self._now = now
+
+    async def __call__(self, work: AccountsWork, owner: UUID, command: TransferMoney) -> Posted:
+        """Return the payer's transaction, and the payer's account after it.
+
+        :raises DomainError: a rule refuses it
+        """
+        payee_id = await account_of(work, command.to)
+        # Both in one call, so that two transfers in opposite directions never wait for each other.
+        accounts = await work.accounts.load([command.from_account, payee_id])
+        payer = accounts.get(command.from_account)
+        if payer is None or payer.user_id != owner:
+            raise AccountNotFound
+        payee = accounts.get(payee_id)
+        if payee is None:
+            raise UnknownRecipient
+        amount = Money.parse(command.amount, payer.currency)
+        posting = Posting(
+            self._new_id(), TransactionKind.TRANSFER, command.description, self._now()
+        )
+        transaction = payer.transfer(amount, payee, posting)
+        work.accounts.save(payer)
+        work.accounts.save(payee)
+        return Posted.of(payer, transaction)
+
+
+class ReverseTransferHandler:
+    def __init__(self, new_id: Callable[[], UUID], now: Callable[[], datetime]) -> None:
+        self._new_id = new_id
+        self._now = now
+
+    async def __call__(
+        self, work: AccountsWork, transfer_id: UUID, *, by: UUID, reason: str
+    ) -> Posted:
+        """Return the payer's transaction that brings the money back, and the payer's account.
+
+        :raises DomainError: there is no such transfer, it was reversed, or a rule refuses it
+        """
+        transfer = await work.transfers.find(transfer_id)
+        if transfer is None:
+            raise TransferNotFound
+        accounts = await work.accounts.load([transfer.payer_id, transfer.payee_id])
+        # With the accounts locked, so no other reversal of it is under way.
+        earlier = await work.transfers.reversal_of(transfer_id)
+        if earlier is not None:
+            raise AlreadyReversed(earlier)
+        payer, payee = accounts[transfer.payer_id], accounts[transfer.payee_id]
+        posting = Posting(
+            self._new_id(), TransactionKind.REVERSAL, REVERSAL_DESCRIPTION, self._now()
+        )
+        transaction = payer.reverse(transfer, payee, posting, by=by, reason=reason)
+        work.transfers.mark_reversed(transfer_id, by=posting.id)
+        work.accounts.save(payer)
+        work.accounts.save(payee)
+        return Posted.of(payer, transaction)
