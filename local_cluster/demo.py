@@ -138,7 +138,8 @@ async def _show_journey(cluster: Cluster, console: Console) -> None:
             journey.print_steps(console)
         took_ms = (time.time() - journey.began_at) * 1_000
         console.print(f"\n[green]every step seen after {took_ms:.0f} ms[/]")
-        console.print(f"sign in as [bold]{username}[/], password [bold]{password}[/]")
+        await _move_money(gateway, console, person)
+        console.print(f"\nsign in as [bold]{username}[/], password [bold]{password}[/]")
 
 
 async def _wait_for_consumers(cluster: Cluster) -> None:
@@ -207,8 +208,56 @@ async def _account(journey: Journey, person: dict[str, str]) -> None:
     journey.add_step(
         "account opened",
         _unix(first["occurred_at"]),
-        f"{account['balance'] / 100:.2f} {account['currency']}, “{first['description']}”",
+        f"{account['balance']} {account['currency']}, “{first['description']}”",
     )
+
+
+async def _move_money(gateway: httpx.AsyncClient, console: Console, person: dict[str, str]) -> None:
+    """Deposit, and transfer a part to someone else, found by name."""
+    friend = await _friend(gateway)
+    account = (await gateway.get("/users/me/account", headers=person)).json()
+    deposit = {"kind": "deposit", "amount": "100.00", "description": "First money"}
+    transfer = {
+        "from_account": account["id"],
+        "to_username": friend,
+        "amount": "30.00",
+        "description": "For lunch",
+    }
+    console.print(f"\nmoving money, and sharing it with [bold]{friend}[/]\n")
+    for name, path, command in (
+        ("deposit", f"/accounts/{account['id']}/transactions", deposit),
+        ("transfer", "/transfers", transfer),
+    ):
+        began = time.perf_counter()
+        answer = await gateway.post(
+            path, json=command, headers=person | {"Idempotency-Key": secrets.token_hex(16)}
+        )
+        took_ms = (time.perf_counter() - began) * 1_000
+        if answer.status_code != httpx.codes.CREATED:
+            raise ClusterError(f"the {name} was answered {answer.status_code}: {answer.text}")
+        done = answer.json()
+        console.print(
+            f"{took_ms:9.1f} ms  [bold]{name:<17}[/] {done['transaction']['delta']}"
+            f" {done['currency']}, the balance is {done['balance']}"
+        )
+
+
+async def _friend(gateway: httpx.AsyncClient) -> str:
+    """Sign someone else up, wait for the account, and return the username."""
+    username, password = f"grace.{secrets.token_hex(4)}", secrets.token_urlsafe(12)
+    person = {"username": username, "email": f"{username}@example.com", "password": password}
+    answer = await gateway.post(
+        "/users", json=person, headers={"Idempotency-Key": secrets.token_hex(16)}
+    )
+    if answer.status_code != httpx.codes.CREATED:
+        raise ClusterError(f"the sign-up was answered {answer.status_code}: {answer.text}")
+    token = await _token(gateway, username, password)
+    try:
+        async with asyncio.timeout(_WITHIN_S):
+            await _poll(lambda: gateway.get("/users/me/account", headers=token), _body)
+    except TimeoutError:
+        raise ClusterError(f"{username} had no account within {_WITHIN_S:g} s") from None
+    return username
 
 
 async def _tasks(journey: Journey, person: dict[str, str]) -> None:

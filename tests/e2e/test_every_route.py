@@ -68,6 +68,21 @@ def _routes(document: dict[str, Any]) -> Iterator[Route]:
             yield Route(method.upper(), path, parameters, frozenset(operation["responses"]))
 
 
+def bodies_of(account_id: str) -> Mapping[tuple[str, str], dict[str, Any]]:
+    """What a valid request about an account sends: who may is asked of valid ones only."""
+    payment = {"to_account": str(uuid4()), "amount": "1", "description": "A test"}
+    return {
+        ("POST", "/accounts/{account_id}/transactions"): {
+            "kind": "deposit",
+            "amount": "1",
+            "description": "A test",
+        },
+        ("POST", "/transfers"): payment | {"from_account": account_id},
+        ("POST", "/holds"): payment | {"account": account_id, "expires_in": 60},
+        ("POST", "/holds/{hold_id}/capture"): {},
+    }
+
+
 def assert_safe(answer: httpx.Response, route: Route | None = None) -> None:
     """A browser does no more with this answer than is meant, and no cache keeps it.
 
@@ -117,14 +132,17 @@ class TestEveryRoute:
             "user_id": owner.id,
             "account_id": account["id"],
             "task_id": await poll(task) or "",
+            "hold_id": await self.held_for(gateway, operator, account["id"]),
         }
+        bodies = bodies_of(account["id"])
         routes = [r for r in await routes_of(gateway, cluster.gateway_url) if not r.is_open]
 
         for route in routes:
             assert route.parameters.keys() <= known.keys(), "say here what a person has of it"
             path = route.path_with(known)
-            allowed = await gateway.request(route.method, path, headers=of_owner)
-            other = await gateway.request(route.method, path, headers=of_stranger)
+            body = bodies.get((route.method, route.path))
+            allowed = await gateway.request(route.method, path, json=body, headers=of_owner)
+            other = await gateway.request(route.method, path, json=body, headers=of_stranger)
             assert_safe(allowed, route)
             assert_safe(other, route)
             # One that needed an operator would be at the wrong listener.
@@ -134,6 +152,22 @@ class TestEveryRoute:
             else:
                 assert allowed.text != other.text, route
         assert len(routes) > 4
+
+    async def held_for(
+        self, gateway: httpx.AsyncClient, operator: Operator, payee_account: str
+    ) -> str:
+        """The id of a hold that someone else placed."""
+        payer = Person(gateway)
+        await payer.sign_up()
+        account = await poll(lambda: operator.account_of(payer))
+        assert account is not None
+        headers = await payer.sign_in()
+        paid_in = {"kind": "deposit", "amount": "5", "description": "First money"}
+        await gateway.post(f"/accounts/{account['id']}/transactions", json=paid_in, headers=headers)
+        hold = bodies_of(account["id"])["POST", "/holds"] | {"to_account": payee_account}
+        placed = await gateway.post("/holds", json=hold, headers=headers)
+        id_: str = placed.json()["hold"]["id"]
+        return id_
 
     async def test_of_the_operators_listener_is_closed_to_users_and_not_on_the_public_one(
         self, cluster: RunningCluster, gateway: httpx.AsyncClient, operator: Operator

@@ -31,7 +31,7 @@ class TestTheJourneyOfASignUp:
         assert correlation_id != own_id
         account = await poll(lambda: operator.account_of(person))
         assert account is not None
-        assert (account["balance"], account["currency"]) == (0, "USD")
+        assert (account["balance"], account["currency"]) == ("0.00", "USD")
         assert [each["description"] for each in account["transactions"]] == ["Initial"]
         headers = await person.sign_in()
 

@@ -101,11 +101,14 @@ def test_the_first_hour(shell: Shell) -> None:
     # The demo starts everything and shows the whole journey.
     first = shell.run("demo")
     assert all(step in first for step in STEPS), first
-    times_ms = [float(each) for each in re.findall(r"(?m)^ *([\d.]+) ms  ", first)]
+    journey, _, rest = first.partition("every step seen")
+    times_ms = [float(each) for each in re.findall(r"(?m)^ *([\d.]+) ms  ", journey)]
     assert times_ms == sorted(times_ms)
     assert len(times_ms) == len(STEPS)
     for place in ("gateway", "API page", "operator-password", "make down"):
-        assert place in first.partition("every step seen")[2], first
+        assert place in rest, first
+    for moved in ("100.00 USD, the balance is 100.00", "-30.00 USD, the balance is 70.00"):
+        assert moved in rest, first
     assert_can_sign_in(first)
 
     # A second one finds the cluster up.

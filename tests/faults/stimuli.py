@@ -172,7 +172,7 @@ async def answered(
 
 
 async def _fire_timers(system: System) -> None:
-    await fire_timers(system.cluster.postgres_url("accounts"))
+    await fire_timers(system.cluster.postgres_url("users"))
 
 
 async def _purge(system: System) -> None:

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("crash-matrix")]
 
 _WITHIN_S: Final = 60.0
 _AGAIN_AFTER_S: Final = 3.0
-# No service schedules timers yet, so a process of the tests does.
+# A timer that is refused, or fails at first, is one of the tests'.
 _SERVICES: Final = (*System.services, TIMERS)
 
 

@@ -1,6 +1,7 @@
-"""A process whose timers are handled while it is killed, on the accounts service's database.
+"""A process whose timers are handled while it is killed, on the users service's database.
 
-No service schedules timers yet; this one has the chassis's worker, and nothing else.
+That service schedules none, so no other worker takes these; this process has the chassis's worker,
+and nothing else.
 """
 
 import asyncio
