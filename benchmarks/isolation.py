@@ -21,6 +21,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import select
 
+from accounts_service.adapters.currencies import CURRENCIES
 from accounts_service.adapters.postgres_accounts import PostgresAccounts
 from accounts_service.domain.account import Account
 from chassis import telemetry
@@ -122,7 +123,11 @@ async def _measure(
 async def _open_accounts(transact: Transactor[Work]) -> Sequence[UUID]:
     opened = [
         Account.open(
-            new_id(), user_id=new_id(), currency="USD", transaction_id=new_id(), now=_now()
+            new_id(),
+            user_id=new_id(),
+            currency=CURRENCIES["USD"],
+            transaction_id=new_id(),
+            now=_now(),
         )
         for _ in range(CLIENTS)
     ]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from uuid import UUID
 
 import psutil
@@ -24,10 +24,10 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from accounts_service.adapters import tables
+from accounts_service.adapters.currencies import CURRENCIES
 from accounts_service.adapters.postgres_accounts import PostgresAccounts
 from accounts_service.domain.account import Account
 from benchmarks.inserts import INSERTS, insert_accounts
-from benchmarks.orm_accounts import MappedAccount, OrmAccounts, OrmBulkAccounts
 from chassis.correlation import new_id
 from chassis.migrations import upgrade
 from chassis.persistence import tables as shared_tables
@@ -38,7 +38,6 @@ from local_cluster.testing import running_infrastructure
 
 CHUNK: Final = 500
 
-A = TypeVar("A", bound=Account)
 Body = Callable[[Connection], Awaitable[None]]
 
 
@@ -50,9 +49,9 @@ def _outbox() -> Outbox:
     return Outbox("/accounts", _now)
 
 
-def _opened(kind: type[A]) -> A:
-    return kind.open(
-        new_id(), user_id=new_id(), currency="USD", transaction_id=new_id(), now=_now()
+def _opened() -> Account:
+    return Account.open(
+        new_id(), user_id=new_id(), currency=CURRENCIES["USD"], transaction_id=new_id(), now=_now()
     )
 
 
@@ -65,7 +64,7 @@ async def open_core(connection: Any, *, count: int) -> None:
     outbox = _outbox()
     accounts = PostgresAccounts(connection, outbox)
     for _ in range(count):
-        accounts.save(_opened(Account))
+        accounts.save(_opened())
     await accounts.flush()
     if isinstance(connection, Connection):
         await outbox.flush(connection)
@@ -78,20 +77,6 @@ async def change_core(connection: Connection) -> None:
     for account in (await accounts.load(await _some_ids(connection))).values():
         account.balance += 1
         accounts.save(account)
-    await accounts.flush()
-
-
-async def open_orm(connection: Any, *, count: int, kind: type[OrmAccounts] = OrmAccounts) -> None:
-    accounts = kind(connection, _outbox())
-    for _ in range(count):
-        accounts.save(_opened(MappedAccount))
-    await accounts.flush()
-
-
-async def change_orm(connection: Any) -> None:
-    accounts = OrmAccounts(connection, _outbox())
-    for account in await accounts.load(await _some_ids(connection)):
-        account.balance += 1
     await accounts.flush()
 
 
@@ -109,8 +94,6 @@ class Work:
 
 
 OURS, CORE = "asyncpg: a buffer", "SQLAlchemy: a buffer"
-ORM, BULK = "SQLAlchemy: ORM", "SQLAlchemy: ORM, bulk"
-open_bulk = partial(open_orm, kind=OrmBulkAccounts)
 WORKS: Final = (
     Work(
         f"{CHUNK} accounts opened: account, entry and outbox row each",
@@ -119,15 +102,13 @@ WORKS: Final = (
         {
             OURS: partial(open_core, count=CHUNK),
             CORE: partial(open_core, count=CHUNK),
-            ORM: partial(open_orm, count=CHUNK),
-            BULK: partial(open_bulk, count=CHUNK),
         },
     ),
     Work(
         f"{CHUNK} accounts loaded and changed",
         CHUNK,
         8,
-        {OURS: change_core, CORE: change_core, ORM: change_orm},
+        {OURS: change_core, CORE: change_core},
     ),
     Work(
         "one account opened by a command",
@@ -136,8 +117,6 @@ WORKS: Final = (
         {
             OURS: partial(open_core, count=1),
             CORE: partial(open_core, count=1),
-            ORM: partial(open_orm, count=1),
-            BULK: partial(open_bulk, count=1),
         },
     ),
     *(

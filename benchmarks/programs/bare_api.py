@@ -47,9 +47,9 @@ MARK: Final = """
     SELECT pg_current_xact_id_if_assigned()::text, pg_stat_get_bgwriter_stat_reset_time()::text
 """
 READ_ACCOUNT: Final = """
-    SELECT accounts.id, accounts.user_id, accounts.currency, accounts.balance, accounts.opened_at,
-        latest.transaction_id, latest.position, latest.delta, latest.balance_after,
-        latest.description, latest.occurred_at
+    SELECT accounts.id, accounts.user_id, accounts.currency, accounts.state, accounts.balance,
+        accounts.opened_at, latest.transaction_id, latest.position, latest.kind, latest.delta,
+        latest.balance_after, latest.description, latest.occurred_at
     FROM accounts JOIN LATERAL (
         SELECT * FROM ledger_entries WHERE account_id = accounts.id
         ORDER BY position DESC LIMIT $1
@@ -74,8 +74,9 @@ class SignedUpBody(BaseModel):
 class TransactionBody(BaseModel):
     id: UUID
     position: int
-    delta: int
-    balance_after: int
+    kind: str
+    delta: str
+    balance_after: str
     description: str
     occurred_at: datetime
 
@@ -84,7 +85,8 @@ class AccountBody(BaseModel):
     id: UUID
     user_id: UUID
     currency: str
-    balance: int
+    state: str
+    balance: str
     opened_at: datetime
     transactions: list[TransactionBody]
 
@@ -148,6 +150,10 @@ async def post_user(body: SignUpBody) -> SignedUpBody:
     return SignedUpBody(id=id_, username=body.username)
 
 
+def _decimal(cents: int) -> str:
+    return f"{cents // 100}.{cents % 100:02}"
+
+
 @app.get("/users/{user_id}/account")
 async def get_account(user_id: UUID, who: SignedIn) -> AccountBody:
     rows: list[Any] = await app.state.accounts.fetch(READ_ACCOUNT, 10, "personal", user_id)
@@ -158,8 +164,9 @@ async def get_account(user_id: UUID, who: SignedIn) -> AccountBody:
         TransactionBody(
             id=row["transaction_id"],
             position=row["position"],
-            delta=row["delta"],
-            balance_after=row["balance_after"],
+            kind=row["kind"],
+            delta=_decimal(row["delta"]),
+            balance_after=_decimal(row["balance_after"]),
             description=row["description"],
             occurred_at=row["occurred_at"],
         )
@@ -169,7 +176,8 @@ async def get_account(user_id: UUID, who: SignedIn) -> AccountBody:
         id=account["id"],
         user_id=account["user_id"],
         currency=account["currency"],
-        balance=account["balance"],
+        state=account["state"],
+        balance=_decimal(account["balance"]),
         opened_at=account["opened_at"],
         transactions=transactions,
     )

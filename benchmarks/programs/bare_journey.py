@@ -57,9 +57,9 @@ GIVE_TASKS: Final = f"""
 """
 OPEN_ACCOUNT: Final = f"""
     WITH written AS ({OUTBOX}), {INBOX}, opened AS (
-        INSERT INTO accounts VALUES ($11, 'personal', $12, 'EUR', 10000, 1, $2, 1, 1)
+        INSERT INTO accounts VALUES ($11, 'personal', $12, 'EUR', 0, 1, $2, 1, 1)
     )
-    INSERT INTO ledger_entries VALUES ($13, $11, 1, 10000, 10000, 'Welcome', $2)
+    INSERT INTO ledger_entries VALUES ($13, $11, 1, 0, 0, 'Initial', $2)
 """
 KEEP: Final = f"""
     WITH written AS ({OUTBOX}), {INBOX}

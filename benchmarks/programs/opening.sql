@@ -1,5 +1,5 @@
 -- One chunk of sign-ups, as the accounts service writes it: 500 accounts, their first entries, their
--- outbox rows and the inbox; one partition for each client.
+-- outbox rows, the names and the inbox; one partition for each client.
 BEGIN;
 SELECT next_offset FROM progress
     WHERE subscriber = 'floor' AND topic = 'floor' AND partition = :client_id FOR UPDATE;
@@ -8,6 +8,13 @@ INSERT INTO inbox
     FROM generate_series(1, 500)
     ON CONFLICT (subscriber, topic, subject) DO UPDATE
     SET last_sequence = excluded.last_sequence, greatest_event_id = excluded.greatest_event_id;
+INSERT INTO inbox
+    SELECT 'accounts.know-owners', 'users.user', uuidv7()::text, 1, uuidv7()
+    FROM generate_series(1, 500)
+    ON CONFLICT (subscriber, topic, subject) DO UPDATE
+    SET last_sequence = excluded.last_sequence, greatest_event_id = excluded.greatest_event_id;
+INSERT INTO owners SELECT left(md5(gen_random_uuid()::text), 10), uuidv7()
+    FROM generate_series(1, 500) ON CONFLICT (username) DO NOTHING;
 WITH ids AS MATERIALIZED (SELECT uuidv7() AS id FROM generate_series(1, 500)), opened AS (
     INSERT INTO accounts (id, kind, user_id, currency, balance, last_position, opened_at, version,
         sequence)

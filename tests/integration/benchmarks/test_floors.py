@@ -28,14 +28,19 @@ _PROGRESS = """
 """
 # What a row of each table takes, to within a word or two; and that all have as many.
 _OPENED = """
+    WITH of_users AS (SELECT * FROM accounts WHERE user_id IS NOT NULL),
+        of_openings AS (SELECT * FROM inbox WHERE subscriber = 'accounts.open-account')
     SELECT (SELECT round(avg(pg_column_size(outbox.*)), -1) FROM outbox),
-        (SELECT round(avg(pg_column_size(accounts.*)), -1) FROM accounts),
+        (SELECT round(avg(pg_column_size(of_users.*)), -1) FROM of_users),
         (SELECT round(avg(pg_column_size(ledger_entries.*)), -1) FROM ledger_entries),
-        (SELECT round(avg(pg_column_size(inbox.*) - length(topic)), -1) FROM inbox),
+        (SELECT round(avg(pg_column_size(owners.*)), -1) FROM owners),
+        (SELECT round(avg(pg_column_size(of_openings.*) - length(topic)), -1) FROM of_openings),
         (SELECT count(DISTINCT n) FROM (
-            SELECT count(*) FROM outbox UNION ALL SELECT count(*) FROM accounts
-            UNION ALL SELECT count(*) FROM ledger_entries UNION ALL SELECT count(*) FROM inbox
+            SELECT count(*) FROM outbox UNION ALL SELECT count(*) FROM of_users
+            UNION ALL SELECT count(*) FROM ledger_entries UNION ALL SELECT count(*) FROM owners
+            UNION ALL SELECT count(*) FROM of_openings UNION ALL SELECT count(*) / 2 FROM inbox
             UNION ALL SELECT sum(next_offset) FROM progress
+                WHERE subscriber IN ('accounts.open-account', 'floor')
         ) AS counts (n))
 """
 
