@@ -18,7 +18,7 @@ from accounts_service.application.hold_money import (
 from accounts_service.application.open_account import OpenAccountHandler
 from accounts_service.application.ports import AccountsWork
 from accounts_service.application.post_transaction import PostTransactionHandler
-from accounts_service.application.queries import ReadAccount
+from accounts_service.application.queries import ReadAccount, ReadTransactions
 from accounts_service.application.transfer import ReverseTransferHandler, TransferHandler
 from accounts_service.entrypoints.agents import subscribers
 from accounts_service.entrypoints.holds import hold_routes
@@ -91,8 +91,10 @@ async def build(settings: AccountsSettings, health: Health) -> AsyncIterator[Pro
             by_user=by_user,
             signed_in=wiring.signed_in,
         )
-        read_account = ReadAccount(PostgresAccountViews(wiring.database))
-        reading = routes(read_account, signed_in=wiring.signed_in)
+        views = PostgresAccountViews(wiring.database)
+        reading = routes(
+            ReadAccount(views), ReadTransactions(views, utc_now), signed_in=wiring.signed_in
+        )
         expired_keys = ExpiredKeys(wiring.database, utc_now)
         yield wiring.parts(
             reading,

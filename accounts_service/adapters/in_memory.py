@@ -1,13 +1,15 @@
 """The service's ports in memory, for tests; they keep the same promises as PostgreSQL."""
 
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from accounts_service.adapters.currencies import HOUSE_ACCOUNTS
 from accounts_service.application.integration_events import translate
-from accounts_service.application.ports import AccountView, HoldParties, Owner
+from accounts_service.application.ports import AccountHead, AccountView, HoldParties, Owner
 from accounts_service.domain.account import Account, Transaction, TransactionKind, Transfer
 from accounts_service.domain.errors import AccountExists
 from accounts_service.domain.hold import Hold
@@ -130,24 +132,59 @@ class InMemoryAccountViews:
     def __init__(self, transactor: InMemoryTransactor) -> None:
         self._transactor = transactor
 
-    async def by_id(self, account_id: UUID, /, *, latest: int) -> AccountView | None:
+    async def head(self, account_id: UUID, /) -> AccountHead | None:
         account = self._transactor.stored.accounts.get(account_id)
-        return None if account is None else self._view(account, latest)
+        return None if account is None else AccountHead(**_head_of(account))
 
-    async def of_user(self, user_id: UUID, /, *, latest: int) -> AccountView | None:
+    async def head_of_user(self, user_id: UUID, /) -> AccountHead | None:
         for account in self._transactor.stored.accounts.values():
             if account.user_id == user_id:
-                return self._view(account, latest)
+                return AccountHead(**_head_of(account))
         return None
 
-    def _view(self, account: Account, latest: int) -> AccountView:
-        newest_first = self._transactor.stored.transactions[account.id][::-1]
+    async def by_id(self, account_id: UUID, /, *, latest: int) -> AccountView | None:
+        account = self._transactor.stored.accounts.get(account_id)
+        if account is None:
+            return None
         return AccountView(
-            id=account.id,
-            user_id=account.user_id,
-            currency=account.currency,
+            **_head_of(account),
             state=account.state,
             balance=account.balance,
             opened_at=account.opened_at,
-            transactions=newest_first[:latest],
+            transactions=self._posted(account_id)[::-1][:latest],
         )
+
+    async def positions(
+        self, account_id: UUID, /, *, since: datetime | None, until: datetime | None
+    ) -> range:
+        times = [each.occurred_at for each in self._posted(account_id)]
+        start = 0 if since is None else bisect_left(times, since)
+        stop = len(times) if until is None else bisect_left(times, until)
+        return range(start + 1, stop + 1)
+
+    async def transactions(
+        self, account_id: UUID, positions: range, /, *, kind: TransactionKind | None, most: int
+    ) -> Sequence[Transaction]:
+        found = [
+            each
+            for each in reversed(self._posted(account_id))
+            if each.position in positions and kind in {None, each.kind}
+        ]
+        return found[:most]
+
+    async def balance_at(self, account_id: UUID, at: datetime, /) -> int:
+        posted = [each for each in self._posted(account_id) if each.occurred_at <= at]
+        return posted[-1].balance_after if posted else 0
+
+    def _posted(self, account_id: UUID) -> Sequence[Transaction]:
+        return self._transactor.stored.transactions[account_id]
+
+
+def _head_of(account: Account) -> dict[str, Any]:
+    return {
+        "id": account.id,
+        "user_id": account.user_id,
+        "currency": account.currency,
+        "version": account.version,
+        "last_position": account.last_position,
+    }

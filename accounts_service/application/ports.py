@@ -6,7 +6,13 @@ from datetime import datetime
 from typing import Protocol, Self
 from uuid import UUID
 
-from accounts_service.domain.account import Account, State, Transaction, Transfer
+from accounts_service.domain.account import (
+    Account,
+    State,
+    Transaction,
+    TransactionKind,
+    Transfer,
+)
 from accounts_service.domain.money import Currency
 from chassis.persistence import transactor
 from chassis.persistence.idempotency_keys import IdempotencyKeys
@@ -111,13 +117,29 @@ class Posted:
         return cls(transaction, account.id, account.currency, account.balance, account.available)
 
 
-@dataclass(frozen=True, slots=True)
-class AccountView:
-    """What an owner sees of an account: with its latest transactions, newest first."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountHead:
+    """Whose account it is, and which state of it is the newest.
+
+    :ivar last_position: of its latest transaction
+    """
 
     id: UUID
     user_id: UUID
     currency: Currency
+    version: int
+    last_position: int
+
+    @property
+    def tag(self) -> str:
+        """Return a name that no other state of any account has."""
+        return f"{self.id.hex}.{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountView(AccountHead):
+    """What an owner sees of an account: with its latest transactions, newest first."""
+
     state: State
     balance: int
     opened_at: datetime
@@ -125,10 +147,32 @@ class AccountView:
 
 
 class AccountViews(Protocol):
-    """Reads; balance and transactions are of the same moment."""
+    """Reads; what one call returns is of the same moment."""
+
+    async def head(self, account_id: UUID, /) -> AccountHead | None:
+        """Return an account's head; None: there is no such account."""
+
+    async def head_of_user(self, user_id: UUID, /) -> AccountHead | None:
+        """Return the head of the user's account; None: there is none."""
 
     async def by_id(self, account_id: UUID, /, *, latest: int) -> AccountView | None:
         """Return the account with at most ``latest`` transactions."""
 
-    async def of_user(self, user_id: UUID, /, *, latest: int) -> AccountView | None:
-        """Return the user's account with at most ``latest`` transactions."""
+    async def positions(
+        self, account_id: UUID, /, *, since: datetime | None, until: datetime | None
+    ) -> range:
+        """Return the positions of the transactions from ``since`` on and before ``until``.
+
+        None is no bound. The range may end after the last transaction.
+        """
+
+    async def transactions(
+        self, account_id: UUID, positions: range, /, *, kind: TransactionKind | None, most: int
+    ) -> Sequence[Transaction]:
+        """Return the newest ``most`` of the transactions at these positions, newest first.
+
+        :param kind: of those to return; None: all
+        """
+
+    async def balance_at(self, account_id: UUID, at: datetime, /) -> int:
+        """Return the minor units after the last transaction at this time or before; 0: none was."""

@@ -35,7 +35,9 @@ def _accounts(engine: Database, _count: int) -> Mapping[str, Read]:
     views = PostgresAccountViews(engine)
 
     async def read(number: int) -> None:
-        assert await views.of_user(UUID(_md5(f"user {number}")), latest=_LATEST) is not None
+        head = await views.head_of_user(UUID(_md5(f"user {number}")))
+        assert head is not None
+        assert await views.by_id(head.id, latest=_LATEST) is not None
 
     return {"account": read}
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 from tests.prove.guards_of_notification import NOTIFYING
+from tests.prove.guards_of_reading import READING
 from tests.prove.guards_of_the_edge import AT_THE_EDGE
 from tests.prove.mutation import Mutation
 
@@ -1377,4 +1378,5 @@ MUTATIONS: Final = (
     *_RUNNING,
     *AT_THE_EDGE,
     *NOTIFYING,
+    *READING,
 )
