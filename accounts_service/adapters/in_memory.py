@@ -126,6 +126,7 @@ class InMemoryAccountsWork:
 class InMemoryTransactor(testing.InMemoryTransactor[Stored, InMemoryAccountsWork]):
     def __init__(self, now: Callable[[], datetime]) -> None:
         super().__init__(Stored(), lambda stored: InMemoryAccountsWork(stored, now))
+        self.now = now
 
 
 class InMemoryAccountViews:
@@ -134,12 +135,12 @@ class InMemoryAccountViews:
 
     async def head(self, account_id: UUID, /) -> AccountHead | None:
         account = self._transactor.stored.accounts.get(account_id)
-        return None if account is None else AccountHead(**_head_of(account))
+        return None if account is None else AccountHead(**self._head_of(account))
 
     async def head_of_user(self, user_id: UUID, /) -> AccountHead | None:
         for account in self._transactor.stored.accounts.values():
             if account.user_id == user_id:
-                return AccountHead(**_head_of(account))
+                return AccountHead(**self._head_of(account))
         return None
 
     async def by_id(self, account_id: UUID, /, *, latest: int) -> AccountView | None:
@@ -147,7 +148,7 @@ class InMemoryAccountViews:
         if account is None:
             return None
         return AccountView(
-            **_head_of(account),
+            **self._head_of(account),
             state=account.state,
             balance=account.balance,
             opened_at=account.opened_at,
@@ -179,12 +180,15 @@ class InMemoryAccountViews:
     def _posted(self, account_id: UUID) -> Sequence[Transaction]:
         return self._transactor.stored.transactions[account_id]
 
-
-def _head_of(account: Account) -> dict[str, Any]:
-    return {
-        "id": account.id,
-        "user_id": account.user_id,
-        "currency": account.currency,
-        "version": account.version,
-        "last_position": account.last_position,
-    }
+    def _head_of(self, account: Account) -> dict[str, Any]:
+        now = self._transactor.now()
+        return {
+            "id": account.id,
+            "user_id": account.user_id,
+            "currency": account.currency,
+            "version": account.version,
+            "last_position": account.last_position,
+            "held": sum(
+                hold.minor_units for hold in account.holds.values() if hold.expires_at > now
+            ),
+        }

@@ -5,18 +5,33 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Integer, Select, and_, bindparam, func, select, true
+from sqlalchemy import BigInteger, Integer, Select, and_, bindparam, case, cast, func, select, true
 
 from accounts_service.adapters.currencies import CURRENCIES
-from accounts_service.adapters.tables import PERSONAL, accounts, ledger_entries
+from accounts_service.adapters.tables import PERSONAL, accounts, holds, ledger_entries
 from accounts_service.application.ports import AccountHead, AccountView
 from accounts_service.domain.account import State, Transaction, TransactionKind
+from accounts_service.domain.hold import HoldState
 from chassis.persistence.database import Database, Row
 
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 _AFTER_ALL: Final = 2**63 - 1
 
+_STILL_HELD: Final = (
+    select(func.coalesce(func.sum(holds.c.amount), 0))
+    .where(
+        holds.c.account_id == accounts.c.id,
+        holds.c.state == HoldState.OPEN.value,
+        holds.c.expires_at > func.clock_timestamp(),
+    )
+    .scalar_subquery()
+)
 _HEAD: Final = (
+    # The holds themselves are read only where one has expired and no timer has come to it yet.
+    case(
+        (accounts.c.next_expiry <= func.clock_timestamp(), cast(_STILL_HELD, BigInteger)),
+        else_=accounts.c.held,
+    ).label("held"),
     accounts.c.id,
     accounts.c.user_id,
     accounts.c.currency,
@@ -172,6 +187,7 @@ def _head_of(row: Row) -> dict[str, Any]:
         "currency": CURRENCIES[row.currency],
         "version": row.version,
         "last_position": row.last_position,
+        "held": row.held,
     }
 
 

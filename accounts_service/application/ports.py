@@ -122,6 +122,7 @@ class AccountHead:
     """Whose account it is, and which state of it is the newest.
 
     :ivar last_position: of its latest transaction
+    :ivar held: minor units, by the holds that have not expired by now
     """
 
     id: UUID
@@ -129,11 +130,13 @@ class AccountHead:
     currency: Currency
     version: int
     last_position: int
+    held: int
 
     @property
     def tag(self) -> str:
         """Return a name that no other state of any account has."""
-        return f"{self.id.hex}.{self.version}"
+        # A hold that expires makes no new version before its timer, and less is held at once.
+        return f"{self.id.hex}.{self.version}.{self.held}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -213,6 +213,7 @@ class AccountBody(BaseModel):
     currency: str = Field(description="ISO 4217.")
     state: State = Field(description="open; frozen: no money goes out; closed, for ever.")
     balance: DecimalText
+    available: DecimalText = Field(description="The balance without what is held.")
     opened_at: datetime
     transactions: list[TransactionBody] = Field(
         description=f"The last {LATEST_TRANSACTIONS}, newest first."
@@ -226,6 +227,7 @@ class AccountBody(BaseModel):
             currency=view.currency.code,
             state=view.state,
             balance=str(Money(view.balance, view.currency)),
+            available=str(Money(view.balance - view.held, view.currency)),
             opened_at=view.opened_at,
             transactions=[TransactionBody.of(each, view.currency) for each in view.transactions],
         )

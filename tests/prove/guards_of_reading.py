@@ -28,10 +28,20 @@ READING: Final = (
         name="tag-of-one-account",
         guard="the tags of two accounts differ, so that no client takes one for the other",
         file="accounts_service/application/ports.py",
-        before='return f"{self.id.hex}.{self.version}"',
-        after='return f"{self.version}"',
+        before='return f"{self.id.hex}.{self.version}.{self.held}"',
+        after='return f"{self.version}.{self.held}"',
         proven_by=(
             "tests/unit/accounts_service/test_in_memory.py::TestInMemoryAccountViews::test_two_accounts_have_no_tag_in_common",
+        ),
+    ),
+    Mutation(
+        name="tag-of-what-is-held",
+        guard="an account is sent again once one of its holds has expired",
+        file="accounts_service/application/ports.py",
+        before='return f"{self.id.hex}.{self.version}.{self.held}"',
+        after='return f"{self.id.hex}.{self.version}"',
+        proven_by=(
+            "tests/unit/accounts_service/test_queries.py::TestReadAccount::test_its_tag_changes_with_each_hold_that_expires",
         ),
     ),
     Mutation(

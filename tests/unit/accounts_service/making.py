@@ -1,10 +1,11 @@
 """Accounts and times for the tests of the accounts service."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from accounts_service.adapters.currencies import CURRENCIES
 from accounts_service.domain.account import Account, Posting, TransactionKind
+from accounts_service.domain.hold import Hold
 from accounts_service.domain.money import Money
 from chassis.correlation import new_id
 
@@ -42,3 +43,16 @@ def post(account: Account, *deltas: int) -> None:
             account.deposit(usd(delta), posting(TransactionKind.DEPOSIT))
         else:
             account.withdraw(usd(-delta), posting(TransactionKind.WITHDRAWAL))
+
+
+def place_hold(payer: Account, payee: Account, minor_units: int, expires_at: datetime) -> None:
+    hold = Hold(
+        new_id(),
+        payer.id,
+        payee.id,
+        minor_units,
+        "A hold",
+        expires_at - timedelta(days=1),
+        expires_at,
+    )
+    payer.place_hold(hold, usd(minor_units), payee)

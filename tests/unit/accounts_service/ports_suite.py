@@ -11,9 +11,10 @@ from accounts_service.domain.errors import AccountExists
 from chassis.correlation import new_id
 from chassis.persistence.transactor import Transact
 
-from .making import NOW, USD, an_account, post, posting, usd
+from .making import NOW, USD, an_account, place_hold, post, posting, usd
 
 SECOND = timedelta(seconds=1)
+LATER = NOW + timedelta(days=10_000)
 
 
 async def store(transact: Transact[AccountsWork], *accounts: Account) -> None:
@@ -234,3 +235,19 @@ class ViewsSuite:
             return await views.balance_at(account.id, NOW + seconds * SECOND)
 
         assert [await balance(each) for each in (-1, 0, 1, 2, 3, 9)] == [0, 0, 120, 120, 123, 123]
+
+    async def test_what_is_held_is_without_holds_that_have_expired_by_now(
+        self, transact: Transact[AccountsWork], views: AccountViews
+    ) -> None:
+        payer, payee = an_account(), an_account()
+        post(payer, 1_000)
+        for minor_units, expires_at in ((5, NOW - SECOND), (70, LATER), (600, LATER)):
+            place_hold(payer, payee, minor_units, expires_at)
+        await store(transact, payer, payee)
+
+        head, view = await views.head(payer.id), await views.by_id(payer.id, latest=1)
+
+        assert head is not None
+        assert view is not None
+        assert (head.held, view.held, view.balance) == (670, 670, 1_000)
+        assert head.tag == view.tag

@@ -107,6 +107,7 @@ class TestReadingAnAccount:
             "currency": "USD",
             "state": "open",
             "balance": "15.00",
+            "available": "15.00",
             "opened_at": "2026-01-02T03:04:05Z",
         }
         assert (newest["delta"], newest["balance_after"], newest["position"]) == (

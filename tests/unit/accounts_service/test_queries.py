@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, Final
 from uuid import UUID
@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from accounts_service.adapters.in_memory import InMemoryAccountViews, InMemoryTransactor
+from accounts_service.application.ports import AccountHead
 from accounts_service.application.queries import (
     BATCH,
     ReadAccount,
@@ -18,7 +19,7 @@ from accounts_service.domain.errors import AccountNotFound
 from chassis.correlation import new_id
 from chassis.domain import InvalidFields
 
-from .making import NOW, an_account, now, post, usd
+from .making import NOW, an_account, now, place_hold, post, usd
 from .ports_suite import store
 
 SECOND: Final = timedelta(seconds=1)
@@ -81,6 +82,25 @@ class TestReadAccount:
             await read_account.head(operator, new_id())
         with pytest.raises(AccountNotFound):
             await read_account.head_of_user(operator, new_id())
+
+    async def test_its_tag_changes_with_each_hold_that_expires(self) -> None:
+        clock = [NOW]
+        transactor = InMemoryTransactor(lambda: clock[-1])
+        payer, payee = an_account(), an_account()
+        post(payer, 100)
+        place_hold(payer, payee, 10, NOW + SECOND)
+        place_hold(payer, payee, 20, NOW + 2 * SECOND)
+        await store(transactor, payer, payee)
+        read_account = ReadAccount(InMemoryAccountViews(transactor))
+
+        async def head_at(now: datetime) -> AccountHead:
+            clock.append(now)
+            return await read_account.head(user(payer.user_id), payer.id)
+
+        heads = [await head_at(NOW + seconds * SECOND) for seconds in range(3)]
+
+        assert [head.held for head in heads] == [30, 20, 0]
+        assert len({head.tag for head in heads}) == 3
 
     async def test_it_shows_ten_transactions(
         self, read_account: ReadAccount, account: Account
