@@ -12,7 +12,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
 
 from chassis.correlation import current_correlation
 from chassis.domain import DomainError, InvalidFields, Kind
@@ -58,8 +57,6 @@ _NETWORK: Final = (
     ssl.SSLError,
     NoConnectionFree,
 )
-
-_METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 _log = structlog.get_logger(__name__)
 
@@ -209,18 +206,16 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     code = _CODES.get(status, f"http-{status}")
     detail = error.detail if error.detail != HTTPStatus(status).phrase else None
     headers = error.headers
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers = {"Allow": ", ".join(_methods_of_path(request))}
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and (allowed := _allowed(request)):
+        headers = {"Allow": allowed}
     return problem(status, code, detail, headers=headers)
 
 
-def _methods_of_path(request: Request) -> list[str]:
-    """Return the methods of all routes of the path: the framework names those of the first only."""
-    return [
-        method
-        for method in _METHODS
-        if any(
-            route.matches({**request.scope, "method": method})[0] is Match.FULL
-            for route in request.app.routes
-        )
-    ]
+def _allowed(request: Request) -> str | None:
+    """Return the methods of the path as its document has them; None: it has none of it.
+
+    The framework names those of the path's first route only.
+    """
+    route = request.scope.get("route")
+    described = request.app.openapi()["paths"].get(getattr(route, "path", None), {})
+    return ", ".join(sorted(method.upper() for method in described)) or None
