@@ -5,7 +5,19 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Integer, Select, and_, bindparam, case, cast, func, select, true
+from sqlalchemy import (
+    BigInteger,
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal_column,
+    select,
+    true,
+)
 
 from accounts_service.adapters.currencies import CURRENCIES
 from accounts_service.adapters.tables import PERSONAL, accounts, holds, ledger_entries
@@ -21,7 +33,8 @@ _STILL_HELD: Final = (
     select(func.coalesce(func.sum(holds.c.amount), 0))
     .where(
         holds.c.account_id == accounts.c.id,
-        holds.c.state == HoldState.OPEN.value,
+        # Written out: with a parameter, a plan for any value could not use the index of open holds.
+        holds.c.state == literal_column(f"'{HoldState.OPEN.value}'"),
         holds.c.expires_at > func.clock_timestamp(),
     )
     .scalar_subquery()
