@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, and_, any_, bindparam, func, select
+from sqlalchemy import ARRAY, Uuid, and_, any_, bindparam, func, literal_column, select
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 from accounts_service.adapters.currencies import CASH_ACCOUNTS, CURRENCIES, HOUSE_ACCOUNTS
@@ -148,7 +148,8 @@ _OPEN_HOLDS: Final = (
     .where(
         and_(
             holds.c.account_id == any_(bindparam("ids", type_=ARRAY(Uuid))),
-            holds.c.state == HoldState.OPEN.value,
+            # Written out, so that every plan can use the index of open holds.
+            holds.c.state == literal_column(f"'{HoldState.OPEN.value}'"),
         )
     )
     .order_by(holds.c.id)
