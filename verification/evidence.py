@@ -46,11 +46,22 @@ CREATE TABLE tolerated (
     place AS (topic || ' ' || partition || '@' || offset)
 );
 
+-- What the events of accounts say: each change of a balance, and each step of a hold. An event may
+-- be there more than once.
+CREATE TABLE changes (
+    event_id, account_id, position INTEGER, transaction_id, kind, currency, delta INTEGER,
+    balance_after INTEGER, reverses
+);
+CREATE TABLE hold_steps (event_id, account_id, hold_id, step, amount INTEGER, transaction_id);
+
 -- The databases.
 CREATE TABLE aggregates (topic, subject, last_sequence INTEGER);
 CREATE TABLE users (id, signed_up INTEGER);
 CREATE TABLE tasks (id, assignee_id, name);
-CREATE TABLE accounts (id, user_id, entries INTEGER, first_entries INTEGER);
+CREATE TABLE accounts (
+    id, user_id, entries INTEGER, first_entries INTEGER, balance INTEGER, last_position INTEGER,
+    held INTEGER
+);
 CREATE TABLE imbalances (subject, problem);
 CREATE TABLE records (
     topic, partition INTEGER, offset INTEGER, event_id, sha256 BLOB, sha256_of_payload BLOB,
@@ -120,9 +131,24 @@ CREATE TABLE sign_ups_held AS
         WHERE topic = 'users.user' AND sequence = 1 AND type LIKE '%.event-withheld.v%';
 CREATE INDEX sign_ups_held_user ON sign_ups_held (user_id);
 
+-- The statement of each account as its events tell it.
+CREATE TABLE lines AS SELECT DISTINCT * FROM changes;
+CREATE INDEX lines_account ON lines (account_id, position);
+CREATE INDEX lines_transaction ON lines (transaction_id, account_id);
+CREATE TABLE holds AS SELECT DISTINCT * FROM hold_steps;
+CREATE INDEX holds_id ON holds (hold_id, step);
+CREATE INDEX holds_account ON holds (account_id);
+-- Accounts of which an event waits to be published, or was withheld by an operator.
+CREATE TABLE untold AS
+    SELECT subject AS account_id FROM outbox WHERE topic = 'accounts.account'
+    UNION SELECT subject FROM events
+        WHERE topic = 'accounts.account' AND type LIKE '%.event-withheld.v%';
+CREATE INDEX untold_account ON untold (account_id);
+
 CREATE INDEX aggregates_subject ON aggregates (topic, subject);
 CREATE INDEX users_id ON users (id);
 CREATE INDEX tasks_assignee ON tasks (assignee_id, name);
+CREATE INDEX accounts_id ON accounts (id);
 CREATE INDEX accounts_user ON accounts (user_id);
 CREATE INDEX records_event ON records (event_id, sha256);
 CREATE INDEX records_place ON records (place);

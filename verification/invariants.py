@@ -207,7 +207,7 @@ _SEQUENCES: Final = Invariant(
 _PRODUCERS: Final = Invariant(
     name="producers",
     sentence="the last number that each producer gave is the last on its topic",
-    looked_at={"aggregates": "SELECT count(*) FROM aggregates"},
+    looked_at={"aggregates": "SELECT count(*) FROM aggregates WHERE last_sequence > 0"},
     broken_by=(
         """
         SELECT
@@ -426,10 +426,124 @@ _BOOKS: Final = Invariant(
     name="books",
     sentence="all entries add up to zero, and each account's to its balance",
     looked_at={
-        "accounts": "SELECT count(*) FROM accounts",
+        "accounts": "SELECT count(*) FROM accounts WHERE user_id IS NOT NULL",
         "entries": "SELECT coalesce(sum(entries), 0) FROM accounts",
     },
     broken_by=("SELECT subject, problem, 0 FROM imbalances",),
+)
+
+# Explained where an event of the account waits to be published, or was withheld.
+_PUBLISHED_MONEY: Final = Invariant(
+    name="published-money",
+    sentence="each account is what its events make of it, and each transaction adds up to zero",
+    looked_at={
+        "transactions": "SELECT count(DISTINCT transaction_id) FROM lines",
+        "lines": "SELECT count(*) FROM lines",
+        "holds": "SELECT count(*) FROM holds WHERE step = 'placed'",
+    },
+    broken_by=(
+        """
+        SELECT
+            accounts.id,
+            'its balance is ' || balance || ' at position ' || last_position
+            || ', but its events make ' || coalesce(sum(delta), 0) || ' at position '
+            || coalesce(max(position), 0),
+            accounts.id IN (SELECT account_id FROM untold)
+        FROM accounts LEFT JOIN lines ON lines.account_id = accounts.id
+        WHERE user_id IS NOT NULL
+        GROUP BY accounts.id
+        HAVING balance <> coalesce(sum(delta), 0) OR last_position <> coalesce(max(position), 0)
+        """,
+        """
+        SELECT
+            account_id,
+            'position ' || position || ' makes ' || balance_after || ' of ' || coalesce(
+                balance_before || ' and ' || delta || ' at position ' || position_before, 'nothing'
+            ),
+            account_id IN (SELECT account_id FROM untold)
+        FROM (
+            SELECT
+                account_id, position, delta, balance_after,
+                lag(balance_after) OVER line AS balance_before,
+                lag(position) OVER line AS position_before
+            FROM lines
+            WINDOW line AS (PARTITION BY account_id ORDER BY position)
+        )
+        WHERE position <> coalesce(position_before, 0) + 1
+            OR balance_after <> coalesce(balance_before, 0) + delta
+        """,
+        # Its other line may be one that is not told.
+        """
+        SELECT
+            transaction_id,
+            'its ' || count(*) || ' lines in ' || currency || ' make ' || sum(delta),
+            EXISTS (
+                SELECT 1 FROM untold JOIN accounts ON accounts.id = untold.account_id
+                WHERE last_position > (
+                    SELECT count(*) FROM lines AS told WHERE told.account_id = accounts.id
+                )
+            )
+        FROM lines
+        WHERE kind NOT IN ('opening', 'deposit', 'withdrawal')
+        GROUP BY transaction_id, currency HAVING count(*) <> 2 OR sum(delta) <> 0
+        """,
+        # The other line of these is the house's, which is not published.
+        """
+        SELECT account_id, kind || ' ' || transaction_id || ' is of ' || delta, 0
+        FROM lines
+        WHERE (kind = 'deposit' AND delta <= 0) OR (kind = 'withdrawal' AND delta >= 0)
+        """,
+        """
+        SELECT
+            account_id,
+            'reversal ' || transaction_id || ' brings back what no transfer moved',
+            account_id IN (SELECT account_id FROM untold)
+        FROM lines
+        WHERE (kind = 'reversal' OR reverses IS NOT NULL) AND NOT EXISTS (
+            SELECT 1 FROM lines AS transfer
+            WHERE transfer.transaction_id = lines.reverses AND transfer.kind = 'transfer'
+                AND transfer.account_id = lines.account_id AND transfer.delta = -lines.delta
+        )
+        """,
+        """
+        SELECT reverses, 'was reversed ' || count(DISTINCT transaction_id) || ' times', 0
+        FROM lines
+        WHERE reverses IS NOT NULL
+        GROUP BY reverses HAVING count(DISTINCT transaction_id) > 1
+        """,
+        """
+        SELECT
+            accounts.id,
+            held || ' are held, but its events make ' || coalesce(sum(amount), 0),
+            accounts.id IN (SELECT account_id FROM untold)
+        FROM accounts LEFT JOIN holds ON holds.account_id = accounts.id AND step = 'placed'
+            AND NOT EXISTS (
+                SELECT 1 FROM holds AS ended
+                WHERE ended.hold_id = holds.hold_id AND ended.step <> 'placed'
+            )
+        GROUP BY accounts.id HAVING held <> coalesce(sum(amount), 0)
+        """,
+        """
+        SELECT
+            hold_id,
+            'was placed ' || sum(step = 'placed') || ' times, and ended ' || sum(step <> 'placed'),
+            account_id IN (SELECT account_id FROM untold)
+        FROM holds
+        GROUP BY hold_id HAVING sum(step = 'placed') <> 1 OR sum(step <> 'placed') > 1
+        """,
+        """
+        SELECT
+            hold_id,
+            'its capture of ' || amount || ' is no transaction',
+            account_id IN (SELECT account_id FROM untold)
+        FROM holds
+        WHERE step = 'captured' AND NOT EXISTS (
+            SELECT 1 FROM lines
+            WHERE lines.transaction_id = holds.transaction_id AND lines.kind = 'capture'
+                AND lines.account_id = holds.account_id AND lines.delta = -holds.amount
+        )
+        """,
+    ),
 )
 
 _NOTHING_WAITS: Final = Invariant(
@@ -556,6 +670,7 @@ INVARIANTS: Final = (
     _EFFECTS,
     _SLACK,
     _BOOKS,
+    _PUBLISHED_MONEY,
     _NOTHING_WAITS,
     _PROGRESS,
 )

@@ -67,7 +67,7 @@ OF_ONE_SERVICE: Final = {
             "accounts",
             """
             SELECT a.id::text, a.user_id::text, count(e.account_id),
-                count(*) FILTER (WHERE e.position = 1)
+                count(*) FILTER (WHERE e.position = 1), a.balance, a.last_position, a.held
             FROM accounts AS a LEFT JOIN ledger_entries AS e ON e.account_id = a.id
             GROUP BY a.id
             """,
@@ -99,6 +99,16 @@ OF_ONE_SERVICE: Final = {
             WHERE a.balance IS NOT NULL
             GROUP BY a.id
             HAVING a.balance <> coalesce(sum(e.delta), 0) OR a.last_position <> count(e.account_id)
+            """,
+        ),
+        (
+            "imbalances",
+            """
+            SELECT a.id::text, format(
+                '%s are held, but its open holds make %s', a.held, coalesce(sum(h.amount), 0)
+            )
+            FROM accounts AS a LEFT JOIN holds AS h ON h.account_id = a.id AND h.state = 'open'
+            GROUP BY a.id HAVING a.held <> coalesce(sum(h.amount), 0)
             """,
         ),
         (

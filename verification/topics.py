@@ -16,7 +16,15 @@ from chassis.kafka.client import admin_client
 from chassis.kafka.raw_fetch import raw_fetch
 from chassis.kafka.topic_ids import topic_ids
 from chassis.persistence.tables import UNKNOWN_TOPIC_ID
-from contracts.envelope import InvalidEnvelope, event_in
+from contracts.accounts import (
+    AccountOpenedV1,
+    HoldCapturedV1,
+    HoldExpiredV1,
+    HoldPlacedV1,
+    HoldReleasedV1,
+    TransactionCreatedV1,
+)
+from contracts.envelope import Envelope, InvalidEnvelope, event_in
 from contracts.events import family_of
 from contracts.operations import ParkedEventDiscardedV1, RecordToleratedV1
 from contracts.topics import TOPICS
@@ -156,6 +164,8 @@ def _add(records: Sequence[Record], evidence: Evidence) -> None:
     discarded: list[tuple[Any, ...]] = []
     tolerated: list[tuple[Any, ...]] = []
     versions: list[tuple[str, str]] = []
+    changes: list[tuple[Any, ...]] = []
+    hold_steps: list[tuple[Any, ...]] = []
     for record in records:
         place = (record.topic, record.partition, record.offset)
         sha256 = hashlib.sha256(record.value or b"").digest()
@@ -170,6 +180,8 @@ def _add(records: Sequence[Record], evidence: Evidence) -> None:
                 accepted = event_in(event, RecordToleratedV1)
                 at = (accepted.topic, accepted.partition, accepted.offset)
                 tolerated.append((*at, bytes.fromhex(accepted.value_sha256)))
+            changes += _changes(event)
+            hold_steps += _hold_steps(event)
         except InvalidEnvelope as error:
             published.append((*place, None, None, None, None, sha256, False, str(error)))
             continue
@@ -183,10 +195,50 @@ def _add(records: Sequence[Record], evidence: Evidence) -> None:
     evidence.add("discarded", discarded)
     evidence.add("tolerated", tolerated)
     evidence.add("versions", versions)
+    evidence.add("changes", changes)
+    evidence.add("hold_steps", hold_steps)
 
 
-def _id(event_id: UUID | None) -> str | None:
-    return str(event_id) if event_id else None
+def _changes(event: Envelope) -> list[tuple[Any, ...]]:
+    """Return the change of a balance that an event tells; none: it tells of something else."""
+    if event.type == AccountOpenedV1.event_type:
+        opened = event_in(event, AccountOpenedV1)
+        account = str(opened.account_id)
+        return [(str(event.id), account, 1, None, "opening", opened.currency, 0, 0, None)]
+    if event.type != TransactionCreatedV1.event_type:
+        return []
+    line = event_in(event, TransactionCreatedV1)
+    of = (str(event.id), str(line.account_id), line.position, str(line.transaction_id), line.kind)
+    return [(*of, line.currency, line.delta, line.balance_after, _id(line.reverses))]
+
+
+def _hold_steps(event: Envelope) -> list[tuple[Any, ...]]:
+    """Return what an event tells of a hold; none: it tells of something else."""
+    step = _STEPS.get(event.type)
+    if step is None:
+        return []
+    found = event_in(event, step)
+    of = (str(event.id), str(found.account_id), str(found.hold_id))
+    match found:
+        case HoldPlacedV1():
+            return [(*of, "placed", found.amount, None)]
+        case HoldCapturedV1():
+            return [(*of, "captured", found.amount, str(found.transaction_id))]
+        case HoldReleasedV1():
+            return [(*of, "released", None, None)]
+        case HoldExpiredV1():
+            return [(*of, "expired", None, None)]
+
+
+_STEPS: Final[
+    Mapping[str, type[HoldPlacedV1 | HoldCapturedV1 | HoldReleasedV1 | HoldExpiredV1]]
+] = {
+    each.event_type: each for each in (HoldPlacedV1, HoldCapturedV1, HoldReleasedV1, HoldExpiredV1)
+}
+
+
+def _id(id_: UUID | None) -> str | None:
+    return str(id_) if id_ else None
 
 
 @asynccontextmanager

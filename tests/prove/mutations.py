@@ -1284,6 +1284,56 @@ _RUNNING: Final = (
         ),
     ),
     Mutation(
+        name="entries-add-up",
+        guard="a transaction whose entries do not add up to zero is refused by the database",
+        file="accounts_service/migrations/versions/accounts_0002_money.py",
+        before="HAVING sum(entry.delta) <> 0 OR count",
+        after="HAVING count",
+        proven_by=(
+            "tests/integration/accounts_service/test_ledger.py::TestTransactions::test_the_entries_of_a_transaction_add_up_to_zero",
+        ),
+    ),
+    Mutation(
+        name="money-is-there",
+        guard="no more goes out of an account than is free in it",
+        file="accounts_service/domain/account.py",
+        before="if self.available < amount.minor_units:",
+        after="if False:",
+        proven_by=(
+            "tests/integration/accounts_service/test_money.py::TestAtOnce::test_withdrawals_take_no_more_than_there_is",
+        ),
+    ),
+    Mutation(
+        name="reversed-once",
+        guard="a transfer that was reversed is not reversed again",
+        file="accounts_service/application/transfer.py",
+        before="        if earlier is not None:\n            raise AlreadyReversed(earlier)\n",
+        after="",
+        proven_by=(
+            "tests/integration/accounts_service/test_money.py::TestAtOnce::test_reversals_of_one_transfer_move_money_once",
+        ),
+    ),
+    Mutation(
+        name="published-sides",
+        guard="what is published of the two sides of a transaction adds up to zero",
+        file="verification/invariants.py",
+        before="HAVING count(*) <> 2 OR sum(delta) <> 0",
+        after="HAVING count(*) > 2",
+        proven_by=(
+            "tests/unit/verification/test_checking.py::TestPublishedMoney::test_of_a_transfer_with_one_side_is_seen",
+        ),
+    ),
+    Mutation(
+        name="published-balances",
+        guard="what is published of an account makes the balance in its row",
+        file="verification/invariants.py",
+        before="HAVING balance <> coalesce(sum(delta), 0) OR last_position",
+        after="HAVING last_position",
+        proven_by=(
+            "tests/unit/verification/test_checking.py::TestPublishedMoney::test_with_another_balance_than_its_row_is_seen",
+        ),
+    ),
+    Mutation(
         name="waiting-is-reported",
         guard="what waits for an operator is a reason that readiness gives",
         file="chassis/process/service.py",

@@ -23,11 +23,16 @@ from chassis.testing import eventually
 from contracts.topics import TOPICS
 from local_cluster.testing import RunningCluster, running_cluster
 from tests.declared import slack_of
+from tests.e2e.people import Operator, poll, token_of
 from verification.addresses import SERVICES, Addresses
 from verification.report import Report
 from verification.verify import verify
 
 PEOPLE = 3
+PASSWORD = "correct horse battery"
+#: Of the money that some of them move: of a deposit, of both sides of a transfer and its reversal,
+#: and that it was reversed.
+MONEY_EVENTS = 6
 
 Json = dict[str, Any]
 
@@ -89,6 +94,7 @@ async def come_to_rest(cluster: RunningCluster) -> Origin:
     """Sign people up, wait until the system is at rest, and stop the services."""
     async with httpx.AsyncClient(base_url=cluster.gateway_url, timeout=15) as gateway:
         people = [await sign_up(gateway, f"person.{number}") for number in range(PEOPLE)]
+        await move_money(gateway, cluster)
     stand_in = slack_of(cluster)
     report = await verify(
         Addresses(
@@ -109,7 +115,7 @@ async def come_to_rest(cluster: RunningCluster) -> Origin:
 
 async def sign_up(gateway: httpx.AsyncClient, name: str) -> str:
     """Ask until it is answered, and return the id."""
-    body = {"username": name, "email": f"{name}@example.com", "password": "correct horse battery"}
+    body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
     answers: list[httpx.Response] = []
 
     async def is_answered() -> bool:
@@ -118,6 +124,32 @@ async def sign_up(gateway: httpx.AsyncClient, name: str) -> str:
 
     await eventually(is_answered, despite=(httpx.TransportError,))
     return str(answers[-1].json()["id"])
+
+
+async def move_money(gateway: httpx.AsyncClient, cluster: RunningCluster) -> None:
+    """Deposit to the account of person.1, transfer some of it to person.2, and reverse that."""
+    operator = await Operator.signed_in(gateway, cluster)
+    by_payer = await token_of(gateway, "person.1", PASSWORD)
+
+    async def account_of(name: str) -> str:
+        """Wait until it is open, and return its id."""
+        headers = await token_of(gateway, name, PASSWORD)
+
+        async def found() -> httpx.Response:
+            return await gateway.get("/users/me/account", headers=headers)
+
+        return str((await poll(found, lambda answer: answer.is_success)).json()["id"])
+
+    account, _other = await account_of("person.1"), await account_of("person.2")
+    money = {"amount": "10.00", "description": "Some money"}
+    paid_in = await gateway.post(
+        f"/accounts/{account}/transactions", json=money | {"kind": "deposit"}, headers=by_payer
+    )
+    transfer = {"from_account": account, "to_username": "person.2"}
+    sent = await gateway.post("/transfers", json=money | transfer, headers=by_payer)
+    reversal = f"/transfers/{sent.json()['transaction']['id']}/reversal"
+    back = await operator.request("POST", reversal, json={"reason": "a mistake"})
+    assert [each.status_code for each in (paid_in, sent, back)] == [201] * 3
 
 
 async def read_everything(bootstrap: str) -> list[ConsumerRecord]:

@@ -20,7 +20,7 @@ from verification.report import Expected
 from verification.verify import verify
 
 from .breaks import A_PARKED_SIGN_UP, A_ROW_SET_ASIDE, AN_OUTBOX_ROW, BREAKS, NO_ACCOUNT, Break
-from .conftest import PEOPLE, ChangedSystem, Origin
+from .conftest import MONEY_EVENTS, PEOPLE, ChangedSystem, Origin
 
 pytestmark = [pytest.mark.xdist_group("verification"), pytest.mark.timeout(240)]
 
@@ -32,10 +32,11 @@ class TestASystemWhereNothingIsLost:
         assert origin.report["accounts"].looked_at == {"users": PEOPLE, "accounts": PEOPLE}
         assert origin.report["sequences"].looked_at == {
             "subjects": 4 * PEOPLE,
-            "events": 4 * PEOPLE,
+            "events": 4 * PEOPLE + MONEY_EVENTS,
             "repeats": 0,
         }
-        assert origin.report["audit"].looked_at["audit records"] == 4 * PEOPLE
+        assert origin.report["audit"].looked_at["audit records"] == 4 * PEOPLE + MONEY_EVENTS
+        assert origin.report["published-money"].looked_at["lines"] == PEOPLE + 5
         if declared("slack-stand-in"):
             assert origin.report["slack"].looked_at["messages"] == PEOPLE
 

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -62,12 +62,18 @@ class System:
         add("users", [(name, True)])
         add("aggregates", [("users.user", name, last_sequence)])
         self.publish("users.user", name, f"event of {name}")
-        add("accounts", [(f"account of {name}", name, 1, 1)])
+        self.open(f"account of {name}", name)
         add("tasks", [(f"{task} of {name}", name, task) for task in ONBOARDING_TASKS])
         rule, event_id = "slack-growth-user-signed-up", f"event of {name}"
         delivery = f"delivery of {name}"
         add("deliveries", [(delivery, rule, event_id, "slack", "sent", False, "1.0")])
         add("messages", [("1.0", delivery)])
+
+    def open(self, account: str, user: str, balance: int = 0, position: int = 1) -> None:
+        """Add an account as its row is at last, and the change of its opening."""
+        self.evidence.add("accounts", [(account, user, position, 1, balance, position, 0)])
+        opening = (f"opening of {account}", account, 1, None, "opening", "USD", 0, 0, None)
+        self.evidence.add("changes", [opening])
 
     def check(self, **expected: Any) -> dict[str, Check]:
         self.evidence.has_messages = True
@@ -307,6 +313,137 @@ class TestABatchThatCannotBeRead:
         )
 
         assert system.broken().get("topics", 0) == times
+
+
+class TestPublishedMoney:
+    """Grace gets 100 and gives Alan 30; what Alan gives back, and what Grace holds, varies."""
+
+    DEPOSIT = ("e1", "grace", 2, "deposit", "deposit", "USD", 100, 100, None)
+    OUT = ("e2", "grace", 3, "transfer", "transfer", "USD", -30, 70, None)
+    IN = ("e3", "alan", 2, "transfer", "transfer", "USD", 30, 30, None)
+    BACK = ("e4", "alan", 3, "reversal", "reversal", "USD", -30, 0, "transfer")
+    HOME = ("e5", "grace", 4, "reversal", "reversal", "USD", 30, 100, "transfer")
+    PLACED = ("e6", "grace", "hold", "placed", 50, None)
+    CAPTURED = ("e7", "grace", "hold", "captured", 20, "capture")
+    TAKEN = ("e8", "grace", 5, "capture", "capture", "USD", -20, 80, None)
+    GIVEN = ("e9", "alan", 4, "capture", "capture", "USD", 20, 20, None)
+    CHANGES = (DEPOSIT, OUT, IN, BACK, HOME, TAKEN, GIVEN)
+
+    def problems(
+        self,
+        system: System,
+        changes: Sequence[tuple[object, ...]] = CHANGES,
+        steps: Sequence[tuple[object, ...]] = (PLACED, CAPTURED),
+        **expected: Any,
+    ) -> set[tuple[str, str]]:
+        for name, balance, position in (("grace", 80, 5), ("alan", 20, 4)):
+            system.evidence.add("users", [(f"user {name}", True)])
+            system.open(name, f"user {name}", balance, position)
+        system.evidence.add("changes", changes)
+        system.evidence.add("hold_steps", steps)
+        check = system.check(**expected)["published-money"]
+        return {(each.subject, each.problem) for each in check.violations}
+
+    def without(self, *changes: tuple[object, ...]) -> list[tuple[object, ...]]:
+        return [each for each in self.CHANGES if each not in changes]
+
+    def test_that_makes_every_account_holds_also_with_repeats(self, system: System) -> None:
+        assert (
+            self.problems(system, [*self.CHANGES, self.OUT], [self.PLACED] * 2 + [self.CAPTURED])
+            == set()
+        )
+
+    def test_without_its_last_event_makes_another_balance(self, system: System) -> None:
+        assert (
+            "alan",
+            "its balance is 20 at position 4, but its events make 0 at position 3",
+        ) in self.problems(system, self.without(self.GIVEN))
+
+    def test_with_another_balance_than_its_row_is_seen(self, system: System) -> None:
+        system.open("eve", "user eve", balance=1)
+
+        assert ("eve", "its balance is 1 at position 1, but its events make 0 at position 1") in (
+            self.problems(system)
+        )
+
+    def test_without_an_event_between_has_a_gap(self, system: System) -> None:
+        assert ("grace", "position 3 makes 70 of 0 and -30 at position 1") in self.problems(
+            system, self.without(self.DEPOSIT)
+        )
+
+    def test_with_a_balance_that_its_delta_does_not_make_is_seen(self, system: System) -> None:
+        wrong = (*self.DEPOSIT[:7], 101, None)
+
+        assert ("grace", "position 2 makes 101 of 0 and 100 at position 1") in self.problems(
+            system, [wrong, *self.without(self.DEPOSIT)]
+        )
+
+    def test_of_a_transfer_with_one_side_is_seen(self, system: System) -> None:
+        assert ("transfer", "its 1 lines in USD make 30") in self.problems(
+            system, self.without(self.OUT)
+        )
+
+    def test_of_a_transfer_in_two_currencies_is_seen(self, system: System) -> None:
+        other = (*self.IN[:5], "EUR", *self.IN[6:])
+
+        assert {
+            ("transfer", "its 1 lines in EUR make 30"),
+            ("transfer", "its 1 lines in USD make -30"),
+        } <= self.problems(system, [other, *self.without(self.IN)])
+
+    def test_of_a_deposit_that_takes_money_is_seen(self, system: System) -> None:
+        wrong = (*self.DEPOSIT[:6], -100, -100, None)
+
+        assert ("grace", "deposit deposit is of -100") in self.problems(
+            system, [wrong, *self.without(self.DEPOSIT)]
+        )
+
+    def test_of_a_reversal_of_nothing_is_seen(self, system: System) -> None:
+        back, home = (*self.BACK[:8], "deposit"), (*self.HOME[:8], "deposit")
+
+        assert {
+            ("alan", "reversal reversal brings back what no transfer moved"),
+            ("grace", "reversal reversal brings back what no transfer moved"),
+        } == self.problems(system, [back, home, *self.without(self.BACK, self.HOME)])
+
+    def test_of_a_transfer_that_was_reversed_twice_is_seen(self, system: System) -> None:
+        back = ("e10", "alan", 5, "again", "reversal", "USD", -30, -10, "transfer")
+        home = ("e11", "grace", 6, "again", "reversal", "USD", 30, 110, "transfer")
+
+        assert ("transfer", "was reversed 2 times") in self.problems(
+            system, [*self.CHANGES, back, home]
+        )
+
+    @pytest.mark.parametrize(
+        ("steps", "problem"),
+        [
+            ([PLACED], ("grace", "0 are held, but its events make 50")),
+            ([CAPTURED], ("hold", "was placed 0 times, and ended 1")),
+            (
+                [PLACED, CAPTURED, ("e12", "grace", "hold", "released", None, None)],
+                ("hold", "was placed 1 times, and ended 2"),
+            ),
+            (
+                [PLACED, (*CAPTURED[:4], 21, "capture")],
+                ("hold", "its capture of 21 is no transaction"),
+            ),
+        ],
+        ids=["still open", "never placed", "ended twice", "captured otherwise"],
+    )
+    def test_of_a_hold_that_is_wrong_is_seen(
+        self, system: System, steps: list[tuple[object, ...]], problem: tuple[str, str]
+    ) -> None:
+        assert self.problems(system, steps=steps) == {problem}
+
+    def test_that_waits_to_be_published_is_explained(self, system: System) -> None:
+        system.evidence.add("outbox", [("accounts", "accounts.account", "alan", 4, True)])
+
+        assert self.problems(system, self.without(self.GIVEN), parked=True) == set()
+
+    def test_that_waits_elsewhere_explains_nothing(self, system: System) -> None:
+        system.evidence.add("outbox", [("accounts", "accounts.account", "grace", 9, True)])
+
+        assert len(self.problems(system, self.without(self.GIVEN), parked=True)) == 2
 
 
 class TestAReport:
