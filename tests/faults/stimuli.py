@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,7 @@ from chassis.correlation import new_id
 from tests.declared import declared
 from tests.e2e.events import publish, signed_up, with_invalid_data
 from tests.e2e.people import poll, token_of
+from tests.faults.bank import Bank
 from tests.faults.harness import System
 from tests.faults.timer_process import fire_timers
 from verification.addresses import SERVICES as WITH_DATABASE
@@ -175,6 +177,23 @@ async def _fire_timers(system: System) -> None:
     await fire_timers(system.cluster.postgres_url("users"))
 
 
+async def _move_money(system: System) -> None:
+    """Have two people move money, and a hold expire."""
+    bank = Bank(system, random.Random(0))  # noqa: S311 - it must be repeatable, not secret
+    async with httpx.AsyncClient() as client:
+        await bank.open(client, 2)
+        for _ in range(5):
+            await bank.move(client)
+        assert not bank.wrong, bank.wrong
+        payer = await bank.hold_that_expires(client)
+
+    async def is_expired() -> bool:
+        held = "SELECT FROM accounts WHERE id = $1 AND held > 0"
+        return not await _query(system, "accounts", held, payer)
+
+    await poll(is_expired)
+
+
 async def _purge(system: System) -> None:
     """Let the retention of some finished deliveries end, and wait until they are purged."""
     old = await _query(
@@ -200,6 +219,7 @@ STIMULI: Final = (
     Stimulus("an operator's acts", _operate),
     Stimulus("topics that were made again", _hold),
     Stimulus("timers that are due", _fire_timers),
+    Stimulus("money that moves", _move_money),
     *(
         Stimulus("deliveries whose retention has ended", _purge)
         for _notification in declared("notification")
