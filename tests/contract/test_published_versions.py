@@ -14,7 +14,20 @@ from uuid import UUID
 
 import pytest
 
-from accounts_service.domain.account import AccountOpened
+from accounts_service.domain.account import (
+    AccountOpened,
+    Closed,
+    Frozen,
+    HoldCaptured,
+    HoldExpired,
+    HoldPlaced,
+    HoldReleased,
+    Transaction,
+    TransactionCreated,
+    TransactionKind,
+    TransferReversed,
+    Unfrozen,
+)
 from chassis.consuming.subscribers import EventSubscriber
 from chassis.domain import DomainEvent
 from chassis.operations.context import Service
@@ -28,13 +41,37 @@ from users_service.domain.values import Username
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ADA, ACCOUNT, TASK = UUID(int=1), UUID(int=2), UUID(int=3)
+TRANSFER, REVERSAL, HOLD, PAYEE = UUID(int=4), UUID(int=5), UUID(int=6), UUID(int=7)
+OF_ACCOUNT: Mapping[str, Any] = {"account_id": ACCOUNT, "user_id": ADA, "occurred_at": NOW}
+BY: Mapping[str, Any] = OF_ACCOUNT | {"by": ADA}
 
 #: One of every domain event of every service.
 SAMPLES: Sequence[DomainEvent] = (
     UserSignedUp(ADA, Username("ada"), occurred_at=NOW),
     OperatorCreated(ADA, occurred_at=NOW),
     TaskCreated(TASK, TaskName("Rest"), ADA, occurred_at=NOW),
-    AccountOpened(account_id=ACCOUNT, user_id=ADA, currency="USD", occurred_at=NOW),
+    AccountOpened(**OF_ACCOUNT, currency="USD"),
+    TransactionCreated(
+        **OF_ACCOUNT,
+        currency="USD",
+        transaction=Transaction(TRANSFER, 2, TransactionKind.TRANSFER, -5, 95, "Lunch", NOW),
+        reverses=None,
+    ),
+    TransferReversed(**BY, transfer_id=TRANSFER, reversal_id=REVERSAL, reason="a mistake"),
+    HoldPlaced(
+        **OF_ACCOUNT,
+        currency="USD",
+        hold_id=HOLD,
+        payee_id=PAYEE,
+        minor_units=5,
+        expires_at=NOW,
+    ),
+    HoldCaptured(**BY, hold_id=HOLD, transaction_id=TRANSFER, minor_units=5),
+    HoldReleased(**BY, hold_id=HOLD),
+    HoldExpired(**OF_ACCOUNT, hold_id=HOLD),
+    Frozen(**BY, reason="stolen"),
+    Unfrozen(**BY, reason="it is back"),
+    Closed(**OF_ACCOUNT),
 )
 
 SERVICES: Mapping[str, Service[Any, Any]] = {
