@@ -43,7 +43,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ADA, ACCOUNT, TASK = UUID(int=1), UUID(int=2), UUID(int=3)
 TRANSFER, REVERSAL, HOLD, PAYEE = UUID(int=4), UUID(int=5), UUID(int=6), UUID(int=7)
 OF_ACCOUNT: Mapping[str, Any] = {"account_id": ACCOUNT, "user_id": ADA, "occurred_at": NOW}
-BY: Mapping[str, Any] = OF_ACCOUNT | {"by": ADA}
+BY: Mapping[str, Any] = {**OF_ACCOUNT, "by": ADA}
 
 #: One of every domain event of every service.
 SAMPLES: Sequence[DomainEvent] = (
