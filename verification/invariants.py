@@ -62,7 +62,7 @@ _ACCOUNTS: Final = Invariant(
         """
         SELECT user_id, 'has account ' || id || ', but did not sign up', 0
         FROM accounts
-        WHERE user_id NOT IN (SELECT id FROM users WHERE signed_up)
+        WHERE user_id IS NOT NULL AND user_id NOT IN (SELECT id FROM users WHERE signed_up)
         """,
     ),
 )

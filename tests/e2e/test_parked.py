@@ -17,15 +17,18 @@ from tests.e2e.people import Operator, Person, a_name, poll, slack_messages
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
-CONSUMERS = {
-    "users": "users.create-onboarding-tasks",
-    "accounts": "accounts.open-account",
-    **({"notification": "notification.plan-deliveries"} if declared("notification") else {}),
-}
+SUBSCRIBERS = (
+    ("users", "users.create-onboarding-tasks"),
+    ("accounts", "accounts.open-account"),
+    ("accounts", "accounts.know-owners"),
+    *(("notification", "notification.plan-deliveries") for _ in declared("notification")),
+)
 
 
-async def parked_at(operator: Operator, service: str, subject: UUID) -> list[dict[str, Any]]:
-    page = await operator.get(f"/ops/{service}/parked", subject=str(subject))
+async def parked_at(
+    operator: Operator, service: str, subscriber: str, subject: UUID
+) -> list[dict[str, Any]]:
+    page = await operator.get(f"/ops/{service}/parked", subject=str(subject), subscriber=subscriber)
     events: list[dict[str, Any]] = page["parked"]
     return events
 
@@ -44,12 +47,14 @@ async def waits_at(cluster: RunningCluster, service: str) -> str:
     return reason
 
 
-def logged_as_parked(cluster: RunningCluster, service: str) -> dict[int, dict[str, Any]]:
-    """The lines about parked events, by offset."""
+def logged_as_parked(
+    cluster: RunningCluster, service: str, subscriber: str
+) -> dict[int, dict[str, Any]]:
+    """The lines about a subscriber's parked events, by offset."""
     lines = [
         json.loads(line)
         for line in cluster.log(service).read_text().splitlines()
-        if '"event-parked"' in line
+        if '"event-parked"' in line and f'"{subscriber}"' in line
     ]
     return {line["offset"]: line for line in lines}
 
@@ -58,18 +63,20 @@ async def repair(
     cluster: RunningCluster,
     operator: Operator,
     service: str,
+    subscriber: str,
     subject: UUID,
     corrected: EncodedEvent,
 ) -> str:
-    """Edit and release the subject's events at one service; return the id of the edited one."""
+    """Edit and release the subject's events of a subscriber; return the id of the edited one."""
     first, second = await poll(
-        lambda: parked_at(operator, service, subject), lambda parked: len(parked) == 2
+        lambda: parked_at(operator, service, subscriber, subject),
+        lambda parked: len(parked) == 2,
     )
     assert (first["reason"], second["reason"]) == ("not-understood", "behind")
     reported = await poll(partial(waits_at, cluster, service))
-    assert f"parked events of {CONSUMERS[service]}: " in reported
+    assert f"parked events of {subscriber}: " in reported
     line = {name: first[name] for name in ("reason", "error_code", "partition", "offset")}
-    assert line.items() <= logged_as_parked(cluster, service)[first["offset"]].items()
+    assert line.items() <= logged_as_parked(cluster, service, subscriber)[first["offset"]].items()
     path = f"/ops/{service}/parked"
 
     async def act(method: str, where: str, **body: Any) -> httpx.Response:
@@ -81,7 +88,7 @@ async def repair(
     await act("PUT", f"{first['id']}/payload", **edit)
     outcome = (await act("POST", f"{first['id']}/dry-run")).json()
     assert outcome["stays_parked"] is None
-    place = {"subscriber": CONSUMERS[service], "topic": USERS_USER.name, "subject": str(subject)}
+    place = {"subscriber": subscriber, "topic": USERS_USER.name, "subject": str(subject)}
     released = (await act("POST", "release", why="corrected", **place)).json()
     assert released == {"released": 2, "left": 0, "stopped_at": None}
     return str(first["id"])
@@ -101,7 +108,8 @@ class TestAnEventWithInvalidData:
 
         await publish(cluster, [with_invalid_data(corrected), behind])
         repaired = [
-            await repair(cluster, operator, service, subject, corrected) for service in CONSUMERS
+            await repair(cluster, operator, service, subscriber, subject, corrected)
+            for service, subscriber in SUBSCRIBERS
         ]
 
         for person in (ada, bob):
