@@ -102,19 +102,8 @@ async def _show_journey(cluster: Cluster, console: Console) -> None:
         # Connections are open and the token is there, so only the journey itself is timed.
         console.print(f"\nsigning up [bold]{username}[/] at {url}/users\n")
         journey = Journey(gateway, cluster.topology.operators_url("gateway"), time.time())
-        answer = await gateway.post(
-            "/users",
-            json={
-                "username": username,
-                "email": f"{username}@example.com",
-                "password": password,
-            },
-            # However often it is sent, the user is signed up once.
-            headers={"Idempotency-Key": secrets.token_hex(16)},
-        )
+        answer = await _sign_up(gateway, username, password)
         answered_at = time.time()
-        if answer.status_code != httpx.codes.CREATED:
-            raise ClusterError(f"the sign-up was answered {answer.status_code}: {answer.text}")
         user_id = answer.json()["id"]
         journey.add_step("request answered", answered_at, f"201, {answer.headers['location']}")
         try:
@@ -242,15 +231,20 @@ async def _move_money(gateway: httpx.AsyncClient, console: Console, person: dict
         )
 
 
+async def _sign_up(gateway: httpx.AsyncClient, username: str, password: str) -> httpx.Response:
+    person = {"username": username, "email": f"{username}@example.com", "password": password}
+    # However often it is sent, the user is signed up once.
+    once = {"Idempotency-Key": secrets.token_hex(16)}
+    answer = await gateway.post("/users", json=person, headers=once)
+    if answer.status_code != httpx.codes.CREATED:
+        raise ClusterError(f"the sign-up was answered {answer.status_code}: {answer.text}")
+    return answer
+
+
 async def _friend(gateway: httpx.AsyncClient) -> str:
     """Sign someone else up, wait for the account, and return the username."""
     username, password = f"grace.{secrets.token_hex(4)}", secrets.token_urlsafe(12)
-    person = {"username": username, "email": f"{username}@example.com", "password": password}
-    answer = await gateway.post(
-        "/users", json=person, headers={"Idempotency-Key": secrets.token_hex(16)}
-    )
-    if answer.status_code != httpx.codes.CREATED:
-        raise ClusterError(f"the sign-up was answered {answer.status_code}: {answer.text}")
+    await _sign_up(gateway, username, password)
     token = await _token(gateway, username, password)
     try:
         async with asyncio.timeout(_WITHIN_S):

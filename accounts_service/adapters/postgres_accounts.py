@@ -6,13 +6,14 @@ from datetime import datetime
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, and_, any_, bindparam, func, literal_column, select
+from sqlalchemy import ARRAY, Uuid, and_, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 from accounts_service.adapters.currencies import CASH_ACCOUNTS, CURRENCIES, HOUSE_ACCOUNTS
 from accounts_service.adapters.tables import (
     PERSONAL,
     accounts,
+    hold_is_open,
     holds,
     ledger_entries,
     owners,
@@ -148,8 +149,7 @@ _OPEN_HOLDS: Final = (
     .where(
         and_(
             holds.c.account_id == any_(bindparam("ids", type_=ARRAY(Uuid))),
-            # Written out, so that every plan can use the index of open holds.
-            holds.c.state == literal_column(f"'{HoldState.OPEN.value}'"),
+            hold_is_open,
         )
     )
     .order_by(holds.c.id)

@@ -14,16 +14,14 @@ from sqlalchemy import (
     case,
     cast,
     func,
-    literal_column,
     select,
     true,
 )
 
 from accounts_service.adapters.currencies import CURRENCIES
-from accounts_service.adapters.tables import PERSONAL, accounts, holds, ledger_entries
+from accounts_service.adapters.tables import PERSONAL, accounts, hold_is_open, holds, ledger_entries
 from accounts_service.application.ports import AccountHead, AccountView
 from accounts_service.domain.account import State, Transaction, TransactionKind
-from accounts_service.domain.hold import HoldState
 from chassis.persistence.database import Database, Row
 
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
@@ -33,8 +31,7 @@ _STILL_HELD: Final = (
     select(func.coalesce(func.sum(holds.c.amount), 0))
     .where(
         holds.c.account_id == accounts.c.id,
-        # Written out: with a parameter, a plan for any value could not use the index of open holds.
-        holds.c.state == literal_column(f"'{HoldState.OPEN.value}'"),
+        hold_is_open,
         holds.c.expires_at > func.clock_timestamp(),
     )
     .scalar_subquery()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
+from accounts_service.application.parties import owned
 from accounts_service.application.ports import AccountsWork
 from accounts_service.domain.account import Account
 from accounts_service.domain.errors import AccountNotFound
@@ -44,9 +45,7 @@ class ChangeStateHandler:
 
         :raises AccountsError: there is no such account of this owner, or a rule refuses it
         """
-        account = await self._loaded(work, account_id)
-        if account.user_id != owner:
-            raise AccountNotFound
+        account = owned(await work.accounts.load([account_id]), account_id, owner)
         account.close(self._now())
         work.accounts.save(account)
         return account

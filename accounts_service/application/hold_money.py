@@ -6,15 +6,10 @@ from datetime import datetime, timedelta
 from typing import ClassVar
 from uuid import UUID
 
+from accounts_service.application.parties import payer_and_payee
 from accounts_service.application.ports import AccountsWork, Posted
-from accounts_service.application.recipients import account_of
-from accounts_service.domain.account import Account, Posting, TransactionKind
-from accounts_service.domain.errors import (
-    AccountNotFound,
-    HoldNotFound,
-    NotThePayee,
-    UnknownRecipient,
-)
+from accounts_service.domain.account import Account
+from accounts_service.domain.errors import HoldNotFound, NotThePayee
 from accounts_service.domain.hold import Hold
 from accounts_service.domain.money import Money
 from chassis.timers.timer import DueTimer, Timer
@@ -62,13 +57,7 @@ class PlaceHoldHandler:
 
         :raises DomainError: a rule refuses it
         """
-        payee_id = await account_of(work, command.to)
-        accounts = await work.accounts.load([command.account_id, payee_id])
-        payer, payee = accounts.get(command.account_id), accounts.get(payee_id)
-        if payer is None or payer.user_id != owner:
-            raise AccountNotFound
-        if payee is None:
-            raise UnknownRecipient
+        payer, payee = await payer_and_payee(work, owner, command.account_id, command.to)
         amount = Money.parse(command.amount, payer.currency)
         now = self._now()
         hold = Hold(
@@ -80,7 +69,7 @@ class PlaceHoldHandler:
             placed_at=now,
             expires_at=now + command.expires_in,
         )
-        payer.place_hold(hold, amount, payee)
+        payer.place_hold(hold, payee)
         work.accounts.save(payer)
         work.timers.schedule(hold.expires_at, HoldExpiry(hold_id=hold.id), subject=payer.id)
         return hold, payer
@@ -101,14 +90,14 @@ class EndHoldHandler:
         """
         payer, payee = await self._parties(work, actor, hold_id)
         captured = None if amount is None else Money.parse(amount, payer.currency)
-        hold = payer.holds.get(hold_id)
-        posting = Posting(
-            self._new_id(),
-            TransactionKind.CAPTURE,
-            hold.description if hold else "",
-            self._now(),
+        transaction = payer.capture(
+            hold_id,
+            payee,
+            captured,
+            transaction_id=self._new_id(),
+            by=actor.user_id,
+            now=self._now(),
         )
-        transaction = payer.capture(hold_id, payee, captured, posting, by=actor.user_id)
         work.accounts.save(payer)
         work.accounts.save(payee)
         return Posted.of(payee, transaction)

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from accounts_service.application.parties import owned
 from accounts_service.application.ports import AccountsWork, Posted
 from accounts_service.domain.account import Posting, TransactionKind
-from accounts_service.domain.errors import AccountNotFound
 from accounts_service.domain.money import Money
 
 
@@ -32,9 +32,8 @@ class PostTransactionHandler:
 
         :raises DomainError: a rule refuses it
         """
-        account = (await work.accounts.load([command.account_id])).get(command.account_id)
-        if account is None or account.user_id != owner:
-            raise AccountNotFound
+        accounts = await work.accounts.load([command.account_id])
+        account = owned(accounts, command.account_id, owner)
         amount = Money.parse(command.amount, account.currency)
         posting = Posting(self._new_id(), command.kind, command.description, self._now())
         if command.kind is TransactionKind.DEPOSIT:

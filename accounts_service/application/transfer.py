@@ -5,15 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from accounts_service.application.parties import payer_and_payee
 from accounts_service.application.ports import AccountsWork, Posted
-from accounts_service.application.recipients import account_of
 from accounts_service.domain.account import REVERSAL_DESCRIPTION, Posting, TransactionKind
-from accounts_service.domain.errors import (
-    AccountNotFound,
-    AlreadyReversed,
-    TransferNotFound,
-    UnknownRecipient,
-)
+from accounts_service.domain.errors import AlreadyReversed, TransferNotFound
 from accounts_service.domain.money import Money
 
 
@@ -40,15 +35,7 @@ class TransferHandler:
 
         :raises DomainError: a rule refuses it
         """
-        payee_id = await account_of(work, command.to)
-        # Both in one call, so that two transfers in opposite directions never wait for each other.
-        accounts = await work.accounts.load([command.from_account, payee_id])
-        payer = accounts.get(command.from_account)
-        if payer is None or payer.user_id != owner:
-            raise AccountNotFound
-        payee = accounts.get(payee_id)
-        if payee is None:
-            raise UnknownRecipient
+        payer, payee = await payer_and_payee(work, owner, command.from_account, command.to)
         amount = Money.parse(command.amount, payer.currency)
         posting = Posting(
             self._new_id(), TransactionKind.TRANSFER, command.description, self._now()

@@ -250,7 +250,8 @@ class Account(Aggregate):
             raise SameAccount
         self.may_spend(amount)
         payee.may_receive(amount)
-        return self._move_to(payee, amount.minor_units, posting)
+        paid, _received = self._move_to(payee, amount.minor_units, posting)
+        return paid
 
     def reverse(
         self, transfer: Transfer, payee: "Account", posting: Posting, *, by: UUID, reason: str
@@ -265,7 +266,7 @@ class Account(Aggregate):
         amount = Money(transfer.minor_units, self.currency)
         payee.has(amount)
         self.may_receive(amount)
-        payee._move_to(  # noqa: SLF001 - another of the same class
+        _given_back, returned = payee._move_to(  # noqa: SLF001 - another of the same class
             self, amount.minor_units, posting, reverses=transfer.id
         )
         self._record(
@@ -279,7 +280,7 @@ class Account(Aggregate):
                 occurred_at=posting.now,
             )
         )
-        return self._new_transactions[-1]
+        return returned
 
     @property
     def holds(self) -> Mapping[UUID, Hold]:
@@ -319,13 +320,14 @@ class Account(Aggregate):
                     )
                 )
 
-    def place_hold(self, hold: Hold, amount: Money, payee: "Account") -> None:
+    def place_hold(self, hold: Hold, payee: "Account") -> None:
         """Keep money for a payee.
 
         :raises AccountsError: a rule refuses it, and nothing has changed
         """
         if payee.id == self.id:
             raise SameAccount
+        amount = Money(hold.minor_units, self.currency)
         self.may_spend(amount)
         payee.may_receive(amount)
         if len(self._holds) >= MOST_OPEN_HOLDS:
@@ -345,12 +347,19 @@ class Account(Aggregate):
         )
 
     def capture(
-        self, hold_id: UUID, payee: "Account", amount: Money | None, posting: Posting, *, by: UUID
+        self,
+        hold_id: UUID,
+        payee: "Account",
+        amount: Money | None,
+        *,
+        transaction_id: UUID,
+        by: UUID,
+        now: datetime,
     ) -> Transaction:
         """Move what is held, or a part of it, to the payee; the rest is free again.
 
         :param amount: None: all of it
-        :return: the payee's line
+        :return: the payee's line, with the description of the hold
         :raises AccountsError: a rule refuses it, and nothing has changed
         """
         self._is_open()
@@ -362,19 +371,20 @@ class Account(Aggregate):
         payee.may_receive(amount)
         hold.captured = amount.minor_units
         self._end(hold, HoldState.CAPTURED)
-        self._move_to(payee, amount.minor_units, posting)
+        posting = Posting(transaction_id, TransactionKind.CAPTURE, hold.description, now)
+        _paid, received = self._move_to(payee, amount.minor_units, posting)
         self._record(
             HoldCaptured(
                 account_id=self.id,
                 user_id=self.user_id,
                 hold_id=hold_id,
-                transaction_id=posting.id,
+                transaction_id=transaction_id,
                 minor_units=amount.minor_units,
                 by=by,
                 occurred_at=self.moved_at,
             )
         )
-        return payee._new_transactions[-1]  # noqa: SLF001 - another of the same class
+        return received
 
     def release(self, hold_id: UUID, *, by: UUID, now: datetime) -> Hold:
         """Let what is held be free again.
@@ -504,11 +514,12 @@ class Account(Aggregate):
 
     def _move_to(
         self, payee: "Account", minor_units: int, posting: Posting, reverses: UUID | None = None
-    ) -> Transaction:
+    ) -> tuple[Transaction, Transaction]:
+        """Return this account's line and the payee's."""
         # One time for both lines, and for neither account an earlier one than it has.
         self.moved_at = payee.moved_at = max(self.moved_at, payee.moved_at)
-        payee._move(minor_units, posting, reverses)  # noqa: SLF001 - another of the same class
-        return self._move(-minor_units, posting, reverses)
+        received = payee._move(minor_units, posting, reverses)  # noqa: SLF001 - of the same class
+        return self._move(-minor_units, posting, reverses), received
 
     def _move(self, delta: int, posting: Posting, reverses: UUID | None = None) -> Transaction:
         transaction = self._post(delta, posting)

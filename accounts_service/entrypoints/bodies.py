@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
+from fastapi import Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from accounts_service.application.ports import AccountView, Posted
@@ -231,3 +233,13 @@ class AccountBody(BaseModel):
             opened_at=view.opened_at,
             transactions=[TransactionBody.of(each, view.currency) for each in view.transactions],
         )
+
+
+def answer(body: BaseModel, status: int) -> Response:
+    """Return a body as the answer to a command."""
+    return JSONResponse(body.model_dump(mode="json"), status)
+
+
+def posted_answer(posted: Posted) -> Response:
+    """Return the answer to a command that posted a transaction."""
+    return answer(PostedBody.of(posted), 201)

@@ -6,7 +6,6 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
-from fastapi.responses import JSONResponse
 
 from accounts_service.application.hold_money import (
     Actor,
@@ -14,7 +13,7 @@ from accounts_service.application.hold_money import (
     PlaceHold,
     PlaceHoldHandler,
 )
-from accounts_service.application.ports import AccountsWork, Posted
+from accounts_service.application.ports import AccountsWork
 from accounts_service.domain.account import Account
 from accounts_service.domain.hold import Hold
 from accounts_service.entrypoints.bodies import (
@@ -23,6 +22,8 @@ from accounts_service.entrypoints.bodies import (
     HoldBody,
     PlaceHoldBody,
     PostedBody,
+    answer,
+    posted_answer,
 )
 from chassis.web.auth import OPERATOR, Principal
 from chassis.web.idempotency import IdempotentCommand
@@ -30,17 +31,13 @@ from chassis.web.problems import refusals
 
 
 def _held(hold_and_payer: tuple[Hold, Account]) -> Response:
-    return JSONResponse(HeldBody.of(*hold_and_payer).model_dump(mode="json"), 201)
+    return answer(HeldBody.of(*hold_and_payer), 201)
 
 
 def _released(hold_and_payer: tuple[Hold, Account]) -> Response:
     hold, payer = hold_and_payer
     # The payee may do it too, whom the payer's balance does not concern.
-    return JSONResponse(HoldBody.of(hold, payer.currency).model_dump(mode="json"))
-
-
-def _captured(posted: Posted) -> Response:
-    return JSONResponse(PostedBody.of(posted).model_dump(mode="json"), 201)
+    return answer(HoldBody.of(hold, payer.currency), 200)
 
 
 def hold_routes(
@@ -84,7 +81,7 @@ def hold_routes(
     ) -> Response:
         """Move what is held, or a part of it, to the payee: by the payee or an operator."""
         return await once(
-            lambda work: end.capture(work, _actor(who), hold_id, body.amount), answer=_captured
+            lambda work: end.capture(work, _actor(who), hold_id, body.amount), answer=posted_answer
         )
 
     @router.post(

@@ -5,11 +5,9 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 
 from accounts_service.application.change_state import ChangeStateHandler
-from accounts_service.application.ports import AccountsWork, Posted
+from accounts_service.application.ports import AccountsWork
 from accounts_service.application.post_transaction import PostTransaction, PostTransactionHandler
 from accounts_service.application.transfer import (
     ReverseTransferHandler,
@@ -24,22 +22,16 @@ from accounts_service.entrypoints.bodies import (
     ReasonBody,
     StateBody,
     TransferBody,
+    answer,
+    posted_answer,
 )
 from chassis.web.auth import Principal
 from chassis.web.idempotency import IdempotentCommand
 from chassis.web.problems import refusals
 
 
-def _posted(posted: Posted) -> Response:
-    return _answer(PostedBody.of(posted), 201)
-
-
 def _changed(account: Account) -> Response:
-    return _answer(StateBody.of(account), 200)
-
-
-def _answer(body: BaseModel, status: int) -> Response:
-    return JSONResponse(body.model_dump(mode="json"), status)
+    return answer(StateBody.of(account), 200)
 
 
 def money_routes(
@@ -70,7 +62,7 @@ def money_routes(
     ) -> Response:
         """Bring money into your account, or take it out."""
         command = PostTransaction(account_id, body.kind, body.amount, body.description)
-        return await once(lambda work: post(work, who.id, command), answer=_posted)
+        return await once(lambda work: post(work, who.id, command), answer=posted_answer)
 
     @router.post(
         "/transfers",
@@ -86,7 +78,7 @@ def money_routes(
     ) -> Response:
         """Transfer money from your account to another one, or to the account of a user."""
         command = TransferMoney(body.from_account, body.to, body.amount, body.description)
-        return await once(lambda work: transfer(work, who.id, command), answer=_posted)
+        return await once(lambda work: transfer(work, who.id, command), answer=posted_answer)
 
     @router.post(
         "/transfers/{transfer_id}/reversal",
@@ -104,7 +96,7 @@ def money_routes(
     ) -> Response:
         """Bring the money of a transfer back, once; also out of a frozen account."""
         return await once(
-            lambda work: reverse(work, transfer_id, by=who.id, reason=body.reason), answer=_posted
+            lambda work: reverse(work, transfer_id, by=who.id, reason=body.reason), answer=posted_answer
         )
 
     @router.post(

@@ -55,4 +55,4 @@ def place_hold(payer: Account, payee: Account, minor_units: int, expires_at: dat
         expires_at - timedelta(days=1),
         expires_at,
     )
-    payer.place_hold(hold, usd(minor_units), payee)
+    payer.place_hold(hold, payee)
