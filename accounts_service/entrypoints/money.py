@@ -96,7 +96,8 @@ def money_routes(
     ) -> Response:
         """Bring the money of a transfer back, once; also out of a frozen account."""
         return await once(
-            lambda work: reverse(work, transfer_id, by=who.id, reason=body.reason), answer=posted_answer
+            lambda work: reverse(work, transfer_id, by=who.id, reason=body.reason),
+            answer=posted_answer,
         )
 
     @router.post(
