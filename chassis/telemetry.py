@@ -47,6 +47,11 @@ http_connections_closed = Counter(
 )
 http_connections_open = Gauge("http_connections_open", "Connections of clients.")
 
+http_streams_open = Gauge("http_streams_open", "Streams of server-sent events that are open.")
+http_streams_ended = Counter(
+    "http_streams_ended", "Streams of server-sent events that ended, by the reason.", ["reason"]
+)
+
 transaction_retries = Counter(
     "transaction_retries", "Commands that ran again after a conflict or a lost connection."
 )

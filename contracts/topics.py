@@ -66,7 +66,7 @@ ACCOUNTS_ACCOUNT = Topic(
     name="accounts.account",
     key="account id",
     owner="accounts",
-    consumers=("audit",),
+    consumers=("audit", "notification"),
     events=(
         AccountOpenedV1,
         TransactionCreatedV1,

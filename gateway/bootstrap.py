@@ -41,14 +41,21 @@ async def build(settings: GatewaySettings, health: Health) -> AsyncIterator[Proc
         routes=(*SIGN_IN, *OPERATOR_ROUTES),
     )
     async with AsyncExitStack() as closing:
-        upstreams: dict[str, Upstream] = {}
+        upstreams: dict[tuple[str, bool], Upstream] = {}
         for service in FORWARDED:
-            upstream = Upstream(service.name, settings.url_of(service), settings, tls)
-            upstreams[service.name] = upstream
-            closing.push_async_callback(upstream.aclose)
+            for streams in (False, True) if service.stream_routes else (False,):
+                upstream = Upstream(
+                    service.name, settings.url_of(service), settings, tls, streams=streams
+                )
+                upstreams[service.name, streams] = upstream
+                closing.push_async_callback(upstream.aclose)
         yield ProcessParts(
             _app(settings, health, public, upstreams, public=True),
-            [ServiceWatch(each, [public, for_operators]) for each in upstreams.values()],
+            [
+                ServiceWatch(each, [public, for_operators])
+                for (_, streams), each in upstreams.items()
+                if not streams
+            ],
             [_app(settings, health, for_operators, upstreams, public=False)],
         )
 
@@ -57,7 +64,7 @@ def _app(
     settings: GatewaySettings,
     health: Health,
     document: ApiDocument,
-    upstreams: Mapping[str, Upstream],
+    upstreams: Mapping[tuple[str, bool], Upstream],
     *,
     public: bool,
 ) -> FastAPI:
@@ -75,8 +82,9 @@ def _app(
             *(
                 forwarding(
                     route,
-                    upstreams[route.service],
+                    upstreams[route.service, route.streams],
                     secret=secret if route.service == _USES_CLIENT_ADDRESS else None,
+                    stopping=health.stopping if route.streams else None,
                 )
                 for route in in_order_of_matching(document.routes)
             ),

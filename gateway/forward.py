@@ -1,6 +1,7 @@
 """Forwarding: sends a request to the service that answers it, and streams the answer back."""
 
 import asyncio
+from typing import Any
 
 import aiohttp
 import structlog
@@ -20,10 +21,18 @@ from gateway.upstream import NetworkBusy, ServiceFailed, Upstream
 _log = structlog.get_logger(__name__)
 
 
-def forwarding(route: ForwardedRoute, upstream: Upstream, *, secret: str | None) -> APIRouter:
+def forwarding(
+    route: ForwardedRoute,
+    upstream: Upstream,
+    *,
+    secret: str | None,
+    stopping: asyncio.Event | None = None,
+) -> APIRouter:
     """Return a router that forwards this route to its service.
 
     With ``secret`` the service trusts the client's address that the gateway sends.
+
+    :param stopping: ends the answers, which last; None: they are waited for
     """
     router = APIRouter()
 
@@ -39,6 +48,7 @@ def forwarding(route: ForwardedRoute, upstream: Upstream, *, secret: str | None)
             route.method,
             f"{path}?{query}" if query else path,
             to_service(request.headers.raw, _edge(request, secret)),
+            stopping,
         )
 
     return router
@@ -63,8 +73,16 @@ class _Exchange(Response):
     If the client disconnects, the request to the service is cancelled.
     """
 
-    def __init__(self, upstream: Upstream, method: str, target: str, fields: list[Header]) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        method: str,
+        target: str,
+        fields: list[Header],
+        stopping: asyncio.Event | None,
+    ) -> None:
         super().__init__()
+        self._stopping = stopping
         self._upstream = upstream
         self._method = method
         self._target = target
@@ -81,13 +99,15 @@ class _Exchange(Response):
         exchange = asyncio.create_task(
             self._exchange(body, network_of(client[0] if client else None), send)
         )
-        leaving = asyncio.create_task(disconnected(receive))
+        tasks: set[asyncio.Task[Any]] = {exchange, asyncio.create_task(disconnected(receive))}
+        if self._stopping is not None:
+            tasks.add(asyncio.create_task(self._stopping.wait()))
         try:
-            await asyncio.wait({exchange, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            exchange.cancel()
-            leaving.cancel()
-            await asyncio.wait({exchange, leaving})
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
         refusal = None if exchange.cancelled() else exchange.result()
         if refusal is not None:
             await refusal(scope, receive, send)

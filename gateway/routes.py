@@ -16,11 +16,14 @@ class ForwardedRoute:
 
     The service has the same path, except for operators: each service has its own ``/ops``, which is
     ``/ops/users`` and so on here.
+
+    :ivar streams: its answer lasts
     """
 
     method: str
     path: str
     service: str
+    streams: bool = False
 
     @property
     def service_path(self) -> str:
@@ -76,10 +79,17 @@ _OPERATIONS: Final = (
     ("GET", "sequences"),
 )
 
-PUBLIC_ROUTES: Final = tuple(
-    ForwardedRoute(method, path, service.name)
-    for service in FORWARDED
-    for method, path in service.operations
+PUBLIC_ROUTES: Final = (
+    *(
+        ForwardedRoute(method, path, service.name)
+        for service in FORWARDED
+        for method, path in service.operations
+    ),
+    *(
+        ForwardedRoute(method, path, service.name, streams=True)
+        for service in FORWARDED
+        for method, path in service.stream_operations
+    ),
 )
 """What anyone reaches; the services decide who may."""
 

@@ -28,6 +28,12 @@ class GatewaySettings(ProcessSettings):
         default=8000, ge=0, le=65_535, description="port of HTTP; 0 takes a free one"
     )
 
+    http_max_connections: int = Field(
+        default=2_000,
+        gt=0,
+        le=30_000,
+        description="most connections of clients at once; each stream is one",
+    )
     http_max_connections_per_network: int | None = Field(
         default=200,
         gt=0,
@@ -64,6 +70,18 @@ class GatewaySettings(ProcessSettings):
         le=10_000,
         description="most of them for requests from one IPv4 address or IPv6 /64",
     )
+    max_streams: int = Field(
+        default=1_000,
+        gt=0,
+        le=30_000,
+        description="most streams from each service; they take none of its other connections",
+    )
+    max_streams_per_network: int = Field(
+        default=50,
+        gt=0,
+        le=30_000,
+        description="most of them to one IPv4 address or IPv6 /64",
+    )
     queue_timeout_s: float = Field(
         default=1.0, gt=0, le=30, description="longest wait for a free connection"
     )
@@ -73,6 +91,11 @@ class GatewaySettings(ProcessSettings):
     # Below half of shutdown_grace_s, which is what requests in flight have at a stop.
     answer_timeout_s: float = Field(
         default=8.0, gt=0, le=60, description="longest wait for the next part of a service's answer"
+    )
+
+    # More than twice the services' longest silence.
+    stream_silence_timeout_s: float = Field(
+        default=40.0, gt=15, le=600, description="longest wait for the next part of a stream"
     )
 
     @property

@@ -38,16 +38,28 @@ class Upstream:
     """Sends requests to one service. A slow service cannot use up another's connections.
 
     Nor can one network of clients use up those of others: it has a share of them.
+
+    :param streams: for answers that last: with the connections and the patience of those
     """
 
     def __init__(
-        self, service: str, url: str, settings: GatewaySettings, tls: ssl.SSLContext
+        self,
+        service: str,
+        url: str,
+        settings: GatewaySettings,
+        tls: ssl.SSLContext,
+        *,
+        streams: bool = False,
     ) -> None:
         self.service = service
         self._url = url.rstrip("/")
         self._queue_timeout_s = settings.queue_timeout_s
-        self._free = asyncio.Semaphore(settings.max_connections)
-        self._share = settings.max_connections_per_network
+        self._free = asyncio.Semaphore(
+            settings.max_streams if streams else settings.max_connections
+        )
+        self._share = (
+            settings.max_streams_per_network if streams else settings.max_connections_per_network
+        )
         # Of the networks that have requests in progress; the others leave nothing behind.
         self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._session = aiohttp.ClientSession(
@@ -57,7 +69,9 @@ class Upstream:
             timeout=aiohttp.ClientTimeout(
                 total=None,
                 sock_connect=settings.connect_timeout_s,
-                sock_read=settings.answer_timeout_s,
+                sock_read=(
+                    settings.stream_silence_timeout_s if streams else settings.answer_timeout_s
+                ),
             ),
             auto_decompress=False,
             skip_auto_headers=_NOT_ADDED,

@@ -14,9 +14,10 @@ from chassis.operations.routes import routes_of
 from chassis.persistence.database import Database
 from chassis.process.run import ProcessParts
 from chassis.process.service import wire
+from chassis.web.event_stream import StreamBounds, StreamPlaces
 from chassis.web.health import Health
 from contracts.topics import NOTIFICATION_OPERATIONS
-from notification_service.agents import subscribers
+from notification_service.agents import stream_subscriber, subscribers
 from notification_service.operations import OPERATIONS
 from notification_service.postgres_deliveries import (
     PostgresDeliveryQueue,
@@ -24,15 +25,19 @@ from notification_service.postgres_deliveries import (
 )
 from notification_service.queries import why_failed
 from notification_service.retention import FinishedDeliveries
-from notification_service.rules import SLACK, NotificationWork, PlanDeliveries, rules
+from notification_service.rules import SLACK, PlanDeliveries, rules
 from notification_service.settings import NotificationSettings
 from notification_service.slack import SlackChat
+from notification_service.stream_events import LogForStreams
+from notification_service.stream_log import StreamLog
+from notification_service.stream_routes import COOKIE, stream_routes
+from notification_service.streams import Streams
 from notification_service.worker import DeliveryWorker, Timeouts
 
 
-def _subscribers(settings: NotificationSettings) -> Sequence[Subscriber[NotificationWork]]:
+def _subscribers(settings: NotificationSettings) -> Sequence[Subscriber[PostgresNotificationWork]]:
     plan = PlanDeliveries(rules(slack_channel=settings.slack_channel), new_id, utc_now)
-    return subscribers(plan)
+    return [*subscribers(plan), stream_subscriber(LogForStreams(utc_now))]
 
 
 SERVICE: Final = Service(
@@ -56,8 +61,20 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
         health.add("failed-deliveries", partial(why_failed, wiring.database), gates=False)
         worker = _worker(settings, wiring.agents_database, chat)
         wiring.runtime.on_commit(worker.wake)
+        streams = _streams(settings, wiring.database)
+        wiring.runtime.on_commit(streams.wake)
         yield wiring.parts(
             routes_of(OPERATIONS, wiring.runtime, wiring.operator),
+            stream_routes(
+                streams,
+                StreamBounds(settings.stream_heartbeat_s, settings.stream_send_timeout_s),
+                utc_now,
+                signed_in=wiring.signed_in,
+                signed_in_by_cookie=wiring.signed_in_by(COOKIE),
+                stopping=health.stopping,
+                secure=settings.environment == "production",
+            ),
+            components=[streams] if settings.serves_routes else [],
             beside_agents=[
                 worker,
                 FinishedDeliveries(
@@ -67,6 +84,11 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
                 ),
             ],
         )
+
+
+def _streams(settings: NotificationSettings, database: Database) -> Streams:
+    places = StreamPlaces(total=settings.streams, per_user=settings.streams_per_user)
+    return Streams(StreamLog(database, utc_now), places)
 
 
 def _chat(settings: NotificationSettings) -> SlackChat:

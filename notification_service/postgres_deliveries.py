@@ -28,6 +28,7 @@ from chassis.persistence.database import Connection, Database, Row
 from chassis.persistence.tables import Moment
 from notification_service import tables
 from notification_service.deliveries import ClaimedDelivery, PlannedDelivery, State
+from notification_service.stream_log import PostgresStreamEvents
 
 _d: Final[Table] = tables.deliveries
 _p: Final[Table] = tables.pauses
@@ -86,9 +87,11 @@ class PostgresNotificationWork:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.deliveries = PostgresPlannedDeliveries()
+        self.stream_events = PostgresStreamEvents()
 
     async def flush(self) -> None:
         await self.deliveries.flush(self._connection)
+        await self.stream_events.flush(self._connection)
 
 
 class PostgresDeliveryQueue:

@@ -76,6 +76,36 @@ class NotificationSettings(TokenReaderSettings):
         " has failed can be retried until then",
     )
 
+    http_max_connections: int = Field(
+        default=2_000,
+        gt=0,
+        le=30_000,
+        description="most connections of clients at once; each stream is one",
+    )
+    streams: int = Field(
+        default=1_000, gt=0, le=30_000, description="most streams of events open at once"
+    )
+    streams_per_user: int = Field(
+        default=10, gt=0, le=1_000, description="most of them of one user"
+    )
+    stream_heartbeat_s: float = Field(
+        default=10.0, gt=0, le=15, description="longest silence of a stream; then it has a comment"
+    )
+    stream_send_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=60,
+        description="longest wait for the client of a stream to receive what was sent; then the"
+        " stream is cut off",
+    )
+    stream_retention_h: float = Field(
+        default=48.0,
+        ge=24,
+        le=8_760,
+        description="time for which a client can go on where its stream ended; older events of"
+        " streams are deleted",
+    )
+
     @field_validator("slack_token")
     @classmethod
     def _is_there_in_production(

@@ -1,6 +1,17 @@
 """The tables of the notification service."""
 
-from sqlalchemy import Boolean, CheckConstraint, Column, Index, Integer, MetaData, Table, Text, Uuid
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+)
 
 from chassis.persistence.tables import NAMING, Moment, add_to
 
@@ -70,6 +81,27 @@ pauses = Table(
     Column("address", Text, primary_key=True),
     Column("began_at", Moment, nullable=False),
     Column("until", Moment, nullable=False),
+)
+
+# One for each user: the lock under which the user's events are numbered.
+streams = Table(
+    "streams",
+    metadata,
+    Column("user_id", Uuid, primary_key=True),
+    Column("epoch", BigInteger, nullable=False, comment="ms since 1970 when the numbers began"),
+    Column("last_number", BigInteger, nullable=False),
+)
+
+stream_events = Table(
+    "stream_events",
+    metadata,
+    Column("user_id", Uuid, primary_key=True),
+    Column("epoch", BigInteger, primary_key=True),
+    Column("number", BigInteger, primary_key=True, comment="without a gap, until it is purged"),
+    Column("event_id", Uuid, nullable=False),
+    Column("data", Text, nullable=False, comment="JSON, as the browser gets it"),
+    Column("stored_at", Moment, nullable=False),
+    Index(None, "stored_at"),
 )
 
 add_to(metadata)

@@ -26,6 +26,7 @@ class DeclaredService:
     :param forwards: it gets ``…_URL`` of each service with ``routes`` or ``operator_routes``
     :param operators_port: where it serves operators and says how it is; by default on ``port``
     :param routes: its public operations, such as ``GET /users/me``, which the gateway forwards
+    :param stream_routes: such as answer with a stream, for which the gateway has places of its own
     :param operator_routes: those that need an operator, beside ``/ops``: the gateway forwards both
         at its operators' port. With neither kind of routes the gateway does not know the service
     :param settings: what the local cluster sets for it, without the prefix. ``{directory}`` is the
@@ -44,6 +45,7 @@ class DeclaredService:
     forwards: bool = False
     operators_port: int | None = None
     routes: Sequence[str] = ()
+    stream_routes: Sequence[str] = ()
     operator_routes: Sequence[str] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     aggregates: Mapping[str, str] = field(default_factory=dict)
@@ -52,6 +54,11 @@ class DeclaredService:
     def operations(self) -> list[tuple[str, str]]:
         """Return the method and the path of each public operation."""
         return _operations(self.routes)
+
+    @property
+    def stream_operations(self) -> list[tuple[str, str]]:
+        """Return the method and the path of each public operation that answers with a stream."""
+        return _operations(self.stream_routes)
 
     @property
     def operator_operations(self) -> list[tuple[str, str]]:
@@ -93,6 +100,7 @@ _TYPES: Final[Mapping[str, type]] = {
     "forwards": bool,
     "operators_port": int,
     "routes": list,
+    "stream_routes": list,
     "operator_routes": list,
     "settings": dict,
     "aggregates": dict,

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
@@ -33,7 +33,14 @@ from chassis.settings import (
 from chassis.telemetry import configure_logging
 from chassis.timers.worker import TimerWorker
 from chassis.web.app import create_app
-from chassis.web.auth import FetchKeys, TokenVerifier, authenticated, keys_at, operator
+from chassis.web.auth import (
+    FetchKeys,
+    Principal,
+    TokenVerifier,
+    authenticated,
+    keys_at,
+    operator,
+)
 from chassis.web.health import Health
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -109,10 +116,15 @@ class Wiring(Generic[S, W]):
         reads = recorded_reads(runtime)
         self.signed_in = authenticated(verifier, reads)
         self.operator = operator(verifier, reads)
+        self._reads = reads
         self._verifier = verifier
         self._health = health
         self._relay = Relay(settings, service=service.name, now=runtime.now)
         runtime.on_commit(self._relay.wake)
+
+    def signed_in_by(self, cookie: str) -> Callable[..., Awaitable[Principal]]:
+        """Return a dependency as ``signed_in`` that takes the token from this cookie too."""
+        return authenticated(self._verifier, self._reads, cookie=cookie)
 
     def parts(
         self,

@@ -4,8 +4,8 @@ import asyncio
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final
 from uuid import UUID
 
@@ -48,7 +48,7 @@ RecordRead = Callable[[UUID, str, Sequence[str]], Awaitable[None]]
 """Records that an operator asks for data of other people: who, by which route, and of which ids."""
 
 _log = structlog.get_logger(__name__)
-_bearer = OAuth2PasswordBearer(
+bearer_token: Final = OAuth2PasswordBearer(
     tokenUrl="/auth/token",
     auto_error=False,
     description="Username (or e-mail address) and password of someone who has signed up. Leave"
@@ -58,10 +58,11 @@ _bearer = OAuth2PasswordBearer(
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A user who is authenticated."""
+    """A user who is authenticated; ``valid_until`` is when their token expires."""
 
     id: UUID
     roles: frozenset[str] = frozenset()
+    valid_until: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,22 +245,26 @@ class _Claims(BaseModel):
 
     sub: UUID
     roles: list[str]
+    exp: float
 
     def principal(self) -> Principal:
-        return Principal(self.sub, frozenset(self.roles))
+        valid_until = datetime.fromtimestamp(self.exp, UTC)
+        return Principal(self.sub, frozenset(self.roles), valid_until)
 
 
 def authenticated(
-    verifier: TokenVerifier, record_read: RecordRead
+    verifier: TokenVerifier, record_read: RecordRead, *, cookie: str | None = None
 ) -> Callable[..., Awaitable[Principal]]:
     """Return a dependency that provides the principal, or answers 401.
+
+    :param cookie: has the access token of a request without ``Authorization``
 
     Whatever an operator asks for is in the security log, and so is what is refused. Where the path
     names another than the operator, what they read is recorded before they are answered.
     """
 
     async def principal(
-        request: Request, caller: Annotated[Principal, Depends(_caller(verifier))]
+        request: Request, caller: Annotated[Principal, Depends(_caller(verifier, cookie))]
     ) -> Principal:
         if OPERATOR in caller.roles and names_another(request, caller.id):
             await _record_if_it_reads(record_read, request, caller)
@@ -288,10 +293,14 @@ def operator(
     return principal
 
 
-def _caller(verifier: TokenVerifier) -> Callable[..., Awaitable[Principal]]:
+def _caller(
+    verifier: TokenVerifier, cookie: str | None = None
+) -> Callable[..., Awaitable[Principal]]:
     async def principal(
-        request: Request, token: Annotated[str | None, Depends(_bearer)]
+        request: Request, token: Annotated[str | None, Depends(bearer_token)]
     ) -> Principal:
+        if token is None and cookie is not None:
+            token = request.cookies.get(cookie)
         try:
             caller = await _verified(verifier, token)
         except NotAuthenticated as refused:

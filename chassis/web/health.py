@@ -31,18 +31,20 @@ class Health:
     """The checks of one process. A check returns why it fails, or None when it passes.
 
     A failing check that gates makes the process not ready. Another one is only reported.
+
+    :ivar stopping: set when the process begins to stop; answers that last end then
     """
 
     def __init__(self) -> None:
         self._checks: dict[str, _RegisteredCheck] = {}
-        self._stopping = False
+        self.stopping = asyncio.Event()
 
     def add(self, name: str, check: Check, *, gates: bool = True) -> None:
         self._checks[name] = _RegisteredCheck(check, gates)
 
     def set_stopping(self) -> None:
         """Make the process not ready, for it stops."""
-        self._stopping = True
+        self.stopping.set()
 
     async def readiness(self) -> Readiness:
         """Run all checks at once, each for 2 s at most."""
@@ -50,9 +52,9 @@ class Health:
         results = await asyncio.gather(*(_run(self._checks[name].check) for name in names))
         reasons = {name: reason for name, reason in zip(names, results, strict=True) if reason}
         gated = any(self._checks[name].gates for name in reasons)
-        if self._stopping:
+        if self.stopping.is_set():
             reasons["process"] = "stopping"
-        return Readiness(not gated and not self._stopping, reasons)
+        return Readiness(not gated and not self.stopping.is_set(), reasons)
 
 
 async def _run(check: Check) -> str | None:

@@ -9,8 +9,8 @@ from verification.addresses import CannotVerify
 from verification.quiet import Snapshot, wait_for_rest
 
 REST = Snapshot(
-    ends={("accounts.account", 0): 7},
-    progress={("audit.keep", "accounts.account", 0): 7},
+    ends={("users.task", 0): 7},
+    progress={("audit.keep", "users.task", 0): 7},
     outboxes={"users": (0, 0)},
     open_deliveries=0,
 )
@@ -39,7 +39,7 @@ class TestTheBacklog:
         assert REST.backlog == ""
 
     def test_it_names_what_is_to_be_done(self) -> None:
-        snapshot = replace(BUSY, ends={("accounts.account", 0): 1_207}, open_deliveries=2)
+        snapshot = replace(BUSY, ends={("users.task", 0): 1_207}, open_deliveries=2)
 
         assert snapshot.backlog == "3 to publish, 1,200 to handle, 2 to deliver"
         assert replace(REST, unnumbered_records=5).backlog == "5 audit records to number"

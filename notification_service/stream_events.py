@@ -1,0 +1,99 @@
+"""The events that a user's browsers are sent: which they are, and what is shown of them."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+from uuid import UUID
+
+from chassis.persistence.transactor import Work
+from contracts.accounts import (
+    AccountClosedV1,
+    AccountFrozenV1,
+    AccountOpenedV1,
+    AccountUnfrozenV1,
+    TransactionCreatedV1,
+    TransferReversedV1,
+)
+from contracts.envelope import Envelope
+
+#: Each has a ``user_id``: only that user is sent it.
+ShownEvent = (
+    AccountOpenedV1
+    | TransactionCreatedV1
+    | TransferReversedV1
+    | AccountFrozenV1
+    | AccountUnfrozenV1
+    | AccountClosedV1
+)
+#: Who the operator was, and their words, are for operators.
+_OPERATORS: Final = {"by", "reason"}
+_POSITION: Final = re.compile(r"([0-9]{1,16})\.([0-9]{1,18})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a user's events: everything up to this number of this epoch was sent."""
+
+    epoch: int
+    number: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Position | None":
+        """Return the position that an event's id names, or None if it is none."""
+        match = _POSITION.fullmatch(text)
+        return None if match is None else cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamEvent:
+    """An event of one user; ``data`` is JSON on one line."""
+
+    user_id: UUID
+    event_id: UUID
+    data: str
+    stored_at: datetime
+
+
+class StreamEvents(Protocol):
+    """Where an event handler stores what browsers are sent, in its transaction."""
+
+    def append(self, event: StreamEvent) -> None:
+        """Keep an event for the flush, which gives it the user's next number."""
+
+
+class StreamWork(Work, Protocol):
+    @property
+    def stream_events(self) -> StreamEvents: ...
+
+
+class LogForStreams:
+    """Handles an event: stores it for the streams of its user."""
+
+    events: Final = ShownEvent.__args__
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+
+    async def __call__(self, work: StreamWork, event: ShownEvent, envelope: Envelope) -> None:
+        work.stream_events.append(
+            StreamEvent(
+                user_id=event.user_id,
+                event_id=envelope.id,
+                data=shown(event, envelope),
+                stored_at=self._now(),
+            )
+        )
+
+
+def shown(event: ShownEvent, envelope: Envelope) -> str:
+    """Return what the user is sent of an event: its type, its time, and its fields."""
+    head = envelope.model_dump(mode="json", include={"type", "time"})
+    fields = event.model_dump(mode="json", exclude=_OPERATORS)
+    # JSON escapes line ends within a text, so the whole is one line.
+    return json.dumps(head | fields, separators=(",", ":"))
