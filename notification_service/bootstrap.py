@@ -24,7 +24,7 @@ from notification_service.postgres_deliveries import (
     PostgresNotificationWork,
 )
 from notification_service.queries import why_failed
-from notification_service.retention import FinishedDeliveries
+from notification_service.retention import FinishedDeliveries, OldStreamEvents
 from notification_service.rules import SLACK, PlanDeliveries, rules
 from notification_service.settings import NotificationSettings
 from notification_service.slack import SlackChat
@@ -81,6 +81,11 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
                     wiring.agents_database,
                     utc_now,
                     retention=timedelta(days=settings.delivery_retention_days),
+                ),
+                OldStreamEvents(
+                    wiring.agents_database,
+                    utc_now,
+                    retention=timedelta(hours=settings.stream_retention_h),
                 ),
             ],
         )

@@ -1,18 +1,22 @@
-"""Deletes deliveries that have been finished for long; that each was planned stays known."""
+"""Deletes what was kept for its time: finished deliveries, and events of streams.
 
+That a delivery was planned stays known.
+"""
+
+from abc import abstractmethod
 from collections import Counter as Counts
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import Integer, bindparam, delete, select
+from sqlalchemy import Executable, Integer, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from chassis.failpoints import failpoint
 from chassis.periodic import Periodic
-from chassis.persistence.database import Database
+from chassis.persistence.database import Database, Row
 from chassis.persistence.tables import Moment
 from notification_service import tables
 
@@ -31,14 +35,12 @@ _log = structlog.get_logger(__name__)
 _d: Final = tables.deliveries.c
 
 
-class FinishedDeliveries(Periodic):
-    """A component that deletes deliveries which were sent or failed before the retention began.
+class _Retention(Periodic):
+    """A component that deletes rows which are older than the retention.
 
     It deletes a thousand at a time, and at most ten thousand in ten seconds. Any number of
     processes may run it.
     """
-
-    name = "finished-deliveries"
 
     def __init__(
         self, database: Database, now: Callable[[], datetime], *, retention: timedelta
@@ -54,31 +56,62 @@ class FinishedDeliveries(Periodic):
                 if await self.purge() < _BATCH or self._stopped.is_set():
                     break
         except Exception as error:  # noqa: BLE001 - the next step deletes what is left
-            _log.warning("finished deliveries not deleted", error=type(error).__qualname__)
+            _log.warning("not purged", of=self.name, error=type(error).__qualname__)
         return _PURGE_EVERY_S
 
     async def purge(self) -> int:
-        """Delete up to a thousand, the longest finished first, and return how many were deleted.
-
-        Event, rule and id of each stay in ``purged_deliveries``, written by the same statement.
-        One that an operator retries meanwhile is not deleted.
-        """
-        values = {"most": _BATCH, "finished_by": self._now() - self._retention}
+        """Delete up to a thousand, the oldest first, and return how many were deleted."""
+        values = {"most": _BATCH, "by": self._now() - self._retention}
         async with self._database.begin() as connection:
-            gone = await connection.execute(_PURGE, values)
-            purged: Mapping[tuple[str, str], int] = Counts((row.rule, row.state) for row in gone)
+            purged = (await connection.execute(self._delete, values)).all()
             if purged:
                 await failpoint("purge.before-commit")
         if purged:
             await failpoint("purge.after-commit")
-        for (rule, state), count in purged.items():
+        self._count(purged)
+        return len(purged)
+
+    @property
+    @abstractmethod
+    def _delete(self) -> Executable:
+        """Deletes up to ``most`` rows that are as old as ``by``, and returns them."""
+
+    def _count(self, purged: Sequence[Row]) -> None:
+        """Count rows that were deleted."""
+
+
+class FinishedDeliveries(_Retention):
+    """Deletes deliveries that were sent or failed before the retention began.
+
+    Event, rule and id of each stay in ``purged_deliveries``, written by the same statement. One
+    that an operator retries meanwhile is not deleted.
+    """
+
+    name = "finished-deliveries"
+
+    @property
+    def _delete(self) -> Executable:
+        return _PURGE
+
+    def _count(self, purged: Sequence[Row]) -> None:
+        counts: Mapping[tuple[str, str], int] = Counts((row.rule, row.state) for row in purged)
+        for (rule, state), count in counts.items():
             deliveries_purged.labels(rule, state).inc(count)
-        return sum(purged.values())
+
+
+class OldStreamEvents(_Retention):
+    """Deletes events of streams; a client that is behind one of them reads its account again."""
+
+    name = "old-stream-events"
+
+    @property
+    def _delete(self) -> Executable:
+        return _PURGE_EVENTS
 
 
 _finished = (
     select(_d.id)
-    .where(_d.next_attempt_at.is_(None), _d.updated_at <= bindparam("finished_by", type_=Moment))
+    .where(_d.next_attempt_at.is_(None), _d.updated_at <= bindparam("by", type_=Moment))
     .order_by(_d.updated_at)
     .limit(bindparam("most", type_=Integer))
     # Reads the row again when it has the lock, and leaves it if it is not finished any more.
@@ -99,3 +132,17 @@ _kept = (
     .cte("kept")
 )
 _PURGE: Final = select(_gone.c.rule, _gone.c.state).add_cte(_kept)
+
+_e: Final = tables.stream_events.c
+_oldest = (
+    select(_e.user_id, _e.epoch, _e.number)
+    .where(_e.stored_at <= bindparam("by", type_=Moment))
+    .order_by(_e.stored_at)
+    .limit(bindparam("most", type_=Integer))
+)
+_old = _oldest.with_for_update(skip_locked=True).cte("old")
+_PURGE_EVENTS: Final = (
+    delete(tables.stream_events)
+    .where(_e.user_id == _old.c.user_id, _e.epoch == _old.c.epoch, _e.number == _old.c.number)
+    .returning(_e.user_id)
+)

@@ -1,9 +1,9 @@
 """The open streams of this process: one poll of the log for all of them, at once when woken."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 import structlog
@@ -12,7 +12,7 @@ from fastapi.sse import format_sse_event
 from chassis.periodic import LONGEST_IDLE_S, Polling
 from chassis.web.event_stream import StreamPlaces, opening
 from notification_service.stream_events import Position
-from notification_service.stream_log import MOST_AT_ONCE, Read, StreamLog
+from notification_service.stream_log import MOST_AT_ONCE, Read
 
 OPEN: Final = "open"
 READ_AGAIN: Final = "read-again"
@@ -24,6 +24,13 @@ _DATABASE_RETRY_S: Final = 1.0
 _REST: Final = 3
 
 _log = structlog.get_logger(__name__)
+
+
+class Log(Protocol):
+    """Where streams are read from: ``StreamLog``."""
+
+    async def last_of(self, user_id: UUID) -> Position: ...
+    async def after(self, positions: Sequence[tuple[UUID, Position]]) -> Mapping[int, Read]: ...
 
 
 class OpenStream:
@@ -75,7 +82,7 @@ class Streams(Polling):
 
     name = "streams"
 
-    def __init__(self, log: StreamLog, places: StreamPlaces) -> None:
+    def __init__(self, log: Log, places: StreamPlaces) -> None:
         super().__init__()
         self._log = log
         self._places = places

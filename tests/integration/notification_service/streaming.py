@@ -28,8 +28,8 @@ from notification_service.agents import stream_subscriber
 from notification_service.bootstrap import build
 from notification_service.postgres_deliveries import PostgresNotificationWork
 from notification_service.settings import NotificationSettings
-from notification_service.stream_events import LogForStreams
-from tests.integration.gateway.toys import serving
+from notification_service.stream_events import LogForStreams, StreamEvent
+from tests.integration.gateway.toys import serving, until
 
 WITHIN_S: Final = 30
 _KEY: Final = OKPKey.generate_key("Ed25519", {"kid": "k", "use": "sig", "alg": SIGNING_ALGORITHM})
@@ -55,11 +55,14 @@ def bearer(user_id: UUID) -> dict[str, str]:
     return {"Authorization": f"Bearer {token_of(user_id)}"}
 
 
-def transaction_of(user_id: UUID, position: int = 2) -> TransactionCreatedV1:
+def transaction_of(
+    account_id: UUID, position: int = 2, *, owner: UUID | None = None
+) -> TransactionCreatedV1:
+    """Return a transaction of an account, which has its owner's id unless it is told."""
     return TransactionCreatedV1(
         transaction_id=new_id(),
-        account_id=user_id,
-        user_id=user_id,
+        account_id=account_id,
+        user_id=owner or account_id,
         position=position,
         kind="deposit",
         currency="USD",
@@ -72,6 +75,10 @@ def freezing_of(user_id: UUID) -> AccountFrozenV1:
     return AccountFrozenV1(
         account_id=user_id, user_id=user_id, by=new_id(), reason="an operator's words"
     )
+
+
+def stored_of(user_id: UUID, data: str) -> StreamEvent:
+    return StreamEvent(user_id=user_id, event_id=new_id(), data=data, stored_at=now())
 
 
 def record_of(event: IntegrationEvent, *, sequence: int = 1, offset: int = 0) -> FakeRecord:
@@ -131,6 +138,7 @@ async def running(database_url: str, **changes: Any) -> AsyncIterator[Running]:
         health = Health()
         async with build(settings, health) as parts:
             components = [asyncio.create_task(each.run()) for each in parts.components]
+            await until(lambda: all(each.trouble() is None for each in parts.components))
             async with serving(parts.app, settings) as url:
                 yield Running(url, health)
                 health.set_stopping()

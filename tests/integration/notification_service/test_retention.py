@@ -111,7 +111,7 @@ class TestAPurge:
             return await a_lock_is_awaited(engine)
 
         async with engine.begin() as purge:
-            values = {"most": 10, "finished_by": NOW}
+            values = {"most": 10, "by": NOW}
             await purge.execute(retention._PURGE, values)
             handled_again = asyncio.create_task(plan_again())
             await eventually(it_waits)
@@ -153,7 +153,7 @@ class TestAPurge:
         for columns in ("'sent', NULL, now()", "'pending', now(), now() - interval '200 d'"):
             async with engine.begin() as connection:
                 await connection.execute(text(_MANY.format(columns=columns)))
-        values = {"most": 1_000, "finished_by": after(-90 * DAY)}
+        values = {"most": 1_000, "by": after(-90 * DAY)}
 
         async with engine.begin() as connection:
             lines = await plan_of(connection, retention._PURGE, values)

@@ -1,0 +1,126 @@
+"""What a user's browser is sent of an event, and what it is not."""
+
+import json
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from chassis.correlation import new_id
+from contracts.accounts import AccountFrozenV1, AccountsEventWithheldV1, TransactionCreatedV1
+from contracts.envelope import decode, encode
+from contracts.topics import ACCOUNTS_ACCOUNT
+from notification_service.stream_events import LogForStreams, Position, StreamEvent, shown
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ADA, ACCOUNT, OPAL = UUID(int=1), UUID(int=2), UUID(int=3)
+FROZEN = AccountFrozenV1(account_id=ACCOUNT, user_id=ADA, by=OPAL, reason="two lines")
+
+#: A new field of a contract is shown to users once it stands here.
+SHOWN = {
+    "accounts.account-opened.v1": {"account_id", "user_id", "currency"},
+    "accounts.transaction-created.v1": {
+        "transaction_id",
+        "account_id",
+        "user_id",
+        "position",
+        "kind",
+        "currency",
+        "delta",
+        "balance_after",
+        "reverses",
+    },
+    "accounts.transfer-reversed.v1": {"account_id", "user_id", "transfer_id", "reversal_id"},
+    "accounts.account-frozen.v1": {"account_id", "user_id"},
+    "accounts.account-unfrozen.v1": {"account_id", "user_id"},
+    "accounts.account-closed.v1": {"account_id", "user_id"},
+}
+
+
+class Work:
+    """Keeps what is stored."""
+
+    def __init__(self) -> None:
+        self.stored: list[StreamEvent] = []
+
+    @property
+    def stream_events(self) -> list[StreamEvent]:
+        return self.stored
+
+    async def flush(self) -> None:
+        pass
+
+
+def test_every_event_of_an_account_is_shown_to_its_owner_except_one_that_was_withheld() -> None:
+    shown_ = LogForStreams(lambda: NOW).events
+
+    assert set(shown_) == set(ACCOUNTS_ACCOUNT.events) - {AccountsEventWithheldV1}
+    assert {each.event_type: set(each.model_fields) - {"by", "reason"} for each in shown_} == SHOWN
+
+
+async def test_an_event_is_stored_for_its_user_without_the_operators_words() -> None:
+    envelope = decode(
+        encode(
+            FROZEN,
+            id=new_id(),
+            source="/accounts",
+            subject=str(ACCOUNT),
+            time=NOW,
+            sequence=3,
+            correlationid="c-1",
+        ).payload
+    )
+    work = Work()
+
+    await LogForStreams(lambda: NOW)(work, FROZEN, envelope)
+
+    (stored,) = work.stored
+    assert (stored.user_id, stored.event_id, stored.stored_at) == (ADA, envelope.id, NOW)
+    assert json.loads(stored.data) == {
+        "type": "accounts.account-frozen.v1",
+        "time": "2026-01-02T03:04:05Z",
+        "account_id": str(ACCOUNT),
+        "user_id": str(ADA),
+    }
+
+
+def test_what_is_shown_is_one_line() -> None:
+    created = TransactionCreatedV1(
+        transaction_id=new_id(),
+        account_id=ACCOUNT,
+        user_id=ADA,
+        position=2,
+        kind="deposit",
+        currency="USD",
+        delta=2**62,
+        balance_after=2**62,
+    )
+    envelope = decode(
+        encode(
+            created,
+            id=new_id(),
+            source="/accounts",
+            subject=str(ACCOUNT),
+            time=NOW,
+            sequence=2,
+            correlationid="c-1",
+        ).payload
+    )
+
+    text = shown(created, envelope)
+
+    assert len(text.splitlines()) == 1
+    assert json.loads(text)["delta"] == 2**62
+
+
+class TestAPosition:
+    def test_is_read_as_it_is_written(self) -> None:
+        assert Position.parse(str(Position(1_767_323_045_000, 17))) == Position(
+            1_767_323_045_000, 17
+        )
+
+    @pytest.mark.parametrize(
+        "text", ["", "17", "1.", ".1", "1.2.3", "-1.2", "1.2\n", "\u0661.2", "1." + "9" * 19, "x.y"]
+    )
+    def test_is_none_in_anything_else(self, text: str) -> None:
+        assert Position.parse(text) is None
