@@ -1,7 +1,7 @@
 """Forwarding: sends a request to the service that answers it, and streams the answer back."""
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import structlog
@@ -17,6 +17,8 @@ from gateway.client_body import disconnected, whole_body
 from gateway.headers import Edge, Header, to_client, to_service
 from gateway.routes import ForwardedRoute
 from gateway.upstream import NetworkBusy, ServiceFailed, Upstream
+
+_END: Final = {"type": "http.response.body", "body": b"", "more_body": False}
 
 _log = structlog.get_logger(__name__)
 
@@ -88,6 +90,8 @@ class _Exchange(Response):
         self._target = target
         self._fields = fields
         self._started = False
+        #: Whether it has begun, and its end is still to be sent.
+        self._lasts = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Before a place at the service is taken: a slow body must not hold one.
@@ -109,6 +113,13 @@ class _Exchange(Response):
                 task.cancel()
             await asyncio.wait(tasks)
         refusal = None if exchange.cancelled() else exchange.result()
+        if exchange.cancelled() and self._stopping is not None and self._stopping.is_set():
+            if self._lasts:
+                # Nothing is missing: of an event that is half sent, its reader takes nothing.
+                await send(_END)
+            elif not self._started:
+                headers = {"Retry-After": str(UNAVAILABLE_RETRY_AFTER_S)}
+                refusal = problem(503, "stopping", "this gateway stops", headers=headers)
         if refusal is not None:
             await refusal(scope, receive, send)
 
@@ -146,11 +157,12 @@ class _Exchange(Response):
             "status": answer.status,
             "headers": to_client(answer.raw_headers),
         }
-        self._started = True
+        self._started = self._lasts = True
         await send(start)
         async for chunk in answer.content.iter_any():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        self._lasts = False
+        await send(_END)
 
 
 def _refusal(service: str, failed: ServiceFailed) -> Response:

@@ -93,9 +93,12 @@ class GatewaySettings(ProcessSettings):
         default=8.0, gt=0, le=60, description="longest wait for the next part of a service's answer"
     )
 
-    # More than twice the services' longest silence.
     stream_silence_timeout_s: float = Field(
-        default=40.0, gt=15, le=600, description="longest wait for the next part of a stream"
+        default=40.0,
+        gt=0,
+        le=600,
+        description="longest wait for the next part of a stream; services are silent for 15 s at"
+        " most",
     )
 
     @property

@@ -54,6 +54,8 @@ class Upstream:
         self.service = service
         self._url = url.rstrip("/")
         self._queue_timeout_s = settings.queue_timeout_s
+        # A stream begins as soon as any answer; only then is there more patience.
+        self._head_timeout_s = settings.answer_timeout_s if streams else None
         self._free = asyncio.Semaphore(
             settings.max_streams if streams else settings.max_connections
         )
@@ -98,18 +100,20 @@ class Upstream:
             the answer's body is read
         """
         with _failures():
-            async with (
-                self._place(network),
-                self._session.request(
-                    method,
-                    URL(self._url + target, encoded=True),
-                    headers=[
-                        (name.decode(), value.decode("utf-8", "replace")) for name, value in headers
-                    ],
-                    data=content or None,
-                    allow_redirects=False,
-                ) as answer,
-            ):
+            async with self._place(network), AsyncExitStack() as asked:
+                async with asyncio.timeout(self._head_timeout_s):
+                    answer = await asked.enter_async_context(
+                        self._session.request(
+                            method,
+                            URL(self._url + target, encoded=True),
+                            headers=[
+                                (name.decode(), value.decode("utf-8", "replace"))
+                                for name, value in headers
+                            ],
+                            data=content or None,
+                            allow_redirects=False,
+                        )
+                    )
                 try:
                     yield answer
                 except BaseException:
@@ -155,7 +159,7 @@ def _failures() -> Iterator[None]:
         raise ServiceFailed(
             504, "service-timeout", "did not take the connection in time"
         ) from error
-    except aiohttp.ServerTimeoutError as error:
+    except (aiohttp.ServerTimeoutError, TimeoutError) as error:
         raise ServiceFailed(504, "service-timeout", "did not answer in time") from error
     except aiohttp.ClientConnectorError as error:
         raise ServiceFailed(502, "service-unreachable", "cannot be reached") from error

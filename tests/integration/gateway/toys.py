@@ -127,14 +127,18 @@ def settings(**changes: Any) -> GatewaySettings:
 
 @asynccontextmanager
 async def gateway(
-    *, watching: bool = False, operators: bool = False, **changes: Any
+    *,
+    watching: bool = False,
+    operators: bool = False,
+    health: Health | None = None,
+    **changes: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Run a gateway with these settings, and yield a client of its public listener.
 
     :param operators: of its operators' listener instead
     """
     given = settings(**changes)
-    health = Health()
+    health = health or Health()
     async with build(given, health) as running:
         for component in running.components:
             health.add(component.name, component.trouble, gates=component.gates_readiness)
