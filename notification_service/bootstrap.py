@@ -30,7 +30,7 @@ from notification_service.settings import NotificationSettings
 from notification_service.slack import SlackChat
 from notification_service.stream_events import LogForStreams
 from notification_service.stream_log import StreamLog
-from notification_service.stream_routes import COOKIE, stream_routes
+from notification_service.stream_routes import cookie_name, stream_routes
 from notification_service.streams import Streams
 from notification_service.worker import DeliveryWorker, Timeouts
 
@@ -62,6 +62,7 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
         worker = _worker(settings, wiring.agents_database, chat)
         wiring.runtime.on_commit(worker.wake)
         streams = _streams(settings, wiring.database)
+        secure = settings.environment == "production"
         wiring.runtime.on_commit(streams.wake)
         yield wiring.parts(
             routes_of(OPERATIONS, wiring.runtime, wiring.operator),
@@ -70,9 +71,9 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
                 StreamBounds(settings.stream_heartbeat_s, settings.stream_send_timeout_s),
                 utc_now,
                 signed_in=wiring.signed_in,
-                signed_in_by_cookie=wiring.signed_in_by(COOKIE),
+                signed_in_by_cookie=wiring.signed_in_by(cookie_name(secure=secure)),
                 stopping=health.stopping,
-                secure=settings.environment == "production",
+                secure=secure,
             ),
             components=[streams] if settings.serves_routes else [],
             beside_agents=[

@@ -11,12 +11,18 @@ from chassis.web.auth import LEEWAY_S, Principal, bearer_token
 from chassis.web.event_stream import EventStream, StreamBounds
 from notification_service.streams import Streams
 
-COOKIE: Final = "stream-token"
-"""Has the access token of a browser's EventSource, which can't send header fields."""
-
 _PATH: Final = "/me/stream"
 # A page asks for it, and opens the stream at once.
 _COOKIE_S: Final = 60
+
+
+def cookie_name(*, secure: bool) -> str:
+    """Return the name of the cookie that has the token of an EventSource.
+
+    Browsers take one with the prefix over HTTPS only (RFC 6265bis, 4.1.3).
+    """
+    return "__Secure-stream-token" if secure else "stream-token"
+
 
 SignedIn = Callable[..., Awaitable[Principal]]
 
@@ -30,7 +36,7 @@ _LastEventIdInQuery = Annotated[
 _DESCRIPTION: Final = """Your own transactions and account events, from now on or behind an id.
 
 Each event has an `id`. One without a type (a browser's `message`) is JSON: `type` and `time` of
-what happened, and its fields. The first is `open`, or `read-again`, which may come later too: then
+what happened, and its fields. The first is `begin`, or `read-again`, which may come later too: then
 something was missed, so read your account again. A comment comes at the latest every 15 s. An
 EventSource can't send `Authorization`: it is authenticated by `POST /me/stream/cookie`.
 """
@@ -48,7 +54,7 @@ def stream_routes(
 ) -> APIRouter:
     """Return the routes.
 
-    :param signed_in_by_cookie: takes the token from ``COOKIE`` too
+    :param signed_in_by_cookie: takes the token from the cookie of ``cookie_name`` too
     :param stopping: ends all streams
     :param secure: the cookie is sent over HTTPS only
     """
@@ -87,7 +93,7 @@ def stream_routes(
         response: Response,
     ) -> None:
         response.set_cookie(
-            COOKIE,
+            cookie_name(secure=secure),
             token,
             max_age=_COOKIE_S,
             path=_PATH,

@@ -14,7 +14,8 @@ from chassis.web.event_stream import StreamPlaces, opening
 from notification_service.stream_events import Position
 from notification_service.stream_log import MOST_AT_ONCE, Read
 
-OPEN: Final = "open"
+# Not "open", which is an event of every EventSource itself.
+BEGIN: Final = "begin"
 READ_AGAIN: Final = "read-again"
 
 # How late an event may be that another process committed.
@@ -137,8 +138,8 @@ class Streams(Polling):
 def _begin(last_event_id: str | None, last: Position) -> tuple[Position, str]:
     """Return where a stream begins, and the type of its first event."""
     if last_event_id is None:
-        return last, OPEN
+        return last, BEGIN
     asked = Position.parse(last_event_id)
     if asked is None or asked.epoch != last.epoch or asked.number > last.number:
         return last, READ_AGAIN
-    return asked, OPEN
+    return asked, BEGIN

@@ -19,6 +19,51 @@ _PAYLOADS: Final = "tests/unit/chassis/operations/test_payloads.py::"
 _OPERATIONS: Final = "tests/integration/chassis/operations/"
 _FAILURES: Final = "tests/integration/gateway/test_failures.py::"
 
+_STREAM: Final = "tests/unit/chassis/web/test_event_stream.py::"
+
+_EVENT_STREAMS: Final = (
+    Mutation(
+        name="stream-read-in-time",
+        guard="a stream whose client does not receive what was sent is cut off",
+        file="chassis/web/event_stream.py",
+        before=(
+            "                async with asyncio.timeout(self._bounds.send_timeout_s):\n"
+            '                    await send({"type": "http.response.body", "body": body'
+        ),
+        after=(
+            "                async with asyncio.timeout(None):\n"
+            '                    await send({"type": "http.response.body", "body": body'
+        ),
+        proven_by=(
+            f"{_STREAM}TestAStream::test_of_a_client_that_does_not_read_is_cut_off_and_nothing_more_is_taken_for_it",
+        ),
+    ),
+    Mutation(
+        name="stream-ends-with-token",
+        guard="a stream ends when its token is no longer valid",
+        file="chassis/web/event_stream.py",
+        before="timeout=self._ends_in_s()",
+        after="timeout=None",
+        proven_by=(f"{_STREAM}TestAStream::test_ends_with_the_token",),
+    ),
+    Mutation(
+        name="stream-ends-at-stop",
+        guard="a process that stops ends its streams",
+        file="chassis/web/event_stream.py",
+        before="        tasks = {sending, leaving, stopping}\n",
+        after="        tasks = {sending, leaving}\n",
+        proven_by=(f"{_STREAM}TestAStream::test_ends_when_the_process_stops",),
+    ),
+    Mutation(
+        name="streams-of-a-user",
+        guard="one user has a part of the streams at most",
+        file="chassis/web/event_stream.py",
+        before="if self._open[user_id] >= self._per_user:",
+        after="if False:",
+        proven_by=(f"{_STREAM}TestPlaces::test_a_user_has_a_share_of_them",),
+    ),
+)
+
 _CONNECTIONS: Final = (
     Mutation(
         name="head-in-time",
@@ -280,4 +325,4 @@ _OF_OPERATORS: Final = (
     ),
 )
 
-AT_THE_EDGE: Final = (*_CONNECTIONS, *_GATEWAY, *_LISTENERS, *_OF_OPERATORS)
+AT_THE_EDGE: Final = (*_CONNECTIONS, *_EVENT_STREAMS, *_GATEWAY, *_LISTENERS, *_OF_OPERATORS)

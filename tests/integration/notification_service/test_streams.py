@@ -10,7 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from chassis.persistence.database import Database
+from chassis.persistence.bulk import rows_in
+from chassis.persistence.database import Database, Executed
 from chassis.testing import eventually
 from notification_service.postgres_deliveries import PostgresNotificationWork
 from notification_service.retention import OldStreamEvents
@@ -97,18 +98,22 @@ class TestTheLog:
         assert [at.number for at, _ in after] == [1, 2]
         assert after[0][1] == "first"
 
-    async def test_a_chunk_takes_one_statement_for_each_table(self, engine: Database) -> None:
+    async def test_of_a_chunk_is_one_statement_for_each_table_and_locks_users_in_order(
+        self, engine: Database
+    ) -> None:
         users = [uuid4() for _ in range(20)]
-        ran: list[str] = []
+        ran: list[Executed] = []
 
         async with engine.begin() as connection:
-            connection.observers.append(lambda executed: ran.append(executed.sql))
+            connection.observers.append(ran.append)
             work = PostgresNotificationWork(connection)
             for user_id in users * 3:
                 work.stream_events.append(stored_of(user_id, "{}"))
             await work.flush()
 
-        assert [sql.split()[2] for sql in ran] == ["streams", "stream_events"]
+        assert [each.sql.split()[2] for each in ran] == ["streams", "stream_events"]
+        locked = [row["user_id"] for row in rows_in(ran[0].values[0]) or ()]
+        assert locked == sorted(users)
 
     async def test_is_read_behind_many_positions_at_once(self, engine: Database) -> None:
         users = [uuid4() for _ in range(500)]
@@ -160,7 +165,7 @@ class TestAStream:
             )
             events = [await of_ada.next(), await of_ada.next()]
 
-        assert opened.type == "open"
+        assert opened.type == "begin"
         assert [each.type for each in events] == ["message", "message"]
         created, frozen = (each.data for each in events)
         assert created["type"] == "accounts.transaction-created.v1"
@@ -187,7 +192,7 @@ class TestAStream:
                 again = [await third.next(), await third.next()]
 
         assert event.data["position"] == 2
-        assert (again[0].type, again[0].id) == ("open", event.id)
+        assert (again[0].type, again[0].id) == ("begin", event.id)
         assert again[1].data["position"] == 3
 
     async def test_behind_an_id_that_was_never_given_says_to_read_again_and_goes_on_from_now(
