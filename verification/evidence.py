@@ -68,6 +68,9 @@ CREATE TABLE records (
     number INTEGER, place AS (topic || ' ' || partition || '@' || offset)
 );
 CREATE TABLE deliveries (id, rule, event_id, medium, state, maybe_repeated INTEGER, message_id);
+CREATE TABLE streams (
+    user_id, last_number INTEGER, numbers INTEGER, events INTEGER, first INTEGER, last INTEGER
+);
 CREATE TABLE outbox (service, topic, subject, sequence INTEGER, set_aside INTEGER);
 CREATE TABLE parked (
     service, subscriber, topic, partition INTEGER, offset INTEGER, subject, event_id,

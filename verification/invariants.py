@@ -387,6 +387,28 @@ _EFFECTS: Final = Invariant(
     ),
 )
 
+_STREAMS: Final = Invariant(
+    name="streams",
+    sentence="each user's stream has numbers without a gap, and each event once",
+    looked_at={
+        "streams": "SELECT count(*) FROM streams",
+        "events of streams": "SELECT coalesce(sum(numbers), 0) FROM streams",
+    },
+    broken_by=(
+        """
+        SELECT user_id, 'this stream has ' || numbers || ' events from ' || first || ' to ' || last
+            || ', and ' || last_number || ' was given last', 0
+        FROM streams
+        WHERE numbers > 0 AND (last <> last_number OR numbers <> last - first + 1)
+        """,
+        """
+        SELECT user_id, 'this stream has ' || (numbers - events) || ' events again', 0
+        FROM streams
+        WHERE numbers <> events
+        """,
+    ),
+)
+
 _SLACK: Final = Invariant(
     name="slack",
     sentence="each delivery that was sent is one message, and each message a delivery",
@@ -668,6 +690,7 @@ INVARIANTS: Final = (
     _AUDIT,
     _NUMBERS,
     _EFFECTS,
+    _STREAMS,
     _SLACK,
     _BOOKS,
     _PUBLISHED_MONEY,

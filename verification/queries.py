@@ -149,6 +149,15 @@ OF_ONE_SERVICE: Final = {
             FROM purged_deliveries
             """,
         ),
+        (
+            "streams",
+            """
+            SELECT user_id::text, last_number, count(event_id), count(DISTINCT event_id),
+                min(number), max(number)
+            FROM streams LEFT JOIN stream_events USING (user_id, epoch)
+            GROUP BY user_id
+            """,
+        ),
     ),
 }
 

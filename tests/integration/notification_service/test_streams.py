@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from chassis.persistence.bulk import rows_in
 from chassis.persistence.database import Database, Executed
@@ -17,7 +17,7 @@ from notification_service.postgres_deliveries import PostgresNotificationWork
 from notification_service.retention import OldStreamEvents
 from notification_service.stream_events import Position
 from notification_service.stream_log import Read, StreamLog
-from notification_service.tables import stream_events
+from notification_service.tables import stream_events, streams
 from tests.integration.gateway.toys import gateway
 
 from .streaming import (
@@ -149,6 +149,19 @@ class TestTheLog:
         assert behind == {0: Read(last, [])}
         assert [at for at, _ in after_it[0].events] == [last]
 
+    async def test_begins_a_new_epoch_where_a_users_row_was_deleted(self, engine: Database) -> None:
+        ada, log = uuid4(), StreamLog(engine, now)
+        await consume(engine, record_of(transaction_of(ada)))
+        before = await log.last_of(ada)
+        async with engine.begin() as connection:
+            await connection.execute(delete(streams))
+        await consume(engine, record_of(transaction_of(ada, 3), sequence=2))
+        last = await log.last_of(ada)
+
+        assert (before.number, last.number) == (1, 1)
+        assert last.epoch > before.epoch
+        assert await log.after([(ada, before)]) == {0: Read(last, [])}
+
 
 class TestAStream:
     async def test_brings_a_users_own_events_and_no_others(
@@ -221,14 +234,14 @@ class TestAStream:
             service.client() as client,
             AsyncExitStack() as opened,
         ):
-            streams = [
+            open_streams = [
                 await opened.enter_async_context(stream(client, bearer(user_id)))
                 for user_id in users
             ]
-            for each in streams:
+            for each in open_streams:
                 await each.next()
             await consume(engine, *(record_of(transaction_of(user_id)) for user_id in users))
-            events = [await each.next() for each in streams]
+            events = [await each.next() for each in open_streams]
 
         assert [event.data["user_id"] for event in events] == [str(each) for each in users]
 

@@ -261,6 +261,22 @@ BREAKS: Final = [
         "UPDATE deliveries SET event_id = gen_random_uuid()",
     ),
     Break(
+        "streams",
+        "this stream has 1 events from 1 to 1, and 3 was given last",
+        "notification",
+        "UPDATE streams SET last_number = 3",
+    ),
+    Break(
+        "streams",
+        "this stream has 1 events again",
+        "notification",
+        """
+        UPDATE streams SET last_number = 2;
+        INSERT INTO stream_events
+        SELECT user_id, epoch, 2, event_id, data, stored_at FROM stream_events;
+        """,
+    ),
+    Break(
         "slack",
         "never posted",
         "notification",
