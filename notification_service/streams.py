@@ -43,7 +43,8 @@ class OpenStream:
         self.position = position
         self._streams = streams
         self._page: bytes = first
-        self._is_full = False
+        #: Whether more may be in the log already.
+        self._more = True
         self._ready = asyncio.Event()
         self._ready.set()
 
@@ -62,13 +63,13 @@ class OpenStream:
         else:
             self.position = read.last
             self._page = format_sse_event(id=str(read.last), event=READ_AGAIN, data_str="{}")
-        self._is_full = len(read.events) == MOST_AT_ONCE
+        self._more = len(read.events) == MOST_AT_ONCE
         self._ready.set()
 
     async def next(self) -> bytes:
         await self._ready.wait()
         self._ready.clear()
-        if self._is_full:
+        if self._more:
             self._streams.wake()
         return self._page
 

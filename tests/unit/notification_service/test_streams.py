@@ -1,13 +1,14 @@
 """The open streams of a process, over a log that a test writes."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from chassis.domain import DomainError
+from chassis.testing import eventually
 from chassis.web.event_stream import StreamPlaces
 from notification_service.stream_events import Position
 from notification_service.stream_log import MOST_AT_ONCE, Read
@@ -25,6 +26,9 @@ class Log:
         self.deleted = 0
         self.is_away = False
         self.asked: list[list[UUID]] = []
+
+    async def was_asked(self) -> bool:
+        return bool(self.asked)
 
     async def last_of(self, user_id: UUID) -> Position:
         return Position(self.epoch, len(self.events[user_id]))
@@ -57,6 +61,14 @@ async def streams(log: Log) -> Streams:
 def fields_of(frame: bytes) -> dict[str, str]:
     lines = frame.decode().strip().split("\n")
     return dict(line.split(": ", 1) for line in lines if not line.startswith("retry"))
+
+
+async def within_20_s(frame: Awaitable[bytes]) -> bytes:
+    """Return the frame, or one that says that there was none."""
+    try:
+        return await asyncio.wait_for(frame, 20)
+    except TimeoutError:
+        return b"data: none came"
 
 
 class TestOpening:
@@ -145,6 +157,28 @@ class TestReading:
         await running
 
         assert [page.count("data: ") for page in pages] == [MOST_AT_ONCE, MOST_AT_ONCE, 1]
+
+    async def test_behind_an_id_and_after_a_commit_of_this_process_it_waits_for_no_poll(
+        self, streams: Streams, log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("notification_service.streams._POLL_S", 3_600)
+        monkeypatch.setattr("notification_service.streams.LONGEST_IDLE_S", 3_600)
+        log.events[ADA] = ["1"]
+        running = asyncio.create_task(streams.run())
+
+        async with streams.open(BOB, None) as other:
+            await other.next()
+            await eventually(log.was_asked, every_s=0.001)
+            async with streams.open(ADA, "7.0") as stream:
+                await stream.next()
+                missed = fields_of(await within_20_s(stream.next()))
+                log.events[ADA] += ["2"]
+                streams.wake()
+                new = fields_of(await within_20_s(stream.next()))
+        await streams.stop()
+        await running
+
+        assert [missed["data"], new["data"]] == ["1", "2"]
 
     @pytest.mark.parametrize(("epoch", "deleted"), [(8, 0), (7, 2)])
     async def test_behind_what_is_not_there_any_more_it_says_so_and_goes_on(
