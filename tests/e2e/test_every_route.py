@@ -101,10 +101,10 @@ def assert_safe(answer: httpx.Response, route: Route | None = None) -> None:
 
 
 async def answer_to(
-    gateway: httpx.AsyncClient, method: str, path: str, headers: Mapping[str, str]
+    gateway: httpx.AsyncClient, method: str, path: str, **options: Any
 ) -> httpx.Response:
     """Return the answer, and of a stream the first event."""
-    async with gateway.stream(method, path, headers=headers) as answer:
+    async with gateway.stream(method, path, **options) as answer:
         if not answer.headers.get("content-type", "").startswith("text/event-stream"):
             await answer.aread()
             return answer
@@ -160,5 +160,59 @@ class TestEveryRoute:
             assert route.parameters.keys() <= known.keys(), "say here what a person has of it"
             path = route.path_with(known)
             body = bodies.get((route.method, route.path))
-            allowed = await answer_to(gateway, route.method, path, of_owner, body)
-            other = await answer_to(gateway, route.method, path, of_stranger, body)
+            allowed = await answer_to(gateway, route.method, path, json=body, headers=of_owner)
+            other = await answer_to(gateway, route.method, path, json=body, headers=of_stranger)
+            assert_safe(allowed, route)
+            assert_safe(other, route)
+            # One that needed an operator would be at the wrong listener.
+            assert allowed.status_code not in (401, 403, 404), route
+            if route.parameters:
+                assert other.status_code in (403, 404), route
+            else:
+                assert told(allowed) != told(other), route
+        assert len(routes) > 4
+
+    async def held_for(
+        self, gateway: httpx.AsyncClient, operator: Operator, payee_account: str
+    ) -> str:
+        """The id of a hold that someone else placed."""
+        payer = Person(gateway)
+        await payer.sign_up()
+        account = await poll(lambda: operator.account_of(payer))
+        assert account is not None
+        headers = await payer.sign_in()
+        paid_in = {"kind": "deposit", "amount": "5", "description": "First money"}
+        await gateway.post(f"/accounts/{account['id']}/transactions", json=paid_in, headers=headers)
+        hold = bodies_of(account["id"])["POST", "/holds"] | {"to_account": payee_account}
+        placed = await gateway.post("/holds", json=hold, headers=headers)
+        id_: str = placed.json()["hold"]["id"]
+        return id_
+
+    async def test_of_the_operators_listener_is_closed_to_users_and_not_on_the_public_one(
+        self, cluster: RunningCluster, gateway: httpx.AsyncClient, operator: Operator
+    ) -> None:
+        person = Person(gateway)
+        await person.sign_up()
+        of_person = await person.sign_in()
+        routes = [r for r in await routes_of(gateway, cluster.operators_url) if not r.is_open]
+
+        for route in routes:
+            path = route.path_with({})
+            url = cluster.operators_url + path
+            refused = await gateway.request(route.method, url, headers=of_person)
+            assert_safe(refused, route)
+            assert (refused.status_code, refused.json()["code"]) == (403, "operators-only"), route
+            public = await gateway.request(route.method, path, headers=operator.headers)
+            assert public.status_code == 404, route
+            if route.method == "GET":
+                allowed = await gateway.get(url, headers=operator.headers)
+                assert_safe(allowed, route)
+                assert allowed.status_code not in (401, 403), route
+        assert len(routes) > 50
+
+    async def test_beside_them_every_page_is_as_safe(
+        self, cluster: RunningCluster, gateway: httpx.AsyncClient
+    ) -> None:
+        for listener in (cluster.gateway_url, cluster.operators_url):
+            for path in PAGES:
+                assert_safe(await gateway.get(listener + path))
