@@ -14,6 +14,10 @@ from contracts.accounts import (
     AccountFrozenV1,
     AccountOpenedV1,
     AccountUnfrozenV1,
+    HoldCapturedV1,
+    HoldExpiredV1,
+    HoldPlacedV1,
+    HoldReleasedV1,
     TransactionCreatedV1,
     TransferReversedV1,
 )
@@ -24,6 +28,10 @@ ShownEvent = (
     AccountOpenedV1
     | TransactionCreatedV1
     | TransferReversedV1
+    | HoldPlacedV1
+    | HoldCapturedV1
+    | HoldReleasedV1
+    | HoldExpiredV1
     | AccountFrozenV1
     | AccountUnfrozenV1
     | AccountClosedV1
