@@ -17,6 +17,7 @@ ADA, ACCOUNT, OPAL = UUID(int=1), UUID(int=2), UUID(int=3)
 FROZEN = AccountFrozenV1(account_id=ACCOUNT, user_id=ADA, by=OPAL, reason="two lines")
 
 #: A new field of a contract is shown to users once it stands here.
+_OF_A_HOLD = {"hold_id", "account_id", "user_id"}
 SHOWN = {
     "accounts.account-opened.v1": {"account_id", "user_id", "currency"},
     "accounts.transaction-created.v1": {
@@ -31,6 +32,16 @@ SHOWN = {
         "reverses",
     },
     "accounts.transfer-reversed.v1": {"account_id", "user_id", "transfer_id", "reversal_id"},
+    "accounts.hold-placed.v1": {
+        *_OF_A_HOLD,
+        "payee_account_id",
+        "amount",
+        "currency",
+        "expires_at",
+    },
+    "accounts.hold-captured.v1": {*_OF_A_HOLD, "transaction_id", "amount"},
+    "accounts.hold-released.v1": _OF_A_HOLD,
+    "accounts.hold-expired.v1": _OF_A_HOLD,
     "accounts.account-frozen.v1": {"account_id", "user_id"},
     "accounts.account-unfrozen.v1": {"account_id", "user_id"},
     "accounts.account-closed.v1": {"account_id", "user_id"},
