@@ -1,10 +1,11 @@
 """Shows the journey of one sign-up, read from the running system as it happens."""
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -72,8 +73,7 @@ class Journey:
         """Print the steps in the order in which they were done, with their times."""
         console.print("[dim]milliseconds from sending the request[/]")
         for at, step, text in sorted(self.steps):
-            elapsed_ms = (at - self.began_at) * 1_000
-            console.print(f"{elapsed_ms:9.1f} ms  [bold]{step:<17}[/] {escape(text)}")
+            _print_step(console, at - self.began_at, step, text)
 
 
 async def show_journey(cluster: Cluster, console: Console) -> None:
@@ -127,7 +127,11 @@ async def _show_journey(cluster: Cluster, console: Console) -> None:
             journey.print_steps(console)
         took_ms = (time.time() - journey.began_at) * 1_000
         console.print(f"\n[green]every step seen after {took_ms:.0f} ms[/]")
-        await _move_money(gateway, console, person)
+        async with AsyncExitStack() as closing:
+            browser = None
+            if "notification" in cluster.topology.databases:
+                browser = await closing.enter_async_context(_stream(gateway, person))
+            await _move_money(gateway, console, person, browser)
         console.print(f"\nsign in as [bold]{username}[/], password [bold]{password}[/]")
 
 
@@ -201,8 +205,16 @@ async def _account(journey: Journey, person: dict[str, str]) -> None:
     )
 
 
-async def _move_money(gateway: httpx.AsyncClient, console: Console, person: dict[str, str]) -> None:
-    """Deposit, and transfer a part to someone else, found by name."""
+async def _move_money(
+    gateway: httpx.AsyncClient,
+    console: Console,
+    person: dict[str, str],
+    browser: AsyncIterator[Json] | None,
+) -> None:
+    """Deposit, and transfer a part to someone else, found by name.
+
+    :param browser: what the person's browser is sent, which is to hear of both
+    """
     friend = await _friend(gateway)
     account = (await gateway.get("/users/me/account", headers=person)).json()
     deposit = {"kind": "deposit", "amount": "100.00", "description": "First money"}
@@ -213,6 +225,7 @@ async def _move_money(gateway: httpx.AsyncClient, console: Console, person: dict
         "description": "For lunch",
     }
     console.print(f"\nmoving money, and sharing it with [bold]{friend}[/]\n")
+    console.print("[dim]milliseconds from sending each request[/]")
     for name, path, command in (
         ("deposit", f"/accounts/{account['id']}/transactions", deposit),
         ("transfer", "/transfers", transfer),
@@ -221,14 +234,54 @@ async def _move_money(gateway: httpx.AsyncClient, console: Console, person: dict
         answer = await gateway.post(
             path, json=command, headers=person | {"Idempotency-Key": secrets.token_hex(16)}
         )
-        took_ms = (time.perf_counter() - began) * 1_000
+        answered = time.perf_counter()
         if answer.status_code != httpx.codes.CREATED:
             raise ClusterError(f"the {name} was answered {answer.status_code}: {answer.text}")
         done = answer.json()
-        console.print(
-            f"{took_ms:9.1f} ms  [bold]{name:<17}[/] {done['transaction']['delta']}"
-            f" {done['currency']}, the balance is {done['balance']}"
+        _print_step(
+            console,
+            answered - began,
+            name,
+            f"{done['transaction']['delta']} {done['currency']}, the balance is {done['balance']}",
         )
+        if browser is not None:
+            told = await _told_of(browser, done["transaction"]["id"])
+            shown = f"{told['type']}, delta {told['delta']}, balance_after {told['balance_after']}"
+            _print_step(console, time.perf_counter() - began, "browser told", shown)
+
+
+def _print_step(console: Console, elapsed_s: float, step: str, text: str) -> None:
+    console.print(f"{elapsed_s * 1_000:9.1f} ms  [bold]{step:<17}[/] {escape(text)}")
+
+
+@asynccontextmanager
+async def _stream(
+    gateway: httpx.AsyncClient, person: dict[str, str]
+) -> AsyncIterator[AsyncIterator[Json]]:
+    """Open the stream of a person's events, as their browser does, and yield those that come."""
+    # It is silent for as long as nothing happens; ``_told_of`` has the bound.
+    async with gateway.stream("GET", "/me/stream", headers=person, timeout=None) as answer:
+        if answer.status_code != httpx.codes.OK:
+            raise ClusterError(f"the stream was answered {answer.status_code}")
+        yield _data(answer)
+
+
+async def _data(stream: httpx.Response) -> AsyncIterator[Json]:
+    async for line in stream.aiter_lines():
+        if line.startswith("data: "):
+            yield json.loads(line.removeprefix("data: "))
+
+
+async def _told_of(browser: AsyncIterator[Json], transaction_id: str) -> Json:
+    """Return the event of a transaction, which the stream sends."""
+    try:
+        async with asyncio.timeout(_WITHIN_S):
+            async for told in browser:
+                if told.get("transaction_id") == transaction_id:
+                    return told
+    except TimeoutError:
+        raise ClusterError(f"the stream did not tell of it within {_WITHIN_S:g} s") from None
+    raise ClusterError("the stream ended")
 
 
 async def _sign_up(gateway: httpx.AsyncClient, username: str, password: str) -> httpx.Response:
