@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -35,6 +36,7 @@ class Requests:
         return cls(name, status, file)
 
 
+@cache
 def keys(bench: Bench) -> SigningKeys:
     """Return the keys of the cluster's users service."""
     return SigningKeys(
