@@ -43,19 +43,20 @@ class Usage:
 
     def now(self) -> Spent:
         return Spent(
-            _machine_s(),
-            sum(map(_used_s, self._workers)),
-            _used_s(self._postgres),
-            _used_s(self._kafka),
+            machine_s(),
+            sum(map(used_s, self._workers)),
+            used_s(self._postgres),
+            used_s(self._kafka),
         )
 
 
-def _machine_s() -> float:
+def machine_s() -> float:
+    """Return the time that all processors together were busy, in seconds."""
     spent = psutil.cpu_times()
     return float(sum(spent) - spent.idle - getattr(spent, "iowait", 0.0))
 
 
-def _used_s(pid: int) -> float:
+def used_s(pid: int) -> float:
     """Return the time of a process and its children, including those that have ended."""
     process = psutil.Process(pid)
     used = process.cpu_times()

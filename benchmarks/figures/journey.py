@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from statistics import median, quantiles
@@ -11,6 +12,7 @@ from uuid import UUID
 from benchmarks.bench import Bench
 from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
 from benchmarks.following import EFFECTS, Journey, following
+from benchmarks.processors import machine_s
 from benchmarks.signing_up import (
     arriving,
     as_fast_as_possible,
@@ -131,6 +133,15 @@ JOURNEY: Final = Figure(
 )
 
 
+def _p95_by_second(journeys: Sequence[Journey]) -> Sequence[float]:
+    """Return the p95, in ms, of the journeys that began in each second."""
+    began_s = journeys[0].began_at_s
+    seconds: dict[int, list[float]] = defaultdict(list)
+    for each in journeys:
+        seconds[int(each.began_at_s - began_s)].append(each.took_ms())
+    return [percentile(took_ms, 95) for took_ms in seconds.values() if len(took_ms) > 1]
+
+
 async def under_load(bench: Bench) -> Values:
     for_s = 60.0 if bench.full else 8.0
     async with (
@@ -148,12 +159,18 @@ async def under_load(bench: Bench) -> Values:
         for rate in (50, 200):
             await drained(bench)
             per_s = min(rate, _OF_THE_HIGHEST * most)
+            busy_s, began_s = machine_s(), time.monotonic()
             journeys = await arriving(sign_up, follow, per_s=per_s, for_s=for_s)
             last = journeys[-1]
+            busy = (machine_s() - busy_s) / (time.monotonic() - began_s)
             await drained(bench)
+            by_second = _p95_by_second(journeys)
             values |= {
                 f"rate_{rate}_per_s": per_s,
                 f"p95_at_{rate}_ms": percentile([each.took_ms() for each in journeys], 95),
+                f"typical_second_at_{rate}_ms": median(by_second),
+                f"worst_second_at_{rate}_ms": max(by_second),
+                f"busy_at_{rate}": busy,
                 f"backlog_at_{rate}_s": time.monotonic() - last.began_at_s,
             }
     return values
@@ -174,6 +191,13 @@ UNDER_LOAD: Final = Figure(
             for metric in (
                 Metric(f"rate_{rate}_per_s", "1/s", "sign-ups that were sent", more_is_better=True),
                 Metric(f"p95_at_{rate}_ms", "ms", "from when it was due to the last effect"),
+                Metric(
+                    f"typical_second_at_{rate}_ms",
+                    "ms",
+                    "the p95 of those of one second, median of the seconds",
+                ),
+                Metric(f"worst_second_at_{rate}_ms", "ms", "the same, the worst of the seconds"),
+                Metric(f"busy_at_{rate}", "processors", "busy meanwhile, all processes together"),
                 Metric(
                     f"backlog_at_{rate}_s",
                     "s",
