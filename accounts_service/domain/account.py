@@ -175,7 +175,7 @@ class Account(Aggregate):
 
     What can be spent is the balance without what is held.
 
-    :ivar moved_at: the time of the latest transaction; a later one is never earlier
+    :ivar moved_at: the time of the latest transaction or event; a later one is never earlier
     """
 
     def __init__(
@@ -277,7 +277,7 @@ class Account(Aggregate):
                 reversal_id=posting.id,
                 by=by,
                 reason=reason,
-                occurred_at=posting.now,
+                occurred_at=self.moved_at,
             )
         )
         return returned
@@ -316,7 +316,7 @@ class Account(Aggregate):
                         account_id=self.id,
                         user_id=self.user_id,
                         hold_id=hold.id,
-                        occurred_at=now,
+                        occurred_at=self._at(now),
                     )
                 )
 
@@ -342,7 +342,7 @@ class Account(Aggregate):
                 payee_id=hold.payee_id,
                 minor_units=hold.minor_units,
                 expires_at=hold.expires_at,
-                occurred_at=hold.placed_at,
+                occurred_at=self._at(hold.placed_at),
             )
         )
 
@@ -399,7 +399,7 @@ class Account(Aggregate):
                 user_id=self.user_id,
                 hold_id=hold_id,
                 by=by,
-                occurred_at=now,
+                occurred_at=self._at(now),
             )
         )
         return hold
@@ -425,7 +425,13 @@ class Account(Aggregate):
             raise AccountFrozen
         self.state = State.FROZEN
         self._record(
-            Frozen(account_id=self.id, user_id=self.user_id, by=by, reason=reason, occurred_at=now)
+            Frozen(
+                account_id=self.id,
+                user_id=self.user_id,
+                by=by,
+                reason=reason,
+                occurred_at=self._at(now),
+            )
         )
 
     def unfreeze(self, *, by: UUID, reason: str, now: datetime) -> None:
@@ -438,7 +444,11 @@ class Account(Aggregate):
         self.state = State.OPEN
         self._record(
             Unfrozen(
-                account_id=self.id, user_id=self.user_id, by=by, reason=reason, occurred_at=now
+                account_id=self.id,
+                user_id=self.user_id,
+                by=by,
+                reason=reason,
+                occurred_at=self._at(now),
             )
         )
 
@@ -451,7 +461,7 @@ class Account(Aggregate):
         if self.balance:
             raise AccountNotEmpty
         self.state = State.CLOSED
-        self._record(Closed(account_id=self.id, user_id=self.user_id, occurred_at=now))
+        self._record(Closed(account_id=self.id, user_id=self.user_id, occurred_at=self._at(now)))
 
     def has(self, amount: Money) -> None:
         """Check that so much money is there.
@@ -538,8 +548,6 @@ class Account(Aggregate):
     def _post(self, delta: int, posting: Posting) -> Transaction:
         self.balance += delta
         self.last_position += 1
-        # The clocks of two processes differ; the order of an account's lines does not.
-        self.moved_at = max(self.moved_at, posting.now)
         transaction = Transaction(
             posting.id,
             self.last_position,
@@ -547,7 +555,13 @@ class Account(Aggregate):
             delta,
             self.balance,
             posting.description,
-            self.moved_at,
+            self._at(posting.now),
         )
         self._new_transactions.append(transaction)
         return transaction
+
+    def _at(self, now: datetime) -> datetime:
+        """Return the time of what happens now."""
+        # The clocks of two processes differ; the order of what happens to an account does not.
+        self.moved_at = max(self.moved_at, now)
+        return self.moved_at
