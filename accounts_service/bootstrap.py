@@ -86,7 +86,7 @@ async def build(settings: AccountsSettings, health: Health) -> AsyncIterator[Pro
             operator=wiring.operator,
         )
         holds = hold_routes(
-            place=PlaceHoldHandler(new_id, utc_now),
+            place=PlaceHoldHandler(new_id),
             end=EndHoldHandler(new_id, utc_now),
             by_user=by_user,
             signed_in=wiring.signed_in,

@@ -84,12 +84,16 @@ class InMemoryTransfers:
 
 
 class InMemoryHolds:
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: Stored, now: Callable[[], datetime]) -> None:
         self._stored = stored
+        self._now = now
 
     async def find(self, hold_id: UUID, /) -> HoldParties | None:
         hold = self._stored.holds.get(hold_id)
         return None if hold is None else HoldParties(hold.account_id, hold.payee_id)
+
+    async def now(self) -> datetime:
+        return self._now()
 
 
 class InMemoryOwners:
@@ -112,7 +116,7 @@ class InMemoryAccountsWork:
         self._stored = stored
         self._outbox = Outbox("/accounts", now)
         self.accounts = InMemoryAccounts(stored, self._outbox, now)
-        self.holds = InMemoryHolds(stored)
+        self.holds = InMemoryHolds(stored, now)
         self.timers = InMemoryTimers(stored.timers)
         self.transfers = InMemoryTransfers(stored)
         self.owners = InMemoryOwners(stored)

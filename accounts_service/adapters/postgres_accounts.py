@@ -143,9 +143,10 @@ def _entries(account: Account, transaction: Transaction) -> Sequence[dict[str, A
     return [entry, entry | of_house]
 
 
+# The clock by which timers are due.
+_NOW: Final = func.clock_timestamp().label("now")
 _OPEN_HOLDS: Final = (
-    # The clock by which timers are due.
-    select(holds, func.clock_timestamp().label("now"))
+    select(holds, _NOW)
     .where(
         and_(
             holds.c.account_id == any_(bindparam("ids", type_=ARRAY(Uuid))),
@@ -154,6 +155,7 @@ _OPEN_HOLDS: Final = (
     )
     .order_by(holds.c.id)
 )
+_TIME: Final = select(_NOW)
 _IS_HOLD: Final = select(holds.c.account_id, holds.c.payee_id).where(holds.c.id == bindparam("id"))
 
 
@@ -204,6 +206,10 @@ class PostgresHolds:
     async def find(self, hold_id: UUID, /) -> HoldParties | None:
         found = (await self._connection.execute(_IS_HOLD, {"id": hold_id})).first()
         return None if found is None else HoldParties(found.account_id, found.payee_id)
+
+    async def now(self) -> datetime:
+        found: datetime = await self._connection.scalar(_TIME)
+        return found
 
 
 _FIND_TRANSFER: Final = select(ledger_entries.c.account_id, ledger_entries.c.delta).where(

@@ -46,9 +46,8 @@ class HoldExpiry(Timer):
 
 
 class PlaceHoldHandler:
-    def __init__(self, new_id: Callable[[], UUID], now: Callable[[], datetime]) -> None:
+    def __init__(self, new_id: Callable[[], UUID]) -> None:
         self._new_id = new_id
-        self._now = now
 
     async def __call__(
         self, work: AccountsWork, owner: UUID, command: PlaceHold
@@ -59,7 +58,8 @@ class PlaceHoldHandler:
         """
         payer, payee = await payer_and_payee(work, owner, command.account_id, command.to)
         amount = Money.parse(command.amount, payer.currency)
-        now = self._now()
+        # Not this process's clock: where that is behind, the hold would be over from the start.
+        now = await work.holds.now()
         hold = Hold(
             id=self._new_id(),
             account_id=payer.id,

@@ -58,6 +58,9 @@ class Holds(Protocol):
     async def find(self, hold_id: UUID, /) -> HoldParties | None:
         """Return whose hold it is, so that the accounts can be loaded; no lock is taken."""
 
+    async def now(self) -> datetime:
+        """Return the time by the clock that says when a hold is over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:

@@ -42,7 +42,7 @@ Transact = Transactor[PostgresAccountsWork]
 POST = PostTransactionHandler(new_id, lambda: datetime.now(UTC))
 TRANSFER = TransferHandler(new_id, lambda: datetime.now(UTC))
 REVERSE = ReverseTransferHandler(new_id, lambda: datetime.now(UTC))
-PLACE = PlaceHoldHandler(new_id, lambda: datetime.now(UTC))
+PLACE = PlaceHoldHandler(new_id)
 END = EndHoldHandler(new_id, lambda: datetime.now(UTC))
 
 IS_OVER = """

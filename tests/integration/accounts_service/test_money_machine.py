@@ -51,8 +51,8 @@ T = TypeVar("T")
 Body = Callable[[PostgresAccountsWork], Coroutine[Any, Any, T]]
 
 OPERATOR: Final = new_id()
-# Longer than the clock jumps: no hold expires by itself.
-EXPIRES_IN: Final = timedelta(days=2)
+# Less than the clock jumps, by which no hold is over: that is by PostgreSQL's clock.
+EXPIRES_IN: Final = timedelta(minutes=30)
 CURRENCIES_OF_ACCOUNTS: Final = ("USD", "USD", "USD", "EUR")
 
 ACCOUNTS: Final = st.integers(0, len(CURRENCIES_OF_ACCOUNTS) - 1)
@@ -136,7 +136,7 @@ class MoneyMachine(RuleBasedStateMachine):
         self._transfer = TransferHandler(new_id, self._clock)
         self._reverse = ReverseTransferHandler(new_id, self._clock)
         self._change = ChangeStateHandler(self._clock)
-        self._place = PlaceHoldHandler(new_id, self._clock)
+        self._place = PlaceHoldHandler(new_id)
         self._end = EndHoldHandler(new_id, self._clock)
         self._accounts = [self._opened(currency) for currency in CURRENCIES_OF_ACCOUNTS]
         self._transfers: list[Transferred] = []

@@ -98,7 +98,7 @@ async def client(transact: InMemoryTransactor, clock: Clock) -> AsyncIterator[ht
         operator=signed_in,
     )
     holds = hold_routes(
-        place=PlaceHoldHandler(new_id, clock),
+        place=PlaceHoldHandler(new_id),
         end=EndHoldHandler(new_id, clock),
         by_user=once,
         signed_in=signed_in,
