@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi import Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from accounts_service.application.ports import AccountView, Posted
 from accounts_service.application.queries import LATEST_TRANSACTIONS
@@ -47,9 +48,14 @@ class Command(BaseModel):
 
 
 class PostTransactionBody(Command):
-    kind: Literal[TransactionKind.DEPOSIT, TransactionKind.WITHDRAWAL]
+    # As texts, which a refusal names; of an enumeration it would name Python's words.
+    kind: Literal["deposit", "withdrawal"]
     amount: Amount
     description: Description
+
+    @property
+    def transaction_kind(self) -> Literal[TransactionKind.DEPOSIT, TransactionKind.WITHDRAWAL]:
+        return TransactionKind.DEPOSIT if self.kind == "deposit" else TransactionKind.WITHDRAWAL
 
 
 def _not_given() -> Any:
@@ -61,9 +67,9 @@ class Recipient(Command):
 
     # Left out is None; a null is refused, so that the schema can say that one of the two is there.
     to_account: UUID = Field(default_factory=_not_given)
-    to_username: Annotated[str, StringConstraints(min_length=1, max_length=64)] = Field(
-        default_factory=_not_given
-    )
+    to_username: Annotated[
+        str, StringConstraints(min_length=1, max_length=64, pattern=PRINTABLE)
+    ] = Field(default_factory=_not_given)
 
     model_config = ConfigDict(
         json_schema_extra={"oneOf": [{"required": ["to_account"]}, {"required": ["to_username"]}]}
@@ -72,13 +78,16 @@ class Recipient(Command):
     @model_validator(mode="after")
     def _one_recipient(self) -> Self:
         if len(self.model_fields_set & {"to_account", "to_username"}) != 1:
-            raise ValueError("give either to_account or to_username")
+            raise PydanticCustomError("one_recipient", "give either to_account or to_username")
         return self
 
     @property
     def to(self) -> UUID | str:
         """Return the account or the name, which is folded as names are."""
-        return self.to_username.lower() if self.to_username else self.to_account
+        if not self.to_username:
+            return self.to_account
+        # Some letters outside ASCII fold to one inside (U+212A to k), and are in nobody's name.
+        return self.to_username.lower() if self.to_username.isascii() else self.to_username
 
 
 class TransferBody(Recipient):
@@ -92,7 +101,14 @@ class PlaceHoldBody(Recipient):
     amount: Amount
     description: Description
     expires_in: Annotated[
-        int, Field(ge=1, le=LONGEST_HOLD_S, description="Seconds; the hold ends by itself then.")
+        int,
+        Field(
+            # A number, not true or a text.
+            strict=True,
+            ge=1,
+            le=LONGEST_HOLD_S,
+            description="Seconds; the hold ends by itself then.",
+        ),
     ]
 
 

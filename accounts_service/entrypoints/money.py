@@ -61,7 +61,7 @@ def money_routes(
         once: Annotated[IdempotentCommand[AccountsWork], Depends(by_owner)],
     ) -> Response:
         """Bring money into your account, or take it out."""
-        command = PostTransaction(account_id, body.kind, body.amount, body.description)
+        command = PostTransaction(account_id, body.transaction_kind, body.amount, body.description)
         return await once(lambda work: post(work, who.id, command), answer=posted_answer)
 
     @router.post(

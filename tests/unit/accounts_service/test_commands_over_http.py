@@ -244,7 +244,20 @@ class TestDepositsAndWithdrawals:
         assert_refused(answer, 422, "invalid-fields")
         assert [each["code"] for each in answer.json()["errors"]] == [code]
 
-    @pytest.mark.parametrize("amount", ["0", "0.00", "-1", "-0.01"])
+    @pytest.mark.parametrize("kind", ["transfer", "DEPOSIT", None])
+    async def test_another_kind_is_refused_in_the_words_of_the_document(
+        self, client: httpx.AsyncClient, payer: Account, kind: Any
+    ) -> None:
+        answer = await client.post(
+            f"/accounts/{payer.id}/transactions",
+            json={"kind": kind, "amount": "1", "description": LUNCH},
+            headers=by(payer.user_id),
+        )
+
+        assert_refused(answer, 422, "invalid-fields")
+        assert answer.json()["detail"] == "kind: Input should be 'deposit' or 'withdrawal'"
+
+    @pytest.mark.parametrize("amount", ["0", "0.00", "-0.00", "-1", "-0.01"])
     async def test_zero_or_less_is_refused(
         self, client: httpx.AsyncClient, payer: Account, amount: str
     ) -> None:
@@ -356,6 +369,23 @@ class TestTransfers:
                 "/transfers", json=asked | recipient, headers=by(payer.user_id)
             )
             assert_refused(answer, 422, "invalid-fields")
+            assert answer.json()["detail"] == "body: give either to_account or to_username"
+
+    async def test_a_name_that_nobody_can_have_is_nobodys(
+        self,
+        client: httpx.AsyncClient,
+        transact: InMemoryTransactor,
+        payer: Account,
+        payee: Account,
+    ) -> None:
+        transact.stored.owners["kate"] = payee.user_id
+
+        for name, code in (
+            ("\N{KELVIN SIGN}ate", "unknown-recipient"),
+            ("ka\x00te", "invalid-fields"),
+            ("k" * 65, "invalid-fields"),
+        ):
+            assert_refused(await transfer(client, payer, name, "1"), 422, code)
 
     async def test_the_same_key_moves_money_once(
         self,
@@ -586,7 +616,7 @@ class TestHolds:
 
         assert_refused(await hold(client, payer, payee, "0.01"), 409, "too-many-holds")
 
-    @pytest.mark.parametrize("expires_in", [0, -1, 30 * 86_400 + 1, 1.5, "PT1H"])
+    @pytest.mark.parametrize("expires_in", [0, -1, 30 * 86_400 + 1, 1.5, "PT1H", "60", True])
     async def test_its_time_is_bounded(
         self, client: httpx.AsyncClient, payer: Account, payee: Account, expires_in: Any
     ) -> None:
