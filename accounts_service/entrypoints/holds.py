@@ -26,6 +26,7 @@ from accounts_service.entrypoints.bodies import (
     posted_answer,
 )
 from chassis.web.auth import OPERATOR, Principal
+from chassis.web.dry_run import with_dry_run
 from chassis.web.idempotency import IdempotentCommand
 from chassis.web.problems import refusals
 
@@ -54,7 +55,7 @@ def hold_routes(
         status_code=201,
         response_model=HeldBody,
         summary="Hold money for a payee",
-        responses=refusals(404, 409),
+        responses=with_dry_run(HeldBody, 404, 409),
     )
     async def post_hold(
         body: PlaceHoldBody,
@@ -71,7 +72,7 @@ def hold_routes(
         status_code=201,
         response_model=PostedBody,
         summary="Take what is held for you",
-        responses=refusals(403, 404, 409),
+        responses=with_dry_run(PostedBody, 403, 404, 409),
     )
     async def post_capture(
         hold_id: UUID,
@@ -88,7 +89,7 @@ def hold_routes(
         "/holds/{hold_id}/release",
         response_model=HoldBody,
         summary="Release what is held for you",
-        responses=refusals(403, 404, 409),
+        responses=refusals(400, 403, 404, 409),
     )
     async def post_release(
         hold_id: UUID,

@@ -26,6 +26,7 @@ from accounts_service.entrypoints.bodies import (
     posted_answer,
 )
 from chassis.web.auth import Principal
+from chassis.web.dry_run import with_dry_run
 from chassis.web.idempotency import IdempotentCommand
 from chassis.web.problems import refusals
 
@@ -52,7 +53,7 @@ def money_routes(
         status_code=201,
         response_model=PostedBody,
         summary="Deposit or withdraw",
-        responses=refusals(404, 409),
+        responses=with_dry_run(PostedBody, 404, 409),
     )
     async def post_transaction(
         account_id: UUID,
@@ -69,7 +70,7 @@ def money_routes(
         status_code=201,
         response_model=PostedBody,
         summary="Transfer to another account",
-        responses=refusals(404, 409),
+        responses=with_dry_run(PostedBody, 404, 409),
     )
     async def post_transfer(
         body: TransferBody,
@@ -86,7 +87,7 @@ def money_routes(
         response_model=PostedBody,
         tags=["operators"],
         summary="Reverse a transfer",
-        responses=refusals(404, 409),
+        responses=with_dry_run(PostedBody, 404, 409),
     )
     async def post_reversal(
         transfer_id: UUID,
@@ -104,7 +105,7 @@ def money_routes(
         "/accounts/{account_id}/closure",
         response_model=StateBody,
         summary="Close your account",
-        responses=refusals(404, 409),
+        responses=refusals(400, 404, 409),
     )
     async def post_closure(
         account_id: UUID,
@@ -119,7 +120,7 @@ def money_routes(
         response_model=StateBody,
         tags=["operators"],
         summary="Freeze an account",
-        responses=refusals(404, 409),
+        responses=refusals(400, 404, 409),
     )
     async def post_freeze(
         account_id: UUID,
@@ -138,7 +139,7 @@ def money_routes(
         response_model=StateBody,
         tags=["operators"],
         summary="End the freezing of an account",
-        responses=refusals(404, 409),
+        responses=refusals(400, 404, 409),
     )
     async def delete_freeze(
         account_id: UUID,

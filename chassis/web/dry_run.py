@@ -4,12 +4,14 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any, Final, Generic, TypeVar
 
-from fastapi import Depends, HTTPException, Query, Response
-from pydantic import SecretStr
+from fastapi import Depends, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, SecretStr
 
 from chassis.persistence.transactor import Transact
 from chassis.web.auth import Principal
 from chassis.web.idempotency import IdempotentCommand, Work, idempotent
+from chassis.web.problems import refusals
 
 T = TypeVar("T")
 W = TypeVar("W", bound=Work)
@@ -71,15 +73,20 @@ def once_or_dry_run(
 ) -> Callable[..., Awaitable[IdempotentCommand[W]]]:
     """Return a dependency that provides the route's command: once per key, or a dry run.
 
+    A query parameter that the route does not have is refused, and one that is given twice: where
+    ``dry_run`` is misspelt, the command would be carried out.
+
     The parameters are those of :func:`chassis.web.idempotency.idempotent`.
     """
     once = idempotent(transact, secret=secret, now=now, principal=principal)
 
     async def command(
+        request: Request,
         *,
         command: Annotated[IdempotentCommand[W], Depends(once)],
         dry_run: Annotated[bool, Query(description=_DESCRIPTION)] = False,
     ) -> IdempotentCommand[W]:
+        _refuse_other_parameters(request)
         if not dry_run:
             return command
         if command.has_key:
@@ -87,3 +94,30 @@ def once_or_dry_run(
         return DryCommand(DryRun(transact), (), (), now())
 
     return command
+
+
+def with_dry_run(body: type[BaseModel], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return how the API document describes what a route answers beside its success.
+
+    :param body: of a dry run's answer
+    :param statuses: of the refusals
+    """
+    would_be = {"model": body, "description": "What would happen, with `dry_run=true`"}
+    return {200: would_be, **refusals(400, *statuses)}
+
+
+def _refuse_other_parameters(request: Request) -> None:
+    given = [name for name, _value in request.query_params.multi_items()]
+    if given in ([], ["dry_run"]):
+        return
+    route = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    known = {each["name"] for each in route["parameters"] if each["in"] == "query"}
+    broken = [
+        ("extra_forbidden", name, "Extra inputs are not permitted")
+        for name in dict.fromkeys(given)
+        if name not in known
+    ] + [("repeated", name, "must be given once") for name in known if given.count(name) > 1]
+    if broken:
+        raise RequestValidationError(
+            [{"type": type_, "loc": ("query", name), "msg": msg} for type_, name, msg in broken]
+        )

@@ -1314,6 +1314,26 @@ _RUNNING: Final = (
         ),
     ),
     Mutation(
+        name="accounts-time",
+        guard="the time of what happens to an account never goes back",
+        file="accounts_service/domain/account.py",
+        before="self.moved_at = max(self.moved_at, now)",
+        after="self.moved_at = now",
+        proven_by=(
+            "tests/unit/accounts_service/test_account.py::TestTimes::test_no_event_is_earlier_than_the_one_before_it",
+        ),
+    ),
+    Mutation(
+        name="dry-run-as-meant",
+        guard="a command with a misspelt dry_run is refused, not carried out",
+        file="chassis/web/dry_run.py",
+        before="        _refuse_other_parameters(request)\n",
+        after="",
+        proven_by=(
+            "tests/unit/accounts_service/test_commands_over_http.py::TestDryRuns::test_a_dry_run_that_is_misspelt_moves_nothing",
+        ),
+    ),
+    Mutation(
         name="published-sides",
         guard="what is published of the two sides of a transaction adds up to zero",
         file="verification/invariants.py",

@@ -641,6 +641,42 @@ class TestDryRuns:
         assert balance(transact, payer) == 10_000
         assert published(transact) == before
 
+    @pytest.mark.parametrize(
+        ("query", "field", "code"),
+        [
+            ("dryrun=true", "dryrun", "extra-forbidden"),
+            ("dry_run=true&Dry_run=true", "Dry_run", "extra-forbidden"),
+            ("dry_run=true&dry_run=false", "dry_run", "repeated"),
+        ],
+    )
+    async def test_a_dry_run_that_is_misspelt_moves_nothing(
+        self,
+        client: httpx.AsyncClient,
+        transact: InMemoryTransactor,
+        payer: Account,
+        query: str,
+        field: str,
+        code: str,
+    ) -> None:
+        answer = await client.post(
+            f"/accounts/{payer.id}/transactions?{query}",
+            json={"kind": "deposit", "amount": "1", "description": LUNCH},
+            headers=by(payer.user_id),
+        )
+
+        assert answer.status_code == 422
+        assert [(each["field"], each["code"]) for each in answer.json()["errors"]] == [
+            (field, code)
+        ]
+        assert balance(transact, payer) == 10_000
+
+    async def test_a_dry_run_is_in_the_document(self, client: httpx.AsyncClient) -> None:
+        document = (await client.get("/openapi.json")).json()
+
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                assert {"200", "400", "422"} <= operation["responses"].keys(), path
+
     async def test_a_dry_run_takes_no_key(
         self, client: httpx.AsyncClient, payer: Account, payee: Account
     ) -> None:
