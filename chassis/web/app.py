@@ -213,7 +213,8 @@ class _RequestMiddleware:
 
     Its answer has the header fields of ``security_headers``.
 
-    HEAD is answered as GET (RFC 9110, 9.3.2); the server leaves out the body.
+    HEAD is answered as GET (RFC 9110, 9.3.2); the server leaves out the body, and one that is
+    streamed is not made.
     """
 
     def __init__(
@@ -228,7 +229,8 @@ class _RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["method"] == "HEAD":
+        only_head = scope["method"] == "HEAD"
+        if only_head:
             scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
         id_ = headers.get("x-correlation-id") or headers.get("x-request-id")
@@ -246,10 +248,12 @@ class _RequestMiddleware:
             # Not over HTTP, where anyone could have set it (RFC 6797, 7.2).
             if self._hsts_max_age_s is not None and scope["scheme"] == "https":
                 fields["Strict-Transport-Security"] = f"max-age={self._hsts_max_age_s}"
-            response = _ResponseSend(send, scope, fields)
+            response = _ResponseSend(send, scope, fields, only_head=only_head)
             began = time.perf_counter()
             try:
                 await self._app(scope, bounded, response)
+            except _HeadSent:
+                pass
             except Exception as error:
                 # Here and not in Starlette's outermost layer, so that this response too has its
                 # correlation id, its metric and its log line.
@@ -262,13 +266,21 @@ class _RequestMiddleware:
                 _record_request(scope, response.status, correlation.client_id, seconds)
 
 
+class _HeadSent(Exception):
+    """The answer to HEAD is complete; whoever makes its body is to stop."""
+
+
 class _ResponseSend:
     """Sends a response with the header fields that all have, and keeps its status."""
 
-    def __init__(self, send: Send, scope: Scope, fields: Mapping[str, str]) -> None:
+    def __init__(
+        self, send: Send, scope: Scope, fields: Mapping[str, str], *, only_head: bool
+    ) -> None:
         self._send = send
         self._scope = scope
         self._fields = fields
+        self._only_head = only_head
+        self._is_streamed = False
         self.status: int | None = None
 
     async def __call__(self, message: Message) -> None:
@@ -279,6 +291,10 @@ class _ResponseSend:
             add_security_headers(headers)
             if _route_of(self._scope, self.status) == _UNMATCHED:
                 leave_path_out_of_span()
+            self._is_streamed = "content-length" not in headers
+        elif self._only_head and self._is_streamed and message.get("more_body"):
+            await self._send({"type": "http.response.body"})
+            raise _HeadSent
         await self._send(message)
 
 

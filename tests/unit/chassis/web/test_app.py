@@ -1,9 +1,11 @@
 import re
 from base64 import b64encode
+from collections.abc import AsyncIterator
 from hashlib import sha256
 
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
+from fastapi.responses import StreamingResponse
 from prometheus_client import REGISTRY
 
 from chassis.correlation import current_correlation
@@ -146,6 +148,32 @@ class TestLogAndMetrics:
             answer = await client.get("/metrics")
 
         assert 'http_requests_total{method="GET",route="/shop/toys/{number}"' in answer.text
+
+
+class TestTheHead:
+    async def test_of_a_streamed_answer_is_sent_without_making_the_body(
+        self, serve: Serve, logged: Logged
+    ) -> None:
+        made: list[int] = []
+
+        async def lines() -> AsyncIterator[bytes]:
+            for number in range(100):
+                made.append(number)
+                yield b"toy\n"
+
+        router = APIRouter()
+
+        @router.get("/toys.csv")
+        async def get_toys() -> Response:
+            return StreamingResponse(lines(), media_type="text/csv")
+
+        async with serve(router) as client:
+            answer = await client.head("/toys.csv")
+
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+        assert made == [0]
+        assert [(line["event"], line["status"]) for line in logged] == [("request", 200)]
 
 
 class TestRoles:
