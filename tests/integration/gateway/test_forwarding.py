@@ -4,10 +4,12 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.types import Send
 
 from services import FORWARDED
 
-from .toys import SECRET, Toy, connection, gateway, respond, serving
+from .toys import SECRET, Toy, connection, gateway, never, respond, serving, until
 
 
 def arrived(response: httpx.Response, name: str) -> list[str]:
@@ -118,6 +120,20 @@ class TestARequest:
 
         assert (head.status_code, head.content) == (200, b"")
         assert head.headers.keys() == whole.headers.keys()
+
+    async def test_of_the_head_does_not_wait_for_a_body_that_the_service_streams(
+        self, client: httpx.AsyncClient, users: Toy
+    ) -> None:
+        async def begin(request: Request, send: Send) -> None:
+            await respond(send, 200, b"first", more_body=True)
+            await never(request, send)
+
+        users.answer = begin
+
+        head = await client.head("/users/me")
+
+        assert (head.status_code, head.content) == (200, b"")
+        await until(lambda: users.in_flight == 0)
 
     async def test_has_no_field_that_its_client_did_not_send(
         self, client: httpx.AsyncClient
