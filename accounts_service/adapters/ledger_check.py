@@ -10,6 +10,7 @@ from chassis.periodic import Periodic
 from chassis.persistence.database import Database
 
 _EVERY_S: Final = 600.0
+_AGAIN_AFTER_S: Final = 60.0
 # What a ledger of one currency makes is zero, and so in all of them together: no sum of one
 # currency hides that of another, since each counts by its distance from zero.
 _TRIAL_BALANCE: Final = text(
@@ -40,6 +41,10 @@ _trial_balance = Gauge(
 _wrong_balances = Gauge(
     "accounts_wrong_balances", "Accounts whose balance is not the sum of their entries."
 )
+_checked_at = Gauge(
+    "accounts_ledger_checked_timestamp_seconds",
+    "When the ledger was last added up, in Unix time; 0: not by this process.",
+)
 
 
 class LedgerCheck(Periodic):
@@ -62,9 +67,10 @@ class LedgerCheck(Periodic):
                 wrong = int(await connection.scalar(_WRONG_BALANCES))
         except Exception as error:  # noqa: BLE001 - the next step adds up again
             _log.warning("ledger-not-checked", error=type(error).__qualname__)
-            return _EVERY_S
+            return _AGAIN_AFTER_S
         _trial_balance.set(made)
         _wrong_balances.set(wrong)
+        _checked_at.set_to_current_time()
         self._trouble = None
         if made or wrong:
             self._trouble = (

@@ -1,6 +1,7 @@
 """The component that adds the ledger up."""
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from accounts_service.adapters.ledger_check import LedgerCheck
@@ -16,6 +17,10 @@ INSERT INTO ledger_entries (transaction_id, account_id, kind, delta, description
 SELECT gen_random_uuid(), id, 'deposit', 5, 'Found', now() FROM accounts
 WHERE kind = 'cash' AND currency = 'USD'
 """
+
+
+def checked_at() -> float:
+    return REGISTRY.get_sample_value("accounts_ledger_checked_timestamp_seconds") or 0.0
 
 
 @pytest.fixture
@@ -51,3 +56,19 @@ class TestTheCheck:
         await check.step()
 
         assert trouble in str(check.trouble())
+
+    async def test_that_fails_is_made_again_soon_and_says_when_it_was_made_last(
+        self, engine: Database, check: LedgerCheck
+    ) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(text("ALTER TABLE ledger_entries RENAME TO away"))
+        before = checked_at()
+
+        again_after_s = await check.step()
+
+        assert again_after_s <= 60
+        assert checked_at() == before
+        async with engine.begin() as connection:
+            await connection.execute(text("ALTER TABLE away RENAME TO ledger_entries"))
+        await check.step()
+        assert checked_at() > before
