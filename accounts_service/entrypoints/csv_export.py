@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC
 from typing import Final
@@ -19,8 +20,10 @@ COLUMNS: Final = (
     "currency",
     "description",
 )
-# A spreadsheet takes a cell that begins so for a formula, and runs it.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+# A spreadsheet takes a cell that begins so for a formula, and runs it (OWASP, CSV Injection); with
+# wide characters where these are usual. With a decimal comma, it begins a cell at a semicolon too.
+_BEGINS: Final = r"[=+\-@\t\r＝＋－＠]"  # noqa: RUF001 - the wide ones are meant
+_FORMULA: Final = re.compile(rf'^(?={_BEGINS})|(?<=;)(?="*{_BEGINS})')
 
 
 async def as_csv(
@@ -47,8 +50,8 @@ def _cells(transaction: Transaction, currency: Currency) -> Sequence[object]:
 
 
 def _guarded(text: str) -> str:
-    """Return a text that no spreadsheet runs: with an apostrophe before it, where it would."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    """Return a text that no spreadsheet runs: with an apostrophe before what it would run."""
+    return _FORMULA.sub("'", text)
 
 
 def _lines(rows: Iterable[Sequence[object]]) -> bytes:

@@ -24,14 +24,24 @@ async def last_line(transaction: Transaction) -> str:
     return chunks[-1].decode()
 
 
-@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠"])  # noqa: RUF001
 async def test_a_description_that_a_spreadsheet_would_run_has_an_apostrophe_before_it(
     first: str,
 ) -> None:
     assert f"'{first}1+1" in await last_line(line(f"{first}1+1"))
 
 
-@pytest.mark.parametrize("text", ["1=1", "Lunch", "'quoted'", " =1"])
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [("Tea;=1+1", "Tea;'=1+1"), ("Tea;@x;-1", "Tea;'@x;'-1"), ('a;"=1"', '"a;\'""=1"""')],
+)
+async def test_so_has_a_part_that_is_a_cell_of_its_own_where_cells_end_with_a_semicolon(
+    text: str, cell: str
+) -> None:
+    assert (await last_line(line(text))).endswith(f",{cell}\r\n")
+
+
+@pytest.mark.parametrize("text", ["1=1", "Lunch", "'quoted'", " =1", "Tea; coffee", "1;2"])
 async def test_another_description_stays_as_it_is(text: str) -> None:
     assert (await last_line(line(text))).endswith(f",{text}\r\n")
 
