@@ -1294,6 +1294,16 @@ _RUNNING: Final = (
         ),
     ),
     Mutation(
+        name="entries-at-once",
+        guard="nothing is added to a transaction that is there",
+        file="accounts_service/migrations/versions/accounts_0002_money.py",
+        before="\n                    OR count(*) <> moved.entries",
+        after="",
+        proven_by=(
+            "tests/integration/accounts_service/test_ledger.py::TestTransactions::test_a_transaction_is_whole_from_the_start",
+        ),
+    ),
+    Mutation(
         name="money-is-there",
         guard="no more goes out of an account than is free in it",
         file="accounts_service/domain/account.py",

@@ -177,6 +177,17 @@ class TestTransactions:
             with pytest.raises(IntegrityError, match="in one currency"):
                 await post(connection, {third: 5, fourth: -5}, transaction_id)
 
+    async def test_a_transaction_is_whole_from_the_start(self, engine: Database) -> None:
+        async with engine.connect() as connection:
+            one, other, third, fourth = [
+                await add_account(connection, **PERSONAL) for _ in range(4)
+            ]
+            transaction_id = uuid4()
+            await post(connection, {one: 700, other: -700}, transaction_id)
+
+            with pytest.raises(IntegrityError, match="at once"):
+                await post(connection, {third: 5, fourth: -5}, transaction_id)
+
     @pytest.mark.parametrize(
         "statement",
         [
