@@ -60,7 +60,7 @@ CREATE TABLE users (id, signed_up INTEGER);
 CREATE TABLE tasks (id, assignee_id, name);
 CREATE TABLE accounts (
     id, user_id, entries INTEGER, first_entries INTEGER, balance INTEGER, last_position INTEGER,
-    held INTEGER
+    held INTEGER, state
 );
 CREATE TABLE imbalances (subject, problem);
 CREATE TABLE records (

@@ -547,6 +547,27 @@ _PUBLISHED_MONEY: Final = Invariant(
         """,
         """
         SELECT
+            id,
+            'it is ' || state || ', but its events make it ' || coalesce(made, 'open'),
+            id IN (SELECT account_id FROM untold)
+        FROM accounts LEFT JOIN (
+            -- Of the newest of these events.
+            SELECT subject, max(sequence), CASE
+                WHEN type LIKE '%.account-frozen.v%' THEN 'frozen'
+                WHEN type LIKE '%.account-closed.v%' THEN 'closed'
+                ELSE 'open'
+            END AS made
+            FROM events
+            WHERE topic = 'accounts.account' AND (
+                type LIKE '%.account-frozen.v%' OR type LIKE '%.account-unfrozen.v%'
+                OR type LIKE '%.account-closed.v%'
+            )
+            GROUP BY subject
+        ) ON subject = id
+        WHERE state <> coalesce(made, 'open')
+        """,
+        """
+        SELECT
             hold_id,
             'was placed ' || sum(step = 'placed') || ' times, and ended ' || sum(step <> 'placed'),
             account_id IN (SELECT account_id FROM untold)

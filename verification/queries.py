@@ -67,7 +67,8 @@ OF_ONE_SERVICE: Final = {
             "accounts",
             """
             SELECT a.id::text, a.user_id::text, count(e.account_id),
-                count(*) FILTER (WHERE e.position = 1), a.balance, a.last_position, a.held
+                count(*) FILTER (WHERE e.position = 1), a.balance, a.last_position, a.held,
+                a.state
             FROM accounts AS a LEFT JOIN ledger_entries AS e ON e.account_id = a.id
             GROUP BY a.id
             """,

@@ -333,6 +333,12 @@ BREAKS: Final = [
         A_DEPOSIT_WITHOUT_ITS_EVENT,
     ),
     Break(
+        "published-money",
+        "it is frozen, but its events make it open",
+        "accounts",
+        "UPDATE accounts SET state = 'frozen' WHERE id = {account}",
+    ),
+    Break(
         "nothing-waits",
         "is in the outbox of users",
         "users",

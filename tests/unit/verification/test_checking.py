@@ -71,7 +71,7 @@ class System:
 
     def open(self, account: str, user: str, balance: int = 0, position: int = 1) -> None:
         """Add an account as its row is at last, and the change of its opening."""
-        self.evidence.add("accounts", [(account, user, position, 1, balance, position, 0)])
+        self.evidence.add("accounts", [(account, user, position, 1, balance, position, 0, "open")])
         opening = (f"opening of {account}", account, 1, None, "opening", "USD", 0, 0, None)
         self.evidence.add("changes", [opening])
 
@@ -434,6 +434,31 @@ class TestPublishedMoney:
         self, system: System, steps: list[tuple[object, ...]], problem: tuple[str, str]
     ) -> None:
         assert self.problems(system, steps=steps) == {problem}
+
+    @pytest.mark.parametrize(
+        ("states", "problem"),
+        [
+            (["frozen", "unfrozen"], set()),
+            (["frozen"], {("grace", "it is open, but its events make it frozen")}),
+            (
+                ["frozen", "unfrozen", "closed"],
+                {("grace", "it is open, but its events make it closed")},
+            ),
+        ],
+    )
+    def test_of_a_state_that_its_row_does_not_have_is_seen(
+        self, system: System, states: list[str], problem: set[tuple[str, str]]
+    ) -> None:
+        for sequence, state in enumerate(states, start=1):
+            system.publish(
+                "accounts.account",
+                "grace",
+                f"it is {state}",
+                sequence=sequence,
+                type=f"accounts.account-{state}.v1",
+            )
+
+        assert self.problems(system) == problem
 
     def test_that_waits_to_be_published_is_explained(self, system: System) -> None:
         system.evidence.add("outbox", [("accounts", "accounts.account", "alan", 4, True)])
