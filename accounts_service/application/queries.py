@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -16,6 +16,8 @@ from chassis.web.paging import Page, page_of
 LATEST_TRANSACTIONS: Final = 10
 BATCH: Final = 1_000
 """How many transactions an export reads at once."""
+
+_END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +111,17 @@ class ReadTransactions:
     async def balance(self, account: AccountHead, at: datetime | None) -> tuple[datetime, Money]:
         """Return the balance after the last transaction at this time or before, and the time.
 
-        :param at: None: now
+        :param at: None: now, with all that has been posted
         :raises InvalidFields: the time is still to come
         """
         now = self._now()
-        at = at or now
-        if at > now:
+        if at is not None and at > now:
             raise InvalidFields(
                 BrokenField("at", "in-the-future", "must be a time that has passed")
             )
-        return at, Money(await self._views.balance_at(account.id, at), account.currency)
+        # Where another process's clock is ahead, the last transaction is of a time to come.
+        minor_units = await self._views.balance_at(account.id, at or _END_OF_TIME)
+        return at or now, Money(minor_units, account.currency)
 
     async def _positions(self, account: AccountHead, wanted: TransactionFilter) -> range:
         counted = range(1, account.last_position + 1)

@@ -19,7 +19,7 @@ from accounts_service.domain.errors import AccountNotFound
 from chassis.correlation import new_id
 from chassis.domain import InvalidFields
 
-from .making import NOW, an_account, now, place_hold, post, usd
+from .making import NOW, an_account, now, place_hold, post, posting, usd
 from .ports_suite import store
 
 SECOND: Final = timedelta(seconds=1)
@@ -168,10 +168,23 @@ class TestReadTransactions:
         head = await read_account.head(user(account.user_id), account.id)
 
         assert await read.balance(head, NOW) == (NOW, usd(66))
-        assert await read.balance(head, None) == (NOW, usd(66))
         assert await read.balance(head, NOW - SECOND) == (NOW - SECOND, usd(0))
         with pytest.raises(InvalidFields) as refused:
             await read.balance(head, NOW + SECOND)
         assert [(each.field, each.code) for each in refused.value.broken] == [
             ("at", "in-the-future")
         ]
+
+    async def test_the_balance_now_has_what_a_process_posted_whose_clock_is_ahead(
+        self,
+        transactor: InMemoryTransactor,
+        read_account: ReadAccount,
+        read: ReadTransactions,
+        account: Account,
+    ) -> None:
+        account.deposit(usd(4), posting(now=NOW + SECOND))
+        await store(transactor, account)
+        head = await read_account.head(user(account.user_id), account.id)
+
+        assert await read.balance(head, None) == (NOW, usd(70))
+        assert await read.balance(head, NOW) == (NOW, usd(66))
