@@ -127,9 +127,12 @@ class EndHoldHandler:
         return payer, payee
 
 
-async def expire_holds(work: AccountsWork, _what: HoldExpiry, due: DueTimer) -> None:
+async def expire_holds(work: AccountsWork, what: HoldExpiry, due: DueTimer) -> None:
     """Write what has expired of an account's holds."""
     accounts = await work.accounts.load([due.subject])
     for account in accounts.values():
         if account.has_changed_holds:
             work.accounts.save(account)
+        if (still_open := account.holds.get(what.hold_id)) is not None:
+            # The database's clock was set back after the timer was due.
+            work.timers.schedule(still_open.expires_at, what, subject=due.subject)

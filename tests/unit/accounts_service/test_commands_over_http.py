@@ -608,6 +608,33 @@ class TestHolds:
         assert transact.stored.accounts[payer.id].held == 0
         assert published(transact)[-1] == "hold-expired.v1"
 
+    async def test_a_timer_before_whose_firing_the_clock_was_set_back_comes_again(
+        self,
+        client: httpx.AsyncClient,
+        transact: InMemoryTransactor,
+        clock: Clock,
+        payer: Account,
+        payee: Account,
+    ) -> None:
+        await hold(client, payer, payee, "60", expires_in=60)
+        [first] = transact.stored.timers.values()
+        assert isinstance(first.what, HoldExpiry)
+        what = first.what
+
+        async def fire(work: AccountsWork) -> None:
+            await work.timers.cancel(first.due.id)
+            await expire_holds(work, what, first.due)
+
+        await transact(fire)
+
+        [again] = transact.stored.timers.values()
+        assert (again.what, again.due.due_at) == (what, first.due.due_at)
+        clock.now = first.due.due_at
+        await fire_due(
+            transact, {HoldExpiry: expire_holds}, lambda: transact.stored.timers, clock.now
+        )
+        assert transact.stored.accounts[payer.id].held == 0
+
     async def test_an_account_has_a_bounded_number_of_them(
         self, client: httpx.AsyncClient, payer: Account, payee: Account
     ) -> None:
