@@ -1286,9 +1286,10 @@ _RUNNING: Final = (
     Mutation(
         name="entries-add-up",
         guard="a transaction whose entries do not add up to zero is refused by the database",
-        file="accounts_service/migrations/versions/accounts_0002_money.py",
-        before="HAVING sum(entry.delta) <> 0 OR count",
-        after="HAVING count",
+        file="accounts_service/migrations/versions/accounts_0005_entries_at_once.py",
+        before="HAVING sum(entry.delta) <> 0 OR count(DISTINCT accounts.currency) <> 1"
+        "\n                    OR",
+        after="HAVING count(DISTINCT accounts.currency) <> 1 OR",
         proven_by=(
             "tests/integration/accounts_service/test_ledger.py::TestTransactions::test_the_entries_of_a_transaction_add_up_to_zero",
         ),
@@ -1296,7 +1297,7 @@ _RUNNING: Final = (
     Mutation(
         name="entries-at-once",
         guard="nothing is added to a transaction that is there",
-        file="accounts_service/migrations/versions/accounts_0002_money.py",
+        file="accounts_service/migrations/versions/accounts_0005_entries_at_once.py",
         before="\n                    OR count(*) <> moved.entries",
         after="",
         proven_by=(
