@@ -98,7 +98,10 @@ def download(artifact: Artifact, folder: Path) -> Path:
     # The import takes a quarter of a second, which only a first start needs.
     from jgo.config import GlobalSettings  # noqa: PLC0415
     from jgo.maven import MavenContext  # noqa: PLC0415
+    from truststore import inject_into_ssl  # noqa: PLC0415
 
+    # What the system trusts too, as pip does: a proxy may sign with an authority of its own.
+    inject_into_ssl()
     mirrors = GlobalSettings.load().repositories or None
     context = MavenContext(repo_cache=folder, remote_repos=mirrors, timeout=_TIMEOUT_S)
     component = context.project(artifact.group, artifact.name).at_version(artifact.version)
@@ -106,5 +109,14 @@ def download(artifact: Artifact, folder: Path) -> Path:
         return Path(component.artifact().resolve())
     except (OSError, RuntimeError) as error:
         raise ClusterError(
-            f"{artifact.name} {artifact.version} could not be fetched: {error}"
+            f"{artifact.name} {artifact.version} could not be fetched: {_reason(error)}"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+        return str(error)
+    return (
+        "the certificate is not trusted. Where a proxy signs with an authority of its own, add that"
+        " to the system's, or name its file in REQUESTS_CA_BUNDLE"
+    )

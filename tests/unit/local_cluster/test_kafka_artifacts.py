@@ -1,11 +1,18 @@
 """Only jars with the digest in the lock file are run."""
 
 import hashlib
+import os
 import re
+import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +20,8 @@ import pytest
 from local_cluster import kafka_artifacts
 from local_cluster.errors import ClusterError
 from local_cluster.kafka_artifacts import Artifact, kafka_jars, read_lock
+from local_cluster.settings import REPOSITORY
+from tests.certificates import Authority, Certificate
 
 CONTENT = b"a jar"
 JAR = Artifact("org.example", "broker", "1.0", hashlib.sha256(CONTENT).hexdigest())
@@ -98,6 +107,76 @@ class TestFetching:
 
         assert len(found) == 1
         assert downloads == {"broker": 1}
+
+
+@contextmanager
+def repository(certificate: Certificate) -> Iterator[str]:
+    """Serve the jar over HTTPS while the block runs; yield the URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path.endswith("/broker-1.0.jar") else 404)
+            self.end_headers()
+            self.wfile.write(CONTENT)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is logged."""
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def downloaded(home: Path, url: str, **variables: str) -> str:
+    """Have another process, of a user with this home and mirror, fetch the jar; return its words.
+
+    Another one, because what a process trusts is the same for all that it does.
+    """
+    (home / ".jgorc").write_text(f"[repositories]\nmirror = {url}\n")
+    program = f"""
+from pathlib import Path
+from local_cluster.errors import ClusterError
+from local_cluster.kafka_artifacts import Artifact, download
+try:
+    print(download(Artifact{(JAR.group, JAR.name, JAR.version, JAR.sha256)}, Path({str(home)!r})))
+except ClusterError as error:
+    print(error)
+"""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), **variables}
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+class TestAMirrorWithAnAuthorityOfItsOwn:
+    def test_is_trusted_where_the_system_trusts_it(self, tmp_path: Path) -> None:
+        authority = Authority(tmp_path, "proxy")
+        with repository(authority.sign("mirror", "127.0.0.1")) as url:
+            jar = downloaded(tmp_path, url, SSL_CERT_FILE=str(authority.ca_file))
+
+        assert Path(jar.strip()).read_bytes() == CONTENT
+
+    def test_is_refused_else_with_what_to_do(self, tmp_path: Path) -> None:
+        with repository(Authority(tmp_path, "proxy").sign("mirror", "127.0.0.1")) as url:
+            refused = downloaded(tmp_path, url)
+
+        assert refused.startswith("broker 1.0 could not be fetched: the certificate is not trusted")
+        assert "REQUESTS_CA_BUNDLE" in refused
+        assert refused.count("\n") == 1
 
 
 class TestTheLock:
