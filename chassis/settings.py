@@ -49,7 +49,7 @@ class WrongSecretFile(Exception):
 def secret_of(variable: str) -> str | None:
     """Return the secret that an environment variable holds, or the file that ``…_FILE`` names.
 
-    :raises WrongSecretFile: the file can't be read, or both variables are set
+    :raises WrongSecretFile: the file is empty or can't be read, or both variables are set
     """
     value, file = os.environ.get(variable), os.environ.get(f"{variable}_FILE")
     if not file:
@@ -57,10 +57,14 @@ def secret_of(variable: str) -> str | None:
     if value:
         raise WrongSecretFile(f"{variable}_FILE: is set, and {variable} too")
     try:
-        return Path(file).read_text(encoding="utf-8").rstrip("\r\n") or None
+        secret = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         raise WrongSecretFile(f"{variable}_FILE: {reason}") from error
+    if not secret:
+        # An optional secret would count as not set, and the process would start without it.
+        raise WrongSecretFile(f"{variable}_FILE: is empty")
+    return secret
 
 
 def is_secret(field: FieldInfo) -> bool:

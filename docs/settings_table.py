@@ -47,7 +47,7 @@ wrong setting it does not start: it names each wrong one and exits with code 2. 
 counts as not set, except those of the local cluster (`LOCAL_…`).
 
 A secret may be in a file instead, which the variable with `_FILE` names:
-`USERS_DATABASE_URL_FILE=/run/secrets/users-database`.
+`USERS_DATABASE_URL_FILE=/run/secrets/users-database`. An empty file is refused.
 
 The processes are those of [`services.toml`](../services/services.toml). In the first tables `…`
 stands for the prefix of the process, its name in capitals: `USERS_` or `SLACK_STAND_IN_`. A process

@@ -1,8 +1,10 @@
 """The gateway as a process: ``python -m gateway``."""
 
 from services.healthy import exit_if_asked
+from services.stopping import exit_at_sigterm
 
 if __name__ == "__main__":
+    exit_at_sigterm()
     exit_if_asked("gateway")
 
 from chassis.process.run import command_line

@@ -18,6 +18,13 @@ from pathlib import Path
 import asyncpg
 import psutil
 
+from chassis.persistence.logins import (
+    QUIET,
+    create_database,
+    create_databases,
+    create_login,
+    quoted,
+)
 from local_cluster.credentials import secret
 from local_cluster.environment import inherited
 from local_cluster.errors import ClusterError
@@ -46,9 +53,6 @@ SETTINGS = {
 
 # initdb names the programs to a shell, between double quotes.
 _NOT_FOR_A_SHELL = re.compile(r"[\"$`\\]")
-
-# A failed statement would be logged as a whole, and some of ours contain a password.
-_QUIET = {"log_min_error_statement": "panic"}
 
 
 class Postgres:
@@ -160,24 +164,15 @@ class Postgres:
 
     async def create_databases(self, names: Iterable[str]) -> None:
         """Make a database and a login of each name, if missing; a login can open only its own."""
-        connection = await self._connect()
-        try:
-            for name in names:
-                await self._create_login(connection, name)
-                if not await _exists(connection, "pg_database", "datname", name):
-                    await _create_database(connection, name, owner=name)
-            # Access is granted by name only, so that no login can open another's database.
-            for name in ("postgres", "template1"):
-                await connection.execute(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")
-        finally:
-            await connection.close()
+        await (await self._connect()).close()  # it is up
+        await create_databases(self.superuser_url, map(self.url, names))
 
     async def create_database(self, name: str, owner: str, template: str) -> None:
         """Make a database as a copy of ``template``, which must have no open connections."""
         connection = await self._connect()
         try:
-            await self._create_login(connection, owner)
-            await _create_database(connection, name, owner, template)
+            await create_login(connection, owner, self._password(owner))
+            await create_database(connection, name, owner, template)
         finally:
             await connection.close()
 
@@ -185,28 +180,15 @@ class Postgres:
         """Remove a database, and close the connections to it."""
         connection = await self._connect()
         try:
-            await connection.execute(f"DROP DATABASE IF EXISTS {_quoted(name)} WITH (FORCE)")
+            await connection.execute(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
         finally:
             await connection.close()
-
-    async def _create_login(self, connection: asyncpg.Connection, name: str) -> None:
-        if await _exists(connection, "pg_roles", "rolname", name):
-            return
-        # CREATE ROLE takes no parameters, so the server quotes the values.
-        statement = await connection.fetchval(
-            "SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', $1::text, $2::text)",
-            name,
-            self._password(name),
-        )
-        # Several workers of a test run may make the login at the same time.
-        with suppress(asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
-            await connection.execute(statement)
 
     async def _connect(self) -> asyncpg.Connection:
         deadline = time.monotonic() + _UP_WITHIN_S
         while True:
             try:
-                return await asyncpg.connect(self.superuser_url, timeout=5, server_settings=_QUIET)
+                return await asyncpg.connect(self.superuser_url, timeout=5, server_settings=QUIET)
             except (OSError, asyncpg.CannotConnectNowError, TimeoutError) as error:
                 if time.monotonic() > deadline:
                     raise ClusterError(f"PostgreSQL does not answer: {error}") from error
@@ -292,21 +274,3 @@ def _open_to_all(home: Path) -> None:
         wanted = mode | 0o044 | (0o011 if mode & 0o100 else 0)
         if wanted != mode:
             path.chmod(wanted)
-
-
-async def _exists(connection: asyncpg.Connection, catalogue: str, column: str, name: str) -> bool:
-    query = f"SELECT EXISTS (SELECT FROM {catalogue} WHERE {column} = $1)"  # noqa: S608 (constants)
-    return bool(await connection.fetchval(query, name))
-
-
-async def _create_database(
-    connection: asyncpg.Connection, name: str, owner: str, template: str = "template1"
-) -> None:
-    await connection.execute(
-        f"CREATE DATABASE {_quoted(name)} OWNER {_quoted(owner)} TEMPLATE {_quoted(template)}"
-    )
-    await connection.execute(f"REVOKE CONNECT ON DATABASE {_quoted(name)} FROM PUBLIC")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

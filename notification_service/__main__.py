@@ -1,8 +1,10 @@
 """``python -m notification_service`` serves; its commands are for operators."""
 
 from services.healthy import exit_if_asked
+from services.stopping import exit_at_sigterm
 
 if __name__ == "__main__":
+    exit_at_sigterm()
     exit_if_asked("notification")
 
 from chassis.operations.commands.context import CommandContext

@@ -1,8 +1,10 @@
 """``python -m users_service`` serves; its commands migrate, make keys and create operators."""
 
 from services.healthy import exit_if_asked
+from services.stopping import exit_at_sigterm
 
 if __name__ == "__main__":
+    exit_at_sigterm()
     exit_if_asked("users")
 
 import asyncio
@@ -15,7 +17,7 @@ from chassis.correlation import new_id
 from chassis.process.service import service_command_line
 from chassis.settings import read_settings
 from chassis.telemetry import configure_logging
-from users_service.adapters.signing_keys import add_key
+from users_service.adapters.signing_keys import add_key, has_key
 from users_service.bootstrap import SERVICE, build, create_operator
 from users_service.domain.errors import UserError
 from users_service.domain.values import EmailAddress, Password, Username
@@ -25,9 +27,13 @@ cli = service_command_line(SERVICE, build)
 
 
 @cli.command("rotate-keys")
-def rotate_keys() -> None:
+@click.option("--if-none", is_flag=True, help="Only if there is no key yet.")
+def rotate_keys(*, if_none: bool) -> None:
     """Make a new key for signing access tokens. Older keys still verify the tokens they signed."""
     settings = read_settings(UsersSettings)
+    if if_none and has_key(settings.keys_dir):
+        click.echo("there is a key already, and none was made")
+        return
     kid = new_id()
     add_key(settings.keys_dir, kid)
     click.echo(f"{kid} is published; it signs in {settings.keys_published_ahead_s:g} s")

@@ -1,8 +1,10 @@
 """Runs the stand-in: ``python -m notification_service.slack_stand_in``."""
 
 from services.healthy import exit_if_asked
+from services.stopping import exit_at_sigterm
 
 if __name__ == "__main__":
+    exit_at_sigterm()
     exit_if_asked("slack-stand-in")
 
 from chassis.process.run import command_line

@@ -19,6 +19,7 @@ from chassis.web.problems import TemporarilyUnavailable
 
 _OTHERS: Final = 0o077
 _UUID_VERSION: Final = 7
+_KEY_FILES: Final = "*.json"
 
 _log = structlog.get_logger(__name__)
 _security = structlog.get_logger(SECURITY)
@@ -41,6 +42,11 @@ def add_key(directory: Path, kid: UUID) -> None:
         file.flush()
         os.fsync(file.fileno())
     Path(temporary).rename(directory / f"{kid}.json")
+
+
+def has_key(directory: Path) -> bool:
+    """Return whether a key was made in this directory, usable or not."""
+    return any(directory.glob(_KEY_FILES))
 
 
 class SigningKeys:
@@ -79,7 +85,7 @@ class SigningKeys:
 
     def _current(self) -> Mapping[UUID, OKPKey]:
         # Read on every use. That takes microseconds, since there are few files.
-        files = sorted(self._directory.glob("*.json"))
+        files = sorted(self._directory.glob(_KEY_FILES))
         seen = frozenset((file.name, file.stat().st_ctime_ns) for file in files)
         if seen != self._seen:
             before, self._keys = self._keys, dict(_usable(files))

@@ -148,6 +148,23 @@ class TestASecretInAFile:
             "TOYS_IDEMPOTENCY_SECRET_FILE: No such file or directory",
         ]
 
+    @pytest.mark.parametrize("content", ["", "\n"])
+    def test_that_is_empty_is_refused_also_where_the_secret_is_optional(
+        self,
+        environment: pytest.MonkeyPatch,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        content: str,
+    ) -> None:
+        (tmp_path / "secret").write_text(content)
+        environment.setenv("TOYS_KAFKA_SASL_PASSWORD_FILE", str(tmp_path / "secret"))
+
+        with pytest.raises(SystemExit) as exit_:
+            read_settings(ToySettings)
+
+        assert exit_.value.code == 2
+        assert capsys.readouterr().err == "TOYS_KAFKA_SASL_PASSWORD_FILE: is empty\n"
+
 
 class TestBounds:
     @pytest.mark.parametrize(

@@ -81,7 +81,13 @@ class TestHealthy:
         answer, *imported = ended.stdout.splitlines()
         assert (ended.returncode, answer) == (0, f"{service.name} is ready")
         ours = {each for each in imported if each.partition(".")[0] not in sys.stdlib_module_names}
-        assert ours == {"services", "services.healthy", service.module, service.package}
+        assert ours == {
+            "services",
+            "services.healthy",
+            "services.stopping",
+            service.module,
+            service.package,
+        }
 
     @every_service
     def test_exits_with_1_when_no_process_answers(self, service: DeclaredService) -> None:

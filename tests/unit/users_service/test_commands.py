@@ -84,3 +84,10 @@ class TestRotateKeys:
             f.name for f in tmp_path.iterdir()
         }
         assert len(set(printed)) == 2
+
+    def test_if_there_is_none_makes_the_first_only(self, tmp_path: Path) -> None:
+        first, second = (invoke(tmp_path, "rotate-keys", "--if-none") for _ in range(2))
+
+        assert (first.exit_code, second.exit_code) == (0, 0)
+        assert [each.name for each in tmp_path.iterdir()] == [f"{first.stdout.split()[0]}.json"]
+        assert second.stdout == "there is a key already, and none was made\n"
