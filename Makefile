@@ -133,6 +133,8 @@ lock: $(VENV)/development ## pin the whole environment again, after a change of 
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    pyproject.toml --extra cluster --output-file requirements.txt
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    pyproject.toml --constraint requirements.txt --output-file requirements-image.txt
+	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    pyproject.toml --all-extras --output-file requirements-dev.txt
 
 sbom: $(VENV)/development ## write .local/sbom.cdx.json, the list of what the product runs on (CycloneDX)

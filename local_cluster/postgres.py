@@ -25,10 +25,10 @@ from chassis.persistence.logins import (
     create_login,
     quoted,
 )
-from local_cluster.credentials import secret
 from local_cluster.environment import inherited
 from local_cluster.errors import ClusterError
 from local_cluster.processes import ProcessSpec
+from services.secrets import secret
 
 SUPERUSER = "postgres"
 # PostgreSQL refuses to run as root. This user is on every system and owns nothing else.

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from local_cluster.credentials import secret
 from local_cluster.environment import inherited
 from local_cluster.errors import ClusterError
 from local_cluster.processes import mark
@@ -14,6 +13,7 @@ from local_cluster.settings import REPOSITORY
 from local_cluster.together import ReportStep, together
 from local_cluster.topology import OPERATOR, Topology
 from services import DeclaredService
+from services.secrets import secret
 
 
 class Provisioning:

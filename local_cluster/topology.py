@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from local_cluster.credentials import secret
 from local_cluster.environment import inherited
 from local_cluster.errors import ClusterError
 from local_cluster.postgres import Postgres
@@ -18,6 +17,7 @@ from local_cluster.settings import (
     port_setting,
 )
 from services import FORWARDED, SERVICES, DeclaredService, service_named
+from services.secrets import secret
 
 OPERATOR = "operator"
 SLACK_STAND_IN = "slack-stand-in"

@@ -9,6 +9,7 @@ from packaging.utils import canonicalize_name
 from .repository import configuration, read
 
 PROJECT = configuration()["project"]
+FILES = ["requirements.txt", "requirements-dev.txt", "requirements-image.txt"]
 
 
 def locked(file: str) -> set[tuple[str, str]]:
@@ -36,13 +37,21 @@ def test_the_dependencies_of_the_product_have_the_same_version_in_the_tests() ->
     assert product <= locked("requirements-dev.txt")
 
 
-@pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])
+def test_the_image_has_the_dependencies_of_the_product_and_nothing_of_the_local_cluster() -> None:
+    image = locked("requirements-image.txt")
+    cluster = {pinned(line) for line in PROJECT["optional-dependencies"]["cluster"]}
+
+    assert {pinned(line) for line in PROJECT["dependencies"]} <= image <= locked("requirements.txt")
+    assert image.isdisjoint(cluster)
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_every_package_has_its_hashes(file: str) -> None:
     for entry in entries(file):
         assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry), entry
 
 
-@pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("file", FILES)
 def test_no_requirements_file_names_an_index(file: str) -> None:
     text = read(file)
 

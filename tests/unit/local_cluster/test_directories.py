@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from local_cluster.credentials import secret
 from local_cluster.directories import (
     cluster_lock,
     make_cluster_directory,
@@ -17,6 +16,7 @@ from local_cluster.directories import (
 )
 from local_cluster.errors import ClusterError
 from local_cluster.processes import socket_path
+from services.secrets import secret
 
 
 class TestTheDirectory:

@@ -1,0 +1,124 @@
+"""docker-compose.yml fits settings and secrets, and gives no container more than it needs."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from chassis.settings import ProcessSettings, variable_of
+from local_cluster.misspelt import settings_of
+from local_cluster.settings import Settings
+from services import SERVICES, DeclaredService
+from services.secrets import write_secrets
+
+from .repository import read
+
+FILE = yaml.safe_load(read("docker-compose.yml"))
+CONTAINERS: dict[str, dict[str, Any]] = FILE["services"]
+OURS = {
+    name: each for name, each in CONTAINERS.items() if each["image"] == "kafka-native-onboarding"
+}
+# A copy may have declared another one, or fewer.
+PROCESSES = [each for each in SERVICES if each.name in CONTAINERS]
+JOBS = [name for name in OURS if "restart" not in OURS[name]]
+
+every_process = pytest.mark.parametrize("service", PROCESSES, ids=lambda each: each.name)
+every_container = pytest.mark.parametrize("name", CONTAINERS)
+
+
+def published() -> list[str]:
+    return [port for each in CONTAINERS.values() for port in each.get("ports", ())]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_container_of_ours_can_do_little(name: str) -> None:
+    container = OURS[name]
+
+    assert container["read_only"] is True
+    assert container["cap_drop"] == ["ALL"]
+    assert container["security_opt"] == ["no-new-privileges:true"]
+    # The secrets belong to root, so that no process changes them; it has no network.
+    assert ("user" in container) == (container.get("network_mode") == "none")
+
+
+@every_container
+def test_a_container_is_limited_and_has_no_privileges(name: str) -> None:
+    container = CONTAINERS[name]
+
+    assert {"mem_limit", "cpus"} <= container.keys()
+    assert container.keys().isdisjoint({"privileged", "cap_add", "pid", "ipc", "devices"})
+    assert not any(str(each).startswith(("/", ".")) for each in container.get("volumes", ()))
+
+
+@every_container
+def test_what_stays_up_says_how_it_is_and_starts_again(name: str) -> None:
+    container = CONTAINERS[name]
+    if name in JOBS:
+        return
+
+    assert container["restart"] == "unless-stopped"
+    assert container["healthcheck"]["test"][0] == "CMD"
+    grace_s = int(container["stop_grace_period"].removesuffix("s"))
+    assert grace_s > ProcessSettings.model_fields["shutdown_grace_s"].default
+
+
+@pytest.mark.parametrize("job", [name for name in JOBS if "profiles" not in OURS[name]])
+def test_a_job_is_waited_for(job: str) -> None:
+    """``up --wait`` fails for one that ends and that nothing depends on."""
+    ends = {"condition": "service_completed_successfully"}
+
+    assert ends in [each.get("depends_on", {}).get(job) for each in CONTAINERS.values()]
+
+
+def test_ports_are_on_loopback_and_are_not_those_of_the_local_cluster() -> None:
+    of_local_cluster = {Settings.model_fields[name].default for name in Settings.ports()}
+    ports = [re.fullmatch(r"127\.0\.0\.1:\$\{\w+:-(\d+)\}:\d+", each) for each in published()]
+
+    assert ports
+    assert all(ports), published()
+    assert of_local_cluster.isdisjoint(int(each[1]) for each in ports if each)
+
+
+def test_images_of_others_are_pinned() -> None:
+    images = {each["image"] for name, each in CONTAINERS.items() if name not in OURS}
+
+    assert images
+    assert all(re.search(r":\d", image) for image in images)
+
+
+@every_process
+def test_a_process_is_asked_whether_it_is_ready_itself(service: DeclaredService) -> None:
+    container = CONTAINERS[service.name]
+
+    assert container["command"] == [service.module]
+    assert container["healthcheck"]["test"] == ["CMD", "python", "-m", service.module, "healthy"]
+
+
+@every_process
+def test_its_environment_has_what_it_needs_and_nothing_that_is_no_setting(
+    service: DeclaredService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_secrets(tmp_path, postgres="postgres:5432")
+    for name, value in CONTAINERS[service.name]["environment"].items():
+        assert name.startswith(service.prefix)
+        monkeypatch.setenv(name, str(value).replace("/run/secrets", str(tmp_path)))
+    settings = settings_of(service)
+
+    settings()
+
+    known = {variable_of(settings, each) for each in settings.model_fields}
+    known |= {f"{each}_FILE" for each in known}
+    assert CONTAINERS[service.name]["environment"].keys() <= known
+
+
+@every_container
+def test_a_container_reads_the_secrets_that_it_mounts(name: str, tmp_path: Path) -> None:
+    write_secrets(tmp_path, postgres="postgres:5432")
+    container = CONTAINERS[name]
+    named = re.findall(r"/run/secrets/(\w+)/(\w+)", str(container))
+    mounted = re.findall(r"(\w+)-secrets:/run/secrets/(\w+):ro", str(container.get("volumes", "")))
+
+    assert {(reader, reader) for reader, _ in named} == set(mounted)
+    assert all((tmp_path / reader / file).is_file() for reader, file in named)
