@@ -18,6 +18,12 @@ ifneq ($(shell awk 'BEGIN { print ("$(MINUTES)" + 0 > 0) }'),1)
 $(error MINUTES=$(MINUTES) must be a number greater than 0)
 endif
 endif
+# Which cluster demo and verify are about: the one of this machine's processes, or docker compose's.
+CLUSTER ?= local
+IN_CONTAINERS := $(filter compose,$(CLUSTER))
+ifeq ($(filter local compose,$(CLUSTER)),)
+$(error CLUSTER=$(CLUSTER) must be local or compose)
+endif
 BEGAN := $(shell date +%s)
 PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup
 
@@ -31,8 +37,8 @@ help: ## list the targets
 
 # --- run it -----------------------------------------------------------------------------------
 
-demo: $(VENV)/product ## start everything, sign someone up and show the event's journey
-	@$(RUN) local_cluster demo
+demo: $(VENV)/product ## start everything, sign someone up and show the event's journey (CLUSTER=compose: in containers)
+	@$(RUN) local_cluster demo $(if $(IN_CONTAINERS),--compose)
 
 up: $(VENV)/product ## start Kafka, PostgreSQL and the services (WITHOUT=accounts: but for that one)
 	@$(RUN) local_cluster up $(if $(WITHOUT),--without "$(WITHOUT)")
@@ -49,8 +55,8 @@ logs: $(VENV)/product ## show the logs, merged (PROCESS="users accounts": of tho
 ops: $(VENV)/product ## run an operators' command of a service (make ops ARGS="accounts parked list")
 	@$(RUN) local_cluster ops $(ARGS)
 
-verify: $(VENV)/product ## check in the databases and on the topics that nothing is lost
-	@$(RUN) local_cluster verify
+verify: $(if $(IN_CONTAINERS),,$(VENV)/product) ## check in the databases and on the topics that nothing is lost (CLUSTER=compose)
+	@$(if $(IN_CONTAINERS),docker compose run --rm verify,$(RUN) local_cluster verify)
 
 clean: $(VENV)/product ## stop everything and remove its data
 	@$(RUN) local_cluster clean

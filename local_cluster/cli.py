@@ -13,8 +13,9 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
+from local_cluster import compose
 from local_cluster.cluster import Cluster
-from local_cluster.demo import show_journey
+from local_cluster.demo import addresses_of, show_journey
 from local_cluster.directories import cluster_lock
 from local_cluster.display import print_status, print_summary
 from local_cluster.environment import forget_settings_of_libraries, inherited
@@ -165,12 +166,20 @@ def clean(cluster: Cluster) -> None:
 
 
 @main.command()
+@click.option("--compose", "in_containers", is_flag=True, help="In docker compose's containers.")
 @click.pass_obj
-def demo(cluster: Cluster) -> None:
+def demo(cluster: Cluster, *, in_containers: bool) -> None:
     """Start what is not running, sign someone up, and show the journey of that event."""
+    if in_containers:
+        compose.up()
+        found = compose.addresses()
+        asyncio.run(show_journey(found, _console))
+        compose.print_addresses(_console, found)
+        _console.print("\n[bold]docker compose down[/] stops it; the data stays")
+        return
     with cluster_lock(cluster.settings.directory):
         asyncio.run(cluster.up())
-    asyncio.run(show_journey(cluster, _console))
+    asyncio.run(show_journey(addresses_of(cluster), _console))
     print_summary(_console, cluster, services=True)
     _console.print("\n[bold]make down[/] stops it, [bold]make status[/] shows how it is")
 

@@ -4,8 +4,8 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -53,6 +53,36 @@ class RetryingTransport(DirectTransport):
 
 
 @dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running system is reached from this machine.
+
+    :ivar operators: where the gateway serves operators
+    :ivar consumers_joined: asks whether every consumer has joined its group
+    :ivar notifies: the notification service is one of its services
+    """
+
+    gateway: str
+    operators: str
+    kafka_bootstrap: str
+    operator_password: str
+    consumers_joined: Callable[[], Awaitable[bool]]
+    notifies: bool
+
+
+def addresses_of(cluster: Cluster) -> Addresses:
+    """Return the addresses of a cluster that is up."""
+    topology = cluster.topology
+    return Addresses(
+        gateway=topology.url("gateway"),
+        operators=topology.operators_url("gateway"),
+        kafka_bootstrap=f"127.0.0.1:{cluster.settings.kafka_port}",
+        operator_password=cluster.operator_password_file.read_text(),
+        consumers_joined=lambda: _untroubled(map(topology.url, topology.databases)),
+        notifies="notification" in topology.databases,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Journey:
     """One sign-up, and the time of its request.
 
@@ -76,7 +106,7 @@ class Journey:
             _print_step(console, at - self.began_at, step, text)
 
 
-async def show_journey(cluster: Cluster, console: Console) -> None:
+async def show_journey(addresses: Addresses, console: Console) -> None:
     """Sign someone up through the gateway, and print each step with its time.
 
     The request is timed here, and the record by a consumer of our own. The other times are those
@@ -85,23 +115,23 @@ async def show_journey(cluster: Cluster, console: Console) -> None:
     :raises ClusterError: a step was not seen in time
     """
     try:
-        await _show_journey(cluster, console)
+        await _show_journey(addresses, console)
     except httpx.TransportError as error:
         raise ClusterError(f"the gateway does not answer: {type(error).__name__}") from None
 
 
-async def _show_journey(cluster: Cluster, console: Console) -> None:
-    url = cluster.topology.url("gateway")
+async def _show_journey(addresses: Addresses, console: Console) -> None:
+    url = addresses.gateway
     async with (
         direct_client(base_url=url, timeout=10, transport=RetryingTransport()) as gateway,
-        _records_from_now(f"127.0.0.1:{cluster.settings.kafka_port}") as consumer,
+        _records_from_now(addresses.kafka_bootstrap) as consumer,
     ):
-        await _wait_for_consumers(cluster)
-        operator = await _token(gateway, OPERATOR, cluster.operator_password_file.read_text())
+        await _wait_for_consumers(addresses)
+        operator = await _token(gateway, OPERATOR, addresses.operator_password)
         username, password = f"ada.{secrets.token_hex(4)}", secrets.token_urlsafe(12)
         # Connections are open and the token is there, so only the journey itself is timed.
         console.print(f"\nsigning up [bold]{username}[/] at {url}/users\n")
-        journey = Journey(gateway, cluster.topology.operators_url("gateway"), time.time())
+        journey = Journey(gateway, addresses.operators, time.time())
         answer = await _sign_up(gateway, username, password)
         answered_at = time.time()
         user_id = answer.json()["id"]
@@ -115,7 +145,7 @@ async def _show_journey(cluster: Cluster, console: Console) -> None:
                     _tasks(journey, person),
                     _audit_record(journey, operator, user_id),
                 ]
-                if "notification" in cluster.topology.databases:
+                if addresses.notifies:
                     steps.append(_slack_message(journey, operator, event_id))
                 await together(*steps)
         except TimeoutError:
@@ -129,26 +159,32 @@ async def _show_journey(cluster: Cluster, console: Console) -> None:
         console.print(f"\n[green]every step seen after {took_ms:.0f} ms[/]")
         async with AsyncExitStack() as closing:
             browser = None
-            if "notification" in cluster.topology.databases:
+            if addresses.notifies:
                 browser = await closing.enter_async_context(_stream(gateway, person))
             await _move_money(gateway, console, person, browser)
         console.print(f"\nsign in as [bold]{username}[/], password [bold]{password}[/]")
 
 
-async def _wait_for_consumers(cluster: Cluster) -> None:
+async def _wait_for_consumers(addresses: Addresses) -> None:
     """Wait until the consumers have joined their groups; requests are answered before that.
 
     The wait has an end: what a missing consumer does not do is missing in the journey.
     """
-    urls = [cluster.topology.url(each.name) for each in cluster.topology.services if each.database]
     deadline = time.monotonic() + _WITHIN_S
+    while time.monotonic() < deadline:
+        if await addresses.consumers_joined():
+            return
+        await asyncio.sleep(0.1)
+
+
+async def _untroubled(urls: Iterable[str]) -> bool:
+    """Return whether all of these services answer, and none reports trouble."""
     async with direct_client(timeout=5) as client:
-        while time.monotonic() < deadline:
-            with suppress(httpx.TransportError):
-                answers = [await client.get(f"{url}/health/ready") for url in urls]
-                if not any(answer.json().get("troubles", True) for answer in answers):
-                    return
-            await asyncio.sleep(0.1)
+        try:
+            answers = [await client.get(f"{url}/health/ready") for url in urls]
+        except httpx.TransportError:
+            return False
+    return not any(answer.json().get("troubles", True) for answer in answers)
 
 
 @asynccontextmanager
