@@ -20,7 +20,7 @@ endif
 endif
 # Which cluster demo and verify are about: the one of this machine's processes, or docker compose's.
 CLUSTER ?= local
-IN_CONTAINERS := $(filter compose,$(CLUSTER))
+IN_CONTAINERS := $(if $(filter compose,$(CLUSTER)),--compose)
 ifeq ($(filter local compose,$(CLUSTER)),)
 $(error CLUSTER=$(CLUSTER) must be local or compose)
 endif
@@ -29,7 +29,7 @@ PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down status logs ops verify clean test pythons test-unit test-contract \
-        test-integration test-e2e guides faults faults-ci soak prove check bench bench-full format lock \
+        test-integration test-e2e test-compose guides faults faults-ci soak prove check bench bench-full format lock \
         contracts docs sbom vulnerabilities
 
 help: ## list the targets
@@ -38,7 +38,7 @@ help: ## list the targets
 # --- run it -----------------------------------------------------------------------------------
 
 demo: $(VENV)/product ## start everything, sign someone up and show the event's journey (CLUSTER=compose: in containers)
-	@$(RUN) local_cluster demo $(if $(IN_CONTAINERS),--compose)
+	@$(RUN) local_cluster demo $(IN_CONTAINERS)
 
 up: $(VENV)/product ## start Kafka, PostgreSQL and the services (WITHOUT=accounts: but for that one)
 	@$(RUN) local_cluster up $(if $(WITHOUT),--without "$(WITHOUT)")
@@ -55,8 +55,8 @@ logs: $(VENV)/product ## show the logs, merged (PROCESS="users accounts": of tho
 ops: $(VENV)/product ## run an operators' command of a service (make ops ARGS="accounts parked list")
 	@$(RUN) local_cluster ops $(ARGS)
 
-verify: $(if $(IN_CONTAINERS),,$(VENV)/product) ## check in the databases and on the topics that nothing is lost (CLUSTER=compose)
-	@$(if $(IN_CONTAINERS),docker compose run --rm verify,$(RUN) local_cluster verify)
+verify: $(VENV)/product ## check in the databases and on the topics that nothing is lost (CLUSTER=compose: there)
+	@$(RUN) local_cluster verify $(IN_CONTAINERS)
 
 clean: $(VENV)/product ## stop everything and remove its data
 	@$(RUN) local_cluster clean
@@ -93,6 +93,9 @@ test-e2e: $(VENV)/development ## run the tests on all processes together
 
 guides: $(VENV)/development ## follow docs/extending.md and docs/copying.md on copies of the repository: five minutes
 	$(PYTEST) tests/guides
+
+test-compose: $(VENV)/development ## run the system in containers of its own, kill and cut off parts: eight minutes
+	$(RUN) pytest tests/compose
 
 faults: $(VENV)/development ## run every fault and check that nothing is lost: half an hour
 	FAULTS_OUTAGE_S=120 $(RUN) pytest tests/faults
@@ -143,10 +146,12 @@ lock: $(VENV)/development ## pin the whole environment again, after a change of 
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    pyproject.toml --all-extras --output-file requirements-dev.txt
 
-sbom: $(VENV)/development ## write .local/sbom.cdx.json, the list of what the product runs on (CycloneDX)
+sbom: $(VENV)/development ## write .local/sbom.cdx.json, what the product runs on, and sbom-image.cdx.json, of the image (CycloneDX)
 	@mkdir -p .local
 	$(RUN) cyclonedx_py requirements requirements.txt --pyproject pyproject.toml --output-reproducible \
 	    --output-file .local/sbom.cdx.json
+	$(RUN) cyclonedx_py requirements requirements-image.txt --pyproject pyproject.toml --output-reproducible \
+	    --output-file .local/sbom-image.cdx.json
 
 vulnerabilities: $(VENV)/development ## ask the registry whether one is known of a version in the lock (needs a network)
 	@$(RUN) tests.known_vulnerabilities

@@ -194,10 +194,13 @@ def new_service(name: str) -> None:
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.option("--compose", "in_containers", is_flag=True)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def verify(cluster: Cluster, arguments: tuple[str, ...]) -> None:
-    """Check that nothing is lost: python -m verification, for this cluster."""
+def verify(cluster: Cluster, arguments: tuple[str, ...], *, in_containers: bool) -> None:
+    """Check that nothing is lost: python -m verification, for this cluster (or --compose)."""
+    if in_containers:
+        compose.verify(arguments)
     if not cluster.control.is_up():
         click.echo("nothing is up", err=True)
         sys.exit(NOT_UP)

@@ -1,6 +1,9 @@
 """The system in the containers of docker-compose.yml: starts it, and finds where it is."""
 
 import subprocess
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 from aiokafka.errors import KafkaError
 from rich.console import Console
@@ -23,6 +26,15 @@ def up() -> None:
     :raises ClusterError: there is no docker compose, or something is not healthy
     """
     _compose("up", "--build", "--wait")
+
+
+def verify(arguments: Sequence[str]) -> NoReturn:
+    """Run the verification in a container, with these arguments, and exit with its code.
+
+    :raises ClusterError: there is no docker compose
+    """
+    ended = _run("run", "--rm", "verify", *arguments)
+    sys.exit(ended.returncode)
 
 
 def addresses() -> Addresses:
@@ -82,8 +94,15 @@ def _answer(*arguments: str) -> str:
 
 
 def _compose(*arguments: str, captured: bool = False) -> str:
+    ended = _run(*arguments, captured=captured)
+    if ended.returncode != 0:
+        raise ClusterError(f"docker compose {arguments[0]} failed: see above")
+    return ended.stdout or ""
+
+
+def _run(*arguments: str, captured: bool = False) -> "subprocess.CompletedProcess[str]":
     try:
-        ended = subprocess.run(
+        return subprocess.run(
             ["docker", "compose", *arguments],  # noqa: S607 - the one on the path
             cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
@@ -93,6 +112,3 @@ def _compose(*arguments: str, captured: bool = False) -> str:
         )
     except FileNotFoundError:
         raise ClusterError("docker is missing: CLUSTER=compose needs it") from None
-    if ended.returncode != 0:
-        raise ClusterError(f"docker compose {arguments[0]} failed: see above")
-    return ended.stdout or ""

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from .repository import files, read
+from .repository import blocks, files
 
-_BLOCK = re.compile(r"(?ms)^```(?:sh)?\n(.*?)^```$")
 _SECRET = re.compile(
     r"""
     :// [^\s/:@]* : [^\s@/]* @          # the password of an address
@@ -29,7 +28,9 @@ PAGES = [path for path in files() if path.suffix == ".md"]
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_no_command_of_a_page_has_one(page: Path) -> None:
-    assert [secrets_in(block) for block in _BLOCK.findall(read(page)) if secrets_in(block)] == []
+    commands = [each.text for each in blocks(page) if each.language in {"", "sh"}]
+
+    assert [secrets_in(each) for each in commands if secrets_in(each)] == []
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def test_a_container_is_limited_and_has_no_privileges(name: str) -> None:
     container = CONTAINERS[name]
 
     assert {"mem_limit", "cpus"} <= container.keys()
+    assert {"max-size", "max-file"} <= container["logging"]["options"].keys()
     assert container.keys().isdisjoint({"privileged", "cap_add", "pid", "ipc", "devices"})
     assert not any(str(each).startswith(("/", ".")) for each in container.get("volumes", ()))
 
@@ -104,6 +105,10 @@ def test_its_environment_has_what_it_needs_and_nothing_that_is_no_setting(
     for name, value in CONTAINERS[service.name]["environment"].items():
         assert name.startswith(service.prefix)
         monkeypatch.setenv(name, str(value).replace("/run/secrets", str(tmp_path)))
+    for other in SERVICES:
+        # Of one that is declared and in no container yet, nobody has the address.
+        if other not in PROCESSES:
+            monkeypatch.setenv(f"{service.prefix}{other.prefix}URL", "http://127.0.0.1")
     settings = settings_of(service)
 
     settings()

@@ -15,6 +15,7 @@ import pytest
 
 from .repository import ROOT, blocks, pages, prose, read
 
+_CONTAINERS: Final = "tests/compose/system.py"
 _NEWCOMER: Final = "tests/e2e/test_newcomer.py::test_the_first_hour"
 _OUTBOX: Final = (
     "tests/integration/accounts_service/test_commands.py"
@@ -43,6 +44,11 @@ RUN_BY: Final = {
     "make down": _NEWCOMER,
     "make clean": _NEWCOMER,
     "make test": ".ci/run",
+    "make test-compose": ".ci/run",
+    "docker compose up": f"{_CONTAINERS}::up",
+    "docker compose run": f"{_CONTAINERS}::verify",
+    "docker compose down": f"{_CONTAINERS}::down",
+    "docker compose exec": f"{_CONTAINERS}::kill",
     "python -m local_cluster kafka-console-consumer": _NEWCOMER,
     "python -m accounts_service parked": "tests/integration/accounts_service/test_parked.py"
     "::test_the_commands_on_the_page_find_edit_and_release_an_event",
@@ -140,6 +146,8 @@ def runs_of(command: str) -> Iterator[str]:
     words = words_of(command)
     if words[:1] == ["make"]:
         yield from (f"make {word}" for word in words[1:] if re.fullmatch("[a-z0-9-]+", word))
+    elif words[:2] == ["docker", "compose"]:
+        yield " ".join(words[:3])
     elif words[:1] and Path(words[0]).name == "python" and words[1:2] == ["-m"]:
         yield " ".join(["python", *words[1:4]])
 
