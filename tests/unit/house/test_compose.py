@@ -10,6 +10,7 @@ import yaml
 from chassis.settings import ProcessSettings, variable_of
 from local_cluster.misspelt import settings_of
 from local_cluster.settings import Settings
+from local_cluster.topology import SLACK_STAND_IN
 from services import SERVICES, DeclaredService
 from services.secrets import write_secrets
 
@@ -86,7 +87,7 @@ def test_images_of_others_are_pinned() -> None:
     images = {each["image"] for name, each in CONTAINERS.items() if name not in OURS}
 
     assert images
-    assert all(re.search(r":\d", image) for image in images)
+    assert all(re.search(r":v?\d", image) for image in images)
 
 
 @every_process
@@ -127,3 +128,19 @@ def test_a_container_reads_the_secrets_that_it_mounts(name: str, tmp_path: Path)
 
     assert {(reader, reader) for reader, _ in named} == set(mounted)
     assert all((tmp_path / reader / file).is_file() for reader, file in named)
+
+
+def test_prometheus_scrapes_every_process_at_the_port_that_says_how_it_is() -> None:
+    jobs = yaml.safe_load(read("observability/prometheus.yml"))["scrape_configs"]
+
+    found = {
+        (job["job_name"], name, each["port"])
+        for job in jobs
+        for each in job["dns_sd_configs"]
+        for name in each["names"]
+    }
+    scraped = [each for each in PROCESSES if each.name != SLACK_STAND_IN]
+    expected = {(each.name, each.name, each.health_listener[1]) for each in scraped}
+    assert expected <= found
+    # One that a copy has taken out has no address, and Prometheus waits for it.
+    assert len(found) == len(jobs)

@@ -59,7 +59,11 @@ def test_the_dashboard_has_a_panel_for_each_metric_and_none_overlaps() -> None:
 
 @pytest.mark.parametrize("promtool", PROMTOOL)
 def test_each_alert_fires_when_it_should_and_only_then(promtool: str) -> None:
-    for arguments in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
+    for arguments in (
+        ["check", "rules", "alerts.yml"],
+        ["check", "config", "prometheus.yml"],
+        ["test", "rules", "alerts_test.yml"],
+    ):
         ran = subprocess.run(
             [promtool, *arguments], cwd=LIST.parent, capture_output=True, text=True, check=False
         )
