@@ -85,7 +85,7 @@ test-unit: $(VENV)/development ## run the tests that need no database and no Kaf
 test-contract: $(VENV)/development ## check schemas, examples and compatibility: seconds
 	$(PYTEST) tests/contract
 
-test-integration: $(VENV)/development ## run the tests on real PostgreSQL and Kafka
+test-integration: $(VENV)/development ## run the tests on real PostgreSQL and Kafka (CLUSTER=testcontainers: in containers)
 	$(PYTEST) tests/integration
 
 test-e2e: $(VENV)/development ## run the tests on all processes together

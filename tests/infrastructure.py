@@ -3,43 +3,65 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from uuid import uuid4
 
 import pytest
 
 from local_cluster.testing import RunningInfrastructure, running_infrastructure
+from tests import containers
 
 #: The variable with a directory in which several test runs share their servers.
 SHARED_BY_RUNS: Final = "TESTS_SHARED_DIRECTORY"
 
 
+class PostgresServer(Protocol):
+    """A real PostgreSQL, embedded or in a container."""
+
+    @property
+    def superuser_url(self) -> str: ...
+    def create_database(self, name: str, template: str = "template1") -> str: ...
+    def drop_database(self, name: str) -> None: ...
+
+
 @pytest.fixture(scope="session")
-def postgres_server(run_directory: Path) -> Iterator[RunningInfrastructure]:
+def embedded_postgres(run_directory: Path) -> Iterator[RunningInfrastructure]:
     """PostgreSQL without Kafka: starts in a second."""
     with running_infrastructure(run_directory / "postgres", kafka=False) as infrastructure:
         yield infrastructure
 
 
 @pytest.fixture(scope="session")
-def kafka_server(run_directory: Path) -> Iterator[RunningInfrastructure]:
+def embedded_kafka(run_directory: Path) -> Iterator[RunningInfrastructure]:
     """Kafka without PostgreSQL: starts in a few seconds."""
     with running_infrastructure(run_directory / "kafka", postgres=False) as infrastructure:
         yield infrastructure
 
 
+@pytest.fixture(scope="session")
+def postgres_server(request: pytest.FixtureRequest) -> PostgresServer:
+    """The server of this run: embedded, or with CLUSTER=testcontainers in a container."""
+    if containers.are_chosen():
+        return containers.PostgresInContainer()
+    server: RunningInfrastructure = request.getfixturevalue("embedded_postgres")
+    return server
+
+
 @pytest.fixture
-def database(postgres_server: RunningInfrastructure) -> Iterator[str]:
+def database(postgres_server: PostgresServer) -> Iterator[str]:
     """The URL of a new, empty database for this test only."""
     name = f"test_{uuid4().hex}"
     yield postgres_server.create_database(name)
     postgres_server.drop_database(name)
 
 
-@pytest.fixture
-def kafka(kafka_server: RunningInfrastructure) -> str:
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest) -> str:
     """The bootstrap address of a broker that all tests share: use topics with unique names."""
-    return kafka_server.kafka_bootstrap
+    if containers.are_chosen():
+        return containers.kafka_bootstrap()
+    server: RunningInfrastructure = request.getfixturevalue("embedded_kafka")
+    return server.kafka_bootstrap
 
 
 @pytest.fixture(scope="session")

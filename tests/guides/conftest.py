@@ -8,7 +8,9 @@ from .project import Project
 
 
 @pytest.fixture
-def project(tmp_path: Path, run_directory: Path, postgres_server: RunningInfrastructure) -> Project:
+def project(
+    tmp_path: Path, run_directory: Path, embedded_postgres: RunningInfrastructure
+) -> Project:
     """A copy of the repository; its tests share the servers of this run."""
-    assert postgres_server.directory.is_relative_to(run_directory)
+    assert embedded_postgres.directory.is_relative_to(run_directory)
     return Project.copied(tmp_path / "project", run_directory)

@@ -30,15 +30,15 @@ def test_every_query_runs_in_a_services_database(database: str, package: str) ->
 
 
 def test_the_shown_command_opens_a_services_database(
-    postgres_server: RunningInfrastructure,
+    embedded_postgres: RunningInfrastructure,
 ) -> None:
     assert PSQL
     command = PSQL[1].rstrip()
     for as_shown, here in {
         ".venv": sys.prefix,
-        ".local": str(postgres_server.directory),
+        ".local": str(embedded_postgres.directory),
         str(Settings.model_fields["postgres_port"].default): str(
-            make_url(postgres_server.superuser_url).port
+            make_url(embedded_postgres.superuser_url).port
         ),
     }.items():
         assert as_shown in command

@@ -44,24 +44,24 @@ class TestADatabasePerTest:
         assert await query(database, tables) == 0
 
     async def test_a_template_is_copied_whole(
-        self, postgres_server: RunningInfrastructure, tmp_path: Path
+        self, embedded_postgres: RunningInfrastructure, tmp_path: Path
     ) -> None:
         names = [f"{role}_{tmp_path.name}" for role in ("template", "copy")]
-        template = postgres_server.create_database(names[0])
+        template = embedded_postgres.create_database(names[0])
         await query(template, "CREATE TABLE things AS SELECT 7 AS size")
 
-        copy = postgres_server.create_database(names[1], template=names[0])
+        copy = embedded_postgres.create_database(names[1], template=names[0])
 
         assert await query(copy, "SELECT size FROM things") == 7
         for name in names:
-            postgres_server.drop_database(name)
+            embedded_postgres.drop_database(name)
 
 
 class TestLogins:
     async def test_a_login_opens_its_own_database_and_may_make_tables(
-        self, postgres_server: RunningInfrastructure
+        self, embedded_postgres: RunningInfrastructure
     ) -> None:
-        url = postgres_server.postgres_url("users")
+        url = embedded_postgres.postgres_url("users")
 
         assert await query(url, "SELECT current_user || ' in ' || current_database()") == (
             "users in users"
@@ -70,45 +70,45 @@ class TestLogins:
 
     @pytest.mark.parametrize("other", ["accounts", "postgres", "template1"])
     async def test_a_login_opens_no_other_database(
-        self, postgres_server: RunningInfrastructure, other: str
+        self, embedded_postgres: RunningInfrastructure, other: str
     ) -> None:
-        url = postgres_server.postgres_url("users").rsplit("/", 1)[0]
+        url = embedded_postgres.postgres_url("users").rsplit("/", 1)[0]
 
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await query(f"{url}/{other}", "SELECT true")
 
     @pytest.mark.parametrize("login", ["users", "postgres"])
     async def test_no_login_works_without_its_password(
-        self, postgres_server: RunningInfrastructure, login: str
+        self, embedded_postgres: RunningInfrastructure, login: str
     ) -> None:
-        address = postgres_server.postgres_url("users").split("@")[1].split("/")[0]
+        address = embedded_postgres.postgres_url("users").split("@")[1].split("/")[0]
 
         with pytest.raises(asyncpg.InvalidPasswordError):
             await query(f"postgresql://{login}:wrong@{address}/users", "SELECT true")
 
     def test_only_their_owner_can_read_the_passwords(
-        self, postgres_server: RunningInfrastructure
+        self, embedded_postgres: RunningInfrastructure
     ) -> None:
-        passwords = list((postgres_server.directory / "secrets").iterdir())
+        passwords = list((embedded_postgres.directory / "secrets").iterdir())
 
         assert {stat.S_IMODE(path.stat().st_mode) for path in passwords} == {0o600}
 
 
 class TestServers:
     async def test_postgres_listens_on_loopback_with_short_keepalives(
-        self, postgres_server: RunningInfrastructure
+        self, embedded_postgres: RunningInfrastructure
     ) -> None:
-        url = postgres_server.superuser_url
+        url = embedded_postgres.superuser_url
 
         assert await query(url, "SHOW listen_addresses") == "127.0.0.1"
         assert await query(url, "SHOW tcp_keepalives_idle") == "5"
         assert await query(url, "SHOW tcp_user_timeout") == "10000"
 
     def test_nothing_listens_beyond_loopback(
-        self, postgres_server: RunningInfrastructure, kafka_server: RunningInfrastructure
+        self, embedded_postgres: RunningInfrastructure, embedded_kafka: RunningInfrastructure
     ) -> None:
-        for process in processes_of(postgres_server.directory) + processes_of(
-            kafka_server.directory
+        for process in processes_of(embedded_postgres.directory) + processes_of(
+            embedded_kafka.directory
         ):
             for each in process.net_connections("tcp"):
                 if each.status == psutil.CONN_LISTEN:
@@ -150,11 +150,11 @@ class TestLives:
         assert processes_of(tmp_path / "it") == []
 
     def test_several_run_at_once(
-        self, postgres_server: RunningInfrastructure, tmp_path: Path
+        self, embedded_postgres: RunningInfrastructure, tmp_path: Path
     ) -> None:
         with running_infrastructure(tmp_path / "it", kafka=False) as other:
             assert answers(other.superuser_url)
-            assert answers(postgres_server.superuser_url)
+            assert answers(embedded_postgres.superuser_url)
 
     def test_a_killed_server_comes_back_with_what_it_held(self, tmp_path: Path) -> None:
         with running_infrastructure(tmp_path / "it", kafka=False) as it:

@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 
 from chassis.persistence.logins import create_databases
-from local_cluster.testing import RunningInfrastructure
+from tests.infrastructure import PostgresServer
 
-Server = RunningInfrastructure
+Server = PostgresServer
 
 
 @pytest.fixture
