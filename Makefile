@@ -18,11 +18,12 @@ ifneq ($(shell awk 'BEGIN { print ("$(MINUTES)" + 0 > 0) }'),1)
 $(error MINUTES=$(MINUTES) must be a number greater than 0)
 endif
 endif
-# Which cluster demo and verify are about: the one of this machine's processes, or docker compose's.
+# Which cluster demo and verify are about: the one of this machine's processes, or docker compose's. And on
+# which servers the integration tests run: those that they start, or testcontainers.
 CLUSTER ?= local
 IN_CONTAINERS := $(if $(filter compose,$(CLUSTER)),--compose)
-ifeq ($(filter local compose,$(CLUSTER)),)
-$(error CLUSTER=$(CLUSTER) must be local or compose)
+ifeq ($(filter local compose testcontainers,$(CLUSTER)),)
+$(error CLUSTER=$(CLUSTER) must be local, compose or testcontainers)
 endif
 BEGAN := $(shell date +%s)
 PYTEST := $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup

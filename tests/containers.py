@@ -16,8 +16,8 @@ import pytest
 
 from chassis.persistence.logins import QUIET, create_database, create_login, quoted
 
-_POSTGRES_URL: Final = "TESTS_POSTGRES_URL"
-_KAFKA_BOOTSTRAP: Final = "TESTS_KAFKA_BOOTSTRAP"
+_POSTGRES: Final = "RUN_ON_POSTGRES"
+_KAFKA: Final = "RUN_ON_KAFKA"
 _OWNER: Final = "tests"
 _RUNNING: Final = pytest.StashKey[ExitStack]()
 
@@ -27,7 +27,7 @@ class PostgresInContainer:
 
     @property
     def superuser_url(self) -> str:
-        return os.environ[_POSTGRES_URL]
+        return os.environ[_POSTGRES]
 
     def create_database(self, name: str, template: str = "template1") -> str:
         """Make a database, a copy of ``template``, and return its URL.
@@ -63,15 +63,15 @@ def are_chosen() -> bool:
 
     :raises UsageError: it is something else
     """
-    chosen = os.environ.get("CLUSTER", "")
-    if chosen not in ("", "testcontainers"):
-        raise pytest.UsageError(f"CLUSTER={chosen}: testcontainers, or nothing for embedded ones")
-    return chosen != ""
+    chosen = os.environ.get("CLUSTER", "local")
+    if chosen not in ("local", "testcontainers"):
+        raise pytest.UsageError(f"CLUSTER={chosen} must be testcontainers or local for tests")
+    return chosen == "testcontainers"
 
 
 def kafka_bootstrap() -> str:
     """Return the address of the broker of this run."""
-    return os.environ[_KAFKA_BOOTSTRAP]
+    return os.environ[_KAFKA]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -84,8 +84,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         stack = session.config.stash[_RUNNING] = ExitStack()
         servers = stack.enter_context(engine.running_servers())
         os.environ |= {
-            _POSTGRES_URL: servers.postgres_url,
-            _KAFKA_BOOTSTRAP: servers.kafka_bootstrap,
+            _POSTGRES: servers.postgres_url,
+            _KAFKA: servers.kafka_bootstrap,
         }
 
 
@@ -95,7 +95,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if are_chosen() and _POSTGRES_URL not in os.environ:
+    if are_chosen() and _POSTGRES not in os.environ:
         for each in items:
             each.add_marker(pytest.mark.skip("no container engine answers"))
 

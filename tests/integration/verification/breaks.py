@@ -271,9 +271,10 @@ BREAKS: Final = [
         "this stream has 1 events again",
         "notification",
         """
-        UPDATE streams SET last_number = 2;
         INSERT INTO stream_events
-        SELECT user_id, epoch, 2, event_id, data, stored_at FROM stream_events;
+        SELECT user_id, epoch, last_number + 1, event_id, data, stored_at
+        FROM stream_events JOIN streams USING (user_id, epoch) WHERE number = last_number;
+        UPDATE streams SET last_number = last_number + 1;
         """,
     ),
     Break(

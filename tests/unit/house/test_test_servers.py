@@ -31,4 +31,4 @@ def test_a_word_that_chooses_nothing_is_an_error() -> None:
     outcome = outcome_of_a_run(CLUSTER="testcontainer")
 
     assert outcome.startswith("exit code 4:")
-    assert "CLUSTER=testcontainer: testcontainers, or nothing for embedded ones" in outcome
+    assert "CLUSTER=testcontainer must be testcontainers or local for tests" in outcome
