@@ -38,9 +38,10 @@ IN_PYTHON: Final = {
         r"\bpytest\.(?:mark\.)?(?:ski[p]|xfai[l]|importorski[p])|\bskipT[e]st\b"
     ),
 }
-# They need what may be missing: node, PgBouncer, the repository's history. They say so, and are
-# skipped there.
+# They need what may be missing: node, PgBouncer, the repository's history, a container engine. They
+# say so, and are skipped there.
 _MAY_BE_SKIPPED: Final = {
+    Path("tests/containers.py"),
     Path("tests/integration/test_foreign_client.py"),
     Path("tests/guides/test_last_release.py"),
     Path("tests/integration/chassis/persistence/test_pgbouncer.py"),
