@@ -4,15 +4,15 @@ import httpx
 import pytest
 
 from local_cluster.testing import RunningCluster
-from services import WITH_DATABASE
+from services import WITH_DATABASE, DeclaredService
 from tests.documents import assert_keeps_its_document
 from tests.e2e.people import Operator, Person
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
-#: Its document is asked whole. The paths below /ops are the same code at all services: those of the
-#: others are asked through the gateway only.
-WHOLE = "accounts"
+#: It is asked for what is below /ops too. That code is the same at the others, where it is asked for
+#: through the gateway only.
+WITH_OPS = "accounts"
 #: Its answer has no end.
 BUT_STREAMS = "--exclude-path=/me/stream"
 
@@ -35,12 +35,19 @@ class TestADocument:
             cluster.operators_url, operator.headers, examples=1, options=["--phases=fuzzing"]
         )
 
-    @pytest.mark.parametrize("service", [each.name for each in WITH_DATABASE])
-    async def test_of_a_service_is_kept(
-        self, cluster: RunningCluster, operator: Operator, service: str
+    @pytest.mark.parametrize(
+        "service", [each for each in WITH_DATABASE if each.operator_routes], ids=lambda it: it.name
+    )
+    async def test_of_a_service_is_kept_beside_what_the_gateway_forwards(
+        self, cluster: RunningCluster, operator: Operator, service: DeclaredService
     ) -> None:
-        own = [] if service == WHOLE else ["--exclude-path-regex=^/ops/"]
+        paths = {path for _method, path in service.operations}
+        forwarded = [f"--exclude-path={path}" for path in sorted(paths)]
+        ops = [] if service.name == WITH_OPS else ["--exclude-path-regex=^/ops/"]
 
         await assert_keeps_its_document(
-            cluster.url(service), operator.headers, examples=2, options=[BUT_STREAMS, *own]
+            cluster.url(service.name),
+            operator.headers,
+            examples=2,
+            options=[BUT_STREAMS, *forwarded, *ops],
         )
