@@ -10,7 +10,7 @@ from tests.e2e.people import Operator, Person
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
-#: It is asked for what is below /ops too. That code is the same at the others, where it is asked for
+#: It is asked for what is below /ops too. That code is the same at the others, and asked for there
 #: through the gateway only.
 WITH_OPS = "accounts"
 #: Its answer has no end.
