@@ -1,4 +1,4 @@
-"""Reads a request's body, and notices when the client disconnects."""
+"""Reads a request's body."""
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -18,9 +18,3 @@ async def whole_body(receive: Receive) -> bytes:
         parts.append(message.get("body", b""))
         if not message.get("more_body", False):
             return b"".join(parts)
-
-
-async def disconnected(receive: Receive) -> None:
-    """Wait until the client, whose body is complete, has disconnected."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

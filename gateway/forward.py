@@ -12,8 +12,9 @@ from starlette.types import Receive, Scope, Send
 from chassis.correlation import current_correlation
 from chassis.telemetry import current_traceparent
 from chassis.web.client_networks import network_of
+from chassis.web.disconnects import disconnected
 from chassis.web.problems import UNAVAILABLE_RETRY_AFTER_S, problem
-from gateway.client_body import disconnected, whole_body
+from gateway.client_body import whole_body
 from gateway.headers import Edge, Header, to_client, to_service
 from gateway.routes import ForwardedRoute
 from gateway.upstream import NetworkBusy, ServiceFailed, Upstream

@@ -12,6 +12,7 @@ from chassis.kafka.client import KafkaSecurity, admin_client
 from chassis.kafka.groups import group_assignments
 from chassis.settings import KafkaSettings
 from local_cluster.demo import Addresses
+from local_cluster.display import print_places
 from local_cluster.errors import ClusterError
 from local_cluster.settings import REPOSITORY
 from local_cluster.topology import OPERATOR, SLACK_STAND_IN
@@ -65,9 +66,7 @@ def print_addresses(console: Console, found: Addresses) -> None:
         "PostgreSQL": "docker compose exec postgres psql --username=postgres users",
         "logs": "docker compose logs",
     }
-    console.print()
-    for name, place in places.items():
-        console.print(f"{name:<15} [bold]{place}[/]")
+    print_places(console, places)
 
 
 def _slack() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Prints the cluster's state for people."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from rich.console import Console
@@ -33,6 +34,11 @@ def print_summary(console: Console, cluster: Cluster, *, services: bool) -> None
             front["Slack stand-in"] = topology.url(SLACK_STAND_IN)
         front["operator"] = f"{OPERATOR}, password in {cluster.operator_password_file}"
         places = front | places
+    print_places(console, places)
+
+
+def print_places(console: Console, places: Mapping[str, str]) -> None:
+    """Print where each of these is, in this order."""
     console.print()
     for name, place in places.items():
         console.print(f"{name:<15} [bold]{escape(place)}[/]")

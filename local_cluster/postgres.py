@@ -18,13 +18,7 @@ from pathlib import Path
 import asyncpg
 import psutil
 
-from chassis.persistence.logins import (
-    QUIET,
-    create_database,
-    create_databases,
-    create_login,
-    quoted,
-)
+from chassis.persistence.logins import QUIET, create_databases
 from local_cluster.environment import inherited
 from local_cluster.errors import ClusterError
 from local_cluster.processes import ProcessSpec
@@ -55,6 +49,21 @@ SETTINGS = {
 _NOT_FOR_A_SHELL = re.compile(r"[\"$`\\]")
 
 
+async def connect_when_up(superuser_url: str) -> asyncpg.Connection:
+    """Connect as the superuser, whose statements are not logged, once the server answers.
+
+    :raises ClusterError: it does not
+    """
+    deadline = time.monotonic() + _UP_WITHIN_S
+    while True:
+        try:
+            return await asyncpg.connect(superuser_url, timeout=5, server_settings=QUIET)
+        except (OSError, asyncpg.CannotConnectNowError, TimeoutError) as error:
+            if time.monotonic() > deadline:
+                raise ClusterError(f"PostgreSQL does not answer: {error}") from error
+        await asyncio.sleep(0.05)
+
+
 class Postgres:
     """One server in ``directory``, on ``port`` of loopback."""
 
@@ -83,7 +92,7 @@ class Postgres:
         with tempfile.TemporaryDirectory(dir=self._home) as scratch:
             data, password_file = Path(scratch, "data"), Path(scratch, "password")
             data.mkdir(mode=0o700)
-            password_file.write_text(self._password(SUPERUSER))
+            password_file.write_text(self.password(SUPERUSER))
             for path in (Path(scratch), data, password_file):
                 self._chown(path)
             outcome = self._initdb(data)
@@ -153,10 +162,9 @@ class Postgres:
             port=self.port,
         )
 
-    def url(self, login: str, database: str | None = None) -> str:
-        """Return how ``login`` connects to its own database, or to another."""
-        name = database or login
-        return f"postgresql://{login}:{self._password(login)}@127.0.0.1:{self.port}/{name}"
+    def url(self, login: str) -> str:
+        """Return how ``login`` connects to the database of its name."""
+        return f"postgresql://{login}:{self.password(login)}@127.0.0.1:{self.port}/{login}"
 
     @property
     def superuser_url(self) -> str:
@@ -164,37 +172,10 @@ class Postgres:
 
     async def create_databases(self, names: Iterable[str]) -> None:
         """Make a database and a login of each name, if missing; a login can open only its own."""
-        await (await self._connect()).close()  # it is up
+        await (await connect_when_up(self.superuser_url)).close()
         await create_databases(self.superuser_url, map(self.url, names))
 
-    async def create_database(self, name: str, owner: str, template: str) -> None:
-        """Make a database as a copy of ``template``, which must have no open connections."""
-        connection = await self._connect()
-        try:
-            await create_login(connection, owner, self._password(owner))
-            await create_database(connection, name, owner, template)
-        finally:
-            await connection.close()
-
-    async def drop_database(self, name: str) -> None:
-        """Remove a database, and close the connections to it."""
-        connection = await self._connect()
-        try:
-            await connection.execute(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
-        finally:
-            await connection.close()
-
-    async def _connect(self) -> asyncpg.Connection:
-        deadline = time.monotonic() + _UP_WITHIN_S
-        while True:
-            try:
-                return await asyncpg.connect(self.superuser_url, timeout=5, server_settings=QUIET)
-            except (OSError, asyncpg.CannotConnectNowError, TimeoutError) as error:
-                if time.monotonic() > deadline:
-                    raise ClusterError(f"PostgreSQL does not answer: {error}") from error
-            await asyncio.sleep(0.05)
-
-    def _password(self, login: str) -> str:
+    def password(self, login: str) -> str:
         return secret(self._secrets / f"postgres-{login}")
 
     def _as_seen_from(self, data: Path) -> str:

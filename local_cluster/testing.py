@@ -15,11 +15,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
+from chassis.persistence.logins import create_database, create_login, quoted
 from local_cluster.cluster import Cluster
 from local_cluster.directories import cluster_lock
 from local_cluster.environment import inherited
 from local_cluster.ports import free_port
+from local_cluster.postgres import connect_when_up
 from local_cluster.processes import ProcessStatus
 from local_cluster.settings import Settings
 from local_cluster.topology import OPERATOR
@@ -31,30 +34,63 @@ _OWNER = "tests"
 Start = Callable[[Cluster], Coroutine[Any, Any, None]]
 
 
-class RunningInfrastructure:
-    """Kafka and PostgreSQL that are up; every method may be called in and out of an event loop."""
+class DatabaseServer:
+    """PostgreSQL that is up; every method may be called in and out of an event loop.
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self.directory = cluster.settings.directory
-        self.kafka_bootstrap = f"127.0.0.1:{cluster.settings.kafka_port}"
-        self.superuser_url = cluster.postgres.superuser_url
+    :ivar superuser_url: of its superuser, and of the database that every server has
+    """
 
-    def postgres_url(self, service: str) -> str:
-        """Return how a service's login connects to the service's database."""
-        return self._cluster.postgres.url(service)
+    def __init__(self, superuser_url: str, owner_password: str) -> None:
+        """:param owner_password: of the login that owns what ``create_database`` makes"""
+        self.superuser_url = superuser_url
+        self._owner_password = owner_password
+        self._has_owner = False
 
     def create_database(self, name: str, template: str = "template1") -> str:
         """Make a database, a copy of ``template``, and return its URL.
 
         All such databases belong to one login. The template must have no open connections.
         """
-        _wait_for(self._cluster.postgres.create_database(name, _OWNER, template))
-        return self._cluster.postgres.url(_OWNER, name)
+        _wait_for(self._create_database(name, template))
+        address = urlsplit(self.superuser_url).netloc.rpartition("@")[2]
+        return f"postgresql://{_OWNER}:{self._owner_password}@{address}/{name}"
 
     def drop_database(self, name: str) -> None:
         """Remove a database, and close the connections to it."""
-        _wait_for(self._cluster.postgres.drop_database(name))
+        _wait_for(self._drop_database(name))
+
+    async def _create_database(self, name: str, template: str) -> None:
+        connection = await connect_when_up(self.superuser_url)
+        try:
+            # Once: it hashes the password, and takes a lock.
+            if not self._has_owner:
+                await create_login(connection, _OWNER, self._owner_password)
+                self._has_owner = True
+            await create_database(connection, name, _OWNER, template)
+        finally:
+            await connection.close()
+
+    async def _drop_database(self, name: str) -> None:
+        connection = await connect_when_up(self.superuser_url)
+        try:
+            await connection.execute(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
+        finally:
+            await connection.close()
+
+
+class RunningInfrastructure(DatabaseServer):
+    """Kafka and PostgreSQL that are up; every method may be called in and out of an event loop."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        postgres = cluster.postgres
+        super().__init__(postgres.superuser_url, postgres.password(_OWNER))
+        self._cluster = cluster
+        self.directory = cluster.settings.directory
+        self.kafka_bootstrap = f"127.0.0.1:{cluster.settings.kafka_port}"
+
+    def postgres_url(self, service: str) -> str:
+        """Return how a service's login connects to the service's database."""
+        return self._cluster.postgres.url(service)
 
     def processes(self) -> dict[str, ProcessStatus]:
         """Return every process by its name."""

@@ -4,58 +4,17 @@ The process that starts the workers starts the containers, and ends them. Those 
 left behind are removed by the next one.
 """
 
-import asyncio
 import os
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import Final
 
-import asyncpg
 import pytest
 
-from chassis.persistence.logins import QUIET, create_database, create_login, quoted
+from local_cluster.testing import DatabaseServer
 
 _POSTGRES: Final = "RUN_ON_POSTGRES"
 _KAFKA: Final = "RUN_ON_KAFKA"
-_OWNER: Final = "tests"
 _RUNNING: Final = pytest.StashKey[ExitStack]()
-
-
-class PostgresInContainer:
-    """The server of this run; every method may be called in and out of an event loop."""
-
-    @property
-    def superuser_url(self) -> str:
-        return os.environ[_POSTGRES]
-
-    def create_database(self, name: str, template: str = "template1") -> str:
-        """Make a database, a copy of ``template``, and return its URL.
-
-        All such databases belong to one login. The template must have no open connections.
-        """
-        _wait_for(self._create_database(name, template))
-        address = self.superuser_url.rpartition("@")[2].partition("/")[0]
-        return f"postgresql://{_OWNER}:{_OWNER}@{address}/{name}"
-
-    def drop_database(self, name: str) -> None:
-        """Remove a database, and close the connections to it."""
-        _wait_for(self._drop_database(name))
-
-    async def _create_database(self, name: str, template: str) -> None:
-        connection = await asyncpg.connect(self.superuser_url, server_settings=QUIET)
-        try:
-            await create_login(connection, _OWNER, _OWNER)
-            await create_database(connection, name, _OWNER, template)
-        finally:
-            await connection.close()
-
-    async def _drop_database(self, name: str) -> None:
-        connection = await asyncpg.connect(self.superuser_url)
-        try:
-            await connection.execute(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
-        finally:
-            await connection.close()
 
 
 def are_chosen() -> bool:
@@ -67,6 +26,12 @@ def are_chosen() -> bool:
     if chosen not in ("local", "testcontainers"):
         raise pytest.UsageError(f"CLUSTER={chosen} must be testcontainers or local for tests")
     return chosen == "testcontainers"
+
+
+def postgres_server() -> DatabaseServer:
+    """Return the server of this run."""
+    # It listens on loopback, and ends with the run: the password need not be a secret.
+    return DatabaseServer(os.environ[_POSTGRES], owner_password="tests")
 
 
 def kafka_bootstrap() -> str:
@@ -98,9 +63,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if are_chosen() and _POSTGRES not in os.environ:
         for each in items:
             each.add_marker(pytest.mark.skip("no container engine answers"))
-
-
-def _wait_for(work: Coroutine[Any, Any, None]) -> None:
-    # In a thread of its own, so that a caller may be inside an event loop.
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, work).result()

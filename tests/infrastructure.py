@@ -3,25 +3,16 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 from uuid import uuid4
 
 import pytest
 
-from local_cluster.testing import RunningInfrastructure, running_infrastructure
+from local_cluster.testing import DatabaseServer, RunningInfrastructure, running_infrastructure
 from tests import containers
 
 #: The variable with a directory in which several test runs share their servers.
 SHARED_BY_RUNS: Final = "TESTS_SHARED_DIRECTORY"
-
-
-class PostgresServer(Protocol):
-    """A real PostgreSQL, embedded or in a container."""
-
-    @property
-    def superuser_url(self) -> str: ...
-    def create_database(self, name: str, template: str = "template1") -> str: ...
-    def drop_database(self, name: str) -> None: ...
 
 
 @pytest.fixture(scope="session")
@@ -39,16 +30,16 @@ def embedded_kafka(run_directory: Path) -> Iterator[RunningInfrastructure]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(request: pytest.FixtureRequest) -> PostgresServer:
+def postgres_server(request: pytest.FixtureRequest) -> DatabaseServer:
     """The server of this run: embedded, or with CLUSTER=testcontainers in a container."""
     if containers.are_chosen():
-        return containers.PostgresInContainer()
+        return containers.postgres_server()
     server: RunningInfrastructure = request.getfixturevalue("embedded_postgres")
     return server
 
 
 @pytest.fixture
-def database(postgres_server: PostgresServer) -> Iterator[str]:
+def database(postgres_server: DatabaseServer) -> Iterator[str]:
     """The URL of a new, empty database for this test only."""
     name = f"test_{uuid4().hex}"
     yield postgres_server.create_database(name)

@@ -7,9 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID
 
-import asyncpg
-
-from accounts_service.adapters.currencies import CASH_ACCOUNTS
+from benchmarks.accounts import opened
 from benchmarks.asking import Requests, answered, keys, token, until_it_answers
 from benchmarks.bench import Bench
 from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
@@ -18,23 +16,6 @@ from chassis.correlation import new_id
 from local_cluster.ports import free_port
 
 _ACCOUNTS: Final = 1_000
-_OPEN: Final = """
-    WITH opened AS (
-        INSERT INTO accounts
-        SELECT id, 'personal', id, 'EUR', 10 * ($2 - 1), $2, now(), 1, 1
-        FROM unnest($1::uuid[]) AS id
-        RETURNING id
-    ), moved AS (
-        SELECT gen_random_uuid() AS transaction_id, id, position,
-            CASE position WHEN 1 THEN 0 ELSE 10 END AS delta, 10 * (position - 1) AS balance_after,
-            CASE position WHEN 1 THEN 'opening' ELSE 'deposit' END AS kind
-        FROM opened, generate_series(1, $2) AS position
-    )
-    INSERT INTO ledger_entries
-    SELECT transaction_id, id, position, delta, balance_after, 'Initial', now(), kind FROM moved
-    UNION ALL
-    SELECT transaction_id, $3, NULL, -10, NULL, 'Initial', now(), kind FROM moved WHERE delta > 0
-"""
 _ENTRIES: Final = 10
 
 
@@ -67,18 +48,6 @@ def _written(bench: Bench, users: Sequence[UUID]) -> Sequence[Requests]:
     ]
 
 
-async def _open_accounts(url: str) -> Sequence[UUID]:
-    """Open accounts of ten entries each; return their users' ids."""
-    users = [new_id() for _ in range(_ACCOUNTS)]
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(_OPEN, users, _ENTRIES, CASH_ACCOUNTS["EUR"])
-        await connection.execute("VACUUM ANALYZE")
-    finally:
-        await connection.close()
-    return users
-
-
 async def _measured(bench: Bench, ports: Mapping[str, int], users: Sequence[UUID]) -> Values:
     found: dict[str, float] = {}
     for each in await asyncio.to_thread(_written, bench, users):
@@ -89,7 +58,7 @@ async def _measured(bench: Bench, ports: Mapping[str, int], users: Sequence[UUID
 @asynccontextmanager
 async def _databases(bench: Bench) -> AsyncIterator[tuple[str, str, Sequence[UUID]]]:
     users, accounts = [await bench.database(f"{each}_service") for each in ("users", "accounts")]
-    yield users, accounts, await _open_accounts(accounts)
+    yield users, accounts, await opened(accounts, _ACCOUNTS, transactions=_ENTRIES)
 
 
 async def ours(bench: Bench) -> Values:

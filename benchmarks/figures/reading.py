@@ -7,78 +7,32 @@ from typing import Final
 from uuid import UUID
 
 import aiohttp
-import asyncpg
 
-from accounts_service.adapters.currencies import CASH_ACCOUNTS
-from benchmarks.asking import Requests, answered, token, until_it_answers
+from benchmarks.accounts import answering, opened
+from benchmarks.asking import Requests, answered, token
 from benchmarks.bench import Bench, Program
 from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
-from chassis.correlation import new_id
 
 _ACCOUNTS: Final = 1_000
 _ENTRIES: Final = 10
-_AT_ONCE: Final = 50_000
 _LOOK_EVERY_S: Final = 0.02
-_OPEN: Final = """
-    INSERT INTO accounts (id, kind, user_id, currency, balance, last_position, opened_at, version,
-        sequence)
-    SELECT id, 'personal', id, 'EUR', 10 * ($2 - 1), $2, now(), 1, 1 FROM unnest($1::uuid[]) AS id
-"""
-_MOVE: Final = """
-    WITH moved AS (
-        SELECT gen_random_uuid() AS transaction_id, id, position,
-            CASE position WHEN 1 THEN 'opening' ELSE 'deposit' END AS kind
-        FROM unnest($1::uuid[]) AS id, generate_series($2::bigint, $3::bigint) AS position
-    )
-    INSERT INTO ledger_entries (transaction_id, account_id, position, kind, delta, balance_after,
-        description, occurred_at)
-    SELECT transaction_id, id, position, kind, CASE kind WHEN 'opening' THEN 0 ELSE 10 END,
-        10 * (position - 1), 'Initial', now() FROM moved
-    UNION ALL
-    SELECT transaction_id, $4, NULL, kind, -10, NULL, 'Initial', now() FROM moved
-    WHERE kind = 'deposit'
-"""
-
-
-async def _open(url: str, accounts: int, entries: int) -> Sequence[UUID]:
-    """Open accounts with so many entries each; return their ids, which are their owners' too."""
-    ids = [new_id() for _ in range(accounts)]
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(_OPEN, ids, entries)
-        for begin in range(1, entries + 1, _AT_ONCE):
-            end = min(begin + _AT_ONCE - 1, entries)
-            await connection.execute(_MOVE, ids, begin, end, CASH_ACCOUNTS["EUR"])
-        await connection.execute("VACUUM ANALYZE")
-    finally:
-        await connection.close()
-    return ids
 
 
 async def _ours(bench: Bench) -> Values:
     url = await bench.database("accounts_service")
-    ids = await _open(url, _ACCOUNTS, _ENTRIES)
+    ids = await opened(url, _ACCOUNTS, transactions=_ENTRIES)
     lines = 1_000_000 if bench.full else 50_000
     bench.say(f"  one account with {lines:,} transactions")
-    [large] = await _open(url, 1, lines)
-    # It has the keys of the tokens.
-    users = bench.environment(
-        "users", database_url=await bench.database("users_service"), roles="api"
-    )
-    accounts = bench.environment("accounts", database_url=url, roles="api")
+    [large] = await opened(url, 1, transactions=lines)
+    found: dict[str, float] = {}
     async with (
-        bench.program(["users_service"], users),
-        bench.program(["accounts_service"], accounts) as program,
+        answering(bench, url) as (program, port),
+        aiohttp.ClientSession(bench.cluster.url("accounts")) as client,
     ):
-        service = bench.cluster.url("accounts")
-        await until_it_answers(f"{service}/health/ready")
-        port = int(accounts["ACCOUNTS_HTTP_PORT"])
-        found: dict[str, float] = {}
-        async with aiohttp.ClientSession(service) as client:
-            for each in await _written(bench, client, ids):
-                found |= await answered(bench, port, each)
-            found |= await _as_csv(program, client, large, token(bench, large), lines)
-            return found
+        for each in await _written(bench, client, ids):
+            found |= await answered(bench, port, each)
+        found |= await _as_csv(program, client, large, token(bench, large), lines)
+    return found
 
 
 async def _written(

@@ -7,46 +7,17 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-import asyncpg
-
-from accounts_service.adapters.currencies import CASH_ACCOUNTS
-from benchmarks.asking import CONNECTIONS, Requests, answered, token, until_it_answers
+from benchmarks.accounts import answering, opened
+from benchmarks.asking import CONNECTIONS, Requests, answered, token
 from benchmarks.bench import Bench
 from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
 from benchmarks.postgres import program_of
-from chassis.correlation import new_id
 
 _ACCOUNTS: Final = 1_000
+_MONEY: Final = 1_000_000_000
 _REQUESTS: Final = 5_000
 _HOT_CLIENTS: Final = 32
 _PGBENCH: Final = "pgbench 18, simple-update"
-_OPEN: Final = """
-    WITH opened AS (
-        INSERT INTO accounts (id, kind, user_id, currency, balance, last_position, opened_at,
-            version, sequence)
-        SELECT id, 'personal', id, 'EUR', 1000000000, 2, now(), 1, 1 FROM unnest($1::uuid[]) AS id
-        RETURNING id, gen_random_uuid() AS paid_in
-    )
-    INSERT INTO ledger_entries (transaction_id, account_id, position, kind, delta, balance_after,
-        description, occurred_at)
-    SELECT gen_random_uuid(), id, 1, 'opening', 0, 0, 'Initial', now() FROM opened
-    UNION ALL
-    SELECT paid_in, id, 2, 'deposit', 1000000000, 1000000000, 'Money', now() FROM opened
-    UNION ALL
-    SELECT paid_in, $2, NULL, 'deposit', -1000000000, NULL, 'Money', now() FROM opened
-"""
-
-
-async def _opened(url: str) -> Sequence[UUID]:
-    """Open accounts with money; return their ids, which are those of their owners too."""
-    ids = [new_id() for _ in range(_ACCOUNTS)]
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(_OPEN, ids, CASH_ACCOUNTS["EUR"])
-        await connection.execute("VACUUM ANALYZE")
-    finally:
-        await connection.close()
-    return ids
 
 
 def _transfer(payer: UUID, payee: UUID, bearer: str) -> str:
@@ -72,18 +43,8 @@ def _written(bench: Bench, ids: Sequence[UUID]) -> tuple[Requests, Requests, Req
 
 async def _ours(bench: Bench) -> Values:
     url = await bench.database("accounts_service")
-    ids = await _opened(url)
-    # It has the keys of the tokens.
-    users = bench.environment(
-        "users", database_url=await bench.database("users_service"), roles="api"
-    )
-    accounts = bench.environment("accounts", database_url=url, roles="api")
-    async with (
-        bench.program(["users_service"], users),
-        bench.program(["accounts_service"], accounts),
-    ):
-        await until_it_answers(f"{bench.cluster.url('accounts')}/health/ready")
-        port = int(accounts["ACCOUNTS_HTTP_PORT"])
+    ids = await opened(url, _ACCOUNTS, transactions=2, minor_units=_MONEY)
+    async with answering(bench, url) as (_program, port):
         cold, hot, alone = await asyncio.to_thread(_written, bench, ids)
         found = await answered(bench, port, cold)
         found |= await answered(bench, port, alone, connections=1)

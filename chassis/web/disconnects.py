@@ -1,10 +1,11 @@
-"""Stops work for a client that has gone before it began."""
+"""Notices that a client has gone, and stops work for it that has not begun."""
 
 import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
 from fastapi import Request
+from starlette.types import Receive
 
 from chassis.domain import DomainError, Kind
 
@@ -25,7 +26,7 @@ async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
     :raises ClientGone: the client has disconnected
     """
     working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    gone = asyncio.ensure_future(disconnected(request.receive))
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -37,6 +38,7 @@ async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
         await asyncio.wait({working, gone})
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def disconnected(receive: Receive) -> None:
+    """Wait until the client, whose body is complete, has disconnected."""
+    while (await receive())["type"] != "http.disconnect":
         pass

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from chassis.domain import DomainError, Kind
 from chassis.telemetry import http_streams_ended, http_streams_open
+from chassis.web.disconnects import disconnected
 
 _HEARTBEAT: Final = format_sse_event(comment="")
 # Browsers whose streams end at one moment do not all come back at one moment.
@@ -146,7 +147,7 @@ class EventStream(Response):
 
     async def _until_ended(self, source: EventSource, receive: Receive, send: Send) -> Ended:
         sending = asyncio.create_task(self._send(source, send))
-        leaving = asyncio.create_task(_disconnected(receive))
+        leaving = asyncio.create_task(disconnected(receive))
         stopping = asyncio.create_task(self._stopping.wait())
         tasks = {sending, leaving, stopping}
         try:
@@ -177,8 +178,3 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": body, "more_body": True})
             except TimeoutError:
                 return Ended.SLOW_READER
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -20,9 +20,9 @@ from chassis.operations.context import Service
 from chassis.persistence.database import Database
 from chassis.testing import FakeChunkSource, FakeRecord, chunk_of
 from contracts.topics import Topic
+from local_cluster.testing import DatabaseServer
 from services import WITH_DATABASE
 from tests.faults.bad_bytes import Headers, Json, bad_records, event, headers_of
-from tests.infrastructure import PostgresServer
 from tests.integration.chassis.path import rows, utc_now
 
 # With default settings: no setting matters here.
@@ -101,7 +101,7 @@ def any_record(topic: Topic) -> st.SearchStrategy[RawRecord]:
 
 @pytest.fixture(scope="module", params=list(_SERVICES))
 def service(
-    request: pytest.FixtureRequest, postgres_server: PostgresServer
+    request: pytest.FixtureRequest, postgres_server: DatabaseServer
 ) -> Iterator[tuple[str, str]]:
     """A service, and a database with its schema."""
     name: str = request.param

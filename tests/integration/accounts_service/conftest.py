@@ -8,11 +8,11 @@ import pytest
 
 from chassis import migrations
 from chassis.persistence.database import Database
-from tests.infrastructure import PostgresServer
+from local_cluster.testing import DatabaseServer
 
 
 @pytest.fixture(scope="session")
-def migrated_template(postgres_server: PostgresServer) -> Iterator[str]:
+def migrated_template(postgres_server: DatabaseServer) -> Iterator[str]:
     name = f"accounts_{uuid4().hex}"
     url = postgres_server.create_database(name)
     asyncio.run(migrations.upgrade("accounts_service", url))
@@ -21,7 +21,7 @@ def migrated_template(postgres_server: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def accounts_database(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
+def accounts_database(postgres_server: DatabaseServer, migrated_template: str) -> Iterator[str]:
     """The URL of a fresh database with the service's schema."""
     name = f"test_{uuid4().hex}"
     yield postgres_server.create_database(name, migrated_template)

@@ -8,13 +8,13 @@ import pytest
 
 from chassis import migrations
 from chassis.persistence.database import Database
-from tests.infrastructure import PostgresServer
+from local_cluster.testing import DatabaseServer
 
 from .stand_in import StandIn, running_stand_in
 
 
 @pytest.fixture(scope="session")
-def _migrated(postgres_server: PostgresServer) -> Iterator[str]:
+def _migrated(postgres_server: DatabaseServer) -> Iterator[str]:
     name = f"notification_{uuid4().hex}"
     url = postgres_server.create_database(name)
     asyncio.run(migrations.upgrade("notification_service", url))
@@ -23,7 +23,7 @@ def _migrated(postgres_server: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def notification_database(postgres_server: PostgresServer, _migrated: str) -> Iterator[str]:
+def notification_database(postgres_server: DatabaseServer, _migrated: str) -> Iterator[str]:
     """The URL of a fresh database with the service's schema."""
     name = f"notification_{uuid4().hex}"
     yield postgres_server.create_database(name, _migrated)

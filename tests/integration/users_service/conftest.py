@@ -12,7 +12,7 @@ from chassis import migrations
 from chassis.correlation import new_id
 from chassis.persistence.database import Database
 from chassis.persistence.transactor import Transact, Transactor
-from tests.infrastructure import PostgresServer
+from local_cluster.testing import DatabaseServer
 from tests.unit.users_service.people import NOW
 from users_service.adapters.postgres_repositories import PostgresUsersWork
 from users_service.adapters.signing_keys import add_key
@@ -21,7 +21,7 @@ from users_service.settings import UsersSettings
 
 
 @pytest.fixture(scope="session")
-def migrated_template(postgres_server: PostgresServer) -> Iterator[str]:
+def migrated_template(postgres_server: DatabaseServer) -> Iterator[str]:
     name = f"users_{uuid4().hex}"
     url = postgres_server.create_database(name)
     asyncio.run(migrations.upgrade("users_service", url))
@@ -30,7 +30,7 @@ def migrated_template(postgres_server: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def users_database(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
+def users_database(postgres_server: DatabaseServer, migrated_template: str) -> Iterator[str]:
     """The URL of a fresh database with the service's schema."""
     name = f"test_{uuid4().hex}"
     yield postgres_server.create_database(name, migrated_template)

@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 
 from chassis.persistence.logins import create_databases
-from tests.infrastructure import PostgresServer
+from local_cluster.testing import DatabaseServer
 
-Server = PostgresServer
+Server = DatabaseServer
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from chassis.testing import eventually
 from chassis.timers import due_timers
 from chassis.timers.due_timers import ClaimLost
 from chassis.timers.timer import DueTimer
-from tests.infrastructure import PostgresServer
+from local_cluster.testing import DatabaseServer
 from tests.integration.chassis.path import is_waiting_for_a_lock, rows
 from tests.integration.chassis.timers.timed import (
     Timed,
@@ -42,7 +42,7 @@ from tests.unit.chassis.timers.timers_suite import (
 
 
 @pytest.fixture(scope="module")
-def timers_database(postgres_server: PostgresServer) -> Iterator[str]:
+def timers_database(postgres_server: DatabaseServer) -> Iterator[str]:
     """The URL of a database with the tables, which the tests empty."""
     name = f"timers_{uuid4().hex}"
     url = postgres_server.create_database(name)
