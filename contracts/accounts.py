@@ -108,6 +108,9 @@ class HoldCapturedV1(IntegrationEvent):
     user_id: Owner
     transaction_id: UUID
     amount: Annotated[Amount, Field(gt=0, description="The rest of the hold is free again.")]
+    currency: Annotated[
+        Currency | None, Field(description="The hold's. Events of the first days lack it.")
+    ] = None
     by: Annotated[UUID, Field(description="The payee, or an operator.")]
 
 

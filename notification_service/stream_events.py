@@ -5,8 +5,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Final, Protocol
 from uuid import UUID
+
+import iso4217
 
 from chassis.persistence.transactor import Work
 from contracts.accounts import (
@@ -38,6 +41,8 @@ ShownEvent = (
 )
 #: Who the operator was, and their words, are for operators.
 _OPERATORS: Final = {"by", "reason"}
+AMOUNTS: Final = frozenset({"amount", "delta", "balance_after"})
+"""The fields that are minor units of the currency in the event's ``currency``."""
 _POSITION: Final = re.compile(r"([0-9]{1,16})\.([0-9]{1,18})", re.ASCII)
 
 
@@ -100,8 +105,22 @@ class LogForStreams:
 
 
 def shown(event: ShownEvent, envelope: Envelope) -> str:
-    """Return what the user is sent of an event: its type, its time, and its fields."""
+    """Return what the user is sent of an event: its type, its time, and its fields.
+
+    Amounts are decimal text, such as ``12.30``, as everywhere over HTTP.
+    """
     head = envelope.model_dump(mode="json", include={"type", "time"})
     fields = event.model_dump(mode="json", exclude=_OPERATORS)
+    for name in AMOUNTS & fields.keys():
+        fields[name] = _decimal_text(fields[name], fields["currency"])
     # JSON escapes line ends within a text, so the whole is one line.
     return json.dumps(head | fields, separators=(",", ":"))
+
+
+def _decimal_text(minor_units: int, code: str | None) -> str | None:
+    """Return an amount as text; None: no currency known here says where its point stands."""
+    try:
+        decimals = iso4217.Currency(code).exponent
+    except ValueError:
+        return None
+    return None if decimals is None else f"{Decimal(minor_units).scaleb(-decimals):f}"

@@ -98,6 +98,7 @@ def _of_hold(event: HoldEvent) -> IntegrationEvent:
                 user_id=event.user_id,
                 transaction_id=event.transaction_id,
                 amount=event.minor_units,
+                currency=event.currency,
                 by=event.by,
             )
         case HoldReleased():

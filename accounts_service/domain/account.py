@@ -136,6 +136,7 @@ class HoldPlaced(AccountChanged):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldCaptured(AccountChanged):
+    currency: str
     hold_id: UUID
     transaction_id: UUID
     minor_units: int
@@ -377,6 +378,7 @@ class Account(Aggregate):
             HoldCaptured(
                 account_id=self.id,
                 user_id=self.user_id,
+                currency=self.currency.code,
                 hold_id=hold_id,
                 transaction_id=transaction_id,
                 minor_units=amount.minor_units,

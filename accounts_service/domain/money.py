@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final, Self
 
 from accounts_service.domain.errors import InvalidAmount
@@ -49,8 +50,4 @@ class Money:
         return cls(minor_units, currency)
 
     def __str__(self) -> str:
-        digits = str(abs(self.minor_units)).rjust(self.currency.decimals + 1, "0")
-        sign = "-" if self.minor_units < 0 else ""
-        if not self.currency.decimals:
-            return sign + digits
-        return f"{sign}{digits[: -self.currency.decimals]}.{digits[-self.currency.decimals :]}"
+        return f"{Decimal(self.minor_units).scaleb(-self.currency.decimals):f}"

@@ -66,7 +66,7 @@ SAMPLES: Sequence[DomainEvent] = (
         minor_units=5,
         expires_at=NOW,
     ),
-    HoldCaptured(**BY, hold_id=HOLD, transaction_id=TRANSFER, minor_units=5),
+    HoldCaptured(**BY, currency="USD", hold_id=HOLD, transaction_id=TRANSFER, minor_units=5),
     HoldReleased(**BY, hold_id=HOLD),
     HoldExpired(**OF_ACCOUNT, hold_id=HOLD),
     Frozen(**BY, reason="stolen"),

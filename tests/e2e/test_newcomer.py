@@ -110,8 +110,8 @@ def test_the_first_hour(shell: Shell) -> None:
     for moved in ("100.00 USD, the balance is 100.00", "-30.00 USD, the balance is 70.00"):
         assert moved in rest, first
     if declared("notification"):
-        told = re.findall(r"browser told .* delta (-?\d+), balance_after (\d+)", rest)
-        assert told == [("10000", "10000"), ("-3000", "7000")], first
+        told = re.findall(r"browser told .* delta (-?[\d.]+), balance_after ([\d.]+)", rest)
+        assert told == [("100.00", "100.00"), ("-30.00", "70.00")], first
     assert_can_sign_in(first)
 
     # A second one finds the cluster up.

@@ -182,7 +182,7 @@ class TestAStream:
         assert [each.type for each in events] == ["message", "message"]
         created, frozen = (each.data for each in events)
         assert created["type"] == "accounts.transaction-created.v1"
-        assert (created["user_id"], created["delta"]) == (str(ada), 1230)
+        assert (created["user_id"], created["delta"]) == (str(ada), "12.30")
         assert frozen.keys() == {"type", "time", "account_id", "user_id"}
         headers = of_ada.answer.headers
         assert headers["content-type"].startswith("text/event-stream")

@@ -7,10 +7,22 @@ from uuid import UUID
 import pytest
 
 from chassis.correlation import new_id
-from contracts.accounts import AccountFrozenV1, AccountsEventWithheldV1, TransactionCreatedV1
+from contracts.accounts import (
+    AccountFrozenV1,
+    AccountsEventWithheldV1,
+    HoldCapturedV1,
+    TransactionCreatedV1,
+)
 from contracts.envelope import decode, encode
 from contracts.topics import ACCOUNTS_ACCOUNT
-from notification_service.stream_events import LogForStreams, Position, StreamEvent, shown
+from notification_service.stream_events import (
+    AMOUNTS,
+    LogForStreams,
+    Position,
+    ShownEvent,
+    StreamEvent,
+    shown,
+)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ADA, ACCOUNT, OPAL = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -39,7 +51,7 @@ SHOWN = {
         "currency",
         "expires_at",
     },
-    "accounts.hold-captured.v1": {*_OF_A_HOLD, "transaction_id", "amount"},
+    "accounts.hold-captured.v1": {*_OF_A_HOLD, "transaction_id", "amount", "currency"},
     "accounts.hold-released.v1": _OF_A_HOLD,
     "accounts.hold-expired.v1": _OF_A_HOLD,
     "accounts.account-frozen.v1": {"account_id", "user_id"},
@@ -96,32 +108,84 @@ async def test_an_event_is_stored_for_its_user_without_the_operators_words() -> 
 
 
 def test_what_is_shown_is_one_line() -> None:
-    created = TransactionCreatedV1(
+    text = what_is_shown(transaction(currency="USD"))
+
+    assert len(text.splitlines()) == 1
+
+
+class TestAnAmount:
+    @pytest.mark.parametrize(
+        ("currency", "minor_units", "text"),
+        [
+            ("USD", 1230, "12.30"),
+            ("USD", -5, "-0.05"),
+            ("USD", 0, "0.00"),
+            ("JPY", 1230, "1230"),
+            ("KWD", -(2**63), "-9223372036854775.808"),
+            ("CLF", 2**63 - 1, "922337203685477.5807"),
+        ],
+    )
+    def test_is_shown_as_decimal_text(self, currency: str, minor_units: int, text: str) -> None:
+        event = json.loads(what_is_shown(transaction(currency=currency, delta=minor_units)))
+
+        assert (event["delta"], event["currency"]) == (text, currency)
+
+    @pytest.mark.parametrize("currency", ["XAU", "ZZZ"], ids=["no decimals", "not in the list"])
+    def test_is_null_where_nobody_knows_where_its_point_stands(self, currency: str) -> None:
+        event = json.loads(what_is_shown(transaction(currency=currency)))
+
+        assert (event["delta"], event["balance_after"], event["currency"]) == (None, None, currency)
+
+    def test_is_null_in_a_capture_published_without_its_currency(self) -> None:
+        captured = HoldCapturedV1(
+            hold_id=new_id(),
+            account_id=ACCOUNT,
+            user_id=ADA,
+            transaction_id=new_id(),
+            amount=5,
+            by=ADA,
+        )
+
+        assert json.loads(what_is_shown(captured))["amount"] is None
+
+    def test_is_every_field_of_minor_units_and_has_a_currency_beside_it(self) -> None:
+        schemas = [each.model_json_schema()["properties"] for each in LogForStreams.events]
+        amounts = [
+            {name for name, field in fields.items() if field.get("minimum") == -(2**63)}
+            | {name for name, field in fields.items() if field.get("exclusiveMaximum") == 2**63}
+            for fields in schemas
+        ]
+
+        assert set().union(*amounts) == AMOUNTS
+        assert all(
+            "currency" in fields for fields, names in zip(schemas, amounts, strict=True) if names
+        )
+
+
+def transaction(*, currency: str, delta: int = 1) -> TransactionCreatedV1:
+    return TransactionCreatedV1(
         transaction_id=new_id(),
         account_id=ACCOUNT,
         user_id=ADA,
         position=2,
         kind="deposit",
-        currency="USD",
-        delta=2**62,
+        currency=currency,
+        delta=delta,
         balance_after=2**62,
     )
-    envelope = decode(
-        encode(
-            created,
-            id=new_id(),
-            source="/accounts",
-            subject=str(ACCOUNT),
-            time=NOW,
-            sequence=2,
-            correlationid="c-1",
-        ).payload
+
+
+def what_is_shown(event: ShownEvent) -> str:
+    encoded = encode(
+        event,
+        id=new_id(),
+        source="/accounts",
+        subject=str(ACCOUNT),
+        time=NOW,
+        sequence=2,
+        correlationid="c-1",
     )
-
-    text = shown(created, envelope)
-
-    assert len(text.splitlines()) == 1
-    assert json.loads(text)["delta"] == 2**62
+    return shown(event, decode(encoded.payload))
 
 
 class TestAPosition:
