@@ -1,14 +1,16 @@
 """``python -m accounts_service`` serves; ``migrate`` brings its database to the newest schema."""
 
 from services.healthy import exit_if_asked
+from services.importing import importing
 from services.stopping import exit_at_sigterm
 
 if __name__ == "__main__":
     exit_at_sigterm()
     exit_if_asked("accounts")
 
-from accounts_service.bootstrap import SERVICE, build
-from chassis.process.service import service_command_line
+with importing():
+    from accounts_service.bootstrap import SERVICE, build
+    from chassis.process.service import service_command_line
 
 cli = service_command_line(SERVICE, build)
 

@@ -1,5 +1,8 @@
 """`python -m local_cluster`."""
 
-from local_cluster.cli import main
+from services.importing import importing
+
+with importing():
+    from local_cluster.cli import main
 
 main(prog_name="python -m local_cluster")

@@ -1,6 +1,7 @@
 """``python -m users_service`` serves; its commands migrate, make keys and create operators."""
 
 from services.healthy import exit_if_asked
+from services.importing import importing
 from services.stopping import exit_at_sigterm
 
 if __name__ == "__main__":
@@ -13,15 +14,16 @@ from typing import NoReturn
 
 import click
 
-from chassis.correlation import new_id
-from chassis.process.service import service_command_line
-from chassis.settings import read_settings
-from chassis.telemetry import configure_logging
-from users_service.adapters.signing_keys import add_key, has_key
-from users_service.bootstrap import SERVICE, build, create_operator
-from users_service.domain.errors import UserError
-from users_service.domain.values import EmailAddress, Password, Username
-from users_service.settings import UsersSettings
+with importing():
+    from chassis.correlation import new_id
+    from chassis.process.service import service_command_line
+    from chassis.settings import read_settings
+    from chassis.telemetry import configure_logging
+    from users_service.adapters.signing_keys import add_key, has_key
+    from users_service.bootstrap import SERVICE, build, create_operator
+    from users_service.domain.errors import UserError
+    from users_service.domain.values import EmailAddress, Password, Username
+    from users_service.settings import UsersSettings
 
 cli = service_command_line(SERVICE, build)
 

@@ -84,6 +84,7 @@ class TestHealthy:
         assert ours == {
             "services",
             "services.healthy",
+            "services.importing",
             "services.stopping",
             service.module,
             service.package,
