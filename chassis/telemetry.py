@@ -232,13 +232,16 @@ def configure_tracing(service: str, settings: ProcessSettings) -> TracerProvider
     provider.add_span_processor(_WithoutInventions())
     if settings.otlp_endpoint is not None:
         # 10 MB that most processes do not need.
+        import requests  # noqa: PLC0415
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
             OTLPSpanExporter,
         )
 
         endpoint = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
         # For all attempts of one export: the process waits for the last export before it ends.
-        exporter = OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_TIMEOUT_S)
+        session = requests.Session()
+        session.trust_env = False  # as all our clients: no proxy stands between our own processes
+        exporter = OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_TIMEOUT_S, session=session)
         provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     return provider

@@ -34,8 +34,20 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster
 
 
 def command(cluster: RunningCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(cluster, sys.executable, "-m", "local_cluster", *arguments)
+
+
+def typed(cluster: RunningCluster, line: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of make as someone types it, here without installing anything."""
+    make, *words = shlex.split(line)
+    assert make == "make"
+    installed = (f"VENV={sys.prefix}", "--assume-old", f"{sys.prefix}/product")
+    return run(cluster, "make", *installed, *words)
+
+
+def run(cluster: RunningCluster, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "local_cluster", *arguments],
+        words,
         cwd=REPOSITORY,
         # It finds the ports in the directory.
         env=os.environ | {"LOCAL_DIRECTORY": str(cluster.directory)},
@@ -43,15 +55,6 @@ def command(cluster: RunningCluster, *arguments: str) -> subprocess.CompletedPro
         text=True,
         check=False,
     )
-
-
-def typed(cluster: RunningCluster, line: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of make as someone types it, here without installing anything."""
-    words = shlex.split(line)
-    assert words[:2] == ["make", "ops"]
-    name, _, arguments = words[2].partition("=")
-    assert name == "ARGS"
-    return command(cluster, "ops", *arguments.split())
 
 
 def ready(cluster: RunningCluster, name: str) -> bool:
@@ -140,9 +143,11 @@ class TestTheSystem:
         self, cluster: RunningCluster
     ) -> None:
         troubles = [Trouble(ONLY_AT.get(check, "audit"), check, "") for check in _SHOWN_BY]
+        # What no operator's command shows, the log does.
+        troubles += [Trouble(process, "process", "") for process in ("kafka", "postgres", "audit")]
 
         for trouble in troubles:
-            if declared(trouble.process):
+            if trouble.process in ("kafka", "postgres") or declared(trouble.process):
                 completed = typed(cluster, command_for(trouble))
                 assert completed.returncode == 0, completed.stderr
 

@@ -1,7 +1,11 @@
+import gzip
 import json
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import structlog
@@ -25,6 +29,28 @@ from chassis.telemetry import (
 from tests.unit.chassis.conftest import Serve, settings
 
 Written = Callable[[], str]
+
+
+@contextmanager
+def a_collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    """Serve as a collector of spans; yield its address, and the paths and bodies it was sent."""
+    received = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            received.append((self.path, gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", received
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture
@@ -182,6 +208,21 @@ class TestSpans:
         assert not first.is_recording()
         assert first.get_span_context().is_valid
         assert continued.get_span_context().trace_id == 0x0AF7651916CD43DD8448EB211C80319C
+
+    def test_are_sent_to_their_endpoint_past_any_proxy(
+        self, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        for exceptions in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(exceptions, raising=False)
+        with a_collector() as (endpoint, received):
+            provider = configure_tracing("toys", settings(otlp_endpoint=endpoint))
+            provider.get_tracer("toys").start_span("a toy is sold").end()
+            provider.shutdown()
+
+        ((path, body),) = received
+        assert path == "/v1/traces"
+        assert b"a toy is sold" in body
 
     def test_what_is_not_recorded_continues_traces_and_nests_all_the_same(
         self, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
