@@ -1,11 +1,20 @@
-"""A broker that a test may freeze or stop, and log lines without local variables."""
+"""A broker that a test may freeze or stop, a database, and log lines without local variables."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import structlog
 
+from chassis.persistence.database import Database
 from local_cluster.testing import RunningInfrastructure, running_infrastructure
+from tests.integration.chassis.path import schema
+
+
+@pytest.fixture
+async def engine(database: str) -> AsyncIterator[Database]:
+    """A fresh database with the tables of the chassis."""
+    async with schema(database) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")

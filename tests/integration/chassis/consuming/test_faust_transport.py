@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -22,7 +21,6 @@ from tests.integration.chassis.path import (
     one_consuming,
     publish,
     rows,
-    schema,
     settings_for,
     signed_up,
     subscriber,
@@ -70,12 +68,6 @@ def again(chunk: Chunk) -> Chunk:
     """The same chunk, as if it were another record to Faust."""
     assert isinstance(chunk, DeliveredChunk)
     return dataclasses.replace(chunk, offset=next(chunk_thread._serial))
-
-
-@pytest.fixture
-async def engine(database: str) -> AsyncIterator[Database]:
-    async with schema(database) as engine:
-        yield engine
 
 
 class TestATransportThatMisbehaves:

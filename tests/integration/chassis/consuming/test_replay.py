@@ -1,10 +1,9 @@
 """A subscriber that is far behind replays by itself, and the others handle what is new."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from uuid import UUID, uuid4
 
-import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 from prometheus_client import REGISTRY
@@ -23,7 +22,6 @@ from tests.integration.chassis.path import (
     create_topic,
     publish,
     rows,
-    schema,
     settings_for,
     signed_up,
     subscriber,
@@ -36,12 +34,6 @@ from tests.integration.chassis.path import (
 from tests.integration.chassis.service import NameIsTaken
 
 HISTORY = 300
-
-
-@pytest.fixture
-async def engine(database: str) -> AsyncIterator[Database]:
-    async with schema(database) as engine:
-        yield engine
 
 
 def replaying_slowly(database: str, kafka: str, **changes: float) -> ServiceSettings:

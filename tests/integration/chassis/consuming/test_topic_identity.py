@@ -1,7 +1,6 @@
 """A topic that was deleted and made again is noticed, and held until an operator decides."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from uuid import UUID, uuid4
 
@@ -31,7 +30,6 @@ from tests.integration.chassis.path import (
     one_consuming,
     publish,
     rows,
-    schema,
     settings_for,
     signed_up,
     subscriber,
@@ -43,12 +41,6 @@ from tests.integration.chassis.path import (
 )
 
 FROM_BEGINNING = Decision(ContinueFrom.BEGINNING)
-
-
-@pytest.fixture
-async def engine(database: str) -> AsyncIterator[Database]:
-    async with schema(database) as engine:
-        yield engine
 
 
 async def delete(kafka: str, topic: Topic) -> None:

@@ -40,7 +40,6 @@ from tests.integration.chassis.path import (
     one_consuming,
     publish,
     rows,
-    schema,
     settings_for,
     signed_up,
     subscriber,
@@ -51,12 +50,6 @@ from tests.integration.chassis.path import (
     utc_now,
 )
 from tests.segments import break_the_length, flip_a_bit
-
-
-@pytest.fixture
-async def engine(database: str) -> AsyncIterator[Database]:
-    async with schema(database) as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -62,12 +62,6 @@ from tests.integration.chassis.path import (
 from tests.integration.chassis.proxy import postgres_through_proxy
 from tests.integration.chassis.service import NameIsTaken
 from tests.integration.chassis.worker import until_it_works, worker_process
-
-
-@pytest.fixture
-async def engine(database: str) -> AsyncIterator[Database]:
-    async with schema(database) as engine:
-        yield engine
 
 
 async def publish_some(kafka: str, topic: Topic, subjects: Sequence[UUID], *sequences: int) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import warnings
-from collections.abc import AsyncIterator
 
 import psutil
 import pytest
@@ -18,7 +17,6 @@ from local_cluster.testing import RunningInfrastructure
 from tests.integration.chassis.path import (
     create_topic,
     one_consuming,
-    schema,
     topic_of_its_own,
 )
 
@@ -84,11 +82,6 @@ class TestALastingAdminClient:
 
 
 class TestAWorker:
-    @pytest.fixture
-    async def engine(self, database: str) -> AsyncIterator[Database]:
-        async with schema(database) as engine:
-            yield engine
-
     async def test_that_stops_leaves_no_connection_open(
         self, database: str, kafka: str, engine: Database
     ) -> None:

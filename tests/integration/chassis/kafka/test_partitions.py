@@ -1,6 +1,5 @@
 """A topic gets more partitions only when all its events are handled and its relay is stopped."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -26,7 +25,6 @@ from tests.integration.chassis.path import (
     create_topic,
     publish,
     rows,
-    schema,
     signed_up,
     topic_of_its_own,
     transaction,
@@ -34,12 +32,6 @@ from tests.integration.chassis.path import (
 )
 
 SOME = 20
-
-
-@pytest.fixture
-async def engine(database: str) -> AsyncIterator[Database]:
-    async with schema(database) as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import (
-    AsyncIterator,
     Awaitable,
     Callable,
     Iterator,
@@ -42,7 +41,6 @@ from tests.integration.chassis.path import (
     effects,
     publish,
     rows,
-    schema,
     settings_for,
     signed_up,
     subscriber,
@@ -56,12 +54,6 @@ from tests.integration.chassis.service import TOPIC, Failing, NameIsTaken, Servi
 from .operating import BY_ADA, acts_of, asking, runtime_of, service_of
 
 ONE, TWO = "test.one", "test.two"
-
-
-@pytest.fixture
-async def engine(database: str) -> AsyncIterator[Database]:
-    async with schema(database) as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """An operator repairs what Kafka refused: it is published in its place, or is withheld."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -36,7 +36,6 @@ from tests.integration.chassis.path import (
     count,
     create_topic,
     rows,
-    schema,
     settings_for,
     utc_now,
 )
@@ -75,12 +74,6 @@ class SetAside:
 
     async def discard(self, id_: UUID) -> None:
         await rows_set_aside.discard(self._runtime, OneRow(event_id=id_), BY_ADA)
-
-
-@pytest.fixture
-async def engine(database: str) -> AsyncIterator[Database]:
-    async with schema(database) as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What operators read of other people is published, on PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import orjson
@@ -12,18 +11,12 @@ from chassis.operations.reads import recorded_reads
 from chassis.persistence.database import Database
 from chassis.settings import ServiceSettings
 from contracts.operations import DataReadV1
-from tests.integration.chassis.path import PathWork, rows, schema, settings_for
+from tests.integration.chassis.path import PathWork, rows, settings_for
 
 from .operating import acts_of, runtime_of, service_of, topic_with_withheld
 
 ADA, BOB, KATE = UUID(int=1), UUID(int=2), UUID(int=3)
 ROUTE = "/users/{user_id}"
-
-
-@pytest.fixture
-async def engine(database: str) -> AsyncIterator[Database]:
-    async with schema(database) as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Each aggregate's last sequence, for readers who check that no last event is missing."""
 
-from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,15 +11,9 @@ from chassis.persistence.database import Database
 from chassis.settings import ServiceSettings
 from contracts.operations import SubscriberPausedV1
 from contracts.topics import Topic
-from tests.integration.chassis.path import PathWork, schema, settings_for
+from tests.integration.chassis.path import PathWork, settings_for
 
 from .operating import asking, runtime_of, service_of, things, topic_with_withheld
-
-
-@pytest.fixture
-async def engine(database: str) -> AsyncIterator[Database]:
-    async with schema(database) as engine:
-        yield engine
 
 
 @pytest.fixture

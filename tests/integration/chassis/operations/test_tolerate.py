@@ -1,7 +1,6 @@
 """An operator accepts bytes on a topic that are no event, on PostgreSQL and Kafka."""
 
 import hashlib
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import orjson
@@ -19,7 +18,6 @@ from tests.integration.chassis.path import (
     create_topic,
     publish,
     rows,
-    schema,
     settings_for,
     signed_up,
     subscriber,
@@ -29,12 +27,6 @@ from tests.integration.chassis.path import (
 from .operating import BY_ADA, runtime_of, service_of
 
 GARBAGE = b"not an event"
-
-
-@pytest.fixture
-async def engine(database: str) -> AsyncIterator[Database]:
-    async with schema(database) as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Commands that publish are refused while the outbox is too old, and no others."""
 
-from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,7 +10,7 @@ from chassis.persistence.outbox_age import OutboxAge, OutboxTooOld
 from chassis.persistence.transactor import Transact, Transactor
 from contracts.topics import Topic
 from contracts.users import UserSignedUpV1
-from tests.integration.chassis.path import rows, schema, topic_of_its_own, utc_now
+from tests.integration.chassis.path import rows, topic_of_its_own, utc_now
 
 LIMIT_S = 60.0
 AGE = "UPDATE outbox SET created_at = clock_timestamp() - interval '90 s' WHERE aggregateid = $1"
@@ -35,12 +34,6 @@ class Publishing:
 
     async def flush(self) -> None:
         await self._outbox.flush(self._connection)
-
-
-@pytest.fixture
-async def engine(database: str) -> AsyncIterator[Database]:
-    async with schema(database) as engine:
-        yield engine
 
 
 @pytest.fixture

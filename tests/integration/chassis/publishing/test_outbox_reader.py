@@ -9,7 +9,6 @@ import pytest
 from chassis.persistence.database import Database
 from chassis.publishing import outbox_reader
 from chassis.publishing.outbox_reader import MOST_ROWS, OutboxReader, Row
-from tests.integration.chassis.path import schema
 from tests.integration.explained import pages_read
 
 _WRITE = """
@@ -18,12 +17,6 @@ _WRITE = """
     SELECT gen_random_uuid(), $1, $2, 't.v1', 1, decode(repeat('ab', 300), 'hex'), '{}', now()
     FROM generate_series(1, $3::int)
 """
-
-
-@pytest.fixture
-async def engine(database: str) -> AsyncIterator[Database]:
-    async with schema(database) as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -32,7 +32,6 @@ from tests.integration.chassis.path import (
     count,
     create_topic,
     rows,
-    schema,
     settings_for,
     topic_of_its_own,
     utc_now,
@@ -40,12 +39,6 @@ from tests.integration.chassis.path import (
 from tests.integration.chassis.proxy import postgres_through_proxy
 
 YESTERDAY = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
-
-
-@pytest.fixture
-async def engine(database: str) -> AsyncIterator[Database]:
-    async with schema(database) as engine:
-        yield engine
 
 
 @asynccontextmanager
