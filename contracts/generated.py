@@ -5,6 +5,7 @@ import re
 from inspect import getdoc
 from pathlib import Path
 
+from contracts.acls import Operation, Pattern, Resource, acls_of
 from contracts.asyncapi import asyncapi_document
 from contracts.compatibility import breaking_catalogue_changes, breaking_schema_changes
 from contracts.example_events import EXAMPLES
@@ -15,7 +16,7 @@ from contracts.topics import EVENTS, TOPICS
 
 HERE = Path(__file__).parent
 
-_TABLES = re.compile(r"(?<=<!-- generated -->\n).*?(?=<!-- end of generated -->)", re.DOTALL)
+_TABLES = re.compile(r"(<!-- generated: (\w+) -->\n).*?(?=<!-- end of generated -->)", re.DOTALL)
 
 
 def mistakes() -> list[str]:
@@ -61,7 +62,9 @@ def _wanted(directory: Path) -> dict[Path, str]:
     readme = directory / "README.md"
     files = {
         directory / "asyncapi.json": _text(asyncapi_document()),
-        readme: _TABLES.sub(lambda _: _catalogue_tables(), readme.read_text(encoding="utf-8")),
+        readme: _TABLES.sub(
+            lambda begin: begin[1] + _TABLES_NAMED[begin[2]](), readme.read_text(encoding="utf-8")
+        ),
     }
     for name, schema in json_schemas().items():
         files[directory / "schemas" / f"{name}.json"] = _text(schema)
@@ -97,3 +100,27 @@ def _catalogue_tables() -> str:
             f"[example](examples/{event_type}.json)) | {meaning} | {fields} |"
         )
     return "\n".join([*lines, "", ""])
+
+
+def _rights_table() -> str:
+    """Return who may do what at Kafka, but for what a service may look at of what it reads."""
+    acls = acls_of()
+    lines = ["", "| login | writes to | reads | consumer groups |", "|---|---|---|---|"]
+    for login in dict.fromkeys(each.login for each in acls):
+        cells = [
+            ", ".join(
+                f"`{each.name}{'*' if each.pattern is Pattern.PREFIXED else ''}`"
+                for each in acls
+                if (each.login, each.resource, each.operation) == (login, resource, operation)
+            )
+            for resource, operation in (
+                (Resource.TOPIC, Operation.WRITE),
+                (Resource.TOPIC, Operation.READ),
+                (Resource.GROUP, Operation.READ),
+            )
+        ]
+        lines.append(f"| {login} | {' | '.join(cell or 'none' for cell in cells)} |")
+    return "\n".join([*lines, "", ""])
+
+
+_TABLES_NAMED = {"catalogue": _catalogue_tables, "rights": _rights_table}

@@ -4,6 +4,10 @@
 ``DIRECTORY/users`` has what the users service reads, in files named after its settings in lower
 case, and so on; ``DIRECTORY/postgres`` what the server and its administrator read. In containers
 each of these is a volume, so a process sees its own only. Run again, it changes nothing.
+
+With ``--broker`` there are also passwords at Kafka, and certificates of an authority of its own:
+``DIRECTORY/kafka`` has what the brokers read, ``DIRECTORY/administrator`` what their administrator
+reads, and ``DIRECTORY/verification`` what the verification does.
 """
 
 import argparse
@@ -11,11 +15,12 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from services import SERVICES, DeclaredService
+from services import SERVICES, WITH_DATABASE, DeclaredService
+from services.certificates import Certificate, new_authority, new_certificate
 
 _OF_TEMPLATE: Final = re.compile(r"\{secret\[([\w-]+)\]\}")
 _ADMINISTRATOR: Final = "postgres"
@@ -26,14 +31,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--postgres", required=True, help="host:port of the server")
+    parser.add_argument("--broker", action="append", default=[], help="host of a broker, for TLS")
     given = parser.parse_args()
-    write_secrets(given.directory, postgres=given.postgres)
+    write_secrets(given.directory, postgres=given.postgres, brokers=given.broker)
 
 
-def write_secrets(directory: Path, *, postgres: str) -> None:
+def write_secrets(directory: Path, *, postgres: str, brokers: Sequence[str] = ()) -> None:
     """Make what is missing of the secrets, and write them for their readers.
 
     :param postgres: host and port of the server, for the URLs of the databases
+    :param brokers: hosts of the brokers, for their certificate; without any there are no secrets of
+        Kafka
     """
     made = _Made(directory / "all", postgres)
     readers = {service.name: dict(_secrets_of(service, made)) for service in SERVICES}
@@ -41,6 +49,9 @@ def write_secrets(directory: Path, *, postgres: str) -> None:
         "password": made.password(_ADMINISTRATOR),
         "database_url": made.url(_ADMINISTRATOR),
     }
+    if brokers:
+        for reader, files in _secrets_of_kafka(made, brokers).items():
+            readers[reader] = readers.get(reader, {}) | files
     for reader, files in readers.items():
         _write(directory / reader, files)
 
@@ -58,6 +69,12 @@ class _Made:
     def password(self, login: str) -> str:
         return self.secret(f"postgres-{login}")
 
+    def certificate(self, name: str, make: Callable[[], Certificate]) -> Certificate:
+        """Return a certificate and its key, made if there are none yet."""
+        pem = secret(self._directory / f"{name}.pem", lambda: _pem(make()))
+        certificate, begin, key = pem.partition("-----BEGIN PRIVATE KEY-----")
+        return Certificate(certificate.encode(), (begin + key).encode())
+
     def url(self, login: str) -> str:
         return f"postgresql://{login}:{self.password(login)}@{self._postgres}/{login}"
 
@@ -73,14 +90,35 @@ def _secrets_of(service: DeclaredService, made: _Made) -> Iterator[tuple[str, st
         yield "operator_password", made.secret("operator")
 
 
-def secret(path: Path) -> str:
-    """Return the secret in ``path``, made at random if there is none yet."""
+def _secrets_of_kafka(made: _Made, brokers: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the files of each who signs in to Kafka, and of the brokers."""
+    authority = made.certificate("kafka-authority", lambda: new_authority("kafka-authority"))
+    hosts = [*brokers, "localhost", "127.0.0.1"]
+    broker = made.certificate("kafka-broker", lambda: new_certificate(authority, "broker", hosts))
+    administrator = made.certificate(
+        "kafka-administrator", lambda: new_certificate(authority, "administrator")
+    )
+    ca = {"kafka_ca_file": authority.certificate.decode()}
+    logins = [*(each.name for each in WITH_DATABASE), "verification"]
+    return {
+        **{each: ca | {"kafka_sasl_password": made.secret(f"kafka-{each}")} for each in logins},
+        "administrator": ca | {"kafka_certificate_file": _pem(administrator)},
+        "kafka": {"truststore": ca["kafka_ca_file"], "keystore": _pem(broker)},
+    }
+
+
+def _pem(certificate: Certificate) -> str:
+    return b"".join(certificate).decode()
+
+
+def secret(path: Path, make: Callable[[], str] = lambda: secrets.token_urlsafe(24)) -> str:
+    """Return the secret in ``path``, made if there is none yet: at random, unless told how."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # mkstemp makes it 0600; the name appears only when the secret is complete.
         handle, scratch = tempfile.mkstemp(dir=path.parent)
         with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_urlsafe(24))
+            file.write(make())
         try:
             os.link(scratch, path)
         except FileExistsError:

@@ -1,4 +1,4 @@
-"""The containers, started once for all tests of them."""
+"""The containers of docker-compose.yml, started once for all tests of a module."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -6,14 +6,14 @@ import httpx
 import pytest
 
 from local_cluster.topology import OPERATOR
-from tests.compose.system import System, running_system
+from tests.compose.system import ALONE, System, running_system
 from tests.e2e.people import Operator, token_of
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def system() -> Iterator[System]:
     """Every container, healthy, on free ports."""
-    with running_system() as running:
+    with running_system(ALONE) as running:
         yield running
 
 

@@ -1,13 +1,13 @@
-"""The containers of docker-compose.yml as a project of the tests' own, on ports of its own."""
+"""The containers of a compose file as a project of the tests' own, on ports of its own."""
 
 import asyncio
 import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from chassis.testing import eventually
 from local_cluster.ports import free_port
@@ -16,7 +16,8 @@ from services import SERVICES
 
 #: One for each clone, so that what a killed run left is found and removed.
 _PROJECT: Final = f"onboarding-tests-{hashlib.sha256(str(REPOSITORY).encode()).hexdigest()[:8]}"
-_PORTS: Final = ("GATEWAY", "OPERATORS", "KAFKA", "SLACK")
+_PORTS: Final = ("GATEWAY", "OPERATORS", "SLACK")
+_SECONDS_TO_STOP: Final = 20
 _WITHIN_S: Final = 600
 # As PID 1 is docker's own, which ends with its child.
 _KILL_ALL: Final = """
@@ -26,22 +27,35 @@ for each in others:
     os.kill(each, signal.SIGKILL)
 """
 
-#: What stays up: the processes, Kafka and PostgreSQL.
-STAYING: Final = frozenset({"kafka", "postgres", *(each.name for each in SERVICES)})
+
+class Files(NamedTuple):
+    """The files that describe a system, and the brokers in it."""
+
+    names: Sequence[str]
+    brokers: Sequence[str]
+
+
+ALONE: Final = Files(["docker-compose.yml"], ["kafka"])
+CLUSTER: Final = Files([*ALONE.names, "compose.cluster.yml"], ["kafka", "kafka-2", "kafka-3"])
 
 
 class System:
-    """One compose project; its containers are removed at the end, with their data."""
+    """One compose project; its containers are removed at the end, with their data.
 
-    project = _PROJECT
-    network = f"{_PROJECT}_default"
+    :ivar staying: what stays up: the processes, the brokers and PostgreSQL
+    """
 
-    def __init__(self, ports: dict[str, int]) -> None:
-        self._ports = ports
+    def __init__(self, files: Files) -> None:
+        self.project = f"{_PROJECT}-{len(files.brokers)}"
+        self.network = f"{self.project}_default"
+        self.staying = {"postgres", *files.brokers, *(each.name for each in SERVICES)}
+        self._brokers = [each.upper().replace("-", "_") for each in files.brokers]
+        self._ports = {name: free_port() for name in (*_PORTS, *self._brokers)}
         self.environment = {
             **os.environ,
-            "COMPOSE_PROJECT_NAME": _PROJECT,
-            **{f"PUBLISHED_{name}_PORT": str(port) for name, port in ports.items()},
+            "COMPOSE_FILE": os.pathsep.join(files.names),
+            "COMPOSE_PROJECT_NAME": self.project,
+            **{f"PUBLISHED_{name}_PORT": str(port) for name, port in self._ports.items()},
         }
 
     @property
@@ -54,11 +68,19 @@ class System:
 
     @property
     def kafka_bootstrap(self) -> str:
-        return f"127.0.0.1:{self._ports['KAFKA']}"
+        return ",".join(f"127.0.0.1:{self._ports[each]}" for each in self._brokers)
+
+    @property
+    def slack_url(self) -> str:
+        return f"http://127.0.0.1:{self._ports['SLACK']}"
 
     @property
     def operator_password(self) -> str:
-        return self.compose("exec", "-T", "users", "cat", "/run/secrets/users/operator_password")
+        return self.secret("users", "operator_password")
+
+    def secret(self, reader: str, name: str) -> str:
+        """Return a secret of one of the processes."""
+        return self.compose("exec", "-T", reader, "cat", f"/run/secrets/{reader}/{name}")
 
     def up(self) -> None:
         self.compose("up", "--build", "--wait")
@@ -69,7 +91,8 @@ class System:
         self.compose("up", "--wait", "--no-deps", "--no-recreate", scale, name)
 
     def down(self, *options: str) -> None:
-        self.compose("down", "--remove-orphans", *options)
+        # All brokers at once: the last ones would wait for the others.
+        self.compose("down", "--remove-orphans", f"--timeout={_SECONDS_TO_STOP}", *options)
 
     def verify(self) -> str:
         """Run the verification in a container; an AssertionError has its report if it fails."""
@@ -106,7 +129,7 @@ class System:
         """Wait until each container of these services is healthy, or of all that stay up."""
 
         async def are() -> bool:
-            found = await asyncio.to_thread(self.containers, *(names or sorted(STAYING)))
+            found = await asyncio.to_thread(self.containers, *(names or sorted(self.staying)))
             return all(health_of(each) == "healthy" for each in found)
 
         await eventually(are, within_s=240, every_s=1)
@@ -121,9 +144,9 @@ def health_of(container: dict[str, Any]) -> str:
 
 
 @contextmanager
-def running_system() -> Iterator[System]:
+def running_system(files: Files) -> Iterator[System]:
     """Start everything on an empty project, and remove it at the end."""
-    system = System({name: free_port() for name in _PORTS})
+    system = System(files)
     system.down("--volumes")
     try:
         system.up()

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from typing import Final
 
 import httpx
@@ -18,7 +17,8 @@ from chassis.settings import KafkaSettings
 from chassis.testing import eventually
 from contracts.topics import USERS_USER
 from local_cluster.settings import REPOSITORY
-from tests.compose.system import STAYING, System, health_of
+from tests.compose.outcome import nothing_is_lost
+from tests.compose.system import System, health_of
 from tests.declared import declared
 from tests.e2e.people import Operator, Person, poll
 from tests.faults.workload import Workload
@@ -30,16 +30,6 @@ CUT_S: Final = float(os.environ.get("COMPOSE_CUT_S", "60"))
 CONSOLE_CONSUMER: Final = "/opt/kafka/bin/kafka-console-consumer.sh"
 
 
-async def nothing_is_lost(system: System, operator: Operator, load: Workload) -> None:
-    """Check each answer that the clients had, and then all that is there."""
-    assert load.wrong == []
-    assert load.promised
-    for user_id in load.promised:
-        person = Person(operator.gateway, id=str(user_id))
-        await poll(partial(operator.account_of, person))
-    assert "nothing is lost" in await asyncio.to_thread(system.verify)
-
-
 class TestUp:
     def test_ends_with_everything_healthy_and_every_job_done(self, system: System) -> None:
         found = {
@@ -47,14 +37,16 @@ class TestUp:
             for each in system.containers()
         }
 
-        assert {name for name, each in found.items() if health_of(each) == "healthy"} == STAYING
-        jobs = {name: each["State"] for name, each in found.items() if name not in STAYING}
+        assert {
+            name for name, each in found.items() if health_of(each) == "healthy"
+        } == system.staying
+        jobs = {name: each["State"] for name, each in found.items() if name not in system.staying}
         assert {(each["Status"], each["ExitCode"]) for each in jobs.values()} == {("exited", 0)}
 
     def test_no_process_of_ours_is_root_or_can_write_beside_its_volumes(
         self, system: System
     ) -> None:
-        for name in STAYING - {"kafka", "postgres"}:
+        for name in system.staying - {"kafka", "postgres"}:
             shown = system.compose(
                 "exec", "-T", name, "sh", "-c", "id -u; touch /app/new 2>&1 || true"
             )
