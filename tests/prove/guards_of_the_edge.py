@@ -19,6 +19,7 @@ _PAYLOADS: Final = "tests/unit/chassis/operations/test_payloads.py::"
 _OPERATIONS: Final = "tests/integration/chassis/operations/"
 _FAILURES: Final = "tests/integration/gateway/test_failures.py::"
 
+_ACLS: Final = "tests/contract/test_acls.py::"
 _STREAM: Final = "tests/unit/chassis/web/test_event_stream.py::"
 
 _EVENT_STREAMS: Final = (
@@ -325,4 +326,43 @@ _OF_OPERATORS: Final = (
     ),
 )
 
-AT_THE_EDGE: Final = (*_CONNECTIONS, *_EVENT_STREAMS, *_GATEWAY, *_LISTENERS, *_OF_OPERATORS)
+_AT_KAFKA: Final = (
+    Mutation(
+        name="own-topics-written",
+        guard="a login may write to no topic but those that its service owns",
+        file="contracts/acls.py",
+        before="yield Acl(topic.owner, Resource.TOPIC, topic.name, Operation.WRITE)",
+        after=(
+            "for each in services:\n"
+            "        yield Acl(each, Resource.TOPIC, topic.name, Operation.WRITE)"
+        ),
+        proven_by=(f"{_ACLS}test_a_topic_is_written_by_its_owner_alone",),
+    ),
+    Mutation(
+        name="subscribed-topics-read",
+        guard="a login may read no topic but those that its service subscribes to",
+        file="contracts/acls.py",
+        before="for consumer in topic.consumers:",
+        after="for consumer in services:",
+        proven_by=(
+            f"{_ACLS}test_a_topic_is_read_by_its_consumers_and_the_verification_alone[users.task]",
+        ),
+    ),
+    Mutation(
+        name="own-group-joined",
+        guard="a service's login may join no consumer group but the one of its name",
+        file="contracts/acls.py",
+        before="yield Acl(consumer, Resource.GROUP, consumer, Operation.READ)",
+        after='yield Acl(consumer, Resource.GROUP, "*", Operation.READ)',
+        proven_by=(f"{_ACLS}test_a_service_joins_its_own_group_alone",),
+    ),
+)
+
+AT_THE_EDGE: Final = (
+    *_CONNECTIONS,
+    *_EVENT_STREAMS,
+    *_GATEWAY,
+    *_LISTENERS,
+    *_OF_OPERATORS,
+    *_AT_KAFKA,
+)

@@ -1,6 +1,9 @@
 """Each reader gets its own secrets, shared ones are the same, and none changes by itself."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from cryptography import x509
 
 from services import WITH_DATABASE
 from services.secrets import write_secrets
@@ -8,9 +11,9 @@ from services.secrets import write_secrets
 Files = dict[str, str]
 
 
-def written(directory: Path) -> Files:
+def written(directory: Path, brokers: Sequence[str] = ()) -> Files:
     """Every file of the readers with its content, after one more run."""
-    write_secrets(directory, postgres="db:5432")
+    write_secrets(directory, postgres="db:5432", brokers=brokers)
     return {
         str(path.relative_to(directory)): path.read_text()
         for path in directory.glob("*/*")
@@ -56,3 +59,37 @@ def test_the_originals_are_for_their_owner_only(tmp_path: Path) -> None:
     originals = tmp_path / "all"
     assert originals.stat().st_mode & 0o077 == 0
     assert all(each.stat().st_mode & 0o077 == 0 for each in originals.iterdir())
+
+
+class TestWithBrokers:
+    def test_each_login_has_a_password_of_its_own_and_the_authority(self, tmp_path: Path) -> None:
+        files = written(tmp_path, ["kafka"])
+
+        logins = [*(each.name for each in WITH_DATABASE), "verification"]
+        passwords = {files[f"{each}/kafka_sasl_password"] for each in logins}
+        assert len(passwords) == len(logins)
+        assert {files[f"{each}/kafka_ca_file"] for each in logins} == {files["kafka/truststore"]}
+
+    def test_the_authority_signs_the_brokers_and_their_administrator(self, tmp_path: Path) -> None:
+        files = written(tmp_path, ["kafka", "kafka-2"])
+        authority = x509.load_pem_x509_certificate(files["kafka/truststore"].encode())
+
+        for file, name in (
+            ("kafka/keystore", "broker"),
+            ("administrator/kafka_certificate_file", "administrator"),
+        ):
+            signed = x509.load_pem_x509_certificate(files[file].encode())
+            signed.verify_directly_issued_by(authority)
+            assert signed.subject.rfc4514_string() == f"CN={name}"
+        broker = x509.load_pem_x509_certificate(files["kafka/keystore"].encode())
+        names = broker.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert names.get_values_for_type(x509.DNSName) == ["kafka", "kafka-2", "localhost"]
+
+    def test_no_service_has_a_key(self, tmp_path: Path) -> None:
+        files = written(tmp_path, ["kafka"])
+
+        holders = {name for name, content in files.items() if "PRIVATE KEY" in content}
+        assert holders == {"kafka/keystore", "administrator/kafka_certificate_file"}
+
+    def test_run_again_changes_nothing(self, tmp_path: Path) -> None:
+        assert written(tmp_path, ["kafka"]) == written(tmp_path, ["kafka"])

@@ -15,10 +15,12 @@ from pydantic import SecretStr
 
 from chassis.consuming.cluster_check import ClusterCheck
 from chassis.kafka.__main__ import main
+from chassis.kafka.acls import create_acls
 from chassis.kafka.client import KafkaSecurity, admin_client
 from chassis.kafka.topics import topic_states
 from chassis.publishing.producer import RowProducer
-from chassis.settings import KafkaSettings, ServiceSettings
+from chassis.settings import BAD_SETTINGS_EXIT_CODE, KafkaSettings, ServiceSettings
+from contracts.acls import Acl, Operation, Pattern, Resource, acls_of
 from contracts.topics import TOPICS, USERS_USER
 from local_cluster.java import find_java
 from local_cluster.kafka import Kafka
@@ -92,7 +94,9 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]:
             "ssl.truststore.type": "PEM",
             "ssl.truststore.location": str(authority.ca_file),
             "listener.name.ssl.ssl.client.auth": "required",
-            "sasl.enabled.mechanisms": "PLAIN",
+            "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common"
+            ".security.scram.ScramLoginModule required;",
             "listener.name.sasl_ssl.plain.sasl.jaas.config": "org.apache.kafka.common.security"
             f".plain.PlainLoginModule required {users};",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -121,14 +125,14 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]:
         process.wait()
 
 
-def create_topics(settings: dict[str, Any], *options: str) -> Result:
-    """Run the command as a user, whose settings are in the environment."""
+def run(settings: dict[str, Any], command: str, *options: str) -> Result:
+    """Run a command as a user, whose settings are in the environment."""
     environment = {
         name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         for name, value in settings.items()
         if name != "kafka_bootstrap"
     }
-    arguments = ["create-topics", "--bootstrap", settings["kafka_bootstrap"], *options]
+    arguments = [command, "--bootstrap", settings["kafka_bootstrap"], *options]
     return CliRunner().invoke(main, arguments, env=environment)
 
 
@@ -149,9 +153,9 @@ class TestCreatingTopics:
     def test_is_refused_to_one_who_may_not_and_done_for_one_who_may_as_often_as_it_is_told(
         self, broker: SecuredBroker
     ) -> None:
-        forbidden = create_topics(broker.user(STRANGER))
-        too_many = create_topics(broker.user(OPERATOR), "--replicas", "3")
-        done = create_topics(broker.user(OPERATOR), "--replicas", "1")
+        forbidden = run(broker.user(STRANGER), "create-topics")
+        too_many = run(broker.user(OPERATOR), "create-topics", "--replicas", "3")
+        done = run(broker.user(OPERATOR), "create-topics", "--replicas", "1")
 
         assert forbidden.exit_code == 1
         assert "TopicAuthorizationFailedError: " in forbidden.output
@@ -160,6 +164,73 @@ class TestCreatingTopics:
         assert "InvalidReplicationFactorError: " in too_many.output
         assert done.output == f"created {', '.join(each.name for each in TOPICS)}\n"
         assert asyncio.run(replicas_of(broker.user(OPERATOR), USERS_USER.name)) == 1
+
+
+class TestCreatingAcls:
+    def test_is_refused_to_one_who_may_not_and_done_once_for_one_who_may(
+        self, broker: SecuredBroker
+    ) -> None:
+        forbidden = run(broker.user(STRANGER), "create-acls")
+        done = run(broker.user(OPERATOR), "create-acls")
+        again = run(broker.user(OPERATOR), "create-acls")
+
+        assert forbidden.exit_code == 1
+        assert "ClusterAuthorizationFailedError" in forbidden.output
+        assert done.output == f"created {len(acls_of())} ACLs\n"
+        assert again.output == "every ACL exists already\n"
+
+    async def test_shows_what_else_a_login_of_the_catalogue_may_do_and_removes_nothing(
+        self, broker: SecuredBroker
+    ) -> None:
+        other = Acl("users", Resource.TOPIC, "test.", Operation.READ, Pattern.PREFIXED)
+        security = KafkaSecurity.of(KafkaSettings(**broker.user(OPERATOR)))
+        async with admin_client(broker.sasl, security) as client:
+            await create_acls(client, [other])
+
+            for _ in range(2):
+                granted = await create_acls(client, acls_of())
+                assert granted.others == ["User:users from * may READ TOPIC test.*"]
+
+
+class TestCreatingLogins:
+    def test_lets_one_sign_in_with_the_password_that_it_was_given_last(
+        self, broker: SecuredBroker, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "password"
+        for password in ("first", "second"):
+            file.write_text(f"{password}\n")
+            made = run(
+                broker.user(OPERATOR), "create-logins", "--password-file", "reader", str(file)
+            )
+            assert made.output == "set the passwords of reader\n"
+
+        asyncio.run(sign_in(broker, "reader", "second"))
+        with pytest.raises(KafkaError):
+            asyncio.run(sign_in(broker, "reader", "first"))
+
+    @pytest.mark.parametrize("content", [None, "\n"])
+    def test_with_a_file_that_holds_no_password_changes_nothing(
+        self, broker: SecuredBroker, tmp_path: Path, content: str | None
+    ) -> None:
+        file = tmp_path / "password"
+        if content is not None:
+            file.write_text(content)
+
+        refused = run(
+            broker.user(OPERATOR), "create-logins", "--password-file", "reader", str(file)
+        )
+
+        assert refused.exit_code == BAD_SETTINGS_EXIT_CODE
+        assert str(file) in refused.output
+
+
+async def sign_in(broker: SecuredBroker, login: str, password: str) -> None:
+    settings = broker.user(login) | {
+        "kafka_sasl_mechanism": "SCRAM-SHA-512",
+        "kafka_sasl_password": SecretStr(password),
+    }
+    async with admin_client(broker.sasl, KafkaSecurity.of(KafkaSettings(**settings))):
+        pass
 
 
 class TestACertificate:
