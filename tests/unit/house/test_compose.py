@@ -103,20 +103,31 @@ def test_its_environment_has_what_it_needs_and_nothing_that_is_no_setting(
     service: DeclaredService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     write_secrets(tmp_path, postgres="postgres:5432")
-    for name, value in CONTAINERS[service.name]["environment"].items():
+
+    settings_from(CONTAINERS[service.name]["environment"], service, monkeypatch, tmp_path)
+
+
+def settings_from(
+    environment: dict[str, Any],
+    service: DeclaredService,
+    monkeypatch: pytest.MonkeyPatch,
+    directory: Path,
+) -> ProcessSettings:
+    """Read a process's settings from a container's environment, which has nothing else.
+
+    :param directory: what ``services.secrets`` wrote
+    """
+    for name, value in environment.items():
         assert name.startswith(service.prefix)
-        monkeypatch.setenv(name, str(value).replace("/run/secrets", str(tmp_path)))
+        monkeypatch.setenv(name, str(value).replace("/run/secrets", str(directory)))
     for other in SERVICES:
         # Of one that is declared and in no container yet, nobody has the address.
         if other not in PROCESSES:
             monkeypatch.setenv(f"{service.prefix}{other.prefix}URL", "http://127.0.0.1")
     settings = settings_of(service)
-
-    settings()
-
     known = {variable_of(settings, each) for each in settings.model_fields}
-    known |= {f"{each}_FILE" for each in known}
-    assert CONTAINERS[service.name]["environment"].keys() <= known
+    assert environment.keys() <= known | {f"{each}_FILE" for each in known}
+    return settings()
 
 
 @every_container
