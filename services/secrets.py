@@ -100,9 +100,12 @@ def _secrets_of_kafka(made: _Made, brokers: Sequence[str]) -> dict[str, dict[str
     )
     ca = {"kafka_ca_file": authority.certificate.decode()}
     logins = [*(each.name for each in WITH_DATABASE), "verification"]
+    passwords = {each: made.secret(f"kafka-{each}") for each in logins}
     return {
-        **{each: ca | {"kafka_sasl_password": made.secret(f"kafka-{each}")} for each in logins},
-        "administrator": ca | {"kafka_certificate_file": _pem(administrator)},
+        **{each: ca | {"kafka_sasl_password": passwords[each]} for each in logins},
+        "administrator": ca
+        | {"kafka_certificate_file": _pem(administrator)}
+        | {f"password_of_{each}": passwords[each] for each in logins},
         "kafka": {"truststore": ca["kafka_ca_file"], "keystore": _pem(broker)},
     }
 

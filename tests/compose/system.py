@@ -17,7 +17,6 @@ from services import SERVICES
 #: One for each clone, so that what a killed run left is found and removed.
 _PROJECT: Final = f"onboarding-tests-{hashlib.sha256(str(REPOSITORY).encode()).hexdigest()[:8]}"
 _PORTS: Final = ("GATEWAY", "OPERATORS", "SLACK")
-_SECONDS_TO_STOP: Final = 20
 _WITHIN_S: Final = 600
 # As PID 1 is docker's own, which ends with its child.
 _KILL_ALL: Final = """
@@ -91,8 +90,7 @@ class System:
         self.compose("up", "--wait", "--no-deps", "--no-recreate", scale, name)
 
     def down(self, *options: str) -> None:
-        # All brokers at once: the last ones would wait for the others.
-        self.compose("down", "--remove-orphans", f"--timeout={_SECONDS_TO_STOP}", *options)
+        self.compose("down", "--remove-orphans", *options)
 
     def verify(self) -> str:
         """Run the verification in a container; an AssertionError has its report if it fails."""
@@ -152,4 +150,5 @@ def running_system(files: Files) -> Iterator[System]:
         system.up()
         yield system
     finally:
-        system.down("--volumes")
+        # The last of several brokers waits for the others, until its time is over.
+        system.down("--volumes", "--timeout=20")

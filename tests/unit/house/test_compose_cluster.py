@@ -84,9 +84,10 @@ def test_each_login_of_the_catalogue_gets_its_password() -> None:
     (script,) = CHANGED["topics"]["command"]
     here = {VERIFICATION, *(each.name for each in SERVICES)}
 
-    assert set(
-        re.findall(r"--password-file (\w+) /run/secrets/(\w+)/kafka_sasl_password", script)
-    ) == {(each.login, each.login) for each in acls_of() if each.login in here}
+    given = set(
+        re.findall(r"--password-file (\w+) /run/secrets/administrator/password_of_(\w+)", script)
+    )
+    assert given == {(each.login, each.login) for each in acls_of() if each.login in here}
 
 
 def test_there_are_as_many_brokers_as_the_catalogue_asks_for_and_each_is_one_of_them() -> None:

@@ -68,6 +68,7 @@ class TestWithBrokers:
         logins = [*(each.name for each in WITH_DATABASE), "verification"]
         passwords = {files[f"{each}/kafka_sasl_password"] for each in logins}
         assert len(passwords) == len(logins)
+        assert {files[f"administrator/password_of_{each}"] for each in logins} == passwords
         assert {files[f"{each}/kafka_ca_file"] for each in logins} == {files["kafka/truststore"]}
 
     def test_the_authority_signs_the_brokers_and_their_administrator(self, tmp_path: Path) -> None:
