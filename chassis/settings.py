@@ -427,8 +427,9 @@ def misspelt(settings_class: type[BaseSettings]) -> Iterator[str]:
 
     Others are none of our business: Kubernetes sets ``USERS_SERVICE_HOST`` for a service ``users``.
     """
-    prefix = variable_of(settings_class, "")
     known = {variable_of(settings_class, name) for name in settings_class.model_fields}
+    # Those of Kafka alone have no prefix, but begin alike.
+    prefix = variable_of(settings_class, "") or os.path.commonprefix(sorted(known))  # noqa: RUF071
     known |= {f"{name}_FILE" for name in known}
     names = {each.removeprefix(prefix) for each in known}
     for variable in sorted(os.environ.keys() - known):

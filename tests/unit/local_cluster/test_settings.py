@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from chassis.settings import KafkaSettings, misspelt
 from local_cluster.misspelt import misspelt_settings
 from local_cluster.settings import PROJECT, REPOSITORY, Settings, _default_cache
 
@@ -122,6 +123,16 @@ class TestAMisspeltSetting:
         monkeypatch.setenv(variable, "1")
 
         assert list(misspelt_settings()) == [f"{variable} is no setting; the nearest is {nearest}"]
+
+    def test_of_a_command_without_a_prefix_is_none_that_a_service_has(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ACCOUNTS_KAFKA_SASL_USERNAME", "accounts")
+        monkeypatch.setenv("KAFKA_SASL_USERNAM", "accounts")
+
+        assert list(misspelt(KafkaSettings)) == [
+            "KAFKA_SASL_USERNAM is no setting; the nearest is KAFKA_SASL_USERNAME"
+        ]
 
     @pytest.mark.parametrize(
         "variable",
