@@ -11,7 +11,15 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
 
-from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
@@ -317,6 +325,13 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
     database_pool_size: int = Field(
         default=10, gt=0, le=200, description="most connections of a pool"
     )
+    outbox_slot: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9_]{1,63}$",
+        description="logical replication slot through which Debezium publishes the outbox in the"
+        " relay's place: as long as it is there, rows are deleted in the transaction that wrote"
+        " them, and no process may run the role relay",
+    )
 
     command_deadline_s: float = Field(
         default=6.0,
@@ -408,6 +423,14 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
         yield from self.kafka_in_the_clear()
         if is_unverified(self.database_url.get_secret_value()):
             yield "database_url", "must have sslmode=verify-full"
+
+    @field_validator("outbox_slot")
+    @classmethod
+    def _is_not_beside_the_relay(cls, value: str | None, others: ValidationInfo) -> str | None:
+        # Two would publish, and the relay what it finds long before it is deleted.
+        if value is not None and Role.RELAY in others.data.get("roles", ()):
+            raise ValueError("is set, so the roles must not contain relay (such as api,agents)")
+        return value
 
     @field_validator("roles", mode="before")
     @classmethod

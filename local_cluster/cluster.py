@@ -33,7 +33,8 @@ _READY_WITHIN_S = 240.0
 # A process that keeps dying will not become ready by waiting.
 _MAX_DEATHS = 3
 _LOOK_EVERY_S = 0.3
-_SHORT_LIVED_POSTGRES = {"fsync": "off"}
+# Logical, so that tests can read the log as Debezium does.
+_SHORT_LIVED_POSTGRES = {"fsync": "off", "wal_level": "logical"}
 # Only the quick compiler: 2.6 s of processor time until it is up instead of 4.2.
 _SHORT_LIVED_KAFKA = ("-XX:TieredStopAtLevel=1",)
 

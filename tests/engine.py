@@ -70,7 +70,8 @@ def running_servers() -> Iterator[Servers]:
     postgres = _container(_POSTGRES, {5432: postgres_port})
     postgres.with_env("POSTGRES_PASSWORD", password)
     postgres.with_env("POSTGRES_INITDB_ARGS", "--locale-provider=builtin --builtin-locale=C.UTF-8")
-    postgres.with_command(["-c", "fsync=off", "-c", "max_connections=200", "-c", "timezone=UTC"])
+    settings = ("fsync=off", "max_connections=200", "timezone=UTC", "wal_level=logical")
+    postgres.with_command([part for setting in settings for part in ("-c", setting)])
     # By TCP: while an empty volume is prepared, the server answers on its socket only.
     postgres.waiting_for(
         ExecWaitStrategy(["pg_isready", "-h", "127.0.0.1"]).with_startup_timeout(_START_WITHIN_S)

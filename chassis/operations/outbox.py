@@ -22,7 +22,7 @@ from chassis.operations.payloads import Payload, encoded_for_outbox, kept_edit
 from chassis.operations.terminal import Shown
 from chassis.persistence.bulk import insert_rows
 from chassis.persistence.database import Connection, Row
-from chassis.persistence.outbox import Outbox
+from chassis.persistence.outbox import Outbox, delete_if_in_slot
 from chassis.persistence.tables import outbox, outbox_set_aside
 from chassis.web.paging import PageLimit, Search, matching, page_of
 from contracts.events import EventWithheld, Text
@@ -242,6 +242,7 @@ async def _replace(connection: Connection, row: Row, columns: Mapping[str, Any])
     """Put what has these columns at the row's position, before all later rows."""
     await connection.execute(delete(outbox_set_aside).where(_set_aside.position == row.position))
     await insert_rows(connection, outbox, [{**columns, "position": row.position}])
+    await delete_if_in_slot(connection, [row.position])
 
 
 def _topic_of(runtime: AnyRuntime, row: Row) -> Topic:

@@ -147,13 +147,17 @@ class Connection:
 
     :ivar observers: called after each statement
     :ivar mark: by what this transaction is found later, once something has read it
+    :ivar outbox_slot: as of its ``Database``
     """
 
-    __slots__ = ("_driver", "mark", "observers")
+    __slots__ = ("_driver", "mark", "observers", "outbox_slot")
 
-    def __init__(self, driver: Any, observers: Sequence[Observer] = ()) -> None:
+    def __init__(
+        self, driver: Any, observers: Sequence[Observer] = (), outbox_slot: str | None = None
+    ) -> None:
         self._driver = driver
         self.observers = list(observers)
+        self.outbox_slot = outbox_slot
         self.mark: Row | None = None
 
     async def execute(
@@ -256,10 +260,14 @@ class Database:
     :ivar observers: called after each statement on any connection that is taken from now on
     """
 
-    def __init__(self, url: str, *, pool_size: int, application_name: str) -> None:
+    def __init__(
+        self, url: str, *, pool_size: int, application_name: str, outbox_slot: str | None = None
+    ) -> None:
+        """:param outbox_slot: the slot through which the outbox is published; None: by the relay"""
         self._url = url
         self._pool_size = pool_size
         self._application_name = application_name
+        self._outbox_slot = outbox_slot
         self._pool: Any = None
         self._closed = False
         self.observers: list[Observer] = []
@@ -279,7 +287,7 @@ class Database:
         if ends_at_s is not None:
             end = asyncio.get_running_loop().call_at(ends_at_s, _terminate, driver)
         try:
-            yield Connection(driver, self.observers)
+            yield Connection(driver, self.observers, self._outbox_slot)
         finally:
             try:
                 # Where that fails the connection is terminated, and a new one takes its place.
@@ -429,6 +437,7 @@ async def pool(settings: ServiceSettings, application_name: str) -> AsyncIterato
         settings.database_url.get_secret_value(),
         pool_size=settings.database_pool_size,
         application_name=application_name,
+        outbox_slot=settings.outbox_slot,
     )
     try:
         yield database

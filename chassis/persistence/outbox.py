@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any, Final, TypedDict
 from uuid import UUID
 
+from sqlalchemy import text
+
 from chassis.correlation import CorrelationContext, correlation_or_none, new_id
 from chassis.domain import Aggregate, DomainEvent
 from chassis.persistence import tables
@@ -36,7 +38,21 @@ class OutboxRow(TypedDict):
     created_at: datetime
 
 
-_ADD: Final = insert_of(tables.outbox, tuple(OutboxRow.__annotations__)).returning(*MARK)
+_ADD: Final = insert_of(tables.outbox, tuple(OutboxRow.__annotations__)).returning(
+    *MARK, tables.outbox.c.position
+)
+# A slot has a position to confirm once it has found where it begins. It gives its reader what is
+# committed from then on, with all rows of that transaction.
+_DELETE: Final = text("""
+    DELETE FROM outbox
+    WHERE position = ANY (:positions) AND EXISTS (
+        SELECT FROM pg_replication_slots
+        WHERE slot_name = :slot
+          AND database = current_database()
+          AND confirmed_flush_lsn IS NOT NULL
+          AND invalidation_reason IS NULL
+    )
+""")
 
 
 class Outbox:
@@ -134,7 +150,20 @@ class Outbox:
         """Write what was appended, in one statement, which reads the transaction's mark too."""
         rows = self.take_rows()
         if rows:
-            connection.mark = (await connection.execute(_ADD, arrays_of(rows))).first()
+            written = (await connection.execute(_ADD, arrays_of(rows))).all()
+            connection.mark = written[0]
+            await delete_if_in_slot(connection, [row.position for row in written])
+
+
+async def delete_if_in_slot(connection: Connection, positions: Sequence[int]) -> None:
+    """Delete rows that this transaction wrote, if a slot gives them to whoever publishes them.
+
+    Who reads the log sees that they were inserted, and does not delete them itself. Without the
+    slot they would be lost, and stay in the outbox.
+    """
+    if connection.outbox_slot is not None:
+        values = {"positions": positions, "slot": connection.outbox_slot}
+        await connection.execute(_DELETE, values)
 
 
 def _facts_in(events: Sequence[IntegrationEvent]) -> list[dict[int, IntegrationEvent]]:

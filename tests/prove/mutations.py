@@ -22,6 +22,7 @@ _VERSIONS: Final = f"{_CHASSIS}/consuming/test_versions.py::"
 _RELEASED_VERSIONS: Final = f"{_CHASSIS}/operations/test_versions.py::"
 _INBOX_LOCK: Final = f"{_CHASSIS}/consuming/test_subscribers.py::TestTheInboxLock::"
 _RELAY: Final = f"{_CHASSIS}/publishing/test_relay.py::"
+_SLOT: Final = f"{_CHASSIS}/persistence/test_outbox_slot.py::TestAnEvent::"
 _UNIT_RELAY: Final = "tests/unit/chassis/publishing/test_relay.py::"
 _LOST: Final = f"{_CHASSIS}/persistence/test_transactor.py::TestAConnectionLost::"
 _DEADLINE: Final = f"{_CHASSIS}/persistence/test_transactor.py::TestTheDeadline::"
@@ -193,6 +194,17 @@ _PUBLISHING: Final = (
         proven_by=(
             f"{_RELAY}TestPublishing::test_a_row_that_kafka_has_not_acknowledged_is_sent_again",
             f"{_UNIT_RELAY}TestPublishing::test_deletes_only_rows_that_kafka_acknowledged",
+        ),
+    ),
+    Mutation(
+        name="outbox-in-the-slot",
+        guard="a row that Debezium publishes is deleted only while the slot gives it to Debezium",
+        file="chassis/persistence/outbox.py",
+        before="AND EXISTS (\n",
+        after="AND true OR EXISTS (\n",
+        proven_by=(
+            f"{_SLOT}test_stays_in_the_table_while_the_slot_is_not_there",
+            f"{_SLOT}test_stays_in_the_table_where_the_slot_is_another_databases",
         ),
     ),
     Mutation(

@@ -96,6 +96,21 @@ class TestWrongSettings:
 
         assert capsys.readouterr().err.startswith("TOYS_ROLES: ")
 
+    def test_no_relay_runs_beside_a_slot_that_publishes_the_outbox(
+        self, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        environment.setenv("TOYS_OUTBOX_SLOT", "outbox_toys")
+
+        with pytest.raises(SystemExit) as exit_:
+            read_settings(ToySettings)
+
+        assert exit_.value.code == 2
+        assert capsys.readouterr().err == (
+            "TOYS_OUTBOX_SLOT: is set, so the roles must not contain relay (such as api,agents)\n"
+        )
+        environment.setenv("TOYS_ROLES", "api,agents")
+        assert read_settings(ToySettings).outbox_slot == "outbox_toys"
+
     def test_a_secret_has_two_values_at_most_and_none_is_short(
         self, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
