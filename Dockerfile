@@ -17,15 +17,18 @@ WORKDIR /app
 # What that is, .dockerignore says.
 COPY . .
 # Written now, since a process can't: its file system is read-only.
-RUN python -m compileall -q .
+RUN python -m compileall -q . \
+ && mkdir /usr/share/sbom && python -m services.sbom > /usr/share/sbom/python.cdx.json
 USER 10001:10001
 ENTRYPOINT ["python", "-m"]
 CMD ["gateway"]
 
-ARG VERSION=unversioned
+ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Kafka-native onboarding" \
       org.opencontainers.image.description="Services that share facts over Kafka without losing one" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="$VERSION" \
-      org.opencontainers.image.revision="$REVISION"
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.base.name="python:3.13-slim-bookworm" \
+      kafka-native-onboarding.sbom="/usr/share/sbom/python.cdx.json"

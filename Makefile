@@ -147,12 +147,10 @@ lock: $(VENV)/development ## pin the whole environment again, after a change of 
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    pyproject.toml --all-extras --output-file requirements-dev.txt
 
-sbom: $(VENV)/development ## write .local/sbom.cdx.json, what the product runs on, and sbom-image.cdx.json, of the image (CycloneDX)
+sbom: $(VENV)/development ## write .local/sbom.cdx.json, what the product runs on (CycloneDX); the image contains its own
 	@mkdir -p .local
 	$(RUN) cyclonedx_py requirements requirements.txt --pyproject pyproject.toml --output-reproducible \
 	    --output-file .local/sbom.cdx.json
-	$(RUN) cyclonedx_py requirements requirements-image.txt --pyproject pyproject.toml --output-reproducible \
-	    --output-file .local/sbom-image.cdx.json
 
 vulnerabilities: $(VENV)/development ## ask the registry whether one is known of a version in the lock (needs a network)
 	@$(RUN) tests.known_vulnerabilities
