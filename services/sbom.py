@@ -1,4 +1,4 @@
-"""``python -m services.sbom``: prints what the Python that runs it has installed (CycloneDX 1.6)."""
+"""``python -m services.sbom``: prints the packages that this Python has installed (CycloneDX)."""
 
 import json
 from importlib.metadata import Distribution, distributions
@@ -20,7 +20,7 @@ def main() -> None:
 def _component(package: Distribution) -> dict[str, Any]:
     # As a package's URL writes it (the purl specification, "pypi").
     purl = f"pkg:pypi/{package.name.lower().replace('_', '-')}@{package.version}"
-    component = {
+    component: dict[str, Any] = {
         "type": "library",
         "bom-ref": purl,
         "name": package.name,
@@ -28,10 +28,11 @@ def _component(package: Distribution) -> dict[str, Any]:
         "purl": purl,
     }
     stated = package.metadata
-    if expression := stated.get("License-Expression"):
-        component["licenses"] = [{"expression": expression}]
-    elif (name := stated.get("License")) and "\n" not in name:
-        component["licenses"] = [{"license": {"name": name}}]
+    if "License-Expression" in stated:
+        component["licenses"] = [{"expression": stated["License-Expression"]}]
+    # Some give the whole text.
+    elif "License" in stated and "\n" not in stated["License"]:
+        component["licenses"] = [{"license": {"name": stated["License"]}}]
     return component
 
 

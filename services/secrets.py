@@ -2,8 +2,9 @@
 
 ``DIRECTORY/all`` keeps each secret, made at random once; remove one there to have it made again.
 ``DIRECTORY/users`` has what the users service reads, in files named after its settings in lower
-case, and so on; ``DIRECTORY/postgres`` what the server and its administrator read. In containers
-each of these is a volume, so a process sees its own only. Run again, it changes nothing.
+case, and so on; ``DIRECTORY/postgres`` what the server and its administrator read, and a directory
+named after another login its password. In containers each of these is a volume, so a process sees
+its own only. Run again, it changes nothing.
 
 With ``--broker`` there are also passwords at Kafka, and certificates of an authority of its own:
 ``DIRECTORY/kafka`` has what the brokers read, ``DIRECTORY/administrator`` what their administrator
@@ -32,16 +33,22 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--postgres", required=True, help="host:port of the server")
     parser.add_argument("--broker", action="append", default=[], help="host of a broker, for TLS")
+    parser.add_argument("--login", action="append", default=[], help="another login of PostgreSQL")
     given = parser.parse_args()
-    write_secrets(given.directory, postgres=given.postgres, brokers=given.broker)
+    write_secrets(
+        given.directory, postgres=given.postgres, brokers=given.broker, logins=given.login
+    )
 
 
-def write_secrets(directory: Path, *, postgres: str, brokers: Sequence[str] = ()) -> None:
+def write_secrets(
+    directory: Path, *, postgres: str, brokers: Sequence[str] = (), logins: Sequence[str] = ()
+) -> None:
     """Make what is missing of the secrets, and write them for their readers.
 
     :param postgres: host and port of the server, for the URLs of the databases
     :param brokers: hosts of the brokers, for their certificate; without any there are no secrets of
         Kafka
+    :param logins: of PostgreSQL, beside those of the services and the administrator
     """
     made = _Made(directory / "all", postgres)
     readers = {service.name: dict(_secrets_of(service, made)) for service in SERVICES}
@@ -49,6 +56,7 @@ def write_secrets(directory: Path, *, postgres: str, brokers: Sequence[str] = ()
         "password": made.password(_ADMINISTRATOR),
         "database_url": made.url(_ADMINISTRATOR),
     }
+    readers |= {login: {"password": made.password(login)} for login in logins}
     if brokers:
         for reader, files in _secrets_of_kafka(made, brokers).items():
             readers[reader] = readers.get(reader, {}) | files

@@ -10,6 +10,7 @@ from typing import Final
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer
+from packaging.utils import canonicalize_name
 
 from chassis.kafka.client import KafkaSecurity, admin_client
 from chassis.kafka.groups import group_assignments
@@ -52,6 +53,20 @@ class TestUp:
             )
             assert shown.startswith("10001\n")
             assert "Read-only file system" in shown
+
+    def test_the_image_lists_the_packages_that_it_contains_and_these_are_the_locked_ones(
+        self, system: System
+    ) -> None:
+        (users,) = system.containers("users")
+        path = users["Config"]["Labels"]["kafka-native-onboarding.sbom"]
+
+        listed = json.loads(system.compose("exec", "-T", "users", "cat", path))["components"]
+
+        locked = (REPOSITORY / "requirements-image.txt").read_text()
+        assert listed
+        for each in listed:
+            name = canonicalize_name(each["name"])
+            assert f"\n{name}=={each['version']} " in f"\n{locked}"
 
 
 class TestASignUp:

@@ -1,5 +1,9 @@
-"""docker-compose.yml fits settings and secrets, and gives no container more than it needs."""
+"""docker-compose.yml fits settings and secrets, and gives no container more than it needs.
 
+So do the files that override parts of it.
+"""
+
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -7,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from chassis.settings import ProcessSettings, variable_of
+from chassis.persistence import tables
+from chassis.settings import ProcessSettings, Role, variable_of
 from local_cluster.misspelt import settings_of
 from local_cluster.settings import Settings
 from local_cluster.topology import SLACK_STAND_IN
@@ -24,9 +29,16 @@ OURS = {
 # A copy may have declared another one, or fewer.
 PROCESSES = [each for each in SERVICES if each.name in CONTAINERS]
 JOBS = [name for name in OURS if "restart" not in OURS[name]]
+ROLES_APART: dict[str, dict[str, Any]] = yaml.safe_load(read("compose.roles.yml"))["services"]
+DEBEZIUM: dict[str, dict[str, Any]] = yaml.safe_load(read("compose.debezium.yml"))["services"]
+#: What those files add, whole.
+ADDED = {name: each for name, each in DEBEZIUM.items() if "image" in each}
 
 every_process = pytest.mark.parametrize("service", PROCESSES, ids=lambda each: each.name)
 every_container = pytest.mark.parametrize("name", CONTAINERS)
+every_service = pytest.mark.parametrize(
+    "service", [each for each in PROCESSES if each.database], ids=lambda each: each.name
+)
 
 
 def published() -> list[str]:
@@ -44,9 +56,9 @@ def test_a_container_of_ours_can_do_little(name: str) -> None:
     assert ("user" in container) == (container.get("network_mode") == "none")
 
 
-@every_container
+@pytest.mark.parametrize("name", CONTAINERS | ADDED)
 def test_a_container_is_limited_and_has_no_privileges(name: str) -> None:
-    container = CONTAINERS[name]
+    container = (CONTAINERS | ADDED)[name]
 
     assert {"mem_limit", "cpus"} <= container.keys()
     assert {"max-size", "max-file"} <= container["logging"]["options"].keys()
@@ -84,7 +96,7 @@ def test_ports_are_on_loopback_and_are_not_those_of_the_local_cluster() -> None:
 
 
 def test_images_of_others_are_pinned() -> None:
-    images = {each["image"] for name, each in CONTAINERS.items() if name not in OURS}
+    images = {each["image"] for name, each in (CONTAINERS | ADDED).items() if name not in OURS}
 
     assert images
     assert all(re.search(r":v?\d", image) for image in images)
@@ -119,7 +131,8 @@ def settings_from(
     """
     for name, value in environment.items():
         assert name.startswith(service.prefix)
-        monkeypatch.setenv(name, str(value).replace("/run/secrets", str(directory)))
+        unless_set = re.sub(r"^\$\{\w+:-(.*)\}$", r"\1", str(value))
+        monkeypatch.setenv(name, unless_set.replace("/run/secrets", str(directory)))
     for other in SERVICES:
         # Of one that is declared and in no container yet, nobody has the address.
         if other not in PROCESSES:
@@ -128,6 +141,22 @@ def settings_from(
     known = {variable_of(settings, each) for each in settings.model_fields}
     assert environment.keys() <= known | {f"{each}_FILE" for each in known}
     return settings()
+
+
+def test_grafana_reads_prometheus_and_has_the_dashboard() -> None:
+    sources = yaml.safe_load(read("observability/grafana.yml"))["datasources"]
+    (provider,) = yaml.safe_load(read("observability/grafana-dashboards.yml"))["providers"]
+    mounted = {each["target"]: each["source"] for each in CONTAINERS["grafana"]["configs"]}
+
+    for each in sources:
+        host = re.fullmatch(r"http://(\w+):\d+", each["url"])
+        assert host
+        assert host[1] in CONTAINERS
+    types = {each["type"] for each in sources}
+    variables = json.loads(read("observability/dashboard.json"))["templating"]["list"]
+    assert {each["query"] for each in variables} <= types
+    path = f"{provider['options']['path']}/onboarding.json"
+    assert FILE["configs"][mounted[path]]["file"] == "observability/dashboard.json"
 
 
 @every_container
@@ -141,8 +170,76 @@ def test_a_container_reads_the_secrets_that_it_mounts(name: str, tmp_path: Path)
     assert all((tmp_path / reader / file).is_file() for reader, file in named)
 
 
-def test_prometheus_scrapes_every_process_at_the_port_that_says_how_it_is() -> None:
-    jobs = yaml.safe_load(read("observability/prometheus.yml"))["scrape_configs"]
+@every_service
+def test_with_roles_apart_each_role_of_a_service_is_in_a_container_of_its_own(
+    service: DeclaredService,
+) -> None:
+    containers = {service.name} | {
+        name
+        for name, each in ROLES_APART.items()
+        if each.get("extends") == {"file": "docker-compose.yml", "service": service.name}
+    }
+
+    roles = {name: ROLES_APART[name]["environment"] for name in containers}
+    # Others reach it by the service's own name.
+    assert roles[service.name] == {f"{service.prefix}ROLES": Role.API}
+    assert sorted(
+        (name, *each.items()) for name, each in roles.items() if name != service.name
+    ) == [
+        (f"{service.name}-{role}", (f"{service.prefix}ROLES", role)) for role in ("agents", "relay")
+    ]
+
+
+@every_service
+def test_with_debezium_a_service_has_a_slot_and_no_relay(service: DeclaredService) -> None:
+    slot = f"outbox_{service.name}"
+
+    assert DEBEZIUM[service.name]["environment"] == {
+        f"{service.prefix}ROLES": "api,agents",
+        f"{service.prefix}OUTBOX_SLOT": slot,
+    }
+    for container in ("slots", "debezium"):
+        (command,) = DEBEZIUM[container]["command"]
+        (names,) = re.findall(r"for each in (.*); do", command)
+        assert service.name in names.split()
+    connector = read("debezium/connector.json").replace("SERVICE", service.name)
+    assert json.loads(connector)["slot.name"] == slot
+
+
+def test_debezium_takes_topic_key_and_value_from_columns_that_the_outbox_has() -> None:
+    connector = json.loads(read("debezium/connector.json"))
+
+    columns = {
+        name.rpartition(".")[2]: value
+        for name, value in connector.items()
+        if name.startswith("transforms.outbox.")
+        and name.endswith((".id", ".key", ".payload", "field"))
+    }
+    assert columns == {
+        "field": tables.outbox.c.aggregatetype.name,
+        "id": tables.outbox.c.id.name,
+        "key": tables.outbox.c.aggregateid.name,
+        "payload": tables.outbox.c.payload.name,
+    }
+
+
+@pytest.mark.parametrize("override", ["compose.roles.yml", "compose.debezium.yml"])
+def test_an_override_is_of_containers_that_there_are(override: str) -> None:
+    overridden = yaml.safe_load(read(override))["services"]
+
+    for name, each in overridden.items():
+        if "image" not in each:
+            assert each.get("extends", {}).get("service", name) in CONTAINERS
+
+
+@pytest.mark.parametrize(
+    ("file", "containers"),
+    [("prometheus.yml", CONTAINERS), ("prometheus-roles.yml", CONTAINERS | ROLES_APART)],
+)
+def test_prometheus_scrapes_every_process_at_the_port_that_says_how_it_is(
+    file: str, containers: dict[str, Any]
+) -> None:
+    jobs = yaml.safe_load(read(f"observability/{file}"))["scrape_configs"]
 
     found = {
         (job["job_name"], name, each["port"])
@@ -151,7 +248,12 @@ def test_prometheus_scrapes_every_process_at_the_port_that_says_how_it_is() -> N
         for name in each["names"]
     }
     scraped = [each for each in PROCESSES if each.name != SLACK_STAND_IN]
-    expected = {(each.name, each.name, each.health_listener[1]) for each in scraped}
-    assert expected <= found
+    expected = {
+        (each.name, name, each.health_listener[1])
+        for each in scraped
+        for name in (each.name, f"{each.name}-relay", f"{each.name}-agents")
+        if name in containers
+    }
     # One that a copy has taken out has no address, and Prometheus waits for it.
-    assert len(found) == len(jobs)
+    known = {each.name for each in scraped}
+    assert {each for each in found if each[0] in known} == expected

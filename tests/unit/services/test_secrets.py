@@ -42,6 +42,13 @@ def test_a_service_with_a_database_has_the_password_of_its_own_login(tmp_path: P
     assert files["postgres/database_url"] == url
 
 
+def test_another_login_has_its_password(tmp_path: Path) -> None:
+    write_secrets(tmp_path, postgres="db:5432", logins=["debezium"])
+
+    password = (tmp_path / "debezium" / "password").read_text()
+    assert password == (tmp_path / "all" / "postgres-debezium").read_text()
+
+
 def test_run_again_changes_nothing_but_what_was_removed(tmp_path: Path) -> None:
     before = written(tmp_path)
     assert written(tmp_path) == before
