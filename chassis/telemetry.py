@@ -70,6 +70,10 @@ relay_depth = Gauge("relay_depth", "Outbox rows not yet published.")
 outbox_age_seconds = Gauge(
     "outbox_age_seconds", "How long the oldest outbox row that waits for Kafka has waited."
 )
+outbox_slot_bytes = Gauge(
+    "outbox_slot_bytes",
+    "How much of PostgreSQL's log the reader of the outbox's slot has not read.",
+)
 relay_retries = Counter(
     "relay_retries", "Times that the relay paused because Kafka or PostgreSQL was away."
 )

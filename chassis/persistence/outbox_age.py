@@ -1,5 +1,7 @@
 """How long the oldest row of the outbox has waited, and a limit above which commands are refused.
 
+Where a slot gives the outbox to its reader, also how much of the log that reader has still to read.
+
 Events wait in the outbox while Kafka is away, so it is the disk that ends this. One query every two
 seconds finds the age, for all commands of the process.
 """
@@ -37,6 +39,13 @@ _OLDEST: Final = text("""
 """)
 
 
+_SLOT: Final = text("""
+    SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::float8
+    FROM pg_replication_slots
+    WHERE slot_name = :slot AND database = current_database() AND invalidation_reason IS NULL
+""")
+
+
 class OutboxTooOld(DomainError):
     """Events have waited for so long that no command may add more."""
 
@@ -56,22 +65,29 @@ class OutboxAge(Periodic):
         self._database = database
         self._limit_s = limit_s
         self._age_s = 0.0
+        self._missing_slot: str | None = None
 
     async def step(self) -> float:
         try:
             async with self._database.connect() as connection:
                 oldest = await connection.scalar(_OLDEST)
+                slot = connection.outbox_slot
+                unread = await connection.scalar(_SLOT, {"slot": slot}) if slot else 0
         except Exception as error:  # noqa: BLE001 - the next step looks again
             log.info("outbox-age-unknown", error=type(error).__name__)
         else:
             self._age_s = max(0.0, oldest or 0.0)
             telemetry.outbox_age_seconds.set(self._age_s)
+            self._missing_slot = slot if unread is None else None
+            telemetry.outbox_slot_bytes.set(unread or 0)
         return _LOOK_EVERY_S
 
     def trouble(self) -> str | None:
-        if self._limit_s is None or self._age_s <= self._limit_s:
-            return None
-        return f"commands are refused: events have waited for {self._age_s:.0f} s"
+        if self._is_too_old():
+            return f"commands are refused: events have waited for {self._age_s:.0f} s"
+        if self._missing_slot is not None:
+            return f"events wait in the outbox: there is no slot {self._missing_slot}"
+        return None
 
     def limited(self, transact: Transact[W]) -> Transact[W]:
         """Return what runs commands as ``transact`` does, but refuses them above the limit.
@@ -90,6 +106,9 @@ class OutboxAge(Periodic):
 
         return run
 
+    def _is_too_old(self) -> bool:
+        return self._limit_s is not None and self._age_s > self._limit_s
+
     def _refuse(self) -> None:
-        if self.trouble() is not None:
+        if self._is_too_old():
             raise OutboxTooOld("events can't be published now; try again later")

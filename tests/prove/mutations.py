@@ -1420,8 +1420,8 @@ _RUNNING: Final = (
         name="outbox-age-limit",
         guard="no command adds to an outbox whose events have waited for longer than allowed",
         file="chassis/persistence/outbox_age.py",
-        before="        if self.trouble() is not None:\n",
-        after="        if False:\n",
+        before="    def _refuse(self) -> None:\n        if self._is_too_old():\n",
+        after="    def _refuse(self) -> None:\n        if False:\n",
         proven_by=(
             f"{_CHASSIS}/persistence/test_outbox_age.py::TestAnOutbox::test_that_is_too_old_refuses_commands_that_publish_until_it_is_not",
         ),

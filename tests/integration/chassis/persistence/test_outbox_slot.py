@@ -8,12 +8,14 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from chassis.operations import outbox as rows_set_aside
 from chassis.operations.outbox import OneRow
 from chassis.persistence.database import Database
 from chassis.persistence.outbox import Outbox
+from chassis.persistence.outbox_age import OutboxAge
 from contracts.envelope import decode
 from local_cluster.testing import DatabaseServer
 from tests.integration.chassis.operations.operating import (
@@ -98,6 +100,20 @@ class TestAnEvent:
             ("DELETE", ""),
             ("DELETE", ""),
         ]
+
+    async def test_that_is_not_read_yet_is_measured_and_a_slot_that_is_not_there_is_a_trouble(
+        self, engine: Database, reader: "asyncpg.Connection", slot: str
+    ) -> None:
+        age = OutboxAge(engine, limit_s=None)
+        await age.step()
+        assert age.trouble() == f"events wait in the outbox: there is no slot {slot}"
+
+        await make_slot(reader, slot)
+        await publish(engine, secrets.token_hex(100_000))
+        await age.step()
+
+        assert age.trouble() is None
+        assert (REGISTRY.get_sample_value("outbox_slot_bytes") or 0) > 200_000
 
     async def test_stays_in_the_table_while_the_slot_is_not_there(
         self, engine: Database, database: str, reader: "asyncpg.Connection", slot: str
