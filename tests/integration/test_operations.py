@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -35,8 +36,8 @@ def test_the_shown_command_opens_a_services_database(
     assert PSQL
     command = PSQL[1].rstrip()
     for as_shown, here in {
-        ".venv": sys.prefix,
-        ".local": str(embedded_postgres.directory),
+        ".venv": shlex.quote(sys.prefix),
+        ".local": shlex.quote(str(embedded_postgres.directory)),
         str(Settings.model_fields["postgres_port"].default): str(
             make_url(embedded_postgres.superuser_url).port
         ),

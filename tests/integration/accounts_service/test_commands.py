@@ -4,6 +4,7 @@ import getpass
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,7 @@ def run_block(
             event.write_text(event.read_text().replace("USD", "EUR"))
             continue
         done = subprocess.run(
-            ["bash", "-c", line.replace("python", sys.executable, 1)],  # noqa: S607
+            ["bash", "-c", line.replace("python", shlex.quote(sys.executable), 1)],  # noqa: S607
             cwd=directory,
             env=os.environ
             | {"PYTHONPATH": str(REPOSITORY)}

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -94,7 +95,7 @@ class Parked:
     def run_line(self, line: str) -> None:
         """Run a line of the page, with the event's ids as variables."""
         done = subprocess.run(
-            ["bash", "-c", line.replace("python", sys.executable, 1)],  # noqa: S607
+            ["bash", "-c", line.replace("python", shlex.quote(sys.executable), 1)],  # noqa: S607
             cwd=self.directory,
             env=self.environment | {"ID": str(self.id), "SUBJECT": str(self.user)},
             capture_output=True,

@@ -41,7 +41,9 @@ def typed(cluster: RunningCluster, line: str) -> subprocess.CompletedProcess[str
     """Run a command of make as someone types it, here without installing anything."""
     make, *words = shlex.split(line)
     assert make == "make"
-    installed = (f"VENV={sys.prefix}", "--assume-old", f"{sys.prefix}/product")
+    # Relative, since make takes a path with a space for two.
+    environment = os.path.relpath(sys.prefix, REPOSITORY)
+    installed = (f"VENV={environment}", f"--assume-old={environment}/product")
     return run(cluster, "make", *installed, *words)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -126,7 +127,9 @@ async def dump_restore_and_verify(
         "users accounts audit notification": NAMES,
         "db-1": urlsplit(system.databases["users"]).netloc.partition("@")[2],
         "db-2": urlsplit(urls["users"]).netloc.partition("@")[2],
-        "python -m verification": f"cd {REPOSITORY}; {sys.executable} -m verification",
+        "python -m verification": shlex.join(["cd", str(REPOSITORY)])
+        + "; "
+        + shlex.join([sys.executable, "-m", "verification"]),
     }.items():
         assert shown in commands
         commands = commands.replace(shown, here)
