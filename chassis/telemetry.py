@@ -74,6 +74,9 @@ outbox_slot_bytes = Gauge(
     "outbox_slot_bytes",
     "How much of PostgreSQL's log the reader of the outbox's slot has not read.",
 )
+outbox_slot_inactive_seconds = Gauge(
+    "outbox_slot_inactive_seconds", "How long nobody has been connected to the outbox's slot."
+)
 relay_retries = Counter(
     "relay_retries", "Times that the relay paused because Kafka or PostgreSQL was away."
 )

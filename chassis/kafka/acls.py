@@ -13,11 +13,12 @@ from contracts.acls import Acl, Operation, Pattern, Resource
 _ANY: Final = 1
 _ALLOW: Final = 3
 _EVERY_HOST: Final = "*"
+_EVERYBODY: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What was created, and what else there is for the same logins, in words."""
+    """What was created, and what else the same logins, or others at the same things, may do."""
 
     created: Sequence[Acl]
     others: Sequence[str]
@@ -36,9 +37,15 @@ async def create_acls(client: AIOKafkaAdminClient, wanted: Sequence[Acl]) -> Gra
         answer = await client._send_request(request)  # noqa: SLF001 - see above
         for code, message in answer.creation_responses:
             _raise_for(code, message)
-    principals = {_principal(each.login) for each in wanted}
-    others = existing - {_entry(each) for each in wanted}
-    return Granted(missing, sorted(_words(each) for each in others if each[3] in principals))
+    entries = {_entry(each) for each in wanted}
+    principals = {principal for _, _, _, principal, *_ in entries} | {_principal(_EVERYBODY)}
+    things = {(resource, name) for resource, name, *_ in entries}
+    others = [
+        _words(each)
+        for each in existing - entries
+        if each[3] in principals or (each[0], each[1]) in things
+    ]
+    return Granted(missing, sorted(others))
 
 
 _Entry = tuple[int, str, int, str, str, int, int]

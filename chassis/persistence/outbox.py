@@ -42,17 +42,24 @@ _ADD: Final = insert_of(tables.outbox, tuple(OutboxRow.__annotations__)).returni
     *MARK, tables.outbox.c.position
 )
 # A slot has a position to confirm once it has found where it begins. It gives its reader what is
-# committed from then on, with all rows of that transaction.
-_DELETE: Final = text("""
+# committed from then on, with all rows of that transaction; but Debezium is given nothing of a
+# table that is in no publication.
+SLOT_GIVES_OUTBOX: Final = """
+    FROM pg_replication_slots
+    WHERE slot_name = :slot
+      AND database = current_database()
+      AND confirmed_flush_lsn IS NOT NULL
+      AND invalidation_reason IS NULL
+      AND EXISTS (
+          SELECT FROM pg_publication_rel JOIN pg_publication ON pg_publication.oid = prpubid
+          WHERE prrelid = 'outbox'::regclass AND pubinsert
+      )
+"""
+"""The slot of that name, if Debezium is given through it what is written to the outbox now."""
+_DELETE: Final = text(f"""
     DELETE FROM outbox
-    WHERE position = ANY (:positions) AND EXISTS (
-        SELECT FROM pg_replication_slots
-        WHERE slot_name = :slot
-          AND database = current_database()
-          AND confirmed_flush_lsn IS NOT NULL
-          AND invalidation_reason IS NULL
-    )
-""")
+    WHERE position = ANY (:positions) AND EXISTS (SELECT {SLOT_GIVES_OUTBOX})
+""")  # noqa: S608
 
 
 class Outbox:
@@ -159,7 +166,7 @@ async def delete_if_in_slot(connection: Connection, positions: Sequence[int]) ->
     """Delete rows that this transaction wrote, if a slot gives them to whoever publishes them.
 
     Who reads the log sees that they were inserted, and does not delete them itself. Without the
-    slot they would be lost, and stay in the outbox.
+    slot they would be lost, so then they stay in the outbox.
     """
     if connection.outbox_slot is not None:
         values = {"positions": positions, "slot": connection.outbox_slot}

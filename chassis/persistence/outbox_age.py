@@ -16,7 +16,7 @@ from chassis import telemetry
 from chassis.domain import DomainError, Kind
 from chassis.periodic import Periodic
 from chassis.persistence.database import Database
-from chassis.persistence.outbox import before_append
+from chassis.persistence.outbox import SLOT_GIVES_OUTBOX, before_append
 from chassis.persistence.transactor import Transact, Work
 
 log = structlog.get_logger(__name__)
@@ -39,11 +39,12 @@ _OLDEST: Final = text("""
 """)
 
 
-_SLOT: Final = text("""
-    SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::float8
-    FROM pg_replication_slots
-    WHERE slot_name = :slot AND database = current_database() AND invalidation_reason IS NULL
-""")
+# It is inactive while nobody is connected to it.
+_SLOT: Final = text(f"""
+    SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::float8 AS unread_bytes,
+        coalesce(extract(epoch FROM clock_timestamp() - inactive_since), 0)::float8 AS inactive_s
+    {SLOT_GIVES_OUTBOX}
+""")  # noqa: S608
 
 
 class OutboxTooOld(DomainError):
@@ -72,21 +73,24 @@ class OutboxAge(Periodic):
             async with self._database.connect() as connection:
                 oldest = await connection.scalar(_OLDEST)
                 slot = connection.outbox_slot
-                unread = await connection.scalar(_SLOT, {"slot": slot}) if slot else 0
+                reading = (
+                    (await connection.execute(_SLOT, {"slot": slot})).first() if slot else None
+                )
         except Exception as error:  # noqa: BLE001 - the next step looks again
             log.info("outbox-age-unknown", error=type(error).__name__)
         else:
             self._age_s = max(0.0, oldest or 0.0)
             telemetry.outbox_age_seconds.set(self._age_s)
-            self._missing_slot = slot if unread is None else None
-            telemetry.outbox_slot_bytes.set(unread or 0)
+            self._missing_slot = slot if reading is None else None
+            telemetry.outbox_slot_bytes.set(reading.unread_bytes if reading else 0)
+            telemetry.outbox_slot_inactive_seconds.set(reading.inactive_s if reading else 0)
         return _LOOK_EVERY_S
 
     def trouble(self) -> str | None:
         if self._is_too_old():
             return f"commands are refused: events have waited for {self._age_s:.0f} s"
         if self._missing_slot is not None:
-            return f"events wait in the outbox: there is no slot {self._missing_slot}"
+            return f"the slot {self._missing_slot} or its publication is not there, or is invalid"
         return None
 
     def limited(self, transact: Transact[W]) -> Transact[W]:

@@ -52,10 +52,7 @@ class TestEvents:
             again = ("up", "--wait", "--no-deps", "--no-recreate", "debezium")
             await asyncio.to_thread(system.compose, *again)
 
-        assert load.wrong == []
-        for user_id in load.promised:
-            person = Person(operator.gateway, id=str(user_id))
-            await poll(partial(operator.account_of, person))
+        await all_arrive(load, operator)
         # What Debezium has not read yet is nowhere to be seen.
         await eventually(lambda: asyncio.to_thread(is_verified, system), within_s=240, every_s=5)
         published = await records(system, USERS_USER.name)
@@ -68,6 +65,20 @@ class TestEvents:
             assert each.partition == by_key(each.key, partitions, partitions)
             assert "content-type" not in dict(each.headers)
 
+    async def test_are_published_after_postgresql_was_started_anew(
+        self, system: System, operator: Operator
+    ) -> None:
+        await asyncio.to_thread(system.compose, "restart", "postgres")
+        load = Workload(system.gateway_url)
+
+        async def some_are_promised() -> bool:
+            return len(load.promised) >= 10
+
+        async with load.at(per_second=3):
+            await eventually(some_are_promised, within_s=120)
+
+        await all_arrive(load, operator)
+
     async def test_that_are_rare_in_a_database_do_not_make_the_log_grow(
         self, system: System
     ) -> None:
@@ -78,6 +89,14 @@ class TestEvents:
             return await asyncio.to_thread(psql, system, behind) == "0"
 
         await eventually(is_read, within_s=120, every_s=2)
+
+
+async def all_arrive(load: Workload, operator: Operator) -> None:
+    assert load.wrong == []
+    assert load.promised
+    for user_id in load.promised:
+        person = Person(operator.gateway, id=str(user_id))
+        await poll(partial(operator.account_of, person))
 
 
 def psql(system: System, query: str) -> str:

@@ -200,11 +200,29 @@ _PUBLISHING: Final = (
         name="outbox-in-the-slot",
         guard="a row that Debezium publishes is deleted only while the slot gives it to Debezium",
         file="chassis/persistence/outbox.py",
-        before="AND EXISTS (\n",
-        after="AND true OR EXISTS (\n",
+        before="AND EXISTS (SELECT {SLOT_GIVES_OUTBOX})",
+        after="OR false",
         proven_by=(
             f"{_SLOT}test_stays_in_the_table_while_the_slot_is_not_there",
             f"{_SLOT}test_stays_in_the_table_where_the_slot_is_another_databases",
+        ),
+    ),
+    Mutation(
+        name="slot-has-begun",
+        guard="a slot that has not found where it begins does not count as there",
+        file="chassis/persistence/outbox.py",
+        before="      AND confirmed_flush_lsn IS NOT NULL\n",
+        after="",
+        proven_by=(f"{_SLOT}test_stays_in_the_table_while_the_slot_has_not_found_where_it_begins",),
+    ),
+    Mutation(
+        name="outbox-is-published",
+        guard="a slot counts as there only while a publication has the outbox",
+        file="chassis/persistence/outbox.py",
+        before="prrelid = 'outbox'::regclass AND pubinsert",
+        after="true OR prrelid = 'outbox'::regclass AND pubinsert",
+        proven_by=(
+            f"{_SLOT}test_stays_in_the_table_where_the_publication_does_not_have_the_table",
         ),
     ),
     Mutation(

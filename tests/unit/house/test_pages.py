@@ -136,7 +136,7 @@ def words_of(command: str) -> list[str]:
         words = shlex.split(command, comments=True)
     except ValueError:
         return []  # not a command, but text with an apostrophe
-    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+    while words and re.fullmatch(r"export|[A-Z_]+=.*", words[0]):
         words.pop(0)
     return words
 

@@ -179,17 +179,26 @@ class TestCreatingAcls:
         assert done.output == f"created {len(acls_of())} ACLs\n"
         assert again.output == "every ACL exists already\n"
 
-    async def test_shows_what_else_a_login_of_the_catalogue_may_do_and_removes_nothing(
+    async def test_shows_what_else_its_logins_and_others_at_its_topics_may_do_and_removes_nothing(
         self, broker: SecuredBroker
     ) -> None:
-        other = Acl("users", Resource.TOPIC, "test.", Operation.READ, Pattern.PREFIXED)
+        others = [
+            Acl("users", Resource.TOPIC, "test.", Operation.READ, Pattern.PREFIXED),
+            Acl("*", Resource.GROUP, "test.", Operation.READ, Pattern.PREFIXED),
+            Acl("stranger", Resource.TOPIC, "users.user", Operation.READ),
+        ]
+        elsewhere = Acl("stranger", Resource.TOPIC, "weather", Operation.READ)
         security = KafkaSecurity.of(KafkaSettings(**broker.user(OPERATOR)))
         async with admin_client(broker.sasl, security) as client:
-            await create_acls(client, [other])
+            await create_acls(client, [*others, elsewhere])
 
             for _ in range(2):
                 granted = await create_acls(client, acls_of())
-                assert granted.others == ["User:users from * may READ TOPIC test.*"]
+                assert granted.others == [
+                    "User:* from * may READ GROUP test.*",
+                    "User:stranger from * may READ TOPIC users.user",
+                    "User:users from * may READ TOPIC test.*",
+                ]
 
 
 class TestCreatingLogins:

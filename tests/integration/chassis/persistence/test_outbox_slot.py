@@ -1,5 +1,6 @@
 """An outbox that is published from PostgreSQL's log, as Debezium does it."""
 
+import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from chassis.operations.outbox import OneRow
 from chassis.persistence.database import Database
 from chassis.persistence.outbox import Outbox
 from chassis.persistence.outbox_age import OutboxAge
+from chassis.testing import eventually
 from contracts.envelope import decode
 from local_cluster.testing import DatabaseServer
 from tests.integration.chassis.operations.operating import (
@@ -24,7 +26,7 @@ from tests.integration.chassis.operations.operating import (
     service_of,
     topic_with_withheld,
 )
-from tests.integration.chassis.path import count, schema, settings_for
+from tests.integration.chassis.path import count, rows, schema, settings_for
 from tests.integration.chassis.publishing.test_relay import YESTERDAY, append
 
 TOPIC = topic_with_withheld()
@@ -47,11 +49,12 @@ async def engine(database: str, slot: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def reader(
-    postgres_server: DatabaseServer, database: str
+    postgres_server: DatabaseServer, database: str, engine: Database
 ) -> AsyncIterator["asyncpg.Connection"]:
-    """A superuser in the same database, who may read the log."""
+    """A superuser in the same database, who may read the log; the outbox is in a publication."""
     url = urlsplit(postgres_server.superuser_url)._replace(path=urlsplit(database).path)
     connection = await asyncpg.connect(url.geturl())
+    await connection.execute("CREATE PUBLICATION outbox FOR TABLE outbox")
     yield connection
     await connection.close()
 
@@ -106,7 +109,7 @@ class TestAnEvent:
     ) -> None:
         age = OutboxAge(engine, limit_s=None)
         await age.step()
-        assert age.trouble() == f"events wait in the outbox: there is no slot {slot}"
+        assert age.trouble() == (f"the slot {slot} or its publication is not there, or is invalid")
 
         await make_slot(reader, slot)
         await publish(engine, secrets.token_hex(100_000))
@@ -114,6 +117,40 @@ class TestAnEvent:
 
         assert age.trouble() is None
         assert (REGISTRY.get_sample_value("outbox_slot_bytes") or 0) > 200_000
+        assert (REGISTRY.get_sample_value("outbox_slot_inactive_seconds") or 0) > 0
+
+    async def test_stays_in_the_table_where_the_publication_does_not_have_the_table(
+        self, engine: Database, database: str, reader: "asyncpg.Connection", slot: str
+    ) -> None:
+        await make_slot(reader, slot)
+        await reader.execute("ALTER PUBLICATION outbox DROP TABLE outbox")
+
+        await publish(engine, "ada")
+
+        assert await count(database, "outbox") == 1
+
+    async def test_stays_in_the_table_while_the_slot_has_not_found_where_it_begins(
+        self, engine: Database, database: str, reader: "asyncpg.Connection", slot: str
+    ) -> None:
+        before = await asyncpg.connect(database)
+        transaction = before.transaction()
+        await transaction.start()
+        await before.execute("SELECT pg_current_xact_id()")
+        making = asyncio.create_task(make_slot(reader, slot))
+
+        async def is_begun() -> bool:
+            return bool(await rows(database, "SELECT FROM pg_replication_slots"))
+
+        # The slot waits for all transactions that were there before it.
+        await eventually(is_begun, within_s=30)
+        await publish(engine, "ada")
+        waited = not making.done()
+        await transaction.rollback()
+        await before.close()
+        await making
+
+        assert waited
+        assert await count(database, "outbox") == 1
 
     async def test_stays_in_the_table_while_the_slot_is_not_there(
         self, engine: Database, database: str, reader: "asyncpg.Connection", slot: str
@@ -126,7 +163,12 @@ class TestAnEvent:
         assert await count(database, "outbox") == 2
 
     async def test_stays_in_the_table_where_the_slot_is_another_databases(
-        self, engine: Database, database: str, postgres_server: DatabaseServer, slot: str
+        self,
+        engine: Database,
+        database: str,
+        postgres_server: DatabaseServer,
+        reader: "asyncpg.Connection",
+        slot: str,
     ) -> None:
         elsewhere = await asyncpg.connect(postgres_server.superuser_url)
         await make_slot(elsewhere, slot)
