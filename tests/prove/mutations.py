@@ -219,8 +219,8 @@ _PUBLISHING: Final = (
         name="outbox-is-published",
         guard="a slot counts as there only while a publication has the outbox",
         file="chassis/persistence/outbox.py",
-        before="prrelid = 'outbox'::regclass AND pubinsert",
-        after="true OR prrelid = 'outbox'::regclass AND pubinsert",
+        before="AND EXISTS (\n          SELECT FROM pg_publication_rel",
+        after="AND true OR EXISTS (\n          SELECT FROM pg_publication_rel",
         proven_by=(
             f"{_SLOT}test_stays_in_the_table_where_the_publication_does_not_have_the_table",
         ),
