@@ -105,12 +105,15 @@ class TlsServer:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        with suppress(OSError, asyncio.IncompleteReadError):
-            if await reader.readexactly(len(_TLS_REQUEST)) == _TLS_REQUEST:
-                writer.write(b"S")
-                await writer.start_tls(self._context)
-                await self._forward(reader, writer)
-        writer.transport.abort()
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                if await reader.readexactly(len(_TLS_REQUEST)) == _TLS_REQUEST:
+                    writer.write(b"S")
+                    await writer.start_tls(self._context)
+                    await self._forward(reader, writer)
+        finally:
+            # Also when the test ends, which cancels this.
+            writer.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, requests = await asyncio.open_connection(self._database.host, self._database.port)
