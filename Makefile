@@ -95,7 +95,7 @@ test-e2e: $(VENV)/development ## run the tests on all processes together
 guides: $(VENV)/development ## follow docs/extending.md and docs/copying.md on copies of the repository: five minutes
 	$(PYTEST) tests/guides
 
-test-compose: $(VENV)/development ## run the system in containers of its own, kill and cut off parts: 18 minutes
+test-compose: $(VENV)/development ## run the system in containers of its own, kill and cut off parts: eight minutes
 	$(RUN) pytest tests/compose
 
 faults: $(VENV)/development ## run every fault and check that nothing is lost: half an hour
