@@ -109,7 +109,7 @@ class HoldCapturedV1(IntegrationEvent):
     transaction_id: UUID
     amount: Annotated[Amount, Field(gt=0, description="The rest of the hold is free again.")]
     currency: Annotated[
-        Currency | None, Field(description="The hold's. Events of the first days lack it.")
+        Currency | None, Field(description="Absent in events from before it was added.")
     ] = None
     by: Annotated[UUID, Field(description="The payee, or an operator.")]
 

@@ -22,7 +22,7 @@ from chassis.persistence.logins import QUIET, create_databases
 from local_cluster.environment import inherited
 from local_cluster.errors import ClusterError
 from local_cluster.processes import ProcessSpec
-from services.secrets import secret
+from services.secret_file import secret
 
 SUPERUSER = "postgres"
 # PostgreSQL refuses to run as root. This user is on every system and owns nothing else.

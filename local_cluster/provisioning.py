@@ -13,7 +13,7 @@ from local_cluster.settings import REPOSITORY
 from local_cluster.together import ReportStep, together
 from local_cluster.topology import OPERATOR, Topology
 from services import DeclaredService
-from services.secrets import secret
+from services.secret_file import secret
 
 
 class Provisioning:

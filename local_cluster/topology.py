@@ -17,7 +17,7 @@ from local_cluster.settings import (
     port_setting,
 )
 from services import FORWARDED, SERVICES, DeclaredService, service_named
-from services.secrets import secret
+from services.secret_file import secret
 
 OPERATOR = "operator"
 SLACK_STAND_IN = "slack-stand-in"

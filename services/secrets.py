@@ -14,7 +14,6 @@ reads, and ``DIRECTORY/verification`` what the verification does.
 import argparse
 import os
 import re
-import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Final
 
 from services import SERVICES, WITH_DATABASE, DeclaredService
 from services.certificates import Certificate, new_authority, new_certificate
+from services.secret_file import secret
 
 _OF_TEMPLATE: Final = re.compile(r"\{secret\[([\w-]+)\]\}")
 _ADMINISTRATOR: Final = "postgres"
@@ -120,23 +120,6 @@ def _secrets_of_kafka(made: _Made, brokers: Sequence[str]) -> dict[str, dict[str
 
 def _pem(certificate: Certificate) -> str:
     return b"".join(certificate).decode()
-
-
-def secret(path: Path, make: Callable[[], str] = lambda: secrets.token_urlsafe(24)) -> str:
-    """Return the secret in ``path``, made if there is none yet: at random, unless told how."""
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # mkstemp makes it 0600; the name appears only when the secret is complete.
-        handle, scratch = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "w") as file:
-            file.write(make())
-        try:
-            os.link(scratch, path)
-        except FileExistsError:
-            pass  # another process made it first: its secret is used
-        finally:
-            Path(scratch).unlink()
-    return path.read_text()
 
 
 def _write(directory: Path, files: Mapping[str, str]) -> None:

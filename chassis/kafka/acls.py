@@ -30,22 +30,21 @@ async def create_acls(client: AIOKafkaAdminClient, wanted: Sequence[Acl]) -> Gra
     :raises KafkaError: the cluster has no authorizer, or refuses one
     """
     existing = await _existing(client)
-    missing = [each for each in wanted if _entry(each) not in existing]
-    for each in missing:
-        resource, name, pattern, *rest = _entry(each)
+    entries = {_entry(each): each for each in wanted}
+    missing = [entry for entry in entries if entry not in existing]
+    for resource, name, pattern, *rest in missing:
         request = CreateAclsRequest(resource, name, pattern, *rest)
         answer = await client._send_request(request)  # noqa: SLF001 - see above
         for code, message in answer.creation_responses:
             _raise_for(code, message)
-    entries = {_entry(each) for each in wanted}
     principals = {principal for _, _, _, principal, *_ in entries} | {_principal(_EVERYBODY)}
     things = {(resource, name) for resource, name, *_ in entries}
     others = [
         _words(each)
-        for each in existing - entries
+        for each in existing - entries.keys()
         if each[3] in principals or (each[0], each[1]) in things
     ]
-    return Granted(missing, sorted(others))
+    return Granted([entries[each] for each in missing], sorted(others))
 
 
 _Entry = tuple[int, str, int, str, str, int, int]

@@ -27,7 +27,7 @@ from chassis.testing import eventually
 from contracts.acls import acls_of
 from contracts.topics import ACCOUNTS_ACCOUNT, TOPICS, USERS_TASK, USERS_USER
 from tests.certificates import Authority
-from tests.compose.outcome import nothing_is_lost
+from tests.compose.outcome import has_arrived, nothing_is_lost
 from tests.compose.system import CLUSTER, System, health_of, running_system
 from tests.declared import declared
 from tests.e2e.people import Operator, Person, poll
@@ -126,10 +126,8 @@ class TestUp:
         person = Person(gateway)
         await person.sign_up()
 
-        await poll(lambda: operator.account_of(person))
-        records = await poll(lambda: operator.audit_records_of(person))
+        await has_arrived(operator, person)
         if declared("notification"):
-            await poll(lambda: operator.deliveries_of(records[0]["event_id"]))
             await poll(lambda: slack_messages(system, person))
 
 

@@ -18,10 +18,9 @@ from chassis.settings import KafkaSettings
 from chassis.testing import eventually
 from contracts.topics import USERS_USER
 from local_cluster.settings import REPOSITORY
-from tests.compose.outcome import nothing_is_lost
+from tests.compose.outcome import has_arrived, nothing_is_lost
 from tests.compose.system import System, health_of
-from tests.declared import declared
-from tests.e2e.people import Operator, Person, poll
+from tests.e2e.people import Operator, Person
 from tests.faults.workload import Workload
 
 pytestmark = pytest.mark.timeout(900)
@@ -76,10 +75,7 @@ class TestASignUp:
         person = Person(gateway)
         await person.sign_up()
 
-        await poll(lambda: operator.account_of(person))
-        records = await poll(lambda: operator.audit_records_of(person))
-        if declared("notification"):
-            await poll(lambda: operator.deliveries_of(records[0]["event_id"]))
+        await has_arrived(operator, person)
         printed = system.compose(
             *("exec", "-T", "kafka", CONSOLE_CONSUMER, "--bootstrap-server=localhost:9092"),
             *(f"--topic={USERS_USER.name}", "--from-beginning", "--timeout-ms=5000"),

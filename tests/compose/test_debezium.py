@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,8 +15,9 @@ from contracts.envelope import decode
 from contracts.topics import USERS_USER
 from local_cluster.kafka_artifacts import jars, read_lock
 from local_cluster.settings import Settings
+from tests.compose.outcome import have_accounts, until_promised
 from tests.compose.system import ALONE, Files, System, running_system
-from tests.e2e.people import Operator, Person, poll
+from tests.e2e.people import Operator
 from tests.faults.workload import Workload
 
 pytestmark = pytest.mark.timeout(900)
@@ -43,16 +43,13 @@ class TestEvents:
     ) -> None:
         load = Workload(system.gateway_url)
 
-        async def some_are_promised() -> bool:
-            return len(load.promised) >= 10
-
         async with load.at(per_second=3):
             await asyncio.to_thread(system.compose, "kill", "debezium")
-            await eventually(some_are_promised, within_s=60)
+            await until_promised(load, 10)
             again = ("up", "--wait", "--no-deps", "--no-recreate", "debezium")
             await asyncio.to_thread(system.compose, *again)
 
-        await all_arrive(load, operator)
+        await have_accounts(operator, load)
         # What Debezium has not read yet is nowhere to be seen.
         await eventually(lambda: asyncio.to_thread(is_verified, system), within_s=240, every_s=5)
         published = await records(system, USERS_USER.name)
@@ -71,13 +68,10 @@ class TestEvents:
         await asyncio.to_thread(system.compose, "restart", "postgres")
         load = Workload(system.gateway_url)
 
-        async def some_are_promised() -> bool:
-            return len(load.promised) >= 10
-
         async with load.at(per_second=3):
-            await eventually(some_are_promised, within_s=120)
+            await until_promised(load, 10, within_s=120)
 
-        await all_arrive(load, operator)
+        await have_accounts(operator, load)
 
     async def test_that_are_rare_in_a_database_do_not_make_the_log_grow(
         self, system: System
@@ -89,14 +83,6 @@ class TestEvents:
             return await asyncio.to_thread(psql, system, behind) == "0"
 
         await eventually(is_read, within_s=120, every_s=2)
-
-
-async def all_arrive(load: Workload, operator: Operator) -> None:
-    assert load.wrong == []
-    assert load.promised
-    for user_id in load.promised:
-        person = Person(operator.gateway, id=str(user_id))
-        await poll(partial(operator.account_of, person))
 
 
 def psql(system: System, query: str) -> str:

@@ -16,7 +16,7 @@ from local_cluster.directories import (
 )
 from local_cluster.errors import ClusterError
 from local_cluster.processes import socket_path
-from services.secrets import secret
+from services.secret_file import secret
 
 
 class TestTheDirectory:

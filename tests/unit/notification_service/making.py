@@ -3,10 +3,11 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from chassis.correlation import new_id
 from contracts.envelope import Envelope, decode, encode
+from contracts.events import IntegrationEvent
 from contracts.users import UserSignedUpV1
 from notification_service.deliveries import PlannedDelivery
 
@@ -35,13 +36,18 @@ def planned(**changes: Any) -> PlannedDelivery:
 def signed_up(username: str = "ada") -> tuple[UserSignedUpV1, Envelope]:
     user_id = uuid4()
     event = UserSignedUpV1(user_id=user_id, username=username)
+    return event, enveloped(event, source="/users", subject=user_id)
+
+
+def enveloped(event: IntegrationEvent, *, source: str, subject: UUID) -> Envelope:
+    """Return the envelope in which a consumer receives an event."""
     encoded = encode(
         event,
         id=new_id(),
-        source="/users",
-        subject=str(user_id),
+        source=source,
+        subject=str(subject),
         time=NOW,
         sequence=1,
         correlationid="c-1",
     )
-    return event, decode(encoded.payload)
+    return decode(encoded.payload)

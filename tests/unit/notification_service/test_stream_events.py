@@ -1,7 +1,6 @@
 """What a user's browser is sent of an event, and what it is not."""
 
 import json
-from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -13,7 +12,6 @@ from contracts.accounts import (
     HoldCapturedV1,
     TransactionCreatedV1,
 )
-from contracts.envelope import decode, encode
 from contracts.topics import ACCOUNTS_ACCOUNT
 from notification_service.stream_events import (
     AMOUNTS,
@@ -24,7 +22,8 @@ from notification_service.stream_events import (
     shown,
 )
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+from .making import NOW, enveloped
+
 ADA, ACCOUNT, OPAL = UUID(int=1), UUID(int=2), UUID(int=3)
 FROZEN = AccountFrozenV1(account_id=ACCOUNT, user_id=ADA, by=OPAL, reason="two lines")
 
@@ -82,17 +81,7 @@ def test_every_event_of_an_account_is_shown_to_its_owner_except_one_that_was_wit
 
 
 async def test_an_event_is_stored_for_its_user_without_the_operators_words() -> None:
-    envelope = decode(
-        encode(
-            FROZEN,
-            id=new_id(),
-            source="/accounts",
-            subject=str(ACCOUNT),
-            time=NOW,
-            sequence=3,
-            correlationid="c-1",
-        ).payload
-    )
+    envelope = enveloped(FROZEN, source="/accounts", subject=ACCOUNT)
     work = Work()
 
     await LogForStreams(lambda: NOW)(work, FROZEN, envelope)
@@ -176,16 +165,7 @@ def transaction(*, currency: str, delta: int = 1) -> TransactionCreatedV1:
 
 
 def what_is_shown(event: ShownEvent) -> str:
-    encoded = encode(
-        event,
-        id=new_id(),
-        source="/accounts",
-        subject=str(ACCOUNT),
-        time=NOW,
-        sequence=2,
-        correlationid="c-1",
-    )
-    return shown(event, decode(encoded.payload))
+    return shown(event, enveloped(event, source="/accounts", subject=ACCOUNT))
 
 
 class TestAPosition:
