@@ -20,6 +20,7 @@ from chassis.kafka import partitions
 from chassis.kafka.acls import create_acls
 from chassis.kafka.client import KafkaSecurity, admin_client
 from chassis.kafka.logins import set_passwords
+from chassis.kafka.shown import NotShown
 from chassis.kafka.topics import create_topics
 from chassis.settings import (
     BAD_SETTINGS_EXIT_CODE,
@@ -156,8 +157,8 @@ def _password_in(file: Path) -> str:
 
 
 def _text(error: Exception) -> str:
-    """Return what a broker refused and why, or that none could be asked."""
-    if isinstance(error, BrokerResponseError) and error.args:
+    """Return what a broker refused and why, or does not show, or that none could be asked."""
+    if isinstance(error, BrokerResponseError | NotShown) and error.args:
         return f"{type(error).__name__}: {error.args[0]}"
     return type(error).__name__
 

@@ -8,6 +8,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import for_code
 from aiokafka.protocol.admin import CreateAclsRequest, DescribeAclsRequest
 
+from chassis.kafka.shown import until_shown
 from contracts.acls import Acl, Operation, Pattern, Resource
 
 _ANY: Final = 1
@@ -25,9 +26,10 @@ class Granted:
 
 
 async def create_acls(client: AIOKafkaAdminClient, wanted: Sequence[Acl]) -> Granted:
-    """Create those that are missing; none is ever removed.
+    """Create those that are missing, and wait until the broker shows them; none is ever removed.
 
     :raises KafkaError: the cluster has no authorizer, or refuses one
+    :raises NotShown: it has taken them, and does not show them
     """
     existing = await _existing(client)
     entries = {_entry(each): each for each in wanted}
@@ -37,6 +39,11 @@ async def create_acls(client: AIOKafkaAdminClient, wanted: Sequence[Acl]) -> Gra
         answer = await client._send_request(request)  # noqa: SLF001 - see above
         for code, message in answer.creation_responses:
             _raise_for(code, message)
+
+    async def missing_still() -> list[str]:
+        return [_words(each) for each in set(missing) - await _existing(client)]
+
+    await until_shown(missing_still)
     principals = {principal for _, _, _, principal, *_ in entries} | {_principal(_EVERYBODY)}
     things = {(resource, name) for resource, name, *_ in entries}
     others = [

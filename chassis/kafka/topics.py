@@ -11,6 +11,7 @@ from aiokafka.errors import (
     for_code,
 )
 
+from chassis.kafka.shown import until_shown
 from contracts.topics import TOPICS, Topic
 
 
@@ -83,12 +84,13 @@ def config_violations(topic: Topic, state: TopicState | None) -> list[str]:
 async def create_topics(
     client: AIOKafkaAdminClient, *, brokers: int, replicas: int | None = None
 ) -> list[str]:
-    """Create the missing topics of the catalogue, and return their names.
+    """Create the missing topics of the catalogue, and return their names once the broker has them.
 
     :param replicas: how many each gets. None: what the catalogue asks for, or with fewer brokers
         one on each
     :raises TopicAuthorizationFailedError: a topic is forbidden to this client, and may exist
     :raises KafkaError: the cluster refuses to create one
+    :raises NotShown: it has taken them, and does not show them
     """
     states = await topic_states(client, [topic.name for topic in TOPICS])
     missing = [topic for topic in TOPICS if states[topic.name] is None]
@@ -102,7 +104,15 @@ async def create_topics(
         # Another process may have created it meanwhile.
         if code != 0 and error is not TopicAlreadyExistsError:
             raise error(f"{name}: {message}" if message else name)
-    return [topic.name for topic in missing]
+    names = [topic.name for topic in missing]
+
+    async def missing_still() -> list[str]:
+        return [
+            name for name, state in (await topic_states(client, names)).items() if state is None
+        ]
+
+    await until_shown(missing_still)
+    return names
 
 
 def _new(topic: Topic, replicas: int) -> NewTopic:
