@@ -14,7 +14,7 @@ from uuid import UUID
 import aiohttp
 import asyncpg
 
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, Program
 from benchmarks.following import Following, Journey, following
 from benchmarks.processors import used_s
 
@@ -61,15 +61,15 @@ async def through_gateway(bench: Bench) -> AsyncIterator[SignUp]:
 
 
 @asynccontextmanager
-async def cheap_hash(bench: Bench) -> AsyncIterator[None]:
+async def cheap_hash(bench: Bench) -> AsyncIterator[Program]:
     """Run the users service with the cheapest password hash during the block."""
     cluster = bench.cluster
     await asyncio.to_thread(cluster.stop, "users")
     try:
         environment = bench.environment("users", **CHEAP_HASH)
-        async with bench.program(["users_service"], environment):
+        async with bench.program(["users_service"], environment) as program:
             await untroubled(bench)
-            yield
+            yield program
     finally:
         await asyncio.to_thread(cluster.resume, "users")
         await untroubled(bench)
@@ -145,6 +145,23 @@ async def arriving(
             else:
                 group.create_task(_send(sign_up))
     return [each.result() for each in travelling]
+
+
+async def many_at_once(
+    sign_up: SignUp, follow: Following, *, under_way: int, for_s: float
+) -> float:
+    """Return how many journeys a second are complete while so many are always under way."""
+    began_s = time.monotonic()
+
+    async def one_after_the_other() -> int:
+        complete = 0
+        while time.monotonic() < began_s + for_s:
+            await _travel(Journey(_a_name(), time.monotonic()), sign_up, follow)
+            complete += 1
+        return complete
+
+    complete = sum(await asyncio.gather(*(one_after_the_other() for _ in range(under_way))))
+    return complete / (time.monotonic() - began_s)
 
 
 async def as_fast_as_possible(

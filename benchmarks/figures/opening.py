@@ -84,7 +84,7 @@ FIGURES: Sequence[Figure] = (
         goals=(
             Goal(
                 "openings_per_s",
-                at_least=5_000,
+                at_least=6_000,
                 or_else=Goal("openings_per_s", at_least=0.5, against=_PGBENCH),
             ),
         ),

@@ -151,7 +151,7 @@ FIGURES: Sequence[Figure] = (
             ),
         ),
         (
-            Goal("rows_per_s", at_least=0.7, against=_MEMORY),
+            Goal("rows_per_s", at_least=0.5, against=_MEMORY),
             Goal("rows_per_s", at_least=2.0, against=debezium.NAME, only_in_full=True),
         ),
     ),

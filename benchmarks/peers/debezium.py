@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import asyncpg
-
 from benchmarks import deliveries
 from benchmarks.bench import Bench
 from benchmarks.figure import Values
 from benchmarks.outboxes import fill, outbox_database
 from benchmarks.peers.connect import Connector, connector
+from benchmarks.postgres import ask, run_with
 from benchmarks.topics import Arrivals, fresh_topic, reader
 
 # A Java program reaches its speed only after a while.
@@ -125,32 +124,12 @@ async def _router(bench: Bench, url: str, *, linger_ms: int) -> AsyncIterator[Co
 
 async def have_logical_log(bench: Bench) -> None:
     """Make PostgreSQL write the log that Debezium reads; restarts it if it does not yet."""
-    if await _ask(bench, "SHOW wal_level") == "logical":
-        return
-    await _ask(bench, "ALTER SYSTEM SET wal_level = logical")
-    await asyncio.to_thread(bench.cluster.stop, "postgres")
-    await asyncio.to_thread(bench.cluster.resume, "postgres")
-    async with asyncio.timeout(_UP_WITHIN_S):
-        while True:
-            try:
-                await _ask(bench, "SELECT 1")
-            except (OSError, asyncpg.CannotConnectNowError):
-                await asyncio.sleep(_LOOK_EVERY_S)
-            else:
-                return
+    await run_with(bench, "wal_level", "logical")
 
 
 async def _forget(bench: Bench, slot: str) -> None:
     """Drop its slot, for which PostgreSQL would keep its log; the publication needs no drop."""
     async with asyncio.timeout(_UP_WITHIN_S):
-        while await _ask(bench, _IS_READ, slot):  # noqa: ASYNC110 - the server would not tell
+        while await ask(bench, _IS_READ, slot):  # noqa: ASYNC110 - the server would not tell
             await asyncio.sleep(_LOOK_EVERY_S)
-    await _ask(bench, _DROP, slot)
-
-
-async def _ask(bench: Bench, query: str, *arguments: object) -> object:
-    connection = await asyncpg.connect(bench.cluster.superuser_url)
-    try:
-        return await connection.fetchval(query, *arguments)
-    finally:
-        await connection.close()
+    await ask(bench, _DROP, slot)

@@ -17,6 +17,7 @@ _PART_OF_THE_TEST = {
     ("tests/integration/chassis/consuming/test_group_commit.py", 8),
     ("tests/integration/chassis/consuming/test_worker.py", 5),
     ("tests/unit/chassis/kafka/test_client.py", 0),
+    ("tests/unit/chassis/kafka/test_shown.py", 0),
 }
 _SUITES = ("unit", "integration", "e2e", "contract")
 TESTS = [
