@@ -60,6 +60,9 @@ from chassis.kafka.raw_fetch import RawFetch, high_watermarks
 log = structlog.get_logger(__name__)
 
 _FETCH_WAIT_MS: Final = 100
+# The broker answers at once when a record comes, so a long wait delays none while nothing does.
+_QUIET_WAIT_MS: Final = 500
+_QUIET_AFTER_S: Final = 2.0
 _ROOM_WAIT_MS: Final = 10
 _NOTHING_READY_S: Final = 0.02
 # Chunks of a partition that are fetched and not yet processed: one in progress, and the next. With
@@ -161,6 +164,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         #: What was to be fetched next of partitions that do not hold it; they are not read.
         self.out_of_range: dict[TopicPartition, int] = {}
         self._looked_at = 0.0
+        self._fetched_at = time.monotonic()
         self._still: dict[TopicPartition, tuple[int, float]] = {}
         self._most_records = self.app.conf.broker_max_poll_records
         self._epochs = itertools.count(1)
@@ -211,8 +215,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             await self._look_at_given_up()
             ours = [tp for tp in self.fetch_positions if tp in wanted]
             ready = sorted(tp for tp in ours if not self._is_far_ahead(tp))
-            # A partition that has enough ahead now may need the next chunk at any moment.
-            wait_ms = _FETCH_WAIT_MS if len(ready) == len(ours) else _ROOM_WAIT_MS
+            wait_ms = self._wait_ms(is_all=len(ready) == len(ours))
             self._look_at_ends()
             self._find_still(ready)
             if not ready or not self.consumer.flow_active:
@@ -226,6 +229,18 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             elif not chunks:
                 await asyncio.sleep(_NOTHING_READY_S)
             return {chunk.tp: [chunk] for chunk in chunks}
+
+    def _wait_ms(self, *, is_all: bool) -> int:
+        """Return how long to wait for records of the partitions that are ready.
+
+        :param is_all: whether no partition has enough ahead; one that has may need the next chunk
+            at any moment
+        """
+        is_quiet = time.monotonic() - self._fetched_at > _QUIET_AFTER_S
+        fetch_wait_ms = _QUIET_WAIT_MS if is_quiet else _FETCH_WAIT_MS
+        fetcher = self._ensure_consumer()._fetcher  # noqa: SLF001 - aiokafka offers no setting
+        fetcher._fetch_max_wait_ms = fetch_wait_ms  # noqa: SLF001
+        return fetch_wait_ms if is_all else _ROOM_WAIT_MS
 
     def _is_far_ahead(self, tp: TopicPartition) -> bool:
         """Tell whether enough chunks of a partition wait here.
@@ -292,6 +307,8 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         try:
             found = await consumer.getmany(*partitions, timeout_ms=wait_ms)
+            if found:
+                self._fetched_at = time.monotonic()
             return {tp: found.get(tp, []) for tp in partitions}
         except ConsumerStoppedError:
             raise

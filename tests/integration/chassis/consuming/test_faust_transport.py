@@ -126,6 +126,38 @@ class TestATransportThatMisbehaves:
         assert refusals.count <= thread.drops + 2 * thread.swaps + 8
 
 
+class TestAQuietConsumer:
+    async def test_asks_less_often_until_a_record_comes(
+        self, database: str, engine: Database, kafka: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waits_ms: list[int] = []
+
+        class Noting(ChunkThread):
+            async def _getmany(self, *arguments: Any) -> Any:
+                waits_ms.append(self._ensure_consumer()._fetcher._fetch_max_wait_ms)
+                return await super()._getmany(*arguments)
+
+        async def waits_long() -> bool:
+            return waits_ms[-1:] == [chunk_thread._QUIET_WAIT_MS]
+
+        async def waits_briefly() -> bool:
+            return waits_ms[-1] == chunk_thread._FETCH_WAIT_MS
+
+        async def is_handled() -> bool:
+            return await count(database) == 1
+
+        monkeypatch.setattr(faust_transport, "ChunkThread", Noting)
+        topic = topic_of_its_own(1)
+        await create_topic(kafka, topic)
+        settings = settings_for(database, kafka)
+
+        async with consuming(settings, engine, [subscriber("test.one", topic)], service=topic.name):
+            await eventually(waits_long)
+            await publish(kafka, topic, [signed_up(uuid4(), 1)])
+            await eventually(waits_briefly)
+            await eventually(is_handled)
+
+
 class Refusals:
     """Counts how often a handler asked for a rewind that was granted."""
 
