@@ -40,7 +40,10 @@ class Periodic(ABC):
 
 
 class Polling(ABC):
-    """Looks for work in a table: with growing pauses, and at once when it is woken.
+    """Looks for work in a table: at once when it is woken, else with growing pauses.
+
+    Work of this process wakes it. Only work of other processes, which can't, is looked for often:
+    while there is some.
 
     A step that raises ends the component, and so the process. It catches what may fail itself.
     """
@@ -50,6 +53,7 @@ class Polling(ABC):
 
     def __init__(self) -> None:
         self._wake = asyncio.Event()
+        self._was_woken = False
         self._stopping = False
         #: What steps have begun, and ``run`` waits for at its end.
         self._begun: set[asyncio.Task[None]] = set()
@@ -68,12 +72,10 @@ class Polling(ABC):
         while not self._stopping:
             self._wake.clear()
             idle_s = await self.step(idle_s)
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(idle_s):
                     await self._wake.wait()
-                idle_s = SHORTEST_IDLE_S
-            except TimeoutError:
-                continue
+            self._was_woken = self._wake.is_set()
         await asyncio.gather(*self._begun)
 
     async def stop(self) -> None:
@@ -83,7 +85,8 @@ class Polling(ABC):
     def trouble(self) -> str | None:
         return None
 
-
-def next_idle_s(idle_s: float, *, found: bool) -> float:
-    """Return how many seconds to sleep after a look that found something, or nothing."""
-    return SHORTEST_IDLE_S if found else min(LONGEST_IDLE_S, idle_s * 2)
+    def next_idle_s(self, idle_s: float, *, found: bool) -> float:
+        """Return how many seconds to sleep after a look that found something, or nothing."""
+        if found and not self._was_woken:
+            return SHORTEST_IDLE_S
+        return min(LONGEST_IDLE_S, idle_s * 2)

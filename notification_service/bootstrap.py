@@ -17,6 +17,7 @@ from chassis.process.service import wire
 from chassis.web.event_stream import StreamBounds, StreamPlaces
 from chassis.web.health import Health
 from contracts.topics import NOTIFICATION_OPERATIONS
+from notification_service import tables
 from notification_service.agents import stream_subscriber, subscribers
 from notification_service.operations import OPERATIONS
 from notification_service.postgres_deliveries import (
@@ -60,10 +61,10 @@ async def build(settings: NotificationSettings, health: Health) -> AsyncIterator
     ):
         health.add("failed-deliveries", partial(why_failed, wiring.database), gates=False)
         worker = _worker(settings, wiring.agents_database, chat)
-        wiring.runtime.on_commit(worker.wake)
+        wiring.on_commit(tables.deliveries, worker.wake)
         streams = _streams(settings, wiring.database)
         secure = settings.environment == "production"
-        wiring.runtime.on_commit(streams.wake)
+        wiring.on_commit(tables.stream_events, streams.wake)
         yield wiring.parts(
             routes_of(OPERATIONS, wiring.runtime, wiring.operator),
             stream_routes(

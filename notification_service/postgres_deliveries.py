@@ -62,6 +62,7 @@ class PostgresPlannedDeliveries:
         # In this order: had a purge deleted the row before the INSERT, this statement's snapshot
         # has what it left.
         await connection.execute(_REMOVE_PURGED, {"planned": [each.id for each in planned]})
+        connection.wrote(tables.deliveries)
 
 
 _REMOVE_PURGED: Final = delete(_d).where(

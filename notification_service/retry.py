@@ -50,6 +50,7 @@ async def retry(runtime: AnyRuntime, one: OneDelivery, operator: Operator) -> No
             .where(deliveries.c.id == id_)
             .values(state=State.PENDING, next_attempt_at=now, updated_at=now)
         )
+        connection.wrote(deliveries)
         act = DeliveryRetriedV1(
             by=operator.by, why=operator.why, delivery_id=id_, rule=delivery.rule
         )

@@ -69,6 +69,7 @@ class PostgresStreamEvents:
                 for number, event in enumerate(of_user, first)
             ]
         await insert_rows(connection, tables.stream_events, rows)
+        connection.wrote(tables.stream_events)
 
 
 def _epoch_of(now: datetime) -> int:

@@ -1,9 +1,11 @@
 """The delivery worker: sends due deliveries, outside of any transaction and any agent."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import inf
 from typing import Final
 
 import structlog
@@ -12,7 +14,7 @@ from prometheus_client import Counter, Histogram
 
 from chassis.correlation import CorrelationContext, use_correlation
 from chassis.failpoints import failpoint
-from chassis.periodic import LONGEST_IDLE_S, Polling, next_idle_s
+from chassis.periodic import LONGEST_IDLE_S, Polling
 from chassis.persistence.claims import retries
 from chassis.telemetry import span
 from notification_service.chat import (
@@ -26,6 +28,8 @@ from notification_service.chat import (
 from notification_service.deliveries import ClaimedDelivery, DeliveryQueue
 
 _DATABASE_RETRY_S: Final = 1.0
+# Only a clock that was set back needs it.
+_RESTART_WAITS_EVERY_S: Final = 5.0
 # How far the chat's clock may differ from ours.
 _CLOCK_DIFFERENCE: Final = timedelta(minutes=1)
 
@@ -95,6 +99,7 @@ class DeliveryWorker(Polling):
         self._concurrency = concurrency
         #: Whether more may be due than the worker can send at once.
         self._more_waits = False
+        self._restarted_at = -inf
         self._database_trouble: str | None = None
         self._chat_trouble: str | None = None
 
@@ -115,8 +120,9 @@ class DeliveryWorker(Polling):
                 reclaim_at=self._reclaim_at(now),
                 limit=free,
             )
-            if not claimed:
+            if not claimed and time.monotonic() - self._restarted_at >= _RESTART_WAITS_EVERY_S:
                 await self._queue.restart_waits(now)
+                self._restarted_at = time.monotonic()
         except Exception as error:  # noqa: BLE001 - the database is unreachable; the deliveries stay in it
             self._database_trouble = f"the database: {type(error).__name__}"
             _log.warning("no deliveries claimed", error=type(error).__qualname__)
@@ -127,7 +133,7 @@ class DeliveryWorker(Polling):
             task = asyncio.create_task(self._deliver(each))
             self._begun.add(task)
             task.add_done_callback(self._done)
-        return next_idle_s(idle_s, found=bool(claimed))
+        return self.next_idle_s(idle_s, found=bool(claimed))
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._begun.discard(task)

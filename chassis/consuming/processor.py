@@ -54,7 +54,6 @@ class ChunkProcessor(Generic[W]):
         open_work: Callable[[Connection], W],
         now: Callable[[], datetime],
         *,
-        on_commit: Callable[[], None] = lambda: None,
         group_commit: GroupCommit | None = None,
         suspects: asyncio.Lock | None = None,
         dead_letter_limit: DeadLetterLimit | None = None,
@@ -74,7 +73,6 @@ class ChunkProcessor(Generic[W]):
         self._database = database
         self._open_work = open_work
         self._now = now
-        self._on_commit = on_commit
         self._group_commit = group_commit or GroupCommit()
         self._attempts = Attempts(database, topic.name, now)
         self._retries = Retries(topic.name)
@@ -87,7 +85,6 @@ class ChunkProcessor(Generic[W]):
             database,
             open_work,
             now,
-            on_commit=on_commit,
             attempts=self._attempts,
             retries=self._retries,
             limit=self._dead_letter_limit,
@@ -213,7 +210,6 @@ class ChunkProcessor(Generic[W]):
         if not await self._group_commit.commit(in_progress, self._commit):
             return None
         in_progress.attempts.clear()
-        self._on_commit()
         return in_progress.chunk.end
 
     async def _is_suspect(self, in_progress: ChunkInProgress) -> bool:

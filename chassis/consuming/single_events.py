@@ -60,7 +60,6 @@ class SingleEvents(Generic[W]):
         open_work: Callable[[Connection], W],
         now: Callable[[], datetime],
         *,
-        on_commit: Callable[[], None],
         attempts: Attempts,
         retries: Retries,
         limit: DeadLetterLimit,
@@ -72,7 +71,6 @@ class SingleEvents(Generic[W]):
         self._database = database
         self._open_work = open_work
         self._now = now
-        self._on_commit = on_commit
         self._attempts = attempts
         self._retries = retries
         self._limit = limit
@@ -246,7 +244,6 @@ class SingleEvents(Generic[W]):
                 in_progress.attempts.remove(attempt)
                 if not was_tried:
                     await self._attempts.undo_all([attempt])
-                self._on_commit()
                 return True
         return False
 

@@ -39,7 +39,6 @@ class Worker(Generic[W]):
     """A component that runs a service's subscribers until it is stopped.
 
     :param open_work: makes the unit of work that handlers get, on a chunk's connection
-    :param on_commit: called after each commit, to wake the relay of the same process
     """
 
     name = "agents"
@@ -55,7 +54,6 @@ class Worker(Generic[W]):
         open_work: Callable[[Connection], W],
         subscribers: Sequence[Subscriber[W]],
         now: Callable[[], datetime],
-        on_commit: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._service = service
@@ -67,7 +65,6 @@ class Worker(Generic[W]):
             database=database,
             open_work=open_work,
             now=now,
-            on_commit=on_commit,
             suspects=asyncio.Lock(),
         )
         self._limits = {

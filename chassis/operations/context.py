@@ -65,16 +65,6 @@ class ServiceRuntime(Generic[S, W]):
         self.subscribers = service.subscribers(settings)
         self.timers = service.timers(settings)
         self.operator_log = OperatorLog(service.name, service.operations_topic, now)
-        self._commit_listeners: list[Callable[[], None]] = []
-
-    def on_commit(self, listener: Callable[[], None]) -> None:
-        """Call a function after each commit, for example to wake the relay."""
-        self._commit_listeners.append(listener)
-
-    def committed(self) -> None:
-        """Call the listeners, after a commit."""
-        for listener in self._commit_listeners:
-            listener()
 
     @asynccontextmanager
     async def act(self) -> AsyncIterator[Connection]:
@@ -83,7 +73,6 @@ class ServiceRuntime(Generic[S, W]):
             yield connection
             await failpoint("operations.before-commit")
         await failpoint("operations.after-commit")
-        self.committed()
 
 
 AnyRuntime: TypeAlias = ServiceRuntime[Any, Any]

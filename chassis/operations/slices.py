@@ -202,7 +202,6 @@ class Release:
             yield connection
             await failpoint("release.before-commit")
         await failpoint("release.after-commit")
-        self.runtime.committed()
 
     async def _park_again(self, row: Row, error: Exception) -> StoppedAt | None:
         """Keep an event with its new error, unless another operator released or discarded it."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -148,9 +149,10 @@ class Connection:
     :ivar observers: called after each statement
     :ivar mark: by what this transaction is found later, once something has read it
     :ivar outbox_slot: as of its ``Database``
+    :ivar written: the names of tables that this transaction wrote to, as far as it was said
     """
 
-    __slots__ = ("_driver", "mark", "observers", "outbox_slot")
+    __slots__ = ("_driver", "mark", "observers", "outbox_slot", "written")
 
     def __init__(
         self, driver: Any, observers: Sequence[Observer] = (), outbox_slot: str | None = None
@@ -159,6 +161,11 @@ class Connection:
         self.observers = list(observers)
         self.outbox_slot = outbox_slot
         self.mark: Row | None = None
+        self.written: set[str] = set()
+
+    def wrote(self, table: Table) -> None:
+        """Have those called after the commit who wait for new rows of a table."""
+        self.written.add(table.name)
 
     async def execute(
         self, clause: Executable, parameters: Values | Sequence[Values] = ()
@@ -271,6 +278,17 @@ class Database:
         self._pool: Any = None
         self._closed = False
         self.observers: list[Observer] = []
+        self._listeners: dict[str, list[Callable[[], None]]] = defaultdict(list)
+
+    def on_commit(self, table: Table, listener: Callable[[], None]) -> None:
+        """Call a function after each commit of a transaction that said it wrote to a table."""
+        self._listeners[table.name].append(listener)
+
+    def committed(self, connection: Connection) -> None:
+        """Call those who wait for what a transaction wrote."""
+        for name in connection.written:
+            for listener in self._listeners.get(name, ()):
+                listener()
 
     @asynccontextmanager
     async def connect(self, *, ends_at_s: float | None = None) -> AsyncIterator[Connection]:
@@ -316,6 +334,7 @@ class Database:
             # To COMMIT a failed transaction is no error for PostgreSQL: it says what it did.
             if await driver.execute("COMMIT") != "COMMIT":
                 raise NotCommitted("a statement failed, and its error was not raised")
+            self.committed(connection)
 
     @asynccontextmanager
     async def begin_rolled_back(self) -> AsyncIterator[Connection]:

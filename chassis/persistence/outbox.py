@@ -159,6 +159,7 @@ class Outbox:
         if rows:
             written = (await connection.execute(_ADD, arrays_of(rows))).all()
             connection.mark = written[0]
+            connection.wrote(tables.outbox)
             await delete_if_in_slot(connection, [row.position for row in written])
 
 

@@ -90,7 +90,6 @@ class Transactor(Generic[W]):
     (``docs/decisions/0014``). A body that failed on a conflict, a stale aggregate or a connection
     lost before COMMIT runs again from its start, so it holds no effect outside the database.
 
-    :param on_commit: called after each commit, to wake the relay of the same process
     :param deadline_s: how long a command may take with all its attempts
     """
 
@@ -99,12 +98,10 @@ class Transactor(Generic[W]):
         database: Database,
         open_work: Callable[[Connection], W],
         *,
-        on_commit: Callable[[], None] = lambda: None,
         deadline_s: float = 6.0,
     ) -> None:
         self._database = database
         self._open_work = open_work
-        self._on_commit = on_commit
         self._deadline_s = deadline_s
 
     async def __call__(self, body: Callable[[W], Awaitable[T]], /) -> T:
@@ -131,13 +128,12 @@ class Transactor(Generic[W]):
                 log.info("transaction-retried", attempt=attempt, error=type(error).__name__)
                 telemetry.transaction_retries.inc()
             else:
-                self._on_commit()
                 return result
             await asyncio.sleep(pause_s)
             attempt += 1
 
     async def _run_once(self, body: Callable[[W], Awaitable[T]], deadline: float) -> T:
-        committing: tuple[Row, T] | None = None
+        committing: tuple[Connection, Row, T] | None = None
         timeout = asyncio.timeout_at(deadline)
         try:
             async with (
@@ -150,13 +146,13 @@ class Transactor(Generic[W]):
                 # The outbox has read it, unless nothing is published.
                 mark = connection.mark or (await connection.execute(_MARK)).one()
                 await failpoint("command.before-commit")
-                committing = mark, result
+                committing = connection, mark, result
         except Exception as error:
-            if committing is None or committing[0].id is None:
+            if committing is None or committing[1].id is None:
                 if timeout.expired():
                     raise self._not_in_time() from error
                 raise
-            mark, result = committing
+            connection, mark, result = committing
             if not timeout.expired() and not is_connection_lost(error):
                 raise
             lost = error
@@ -168,6 +164,7 @@ class Transactor(Generic[W]):
         log.warning("commit-unanswered", transaction_id=mark.id)
         if not await self._was_committed(mark, deadline):
             raise lost
+        self._database.committed(connection)
         return result
 
     def _not_in_time(self) -> NotInTime:

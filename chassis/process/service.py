@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 import click
 from fastapi import APIRouter
+from sqlalchemy import Table
 from sqlalchemy.exc import DBAPIError
 
 from chassis.clock import utc_now
@@ -17,6 +18,7 @@ from chassis.operations.context import Service, ServiceRuntime
 from chassis.operations.reads import recorded_reads
 from chassis.operations.routes import operations_routes
 from chassis.operations.waiting import WaitingForOperator
+from chassis.persistence import tables
 from chassis.persistence.database import Database, is_conflict, ping, pool
 from chassis.persistence.outbox_age import OutboxAge
 from chassis.persistence.schema_version import SchemaVersion
@@ -87,7 +89,7 @@ class Wiring(Generic[S, W]):
 
     :ivar runtime: the service with the pool of its requests and its operators
     :ivar agents_database: the pool of everything that does not serve requests
-    :ivar transactor: runs commands; each commit wakes the relay. It refuses those that publish
+    :ivar transactor: runs commands. It refuses those that publish
         while events have waited in the outbox for longer than the settings allow
     :ivar signed_in: a dependency that returns the signed-in user, or answers 401
     :ivar operator: a dependency that returns the operator, or answers 401 or 403
@@ -109,7 +111,6 @@ class Wiring(Generic[S, W]):
             Transactor(
                 runtime.database,
                 service.open_work,
-                on_commit=runtime.committed,
                 deadline_s=settings.command_deadline_s,
             )
         )
@@ -120,7 +121,12 @@ class Wiring(Generic[S, W]):
         self._verifier = verifier
         self._health = health
         self._relay = Relay(settings, service=service.name, now=runtime.now)
-        runtime.on_commit(self._relay.wake)
+        self.on_commit(tables.outbox, self._relay.wake)
+
+    def on_commit(self, table: Table, listener: Callable[[], None]) -> None:
+        """Call a function after each commit of this process that wrote to a table."""
+        for database in (self.database, self.agents_database):
+            database.on_commit(table, listener)
 
     def signed_in_by(self, cookie: str) -> Callable[..., Awaitable[Principal]]:
         """Return a dependency as ``signed_in`` that takes the token from this cookie too."""
@@ -171,7 +177,6 @@ class Wiring(Generic[S, W]):
             open_work=runtime.service.open_work,
             subscribers=runtime.subscribers,
             now=runtime.now,
-            on_commit=runtime.committed,
         )
 
     def _timer_workers(self) -> Sequence[TimerWorker[W]]:
@@ -184,7 +189,6 @@ class Wiring(Generic[S, W]):
             self.agents_database,
             runtime.service.open_work,
             runtime.timers,
-            on_commit=runtime.committed,
         )
         return (worker,)
 

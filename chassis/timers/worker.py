@@ -14,7 +14,7 @@ from chassis.consuming.dead_letters import Failure, not_understood, worker_died
 from chassis.consuming.retry_policy import Cause, Failures
 from chassis.consuming.single_events import MOST_TRIES
 from chassis.correlation import use_correlation
-from chassis.periodic import Polling, next_idle_s
+from chassis.periodic import Polling
 from chassis.persistence.claims import retries
 from chassis.persistence.database import Connection, Database
 from chassis.persistence.transactor import Work
@@ -43,7 +43,6 @@ class TimerWorker(Polling, Generic[W]):
     """Handles the due timers of a service; any number of workers may run, in any processes.
 
     :param open_work: makes the unit of work that handlers get
-    :param on_commit: called after each commit, to wake the relay of the same process
     """
 
     name = "timer-worker"
@@ -55,7 +54,6 @@ class TimerWorker(Polling, Generic[W]):
         open_work: Callable[[Connection], W],
         handlers: TimerHandlers[W],
         *,
-        on_commit: Callable[[], None] = lambda: None,
         lease_s: float = _LEASE_S,
     ) -> None:
         super().__init__()
@@ -64,7 +62,6 @@ class TimerWorker(Polling, Generic[W]):
         self._handlers = {timer.kind: (timer, handler) for timer, handler in handlers.items()}
         if len(self._handlers) < len(handlers):
             raise ValueError("two timers have one kind")
-        self._on_commit = on_commit
         self._lease_s = lease_s
         self._per_s = settings.timers_per_s
         self._places = asyncio.Semaphore(settings.timers_at_once)
@@ -97,7 +94,7 @@ class TimerWorker(Polling, Generic[W]):
         for each in suspects:
             await self._take(each, began)
         rest_s = len(claimed) / self._per_s - (time.monotonic() - began)
-        return max(rest_s, next_idle_s(idle_s, found=bool(claimed)))
+        return max(rest_s, self.next_idle_s(idle_s, found=bool(claimed)))
 
     async def _end_what_is_owed(self) -> None:
         while self._owed:
@@ -131,8 +128,6 @@ class TimerWorker(Polling, Generic[W]):
                 outcome = await self._attempt(claimed, last_begin)
                 current.set_attribute("outcome", outcome)
         telemetry.timers_tried.labels(claimed.kind, outcome).inc()
-        if outcome == "handled":
-            self._on_commit()
 
     async def _attempt(self, claimed: ClaimedTimer, last_begin: float) -> str:
         """Return how it went."""

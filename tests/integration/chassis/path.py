@@ -67,6 +67,7 @@ class PathWork:
         rows, self._rows = self._rows, []
         if rows:
             await self.connection.execute(insert(effects), rows)
+            self.connection.wrote(effects)
 
 
 def settings_for(database: str, kafka: str, **changes: Any) -> ServiceSettings:

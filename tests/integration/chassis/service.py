@@ -14,7 +14,14 @@ from chassis.persistence.database import Database
 from chassis.testing import FakeChunkSource, FakeRecord, chunk_of
 from contracts.envelope import EncodedEvent, Envelope
 from contracts.events import IntegrationEvent
-from tests.integration.chassis.path import PathWork, rows, signed_up, topic_of_its_own, utc_now
+from tests.integration.chassis.path import (
+    PathWork,
+    effects,
+    rows,
+    signed_up,
+    topic_of_its_own,
+    utc_now,
+)
 
 TOPIC = topic_of_its_own()
 
@@ -62,6 +69,7 @@ class Service:
         self.engine = engine
         self.commits = 0
         self.chunks = FakeChunkSource()
+        engine.on_commit(effects, self._committed)
 
     async def processor(
         self,
@@ -82,7 +90,6 @@ class Service:
             self.engine,
             PathWork,
             utc_now,
-            on_commit=self._committed,
             dead_letter_limit=dead_letter_limit,
             far_behind=far_behind,
             chunks_counted_for=chunks_counted_for,

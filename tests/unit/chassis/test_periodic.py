@@ -1,10 +1,11 @@
 """A component repeats its step until it is stopped."""
 
 import asyncio
+from typing import ClassVar
 
 import pytest
 
-from chassis.periodic import LONGEST_IDLE_S, Periodic, Polling, next_idle_s
+from chassis.periodic import LONGEST_IDLE_S, SHORTEST_IDLE_S, Periodic, Polling
 
 
 class Steps(Periodic):
@@ -95,7 +96,29 @@ async def test_a_poll_is_at_once_when_it_is_woken_and_ends_what_it_has_begun() -
 
 
 def test_a_poll_that_finds_nothing_is_followed_by_longer_and_longer_pauses() -> None:
-    first = next_idle_s(3, found=True)
+    looks = Looks()
+    first = looks.next_idle_s(3, found=True)
 
-    assert next_idle_s(first, found=False) == 2 * first
-    assert next_idle_s(60, found=False) == LONGEST_IDLE_S
+    assert looks.next_idle_s(first, found=False) == 2 * first
+    assert looks.next_idle_s(60, found=False) == LONGEST_IDLE_S
+
+
+async def test_a_poll_that_finds_what_it_was_woken_for_is_not_repeated_soon() -> None:
+    class Finds(Looks):
+        async def step(self, idle_s: float) -> float:
+            self.pauses_s.append(self.next_idle_s(idle_s, found=True))
+            return await super().step(idle_s)
+
+        pauses_s: ClassVar[list[float]] = []
+
+    looks = Finds()
+    running = asyncio.create_task(looks.run())
+    async with asyncio.timeout(30):
+        await looks.looked.wait()
+        looks.looked.clear()
+        looks.wake()
+        await looks.looked.wait()
+        await looks.stop()
+        await running
+
+    assert looks.pauses_s == [SHORTEST_IDLE_S, LONGEST_IDLE_S]

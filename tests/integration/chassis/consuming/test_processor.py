@@ -275,7 +275,7 @@ class TestProgressDecides:
         assert await count(service.database) == 5
         assert await service.parked() == []
 
-    async def test_each_commit_calls_its_listener(self, service: Service) -> None:
+    async def test_a_commit_calls_those_who_wait_for_what_it_wrote(self, service: Service) -> None:
         consumer = await service.processor(subscriber("test.one", TOPIC))
 
         await service.process(consumer, sign_ups(5))

@@ -15,6 +15,7 @@ from chassis.domain import Aggregate, DomainEvent
 from chassis.operations.context import Service, ServiceRuntime
 from chassis.operations.operator_log import Operator
 from chassis.operations.routes import operations_routes
+from chassis.persistence import tables
 from chassis.persistence.aggregate_table import AggregateTable
 from chassis.persistence.database import Database, Row
 from chassis.settings import ServiceSettings
@@ -89,9 +90,8 @@ def runtime_of(
     engine: Database,
     on_commit: Callable[[], None] = lambda: None,
 ) -> ServiceRuntime[ServiceSettings, PathWork]:
-    runtime = ServiceRuntime(service, settings, engine, utc_now)
-    runtime.on_commit(on_commit)
-    return runtime
+    engine.on_commit(tables.outbox, on_commit)
+    return ServiceRuntime(service, settings, engine, utc_now)
 
 
 async def _by_role(role: Annotated[str, Header()] = "operator") -> Principal:

@@ -108,6 +108,12 @@ async def add_and_fail(opened: AbstractAsyncContextManager[Connection]) -> None:
         raise RuntimeError
 
 
+async def write_and_fail(engine: Database) -> None:
+    async with engine.begin() as connection:
+        connection.wrote(things)
+        raise RuntimeError
+
+
 class TestAConnection:
     async def test_commits_each_statement_by_itself(self, engine: Database) -> None:
         with pytest.raises(RuntimeError):
@@ -136,6 +142,26 @@ class TestAConnection:
             assert await connection.scalars(_NAMES) == ["a"]
 
         assert await names(engine) == []
+
+    async def test_that_commits_calls_those_who_wait_for_what_it_wrote_and_nobody_else(
+        self, engine: Database
+    ) -> None:
+        called: list[str] = []
+        engine.on_commit(things, lambda: called.append("things"))
+        engine.on_commit(Table("others", MetaData()), lambda: called.append("others"))
+
+        async with engine.begin() as connection:
+            await connection.execute(insert(things), _THING)
+            connection.wrote(things)
+            assert called == []
+        async with engine.begin():
+            pass
+        async with engine.begin_rolled_back() as connection:
+            connection.wrote(things)
+        with pytest.raises(RuntimeError):
+            await write_and_fail(engine)
+
+        assert called == ["things"]
 
     async def test_that_is_cancelled_while_it_waits_for_a_lock_is_used_again(
         self, database: str, engine: Database

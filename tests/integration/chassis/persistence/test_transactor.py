@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from asyncpg import IntegrityConstraintViolationError
-from sqlalchemy import text
+from sqlalchemy import Column, MetaData, Table, Text, text
 
 from chassis.persistence.database import Connection, Database, is_connection_lost
 from chassis.persistence.transactor import NotInTime, OutcomeUnknown, StaleAggregate, Transactor
@@ -18,6 +18,8 @@ from chassis.testing import eventually
 from local_cluster.testing import RunningInfrastructure, running_infrastructure
 from tests.integration.chassis.path import rows
 from tests.integration.chassis.proxy import Proxy, postgres_through_proxy
+
+NOTES = Table("notes", MetaData(), Column("note", Text))
 
 
 class NoteWork:
@@ -31,6 +33,7 @@ class NoteWork:
         self._notes.append(note)
 
     async def flush(self) -> None:
+        self.connection.wrote(NOTES)
         for note in self._notes:
             await self.connection.execute(text("INSERT INTO notes VALUES (:note)"), {"note": note})
 
@@ -44,11 +47,10 @@ class Bench:
         self.proxy = proxy
         self.runs = 0
         self.commits = 0
+        engine.on_commit(NOTES, self._count_commit)
 
     def transactor(self, *, deadline_s: float = 6) -> Transactor[NoteWork]:
-        return Transactor(
-            self.engine, NoteWork, on_commit=self._count_commit, deadline_s=deadline_s
-        )
+        return Transactor(self.engine, NoteWork, deadline_s=deadline_s)
 
     def _count_commit(self) -> None:
         self.commits += 1

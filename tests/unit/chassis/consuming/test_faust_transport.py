@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import itertools
+import time
 import zlib
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
@@ -132,6 +133,7 @@ def thread(kafka: Kafka) -> ChunkThread:
     thread._epochs = iter(range(1, 1_000))  # type: ignore[assignment]  # counts just the same
     thread._moving = asyncio.Lock()
     thread._looked_at = 0.0
+    thread._fetched_at = time.monotonic()
     thread._most_records = 500
     thread._consumer = kafka
     done_is(thread, {})
