@@ -29,6 +29,7 @@ from notification_service.operations import OPERATIONS
 from notification_service.postgres_deliveries import PostgresNotificationWork
 from notification_service.queries import why_failed
 from notification_service.settings import NotificationSettings
+from notification_service.tables import deliveries
 from notification_service.worker import DeliveryWorker, Timeouts
 from tests.unit.notification_service.delivery_queue_suite import claim
 from tests.unit.notification_service.making import after, planned
@@ -218,12 +219,15 @@ class TestARetry:
         await bench.plan(delivery)
         (claimed,) = await claim(bench)
         await bench.queue.failed(claimed, "channel_not_found", after(1))
+        woken: list[str] = []
+        engine.on_commit(deliveries, lambda: woken.append("by deliveries"))
 
         answer = await client.post(
             f"/notifications/deliveries/{delivery.id}/retry", json={"why": "the channel is there"}
         )
 
         assert answer.status_code == 204
+        assert woken == ["by deliveries"]
         (again,) = await claim(bench, after(60))
         assert (again.id, again.unsure_since) == (delivery.id, None)
         async with engine.connect() as connection:

@@ -94,6 +94,18 @@ async def until_in_state(engine: Database, state: str, count: int) -> None:
             await asyncio.sleep(0.02)
 
 
+class TestThePlan:
+    async def test_wakes_those_who_wait_for_deliveries_once_it_is_committed(
+        self, engine: Database
+    ) -> None:
+        woken: list[str] = []
+        engine.on_commit(deliveries, lambda: woken.append("by deliveries"))
+
+        await consume(engine, signed_up(0))
+
+        assert woken == ["by deliveries"]
+
+
 class TestTheJourney:
     async def test_a_sign_up_that_is_delivered_twice_is_sent_once(
         self, engine: Database, slack: StandIn, chat: SlackChat

@@ -78,6 +78,14 @@ class TestTheLog:
             numbers = [number for number, _ in await rows(engine, user_id)]
             assert numbers == list(range(1, expected + 1))
 
+    async def test_a_commit_wakes_those_who_wait_for_events(self, engine: Database) -> None:
+        woken: list[str] = []
+        engine.on_commit(stream_events, lambda: woken.append("by events"))
+
+        await consume(engine, record_of(transaction_of(uuid4())))
+
+        assert woken == ["by events"]
+
     async def test_a_number_that_commits_late_is_waited_for_by_the_next(
         self, engine: Database
     ) -> None:

@@ -368,6 +368,29 @@ class StolenQueue(InMemoryDeliveries):
         return await super().will_repeat(claimed, now, reclaim_at=reclaim_at)
 
 
+class CountingRestarts(InMemoryDeliveries):
+    def __init__(self) -> None:
+        super().__init__()
+        self.claims = self.restarts = 0
+
+    async def claim(self, *arguments: Any, **options: Any) -> Sequence[ClaimedDelivery]:
+        self.claims += 1
+        return await super().claim(*arguments, **options)
+
+    async def restart_waits(self, now: datetime) -> None:
+        self.restarts += 1
+
+
+class TestAPollThatFindsNothing:
+    async def test_looks_for_a_clock_that_was_set_back_not_every_time(self) -> None:
+        queue = CountingRestarts()
+
+        async with working(Bench(queue=queue)):
+            await eventually(lambda: queue.claims >= 3)
+
+        assert queue.restarts == 1
+
+
 class TestWhenTheClockIsSetBack:
     async def test_a_wait_does_not_get_longer(self) -> None:
         bench = Bench()
