@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from statistics import median
 from typing import Final
@@ -107,13 +107,13 @@ async def over_lines(port: int, connections: int = UNDER_WAY) -> AsyncIterator[S
 
 
 @asynccontextmanager
-async def without_ours(bench: Bench, names: Sequence[str] = _OURS) -> AsyncIterator[None]:
+async def without_ours(bench: Bench) -> AsyncIterator[None]:
     """Stop our services during the block, so that a peer has the machine for itself."""
-    for name in names:
+    for name in _OURS:
         await asyncio.to_thread(bench.cluster.stop, name)
     try:
         yield
     finally:
-        for name in reversed(names):
+        for name in reversed(_OURS):
             await asyncio.to_thread(bench.cluster.resume, name)
         await untroubled(bench)
