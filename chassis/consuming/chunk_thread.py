@@ -63,6 +63,8 @@ _FETCH_WAIT_MS: Final = 100
 # The broker answers at once when a record comes, so a long wait delays none while nothing does.
 _QUIET_WAIT_MS: Final = 500
 _QUIET_AFTER_S: Final = 2.0
+# Records, of all partitions together: of more than that, each costs little by itself.
+_FEW: Final = 50
 _ROOM_WAIT_MS: Final = 10
 _NOTHING_READY_S: Final = 0.02
 # Chunks of a partition that are fetched and not yet processed: one in progress, and the next. With
@@ -139,7 +141,12 @@ class _Thread(WorkerThread):
 
 
 class ProcessingConsumer(driver.Consumer):
-    """The consumer that a thread fetches for: it knows how far the chunks are processed."""
+    """The consumer that a thread fetches for: it knows how far the chunks are processed.
+
+    :ivar pace_s: how long to rest after few records came, so that the next ones come together
+    """
+
+    pace_s = 0.0
 
     @abstractmethod
     def processed_up_to(self, tp: TopicPartition) -> int | None:
@@ -165,7 +172,9 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         self.out_of_range: dict[TopicPartition, int] = {}
         self._looked_at = 0.0
         self._fetched_at = time.monotonic()
+        self._rests_until = 0.0
         self._still: dict[TopicPartition, tuple[int, float]] = {}
+        self._committed: dict[TopicPartition, int] = {}
         self._most_records = self.app.conf.broker_max_poll_records
         self._epochs = itertools.count(1)
         # No seek may come between a fetch and the position that follows from it.
@@ -197,6 +206,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         # First, before anything is awaited: from now on another worker has these partitions.
         self.fetch_positions.clear()
         self._ahead.clear()
+        self._committed.clear()
         self.given_up.clear()
         self.careful.clear()
         await super().on_partitions_revoked(revoked)
@@ -211,6 +221,8 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         return await self.call_thread(self._fetch, wanted)
 
     async def _fetch(self, wanted: frozenset[TP]) -> dict[TopicPartition, list[Chunk]]:
+        if (rest_s := self._rests_until - time.monotonic()) > 0:
+            await asyncio.sleep(rest_s)
         async with self._moving:
             await self._look_at_given_up()
             ours = [tp for tp in self.fetch_positions if tp in wanted]
@@ -309,6 +321,8 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             found = await consumer.getmany(*partitions, timeout_ms=wait_ms)
             if found:
                 self._fetched_at = time.monotonic()
+                if sum(map(len, found.values())) <= _FEW:
+                    self._rests_until = self._fetched_at + self.consumer.pace_s
             return {tp: found.get(tp, []) for tp in partitions}
         except ConsumerStoppedError:
             raise
@@ -558,7 +572,13 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         self._ensure_consumer()._coordinator.request_rejoin()  # noqa: SLF001 - aiokafka offers none
 
     async def commit_for_lag_tools(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit those that have moved since they were last committed."""
+        moved = {tp: offset for tp, offset in offsets.items() if self._committed.get(tp) != offset}
+        if not moved:
+            return
         try:
-            await self.call_thread(self._ensure_consumer().commit, offsets)
+            await self.call_thread(self._ensure_consumer().commit, moved)
         except KafkaError as error:
             log.info("offsets-not-committed", error=type(error).__name__)
+        else:
+            self._committed |= moved

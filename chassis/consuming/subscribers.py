@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cache, cached_property
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 import structlog
 from opentelemetry.trace import SpanKind
@@ -79,7 +79,10 @@ def count(subscriber: str, outcome: Outcome, events: int = 1) -> None:
 
 
 class Subscriber(NamesAggregates[W_contra], Protocol[W_contra]):
-    """Consumes the records of one topic in order; its progress is kept under its name."""
+    """Consumes the records of one topic in order; its progress is kept under its name.
+
+    :ivar nobody_waits: its effects may come some hundredths of a second later, for less work
+    """
 
     @property
     def name(self) -> str: ...
@@ -87,6 +90,8 @@ class Subscriber(NamesAggregates[W_contra], Protocol[W_contra]):
     def topic(self) -> Topic: ...
     @property
     def starts(self) -> Start: ...
+    @property
+    def nobody_waits(self) -> bool: ...
 
     async def take(
         self,
@@ -141,6 +146,8 @@ class EventSubscriber(Generic[W]):
         default_factory=dict
     )
     empty_state: Callable[[Connection], Awaitable[None]] | None = None
+
+    nobody_waits: ClassVar = False
 
     @cached_property
     def _models(self) -> Mapping[str, type[IntegrationEvent]]:
@@ -364,6 +371,8 @@ class RecordSubscriber(Generic[W]):
     topic: Topic
     keep: Callable[[W, Sequence[Record]], Awaitable[None]]
     starts: Start = Start.BEGINNING
+
+    nobody_waits: ClassVar = True
 
     def aggregates_in(
         self, records: Sequence[Record]

@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 W = TypeVar("W", bound=Work)
 
+# Where nobody waits for the effects: the four events of a sign-up then come in two chunks or three.
+_PACE_S: Final = 0.025
 _ASK_AGAIN_S: Final = 0.5
 _ASK_KAFKA_EVERY_S: Final = 3.0
 
@@ -134,6 +136,7 @@ class Worker(Generic[W]):
     async def _run_app(self) -> None:
         app = make_app(self._service, self._settings, self._processors)
         consumer = consumer_of(app)
+        consumer.pace_s = _PACE_S if all(each.nobody_waits for each in self._subscribers) else 0.0
         consumer.positions = lambda partitions: self._start_positions.find(partitions, consumer)
         watchdog = self._watchdog = Watchdog(
             app,

@@ -363,6 +363,7 @@ class TestSeveralWorkers:
 class Unkeepable:
     """A subscriber that can't even park."""
 
+    nobody_waits = False
     starts = Start.BEGINNING
     name = "test.one"
 

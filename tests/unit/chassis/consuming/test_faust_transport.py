@@ -6,7 +6,7 @@ import itertools
 import time
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -130,10 +130,12 @@ def thread(kafka: Kafka) -> ChunkThread:
     thread.out_of_range = {}
     thread.careful = CarefulReading()
     thread._still = {}
+    thread._committed = {}
     thread._epochs = iter(range(1, 1_000))  # type: ignore[assignment]  # counts just the same
     thread._moving = asyncio.Lock()
     thread._looked_at = 0.0
     thread._fetched_at = time.monotonic()
+    thread._rests_until = 0.0
     thread._most_records = 500
     thread._consumer = kafka
     done_is(thread, {})
@@ -141,7 +143,7 @@ def thread(kafka: Kafka) -> ChunkThread:
 
 
 def done_is(thread: ChunkThread, done: Mapping[TopicPartition, int]) -> None:
-    consumer: Any = SimpleNamespace(flow_active=True, processed_up_to=done.get)
+    consumer: Any = SimpleNamespace(flow_active=True, processed_up_to=done.get, pace_s=0.0)
     thread.consumer = consumer
 
 
@@ -574,6 +576,53 @@ class TestTheConsumer:
         chunk = DeliveredChunk("t", 0, 5, 9, 1, [])
 
         assert self.consumer(places).is_current(chunk) is current
+
+
+class TestAPace:
+    async def test_is_kept_after_few_records(self, thread: ChunkThread, kafka: Kafka) -> None:
+        thread.consumer.pace_s = 3_600.0
+        kafka.most = 2
+        await seek(thread, 5)
+        await fetch(thread)
+
+        next_one = asyncio.create_task(fetch(thread))
+        await asyncio.wait([next_one], timeout=0.1)
+
+        assert not next_one.done()
+        next_one.cancel()
+
+    async def test_is_not_kept_while_there_are_many(self, thread: ChunkThread) -> None:
+        thread.consumer.pace_s = 3_600.0
+        await seek(thread, 5)
+
+        sizes = [bounds((await fetch(thread))[TP])[2] for _ in range(2)]
+
+        assert sizes == [500, 500]
+
+
+class TestCommittedOffsets:
+    async def test_are_those_that_have_moved(
+        self, thread: ChunkThread, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        committed: list[Mapping[TopicPartition, int]] = []
+
+        async def commit(offsets: Mapping[TopicPartition, int]) -> None:
+            committed.append(offsets)
+            if len(committed) == 1:
+                raise KafkaError
+
+        async def call(method: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+            await method(*arguments)
+
+        monkeypatch.setattr(kafka, "commit", commit, raising=False)
+        monkeypatch.setattr(thread, "call_thread", call)
+        other = TopicPartition("t", 1)
+
+        for _ in range(3):
+            await thread.commit_for_lag_tools({TP: 5, other: 7})
+        await thread.commit_for_lag_tools({TP: 6, other: 7})
+
+        assert committed == [{TP: 5, other: 7}, {TP: 5, other: 7}, {TP: 6}]
 
 
 class TestAPartitionThatLags:
