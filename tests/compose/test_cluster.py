@@ -29,6 +29,7 @@ from contracts.topics import ACCOUNTS_ACCOUNT, TOPICS, USERS_TASK, USERS_USER
 from tests.certificates import Authority
 from tests.compose.outcome import has_arrived, nothing_is_lost
 from tests.compose.system import CLUSTER, System, health_of, running_system
+from tests.connections import connections_of_an_ended_loop  # noqa: F401 - for all tests here
 from tests.declared import declared
 from tests.e2e.people import Operator, Person, poll
 from tests.faults.workload import Workload

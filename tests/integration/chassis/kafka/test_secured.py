@@ -1,10 +1,8 @@
 """A broker that wants to know who asks: by a password or a certificate, always over TLS."""
 
 import asyncio
-import gc
 import subprocess
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -34,6 +32,7 @@ from local_cluster.kafka_artifacts import kafka_jars
 from local_cluster.ports import free_port
 from local_cluster.settings import Settings
 from tests.certificates import Authority
+from tests.connections import connections_of_an_ended_loop  # noqa: F401 - for all tests here
 from tests.integration.chassis.path import settings_for, topic_of_its_own
 
 OPERATOR, STRANGER = "operator", "stranger"
@@ -129,19 +128,6 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]:
     finally:
         process.kill()
         process.wait()
-
-
-@pytest.fixture(autouse=True)
-def connections_of_an_ended_loop() -> Iterator[None]:
-    """Remove the connections that aiokafka began to close when their event loop ended.
-
-    It does not wait for the end of those with which it bootstraps or fails to sign in; over TLS
-    that takes longer than a short command.
-    """
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 def run(settings: dict[str, Any], command: str, *options: str) -> Result:
