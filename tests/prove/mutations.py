@@ -70,8 +70,8 @@ _CUT_BEFORE_EFFECTS: Final = (
     "test_for_a_moment_at_any_moment_does_no_harm[False-INSERT INTO effects]"
 )
 _COMMIT_MIDWAY: Final = (
-    '            await connection.exec_driver_sql("COMMIT")\n'
-    '            await connection.exec_driver_sql("BEGIN")\n'
+    '            await connection._driver.execute("COMMIT")\n'
+    '            await connection._driver.execute("BEGIN")\n'
 )
 _TAKE: Final = "            parked = await self._take(connection, chunks, before)\n"
 
@@ -676,8 +676,8 @@ _PROCESSING: Final = (
         file="chassis/consuming/processor.py",
         before=_TAKE,
         after=(
-            '            await connection.exec_driver_sql("ROLLBACK")\n'
-            '            await connection.exec_driver_sql("BEGIN")\n'
+            '            await connection._driver.execute("ROLLBACK")\n'
+            '            await connection._driver.execute("BEGIN")\n'
             f"{_TAKE}{_COMMIT_MIDWAY}"
             "            ranges = [OffsetRange(c.partition, c.begin, c.end) for c in chunks]\n"
             "            await self._advance(connection, self._names, ranges)\n"
@@ -756,8 +756,8 @@ _PROCESSING: Final = (
         before="    return {\n        subject: None if last is None else Seen(",
         after=(
             "    counted = counted.all()\n"
-            '    await connection.exec_driver_sql("COMMIT")\n'
-            '    await connection.exec_driver_sql("BEGIN")\n'
+            '    await connection._driver.execute("COMMIT")\n'
+            '    await connection._driver.execute("BEGIN")\n'
             "    return {\n        subject: None if last is None else Seen("
         ),
         proven_by=(
