@@ -240,10 +240,14 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
                 chunks += await self._fetch_usual(usual, wait_ms)
             elif not chunks:
                 await asyncio.sleep(_NOTHING_READY_S)
+            if chunks:
+                self._fetched_at = time.monotonic()
+                if sum(len(chunk.records) for chunk in chunks) <= _FEW:
+                    self._rests_until = self._fetched_at + self.consumer.pace_s
             return {chunk.tp: [chunk] for chunk in chunks}
 
     def _wait_ms(self, *, is_all: bool) -> int:
-        """Return how long to wait for records of the partitions that are ready.
+        """Return how long to wait for records of ready partitions; the broker waits accordingly.
 
         :param is_all: whether no partition has enough ahead; one that has may need the next chunk
             at any moment
@@ -319,10 +323,6 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         try:
             found = await consumer.getmany(*partitions, timeout_ms=wait_ms)
-            if found:
-                self._fetched_at = time.monotonic()
-                if sum(map(len, found.values())) <= _FEW:
-                    self._rests_until = self._fetched_at + self.consumer.pace_s
             return {tp: found.get(tp, []) for tp in partitions}
         except ConsumerStoppedError:
             raise

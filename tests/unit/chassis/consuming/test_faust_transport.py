@@ -578,6 +578,35 @@ class TestTheConsumer:
         assert self.consumer(places).is_current(chunk) is current
 
 
+class TestAQuietConsumer:
+    async def test_is_one_that_got_nothing_for_long(
+        self, thread: ChunkThread, kafka: Kafka
+    ) -> None:
+        kafka.most = 2
+        await seek(thread, 5)
+        thread._fetched_at -= 3_600
+
+        await fetch(thread)
+        await fetch(thread)
+
+        assert kafka.asked == [500, 100]
+
+    async def test_is_none_that_reads_carefully(
+        self, thread: ChunkThread, kafka: Kafka, raw: RawFetches
+    ) -> None:
+        kafka.held[OTHER] = 5
+        await seek(thread, 5, OTHER)
+        raw.results[TP] = RawFetch(records(5), 6, None, 10_000, is_plain=False)
+        thread.careful.start([TP])
+        thread._fetched_at -= 3_600
+
+        await fetch(thread)
+        thread.careful.start([TP])
+        await fetch(thread)
+
+        assert kafka.asked == [500, 100]
+
+
 class TestAPace:
     async def test_is_kept_after_few_records(self, thread: ChunkThread, kafka: Kafka) -> None:
         thread.consumer.pace_s = 3_600.0
