@@ -12,12 +12,17 @@ import asyncpg
 
 from benchmarks.bench import Bench
 from benchmarks.figure import Values
-from benchmarks.following import following
 from benchmarks.processors import machine_s
-from benchmarks.signing_up import SignUp, many_at_once, one_by_one, untroubled
+from benchmarks.signing_up import (
+    OURS,
+    SignUp,
+    followed,
+    many_at_once,
+    one_by_one,
+    untroubled,
+)
 
 UNDER_WAY: Final = 32
-_OURS: Final = ("gateway", "notification", "audit", "accounts", "users")
 _TABLES: Final = {
     "users": """
         CREATE TABLE users (id uuid PRIMARY KEY, username text NOT NULL UNIQUE, email text NOT NULL,
@@ -44,17 +49,16 @@ _TABLES: Final = {
 }
 
 
-async def measured(bench: Bench, sign_up: SignUp, urls: Mapping[str, str]) -> Values:
+async def measured(bench: Bench, sign_up: SignUp, urls: Mapping[str, str] | None = None) -> Values:
     """Return how long one journey takes, how many a second are possible, and what each costs.
 
-    :param urls: of the databases where the effects are: users, accounts, audit
+    :param urls: as ``followed``
     """
-    slack = bench.cluster.directory / "slack" / "messages.jsonl"
-    async with following(urls, slack) as follow:
+    async with followed(bench, urls) as follow:
         alone = await one_by_one(sign_up, follow, 200 if bench.full else 30)
     for_s = 20 if bench.full else 5
     # Looked for less often, because looking is load too.
-    async with following(urls, slack, every_s=0.01) as follow:
+    async with followed(bench, urls, every_s=0.01) as follow:
         busy_s, began_s = machine_s(), time.monotonic()
         per_s = await many_at_once(sign_up, follow, under_way=UNDER_WAY, for_s=for_s)
         busy = (machine_s() - busy_s) / (time.monotonic() - began_s)
@@ -109,11 +113,11 @@ async def over_lines(port: int, connections: int = UNDER_WAY) -> AsyncIterator[S
 @asynccontextmanager
 async def without_ours(bench: Bench) -> AsyncIterator[None]:
     """Stop our services during the block, so that a peer has the machine for itself."""
-    for name in _OURS:
+    for name in reversed(OURS):
         await asyncio.to_thread(bench.cluster.stop, name)
     try:
         yield
     finally:
-        for name in reversed(_OURS):
+        for name in OURS:
             await asyncio.to_thread(bench.cluster.resume, name)
         await untroubled(bench)

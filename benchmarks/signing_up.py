@@ -4,7 +4,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from math import inf
@@ -18,6 +18,7 @@ from benchmarks.bench import Bench, Program
 from benchmarks.following import Following, Journey, following
 from benchmarks.processors import used_s
 
+OURS: Final = ("users", "accounts", "audit", "notification", "gateway")
 # The cheapest parameters of Argon2; everything else has its defaults.
 CHEAP_HASH: Final = {"argon2_memory_kib": "8", "argon2_passes": "1"}
 
@@ -77,9 +78,8 @@ async def cheap_hash(bench: Bench) -> AsyncIterator[Program]:
 
 async def untroubled(bench: Bench) -> None:
     """Wait until every service is ready and reports no trouble."""
-    names = ("users", "accounts", "audit", "notification", "gateway")
     async with asyncio.timeout(_WITHIN_S), aiohttp.ClientSession() as session:
-        for name in names:
+        for name in OURS:
             url = bench.cluster.health_url(name)
             while not await _is_untroubled(session, url):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
@@ -94,9 +94,15 @@ async def _is_untroubled(session: aiohttp.ClientSession, url: str) -> bool:
 
 
 @asynccontextmanager
-async def followed(bench: Bench, *, every_s: float = 0.001) -> AsyncIterator[Following]:
-    """Follow sign-ups on the running system."""
-    urls = {name: bench.cluster.postgres_url(name) for name in ("users", "accounts", "audit")}
+async def followed(
+    bench: Bench, urls: Mapping[str, str] | None = None, *, every_s: float = 0.001
+) -> AsyncIterator[Following]:
+    """Follow sign-ups to the stand-in for Slack, and through databases.
+
+    :param urls: of users, accounts and audit; by default those of the running system
+    """
+    names = ("users", "accounts", "audit")
+    urls = urls or {name: bench.cluster.postgres_url(name) for name in names}
     slack = bench.cluster.directory / "slack" / "messages.jsonl"
     async with following(urls, slack, every_s=every_s) as it:
         yield it

@@ -42,8 +42,8 @@ class Periodic(ABC):
 class Polling(ABC):
     """Looks for work in a table: at once when it is woken, else with growing pauses.
 
-    Work of this process wakes it. Only work of other processes, which can't, is looked for often:
-    while there is some.
+    What it is woken for needs no polls. Only what it finds by itself, which others have left, is a
+    reason to look often: while there is some.
 
     A step that raises ends the component, and so the process. It catches what may fail itself.
     """

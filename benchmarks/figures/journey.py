@@ -9,11 +9,12 @@ from typing import Final
 
 from benchmarks.bench import Bench, Program
 from benchmarks.figure import Figure, Goal, Kind, Metric, Side, Values
-from benchmarks.following import EFFECTS, Following, Journey, following
+from benchmarks.following import EFFECTS, Following, Journey
 from benchmarks.journeys import measured, over_lines
 from benchmarks.peers import dbos, omni_box
 from benchmarks.processors import machine_s, used_s
 from benchmarks.signing_up import (
+    OURS,
     SignUp,
     arriving,
     as_fast_as_possible,
@@ -86,8 +87,7 @@ async def floor(bench: Bench) -> Values:
             if name == "users":
                 await program.line()
         sign_up = await stack.enter_async_context(over_lines(int(lines["users"]), connections=1))
-        slack = bench.cluster.directory / "slack" / "messages.jsonl"
-        follow = await stack.enter_async_context(following(urls, slack))
+        follow = await stack.enter_async_context(followed(bench, urls))
         return figures_of(await one_by_one(sign_up, follow, _count(bench)))
 
 
@@ -140,7 +140,6 @@ def _p95_by_second(journeys: Sequence[Journey]) -> Sequence[float]:
 _SINGLY_PER_S: Final = 25
 # What one sign-up took when this figure was begun, and sign-ups arrived singly.
 _ONCE_MS: Final = 41.0
-_PYTHON: Final = ("gateway", "accounts", "audit", "notification", "slack-stand-in")
 
 
 async def _processor_ms(
@@ -148,7 +147,8 @@ async def _processor_ms(
 ) -> float:
     """Return the processor time of all our processes for a sign-up, when they arrive singly."""
     running = bench.cluster.processes()
-    pids = [users.pid, *(running[name].pid for name in _PYTHON)]
+    others = {*OURS, "slack-stand-in"} - {"users"}
+    pids = [users.pid, *(running[name].pid for name in others)]
     began_s = sum(map(used_s, pids))
     await arriving(sign_up, follow, per_s=_SINGLY_PER_S, for_s=for_s, followed_per_s=1)
     await drained(bench)
@@ -238,9 +238,8 @@ UNDER_LOAD: Final = Figure(
 
 
 async def _journeys(bench: Bench) -> Values:
-    urls = {name: bench.cluster.postgres_url(name) for name in ("users", "accounts", "audit")}
     async with cheap_hash(bench), through_gateway(bench) as sign_up:
-        return await measured(bench, sign_up, urls)
+        return await measured(bench, sign_up)
 
 
 BESIDE_OTHERS: Final = Figure(

@@ -42,15 +42,15 @@ async def journeys(bench: Bench) -> Values:
             "SLACK_URL": bench.cluster.url("slack-stand-in"),
             "TOPICS": ",".join(topics),
         }
-        ports = []
+        lines = {}
         for name in ("users", "accounts", "audit", "notification"):
             program = await stack.enter_async_context(
                 bench.program(
                     [_PROGRAM, name], surroundings, python=python, name=f"omni-box-{name}"
                 )
             )
+            lines[name] = await program.line()
             if name == "users":
-                ports.append(int(await program.line()))
-            await program.line()
-        sign_up = await stack.enter_async_context(over_lines(*ports))
+                await program.line()
+        sign_up = await stack.enter_async_context(over_lines(int(lines["users"])))
         return await measured(bench, sign_up, databases)

@@ -11,17 +11,9 @@ from uuid import UUID, uuid4, uuid5
 import aiohttp
 import uvloop
 from dbos import DBOS, AsyncSQLAlchemyDatasource, DBOSConfig  # type: ignore[import-not-found]
-from sqlalchemy import text
 
-USER = text("INSERT INTO users (id, username, email) VALUES (:id, :name, :email)")
-TASK = text("INSERT INTO tasks (id, assignee_id, name) VALUES (:id, :user, :name)")
-ACCOUNT = text("INSERT INTO accounts (id, user_id, balance) VALUES (:id, :user, 0)")
-ENTRY = text(
-    "INSERT INTO entries (id, account_id, amount, description) VALUES (:id, :account, 0, 'Initial')"
-)
-RECORD = text(
-    "INSERT INTO records (id, type, subject, payload) VALUES (:id, :type, :subject, :payload)"
-)
+from benchmarks.programs.plain_tables import ACCOUNT, ENTRY, RECORD, TASK, TASK_NAMES, USER
+
 # Each statement inserts rows with new keys, so nothing more is needed.
 ISOLATION: Final = "READ COMMITTED"
 
@@ -50,10 +42,7 @@ async def main() -> None:
 
     @users.transaction(isolation_level=ISOLATION)  # type: ignore[untyped-decorator]
     async def give_tasks(user: str) -> list[str]:
-        tasks = [
-            {"id": str(uuid4()), "user": user, "name": name}
-            for name in ("Read the project documentation", "Complete your profile")
-        ]
+        tasks = [{"id": str(uuid4()), "user": user, "name": name} for name in TASK_NAMES]
         await users.sql_session().execute(TASK, tasks)
         return [each["id"] for each in tasks]
 

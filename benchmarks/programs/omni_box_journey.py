@@ -37,6 +37,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
+from benchmarks.programs.plain_tables import ACCOUNT, ENTRY, RECORD, TASK, TASK_NAMES, USER
+
 USERS, TASKS, ACCOUNTS = os.environ["TOPICS"].split(",")
 BOOTSTRAP = os.environ["KAFKA_BOOTSTRAP"]
 # As in its documentation; here its own process wakes it too, as our relay's does.
@@ -44,15 +46,6 @@ PAUSE_S: Final = 1.0
 LOOK_EVERY_S: Final = 0.01
 BATCH: Final = 100
 
-USER = text("INSERT INTO users (id, username, email) VALUES (:id, :name, :email)")
-TASK = text("INSERT INTO tasks (id, assignee_id, name) VALUES (:id, :user, :name)")
-ACCOUNT = text("INSERT INTO accounts (id, user_id, balance) VALUES (:id, :user, 0)")
-ENTRY = text(
-    "INSERT INTO entries (id, account_id, amount, description) VALUES (:id, :account, 0, 'Initial')"
-)
-RECORD = text(
-    "INSERT INTO records (id, type, subject, payload) VALUES (:id, :type, :subject, :payload)"
-)
 DELIVERY = text("INSERT INTO deliveries (id, text, message_id) VALUES (:id, :text, :message)")
 
 Handler = Callable[[Any, PostgresInboxRepository], Awaitable[None]]
@@ -164,7 +157,7 @@ async def users(service: Service) -> None:
 
     async def give_tasks(event: Any, inbox: PostgresInboxRepository) -> None:
         user = UUID(event.payload["user_id"])
-        for name in ("Read the project documentation", "Complete your profile"):
+        for name in TASK_NAMES:
             id_ = uuid4()
             await inbox.session.execute(TASK, {"id": id_, "user": user, "name": name})
             await service.write(inbox.session, TASKS, id_, {"user_id": str(user), "name": name})

@@ -43,7 +43,8 @@ async def create_acls(client: AIOKafkaAdminClient, wanted: Sequence[Acl]) -> Gra
     async def missing_still() -> list[str]:
         return [_words(each) for each in set(missing) - await _existing(client)]
 
-    await until_shown(missing_still)
+    if missing:
+        await until_shown(missing_still)
     principals = {principal for _, _, _, principal, *_ in entries} | {_principal(_EVERYBODY)}
     things = {(resource, name) for resource, name, *_ in entries}
     others = [

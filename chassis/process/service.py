@@ -89,8 +89,8 @@ class Wiring(Generic[S, W]):
 
     :ivar runtime: the service with the pool of its requests and its operators
     :ivar agents_database: the pool of everything that does not serve requests
-    :ivar transactor: runs commands. It refuses those that publish
-        while events have waited in the outbox for longer than the settings allow
+    :ivar transactor: runs commands. It refuses those that publish while events have waited in the
+        outbox for longer than the settings allow
     :ivar signed_in: a dependency that returns the signed-in user, or answers 401
     :ivar operator: a dependency that returns the operator, or answers 401 or 403
     """

@@ -1,7 +1,8 @@
 """A component repeats its step until it is stopped."""
 
 import asyncio
-from typing import ClassVar
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -80,17 +81,24 @@ class Looks(Polling):
         self.stopped.set()
 
 
-async def test_a_poll_is_at_once_when_it_is_woken_and_ends_what_it_has_begun() -> None:
-    looks = Looks()
+@asynccontextmanager
+async def running_and_woken(looks: Looks) -> AsyncIterator[None]:
+    """Run it for the block, which begins when it has looked a second time, since it was woken."""
     running = asyncio.create_task(looks.run())
     async with asyncio.timeout(30):
         await looks.looked.wait()
         looks.looked.clear()
         looks.wake()
         await looks.looked.wait()
-        assert not looks.ended
+        yield
         await looks.stop()
         await running
+
+
+async def test_a_poll_is_at_once_when_it_is_woken_and_ends_what_it_has_begun() -> None:
+    looks = Looks()
+    async with running_and_woken(looks):
+        assert not looks.ended
 
     assert (looks.taken, looks.ended) == (2, True)
 
@@ -104,21 +112,14 @@ def test_a_poll_that_finds_nothing_is_followed_by_longer_and_longer_pauses() -> 
 
 
 async def test_a_poll_that_finds_what_it_was_woken_for_is_not_repeated_soon() -> None:
+    pauses_s: list[float] = []
+
     class Finds(Looks):
         async def step(self, idle_s: float) -> float:
-            self.pauses_s.append(self.next_idle_s(idle_s, found=True))
+            pauses_s.append(self.next_idle_s(idle_s, found=True))
             return await super().step(idle_s)
 
-        pauses_s: ClassVar[list[float]] = []
+    async with running_and_woken(Finds()):
+        pass
 
-    looks = Finds()
-    running = asyncio.create_task(looks.run())
-    async with asyncio.timeout(30):
-        await looks.looked.wait()
-        looks.looked.clear()
-        looks.wake()
-        await looks.looked.wait()
-        await looks.stop()
-        await running
-
-    assert looks.pauses_s == [SHORTEST_IDLE_S, LONGEST_IDLE_S]
+    assert pauses_s == [SHORTEST_IDLE_S, LONGEST_IDLE_S]
