@@ -60,7 +60,8 @@ from chassis.kafka.raw_fetch import RawFetch, high_watermarks
 log = structlog.get_logger(__name__)
 
 _FETCH_WAIT_MS: Final = 100
-# The broker answers at once when a record comes, so a long wait delays none while nothing does.
+# The broker answers at once when a record comes, so a long wait delays none of what is read. But it
+# answers one request of a connection after the other: who asks where a partition begins waits too.
 _QUIET_WAIT_MS: Final = 500
 _QUIET_AFTER_S: Final = 2.0
 # Records, of all partitions together: of more than that, each costs little by itself.
@@ -209,6 +210,8 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         self._committed.clear()
         self.given_up.clear()
         self.careful.clear()
+        # What is assigned next aiokafka fetches before we do, and we ask where to begin in it.
+        self._let_brokers_wait(_FETCH_WAIT_MS)
         await super().on_partitions_revoked(revoked)
 
     async def getmany(
@@ -227,7 +230,11 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             await self._look_at_given_up()
             ours = [tp for tp in self.fetch_positions if tp in wanted]
             ready = sorted(tp for tp in ours if not self._is_far_ahead(tp))
-            wait_ms = self._wait_ms(is_all=len(ready) == len(ours))
+            wait_ms = _QUIET_WAIT_MS if self._is_quiet(wanted, ours) else _FETCH_WAIT_MS
+            self._let_brokers_wait(wait_ms)
+            if len(ready) < len(ours):
+                # A partition that has enough ahead may need its next chunk at any moment.
+                wait_ms = _ROOM_WAIT_MS
             self._look_at_ends()
             self._find_still(ready)
             if not ready or not self.consumer.flow_active:
@@ -242,21 +249,25 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
                 await asyncio.sleep(_NOTHING_READY_S)
             if chunks:
                 self._fetched_at = time.monotonic()
-                if sum(len(chunk.records) for chunk in chunks) <= _FEW:
+                if not self._is_backlog(chunks):
                     self._rests_until = self._fetched_at + self.consumer.pace_s
             return {chunk.tp: [chunk] for chunk in chunks}
 
-    def _wait_ms(self, *, is_all: bool) -> int:
-        """Return how long to wait for records of ready partitions; the broker waits accordingly.
+    def _is_quiet(self, wanted: Collection[TP], ours: Collection[TopicPartition]) -> bool:
+        """Tell whether all is read that is assigned, and nothing has come for some time."""
+        is_whole = 0 < len(ours) == len(wanted)
+        return is_whole and time.monotonic() - self._fetched_at > _QUIET_AFTER_S
 
-        :param is_all: whether no partition has enough ahead; one that has may need the next chunk
-            at any moment
-        """
-        is_quiet = time.monotonic() - self._fetched_at > _QUIET_AFTER_S
-        fetch_wait_ms = _QUIET_WAIT_MS if is_quiet else _FETCH_WAIT_MS
+    def _let_brokers_wait(self, wait_ms: int) -> None:
+        """Set how long a broker may wait for a record, from the next fetch on."""
         fetcher = self._ensure_consumer()._fetcher  # noqa: SLF001 - aiokafka offers no setting
-        fetcher._fetch_max_wait_ms = fetch_wait_ms  # noqa: SLF001
-        return fetch_wait_ms if is_all else _ROOM_WAIT_MS
+        fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001
+
+    def _is_backlog(self, chunks: Sequence[Chunk]) -> bool:
+        """Tell whether many records came, or not all that there are: a fetch ends at its size."""
+        return sum(len(each.records) for each in chunks) > _FEW or any(
+            (end := self.ends.get(each.tp)) is not None and end > each.end for each in chunks
+        )
 
     def _is_far_ahead(self, tp: TopicPartition) -> bool:
         """Tell whether enough chunks of a partition wait here.
@@ -551,6 +562,8 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             consumer.seek(tp, offset)
             self.fetch_positions[tp] = FetchPosition(next(self._epochs), offset, topic_id)
             self._ahead[tp].clear()
+            # A topic that was made again has the name of one whose offsets Kafka has dropped.
+            self._committed.pop(tp, None)
             if self.given_up.pop(tp, None) is not None:
                 self.careful.end(tp)
 

@@ -37,6 +37,11 @@ _ASK_AGAIN_S: Final = 0.5
 _ASK_KAFKA_EVERY_S: Final = 3.0
 
 
+def pace_s(subscribers: Sequence[Subscriber[Any]]) -> float:
+    """Return how long a consumer rests after few records: not at all where somebody waits."""
+    return _PACE_S if all(each.nobody_waits for each in subscribers) else 0.0
+
+
 class Worker(Generic[W]):
     """A component that runs a service's subscribers until it is stopped.
 
@@ -136,7 +141,7 @@ class Worker(Generic[W]):
     async def _run_app(self) -> None:
         app = make_app(self._service, self._settings, self._processors)
         consumer = consumer_of(app)
-        consumer.pace_s = _PACE_S if all(each.nobody_waits for each in self._subscribers) else 0.0
+        consumer.pace_s = pace_s(self._subscribers)
         consumer.positions = lambda partitions: self._start_positions.find(partitions, consumer)
         watchdog = self._watchdog = Watchdog(
             app,

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.protocol.fetch import FetchRequest
 
 from chassis.consuming import chunk_thread, faust_transport
 from chassis.consuming.chunk import Chunk, ChunkSource
@@ -133,9 +134,17 @@ class TestAQuietConsumer:
         waits_ms: list[int] = []
 
         class Noting(ChunkThread):
-            async def _getmany(self, *arguments: Any) -> Any:
-                waits_ms.append(self._ensure_consumer()._fetcher._fetch_max_wait_ms)
-                return await super()._getmany(*arguments)
+            def _create_worker_consumer(self, transport: Any) -> Any:
+                consumer = super()._create_worker_consumer(transport)
+                send = consumer._client.send
+
+                async def noting(node: int, request: Any, **options: Any) -> Any:
+                    if isinstance(request, FetchRequest):
+                        waits_ms.append(request._max_wait_ms)
+                    return await send(node, request, **options)
+
+                consumer._client.send = noting
+                return consumer
 
         async def waits_long() -> bool:
             return waits_ms[-1:] == [chunk_thread._QUIET_WAIT_MS]

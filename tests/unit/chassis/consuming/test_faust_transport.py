@@ -25,6 +25,7 @@ from aiokafka.errors import (
     UnknownError,
     UnsupportedCodecError,
 )
+from faust.transport.drivers import aiokafka as driver
 from faust.types import tuples
 
 from chassis.consuming import careful_reading, chunk_thread
@@ -62,9 +63,11 @@ class Kafka:
         self.broken: dict[tuple[TopicPartition, int], Exception] = {}
         self.without_record: dict[TopicPartition, int] = {}
         self.of_group: Exception | None = None
+        self.committed: list[Mapping[TopicPartition, int]] = []
+        self.refuses_commits = False
         self._client = object()
         self._coordinator = self
-        self._fetcher = SimpleNamespace(error_future=Future[None]())
+        self._fetcher = SimpleNamespace(error_future=Future[None](), _fetch_max_wait_ms=100)
 
     def assignment(self) -> set[TopicPartition]:
         return {TP, OTHER}
@@ -92,6 +95,11 @@ class Kafka:
     def check_errors(self) -> None:
         if self.of_group is not None:
             raise self.of_group
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        if self.refuses_commits:
+            raise KafkaError
+        self.committed.append(offsets)
 
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int
@@ -140,6 +148,9 @@ def thread(kafka: Kafka) -> ChunkThread:
     thread._consumer = kafka
     done_is(thread, {})
     return thread
+
+
+async def nothing(*_arguments: object) -> None: ...
 
 
 def done_is(thread: ChunkThread, done: Mapping[TopicPartition, int]) -> None:
@@ -582,14 +593,40 @@ class TestAQuietConsumer:
     async def test_is_one_that_got_nothing_for_long(
         self, thread: ChunkThread, kafka: Kafka
     ) -> None:
-        kafka.most = 2
-        await seek(thread, 5)
+        kafka.held[TP], kafka.held[OTHER] = 7, 5
+        await seek(thread, 5, OTHER)
         thread._fetched_at -= 3_600
 
         await fetch(thread)
         await fetch(thread)
 
         assert kafka.asked == [500, 100]
+
+    async def test_is_none_that_does_not_know_yet_where_to_begin_everywhere(
+        self, thread: ChunkThread, kafka: Kafka
+    ) -> None:
+        kafka.held[TP] = 5
+        await seek(thread, 5)
+        thread._fetched_at -= 3_600
+
+        await fetch(thread)
+
+        assert kafka.asked == [100]
+        assert kafka._fetcher._fetch_max_wait_ms == 100
+
+    async def test_lets_brokers_wait_no_longer_once_its_partitions_are_assigned_anew(
+        self, thread: ChunkThread, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(driver.AIOKafkaConsumerThread, "on_partitions_revoked", nothing)
+        kafka.held[TP] = kafka.held[OTHER] = 5
+        await seek(thread, 5, OTHER)
+        thread._fetched_at -= 3_600
+        await fetch(thread)
+
+        await thread.on_partitions_revoked(set())
+
+        assert kafka.asked == [500]
+        assert kafka._fetcher._fetch_max_wait_ms == 100
 
     async def test_is_none_that_reads_carefully(
         self, thread: ChunkThread, kafka: Kafka, raw: RawFetches
@@ -610,7 +647,7 @@ class TestAQuietConsumer:
 class TestAPace:
     async def test_is_kept_after_few_records(self, thread: ChunkThread, kafka: Kafka) -> None:
         thread.consumer.pace_s = 3_600.0
-        kafka.most = 2
+        kafka.held[TP] = 7
         await seek(thread, 5)
         await fetch(thread)
 
@@ -628,30 +665,64 @@ class TestAPace:
 
         assert sizes == [500, 500]
 
+    async def test_is_not_kept_while_there_are_more_than_a_fetch_returns(
+        self, thread: ChunkThread, kafka: Kafka
+    ) -> None:
+        thread.consumer.pace_s = 3_600.0
+        kafka.most = 2
+        await seek(thread, 5)
+
+        sizes = [bounds((await fetch(thread))[TP])[2] for _ in range(2)]
+
+        assert sizes == [2, 2]
+
+    async def test_ends(self, thread: ChunkThread, kafka: Kafka) -> None:
+        thread.consumer.pace_s = 0.01
+        kafka.held[TP] = 7
+        await seek(thread, 5)
+        await fetch(thread)
+        kafka.held[TP] = 8
+
+        assert bounds((await fetch(thread))[TP]) == (7, 8, 1)
+
 
 class TestCommittedOffsets:
-    async def test_are_those_that_have_moved(
-        self, thread: ChunkThread, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        committed: list[Mapping[TopicPartition, int]] = []
-
-        async def commit(offsets: Mapping[TopicPartition, int]) -> None:
-            committed.append(offsets)
-            if len(committed) == 1:
-                raise KafkaError
-
+    @pytest.fixture(autouse=True)
+    def _is_its_own_thread(self, thread: ChunkThread, monkeypatch: pytest.MonkeyPatch) -> None:
         async def call(method: Callable[..., Awaitable[None]], *arguments: Any) -> None:
             await method(*arguments)
 
-        monkeypatch.setattr(kafka, "commit", commit, raising=False)
         monkeypatch.setattr(thread, "call_thread", call)
-        other = TopicPartition("t", 1)
+        monkeypatch.setattr(driver.AIOKafkaConsumerThread, "on_partitions_revoked", nothing)
 
-        for _ in range(3):
-            await thread.commit_for_lag_tools({TP: 5, other: 7})
-        await thread.commit_for_lag_tools({TP: 6, other: 7})
+    async def test_are_those_that_have_moved(self, thread: ChunkThread, kafka: Kafka) -> None:
+        kafka.refuses_commits = True
+        await thread.commit_for_lag_tools({TP: 5, OTHER: 7})
+        kafka.refuses_commits = False
 
-        assert committed == [{TP: 5, other: 7}, {TP: 5, other: 7}, {TP: 6}]
+        for _ in range(2):
+            await thread.commit_for_lag_tools({TP: 5, OTHER: 7})
+        await thread.commit_for_lag_tools({TP: 6, OTHER: 7})
+
+        assert kafka.committed == [{TP: 5, OTHER: 7}, {TP: 6}]
+
+    async def test_are_all_of_a_partition_that_another_worker_may_have_had(
+        self, thread: ChunkThread, kafka: Kafka
+    ) -> None:
+        await thread.commit_for_lag_tools({TP: 5})
+        await thread.on_partitions_revoked(set())
+        await thread.commit_for_lag_tools({TP: 5})
+
+        assert kafka.committed == [{TP: 5}, {TP: 5}]
+
+    async def test_are_all_of_a_partition_that_is_sought(
+        self, thread: ChunkThread, kafka: Kafka
+    ) -> None:
+        await thread.commit_for_lag_tools({TP: 5, OTHER: 7})
+        await seek(thread, 5)
+        await thread.commit_for_lag_tools({TP: 5, OTHER: 7})
+
+        assert kafka.committed == [{TP: 5, OTHER: 7}, {TP: 5}]
 
 
 class TestAPartitionThatLags:
