@@ -1,5 +1,7 @@
 """What a service's process runs, by what its code declares."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +9,9 @@ import pytest
 from pydantic import SecretStr
 
 from chassis.operations.context import Service
-from chassis.process.service import wire
+from chassis.persistence import tables
+from chassis.persistence.database import Connection
+from chassis.process.service import Wiring, wire
 from chassis.settings import ServiceSettings
 from chassis.timers.timer import TimerHandlers
 from chassis.web.health import Health
@@ -36,7 +40,10 @@ def some_timers(_settings: ServiceSettings) -> TimerHandlers[Any]:
     return {Note: Notes()}
 
 
-async def components(service: Service[ServiceSettings, EmptyWork], roles: str) -> list[str]:
+@asynccontextmanager
+async def wired(
+    service: Service[ServiceSettings, EmptyWork], roles: str = "api,agents,relay"
+) -> AsyncIterator[Wiring[ServiceSettings, EmptyWork]]:
     settings = ServiceSettings(
         http_port=0,
         database_url=SecretStr("postgresql://nobody@127.0.0.1:1/none"),
@@ -48,6 +55,11 @@ async def components(service: Service[ServiceSettings, EmptyWork], roles: str) -
         return []
 
     async with wire(service, settings, Health(), fetch_keys=no_keys) as wiring:  # type: ignore[arg-type]
+        yield wiring
+
+
+async def components(service: Service[ServiceSettings, EmptyWork], roles: str) -> list[str]:
+    async with wired(service, roles) as wiring:
         return [each.name for each in wiring.parts().components]
 
 
@@ -62,3 +74,16 @@ async def test_a_service_with_timers_has_their_worker_beside_its_agents(
 
 async def test_a_service_without_timers_has_no_worker_for_them() -> None:
     assert "timer-worker" not in await components(SERVICE, "agents")
+
+
+async def test_the_relay_is_woken_by_events_that_either_pool_commits() -> None:
+    async with wired(SERVICE) as wiring:
+        woken = []
+        for database in (wiring.database, wiring.agents_database):
+            connection = Connection(None)
+            connection.wrote(tables.outbox)
+            database.committed(connection)
+            woken.append(wiring._relay._wake.is_set())
+            wiring._relay._wake.clear()
+
+    assert woken == [True, True]
