@@ -679,8 +679,8 @@ _PROCESSING: Final = (
             '            await connection._driver.execute("ROLLBACK")\n'
             '            await connection._driver.execute("BEGIN")\n'
             f"{_TAKE}{_COMMIT_MIDWAY}"
-            "            ranges = [OffsetRange(c.partition, c.begin, c.end) for c in chunks]\n"
-            "            await self._advance(connection, self._names, ranges)\n"
+            "            await offsets.advance(connection, self._names, self.topic.name, ranges,"
+            " self._now(), without=left)\n"
         ),
         proven_by=(
             f"{_DATABASE_AWAY}test_as_it_answers_the_commit_has_one_that_keeps_records_keep_none_twice",
