@@ -1,7 +1,8 @@
-"""The accounts service with a second subscriber, which does nothing and begins now.
+"""The accounts service with another subscriber, which does nothing and begins now.
 
 ``python -m benchmarks.programs.replaying log-1. bench-2`` consumes ``log-1.users.user`` in the
-group ``bench-2``: accounts are opened from its beginning on, which for the other is far behind.
+group ``bench-2``: the service's own subscribers from its beginning on, which for the other is far
+behind.
 """
 
 import sys
@@ -17,7 +18,6 @@ from contracts.topics import TOPICS, USERS_USER
 from contracts.users import UserSignedUpV1
 
 SIBLING: Final = "bench.sibling"
-REPLAYING: Final = "accounts.open-account"
 
 
 async def _do_nothing(_work: AccountsWork, _event: UserSignedUpV1, _envelope: Envelope) -> None:
