@@ -122,7 +122,7 @@ check: $(VENV)/development ## lint, types, import rules, generated files
 bench: $(VENV)/development ## measure the speed beside bare programs: ten minutes (ONLY=... for one)
 	@$(RUN) benchmarks $(if $(ONLY),--only $(ONLY))
 
-bench-full: $(VENV)/development ## measure more, beside peers too, and draw docs/benchmarks.md: an hour and a quarter
+bench-full: $(VENV)/development ## measure more, beside peers too, and draw docs/benchmarks.md: an hour and three quarters
 	@$(RUN) benchmarks --full $(if $(ONLY),--only $(ONLY))
 
 # --- keep it ----------------------------------------------------------------------------------
