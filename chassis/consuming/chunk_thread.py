@@ -210,7 +210,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         self._committed.clear()
         self.given_up.clear()
         self.careful.clear()
-        # What is assigned next aiokafka fetches before we do, and we ask where to begin in it.
+        # aiokafka fetches what is assigned next before we do, while we ask where to begin in it.
         self._let_brokers_wait(_FETCH_WAIT_MS)
         await super().on_partitions_revoked(revoked)
 

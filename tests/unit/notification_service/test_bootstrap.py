@@ -12,15 +12,14 @@ from chassis.settings import read_settings
 from chassis.web.health import Health
 from notification_service.bootstrap import build
 from notification_service.settings import NotificationSettings
+from tests.unit.notification_service.test_settings import ENVIRONMENT
 
 
-async def test_the_relay_the_worker_and_the_streams_are_by_the_commits_of_either_pool(
+async def test_the_relay_the_delivery_worker_and_the_streams_are_woken_by_commits_of_either_pool(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("NOTIFICATION_ENVIRONMENT", "development")
-    monkeypatch.setenv("NOTIFICATION_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
-    monkeypatch.setenv("NOTIFICATION_JWKS_URL", "http://127.0.0.1:1/jwks.json")
-    monkeypatch.setenv("NOTIFICATION_IDEMPOTENCY_SECRET", "s" * 32)
+    for name, value in (ENVIRONMENT | {"NOTIFICATION_ENVIRONMENT": "development"}).items():
+        monkeypatch.setenv(name, value)
     woken: list[tuple[str, str]] = []
 
     def on_commit(_database: Database, table: Table, listener: Callable[[], None]) -> None:

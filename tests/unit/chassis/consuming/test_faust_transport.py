@@ -614,7 +614,7 @@ class TestAQuietConsumer:
         assert kafka.asked == [100]
         assert kafka._fetcher._fetch_max_wait_ms == 100
 
-    async def test_lets_brokers_wait_no_longer_once_its_partitions_are_assigned_anew(
+    async def test_lets_brokers_wait_no_longer_once_its_partitions_are_revoked(
         self, thread: ChunkThread, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(driver.AIOKafkaConsumerThread, "on_partitions_revoked", nothing)
