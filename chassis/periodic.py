@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 SHORTEST_IDLE_S: Final = 0.02
-LONGEST_IDLE_S: Final = 0.5
+LONGEST_IDLE_S: Final = 1.0
 
 
 class Periodic(ABC):

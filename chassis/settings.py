@@ -377,8 +377,8 @@ class ServiceSettings(ProcessSettings, KafkaSettings):
         default=0.05,
         gt=0,
         le=3,
-        description="longest sleep when the outbox is empty; ten times"
-        " as long, but 0.5 s at most, where no other process has committed to it for 10 s",
+        description="longest sleep when the outbox is empty; twenty times"
+        " as long, but 1 s at most, where no other process has committed to it for 10 s",
     )
     timers_per_s: float = Field(
         default=100.0,

@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 _BUSY_SLEEP_S: Final = 0.002
 _STAND_BY_S: Final = 0.5
 _QUIET_AFTER_S: Final = 10.0
-_LONGEST_QUIET_SLEEP_S: Final = 0.5
+_LONGEST_QUIET_SLEEP_S: Final = 1.0
 _BACKOFF: Final = Backoff(first_s=0.2, longest_s=5.0, jitter=False)
 _MEASURE_EVERY_S: Final = 5.0
 
@@ -355,11 +355,11 @@ class Relay:
             telemetry.relay_set_aside_waiting.set(await reader.set_aside_waiting())
 
     def _longest_sleep_s(self, quiet_since: float) -> float:
-        """Return how long to sleep: ten times as long where no other process commits for long."""
+        """Return how long to sleep: 20 times as long where no other process commits for long."""
         longest_s = self._settings.relay_idle_s
         if time.monotonic() - quiet_since < _QUIET_AFTER_S:
             return longest_s
-        return max(longest_s, min(10 * longest_s, _LONGEST_QUIET_SLEEP_S))
+        return max(longest_s, min(20 * longest_s, _LONGEST_QUIET_SLEEP_S))
 
     async def _wait_for_commit(self, seconds: float) -> bool:
         """Wait for a commit of this process, or the stop; return whether one came in time."""
