@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,10 +61,13 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     if known.returncode != 0:
         pytest.skip(f"the history here does not have the last release, {LAST_RELEASE}")
-    archive = subprocess.run([*git, "archive", LAST_RELEASE], check=True, capture_output=True)
+    # A zip, since tarfile has its filter only from Python 3.11.4 on.
+    archive = subprocess.run(
+        [*git, "archive", "--format=zip", LAST_RELEASE], check=True, capture_output=True
+    )
     tree = tmp_path_factory.mktemp("release")
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-        files.extractall(tree, filter="data")
+    with zipfile.ZipFile(io.BytesIO(archive.stdout)) as files:
+        files.extractall(tree)
     return tree
 
 
