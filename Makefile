@@ -107,7 +107,7 @@ faults-ci: $(VENV)/development ## kill at every failpoint, then random faults fo
 soak: $(VENV)/development ## run random faults, with a report (make soak MINUTES=60 SEED=1)
 	$(RUN) tests.faults.random_run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-prove: $(VENV)/development ## remove each guard in turn and check that its tests fail: ten minutes (GUARD=... for one)
+prove: $(VENV)/development ## remove each guard in turn and check that its tests fail: forty minutes (GUARD=... for one)
 	$(RUN) tests.prove $(if $(GUARD),--only $(GUARD))
 
 check: $(VENV)/development ## lint, types, import rules, generated files

@@ -297,7 +297,7 @@ class TestOneThatIsCancelled:
         topic.let(1)
 
         assert leader.cancelled()
-        assert await asyncio.wait_for(other, 10)
+        assert await asyncio.wait_for(other, 20)
         assert topic.rolled_back == 0
 
     async def test_as_the_last_of_its_batch_ends_when_that_is_rolled_back(

@@ -107,6 +107,7 @@ class TestDataAboutAnotherSubject:
             aggregateid=str(ADA),
             sequence=1,
             payload=orjson.dumps(given),
+            headers={},
         )
 
         with pytest.raises(InvalidFields, match=r"data\.user_id: must stay") as refused:
