@@ -1,5 +1,6 @@
 """What an operator may put in an event's place: only what is about the event's own subject."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, Final
@@ -46,6 +47,18 @@ def unidentified(key: bytes | None) -> Any:
     return SimpleNamespace(subject=None, key=key)
 
 
+def set_aside(event: dict[str, Any], headers: Mapping[str, str]) -> Any:
+    """A row of the outbox with Ada's event, which was set aside."""
+    return SimpleNamespace(
+        id=UUID(event["id"]),
+        type=UserSignedUpV1.event_type,
+        aggregateid=str(ADA),
+        sequence=1,
+        payload=orjson.dumps(event),
+        headers=headers,
+    )
+
+
 def codes(refused: pytest.ExceptionInfo[InvalidFields]) -> list[str]:
     return [each.code for each in refused.value.broken]
 
@@ -73,14 +86,7 @@ class TestOfAnEventWithoutASubject:
 class TestInPlaceOfARowThatWasSetAside:
     def test_has_what_the_client_calls_its_request_as_the_row_had(self) -> None:
         given = signed_up(ADA)
-        row: Any = SimpleNamespace(
-            id=UUID(given["id"]),
-            type=UserSignedUpV1.event_type,
-            aggregateid=str(ADA),
-            sequence=1,
-            payload=orjson.dumps(given),
-            headers={CLIENT_CORRELATION_ID: "order-17"},
-        )
+        row = set_aside(given, {CLIENT_CORRELATION_ID: "order-17"})
 
         edited = encoded_for_outbox(given, row, USERS_USER)
 
@@ -101,16 +107,8 @@ class TestDataAboutAnotherSubject:
 
     def test_is_refused_in_place_of_a_row_that_was_set_aside(self) -> None:
         given = signed_up(ADA, user=BOB)
-        row: Any = SimpleNamespace(
-            id=UUID(given["id"]),
-            type=UserSignedUpV1.event_type,
-            aggregateid=str(ADA),
-            sequence=1,
-            payload=orjson.dumps(given),
-            headers={},
-        )
 
         with pytest.raises(InvalidFields, match=r"data\.user_id: must stay") as refused:
-            encoded_for_outbox(given, row, USERS_USER)
+            encoded_for_outbox(given, set_aside(given, {}), USERS_USER)
 
         assert codes(refused) == ["another-event"]
